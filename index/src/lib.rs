@@ -2,10 +2,12 @@
 
 mod encoder;
 mod error;
+mod pooling;
 mod ranking;
 mod vector;
 
 pub use encoder::Encoder;
 pub use error::{Error, Result};
+pub use pooling::{Pooling, PoolingActivation, SpladePooling};
 pub use ranking::{Hit, Ranking};
 pub use vector::{SparseVector, VectorError};
