@@ -23,6 +23,14 @@ pub enum TransformerConfig {
 pub const ARCHITECTURES: [&str; 1] = ["BertForMaskedLM"];
 
 impl TransformerConfig {
+    /// Reads a `config.json`.
+    ///
+    /// # Errors
+    /// A file that is missing, or what [`parse`](Self::parse) refuses.
+    pub fn read(path: &Path) -> Result<Self, Error> {
+        Self::parse(&std::fs::read_to_string(path).map_err(Error::io(path))?, path)
+    }
+
     /// Reads the text of a `config.json`; `path` is for messages only.
     ///
     /// # Errors

@@ -90,6 +90,15 @@ impl Weights {
         Self { tensors }
     }
 
+    /// The same on another device.
+    ///
+    /// # Errors
+    /// A device that fails.
+    pub fn to_device(&self, device: &Device) -> Result<Self, Error> {
+        let moved = |(name, tensor): (&String, &Tensor)| Ok((name.clone(), tensor.to_device(device)?));
+        Ok(Self { tensors: self.tensors.iter().map(moved).collect::<Result<_, Error>>()? })
+    }
+
     /// The parameters by name.
     #[must_use]
     pub fn tensors(&self) -> &BTreeMap<String, Tensor> {
