@@ -697,3 +697,171 @@ fn axpy(scale: f32, x: &[f32], y: &mut [f32]) {
         *y += scale * x;
     }
 }
+
+/// Mean over rows of `log Σ exp(logits) − logits[target]` for `logits` `[N, V]`.
+///
+/// # Errors
+/// As many targets as rows are needed; tensor operations.
+pub fn cross_entropy(logits: &Tensor, targets: Vec<u32>) -> std::result::Result<Tensor, Error> {
+    let (rows, terms) = logits.dims2()?;
+    if targets.len() != rows || targets.iter().any(|target| *target as usize >= terms) {
+        return Err(Error::invalid(format!("{} targets do not fit {rows} rows of {terms} logits", targets.len()), ""));
+    }
+    if !logits.device().is_cpu() {
+        let largest = logits.max_keepdim(1)?.detach();
+        let shifted = logits.broadcast_sub(&largest)?;
+        let total = shifted.exp()?.sum(1)?.log()?;
+        let index = Tensor::from_vec(targets, (rows, 1), logits.device())?;
+        return Ok((total - shifted.gather(&index, 1)?.squeeze(1)?)?.mean_all()?);
+    }
+    Ok(logits.contiguous()?.apply_op1(CrossEntropy { targets })?)
+}
+
+/// Fused, since its parts would each pass over `[N, V]`.
+struct CrossEntropy {
+    targets: Vec<u32>,
+}
+
+/// Largest value of a row and the sum of `exp(x − largest)`.
+#[inline(always)]
+fn exp_total(row: &[f32]) -> (f32, f32) {
+    let largest = row.iter().fold(f32::NEG_INFINITY, |largest, x| if *x > largest { *x } else { largest });
+    (largest, sum(row.iter().map(|x| exp(x - largest))))
+}
+
+impl CustomOp1 for CrossEntropy {
+    fn name(&self) -> &'static str {
+        "cross-entropy"
+    }
+
+    fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
+        let (logits, terms) = (slice(storage, layout)?, last(layout.shape()));
+        let mut losses = vec![0_f32; self.targets.len()];
+        fill(
+            &mut losses,
+            1,
+            #[inline(always)]
+            |row, out| {
+                let logits = &logits[row * terms..][..terms];
+                let (largest, total) = exp_total(logits);
+                out[0] = total.ln() + largest - logits[self.targets[row] as usize];
+            },
+        );
+        let mean = losses.iter().map(|loss| f64::from(*loss)).sum::<f64>() / losses.len().max(1) as f64;
+        Ok((CpuStorage::F32(vec![mean as f32]), Shape::from(())))
+    }
+
+    fn bwd(&self, logits: &Tensor, _: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {
+        let terms = last(logits.shape());
+        let scale = grad.to_scalar::<f32>()? / self.targets.len().max(1) as f32;
+        let mut out = vec![0_f32; logits.elem_count()];
+        read(logits, |logits| {
+            fill(
+                &mut out,
+                terms,
+                #[inline(always)]
+                |start, out| {
+                    let logits = &logits[start..][..terms];
+                    let (largest, total) = exp_total(logits);
+                    let factor = scale / total;
+                    for (out, x) in out.iter_mut().zip(logits) {
+                        *out = exp(x - largest) * factor;
+                    }
+                    out[self.targets[start / terms] as usize] -= scale;
+                },
+            );
+            Ok(())
+        })?;
+        Ok(Some(Tensor::from_vec(out, logits.shape(), logits.device())?))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use candle_core::{D, Device, Var};
+    use rand::{Rng, SeedableRng};
+
+    use super::*;
+
+    fn random(shape: &[usize], seed: u64) -> Var {
+        let mut rng = rand_chacha::ChaCha8Rng::seed_from_u64(seed);
+        let values: Vec<f32> = (0..shape.iter().product()).map(|_| rng.random_range(-3.0..3.0)).collect();
+        Var::from_vec(values, shape, &Device::Cpu).unwrap()
+    }
+
+    fn close(a: &Tensor, b: &Tensor, tolerance: f32) {
+        assert_eq!(a.dims(), b.dims());
+        let largest =
+            (a - b).unwrap().abs().unwrap().flatten_all().unwrap().max(0).unwrap().to_scalar::<f32>().unwrap();
+        assert!(largest <= tolerance, "{largest}");
+    }
+
+    #[test]
+    fn exp_and_erf_are_exact_to_a_few_units() {
+        for step in -8700..=8800 {
+            let x = step as f32 / 100.0;
+            let (found, exact) = (f64::from(exp(x)), f64::from(x).exp());
+            assert!((found - exact).abs() <= 3e-7 * exact, "exp {x}: {found} {exact}");
+        }
+        assert_eq!((exp(-1e30), exp(f32::NEG_INFINITY)), (0.0, 0.0));
+        // erf by its series, in f64
+        for step in -600..=600 {
+            let x = f64::from(step) / 100.0;
+            let (mut term, mut exact) = (x, x);
+            for n in 1..200 {
+                term *= -x * x / f64::from(n);
+                exact += term / f64::from(2 * n + 1);
+            }
+            let exact = if x.abs() > 4.5 { x.signum() } else { exact * std::f64::consts::FRAC_2_SQRT_PI };
+            assert!((f64::from(erf(x as f32)) - exact).abs() <= 4e-7, "erf {x}");
+        }
+    }
+
+    #[test]
+    fn cross_entropy_and_its_gradient_are_those_of_the_plain_operations() {
+        let logits = random(&[7, 33], 1);
+        let targets = vec![0, 32, 5, 5, 7, 1, 20];
+        let fast = cross_entropy(logits.as_tensor(), targets.clone()).unwrap();
+        let index = Tensor::from_vec(targets, (7, 1), &Device::Cpu).unwrap();
+        let exp = logits.exp().unwrap();
+        let log_probability = exp.broadcast_div(&exp.sum_keepdim(D::Minus1).unwrap()).unwrap().log().unwrap();
+        let plain = log_probability.gather(&index, 1).unwrap().mean_all().unwrap().neg().unwrap();
+        close(&fast, &plain, 1e-5);
+        let (fast, plain) = (fast.backward().unwrap(), plain.backward().unwrap());
+        close(fast.get(&logits).unwrap(), plain.get(&logits).unwrap(), 1e-6);
+    }
+
+    #[test]
+    fn a_query_without_an_allowed_key_gets_zeros_and_no_gradient() {
+        let scores = random(&[2, 2, 3, 3], 2);
+        let allowed = Tensor::new(&[[[[1_f32, 0.0, 1.0]]], [[[0.0, 0.0, 0.0]]]], &Device::Cpu).unwrap();
+        let probabilities = scores.apply_op2(&allowed, MaskedSoftmax).unwrap();
+        let rows = probabilities.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+        assert!(rows[18..].iter().all(|p| *p == 0.0));
+        assert!(rows[..18].chunks(3).all(|row| row[1] == 0.0 && (row[0] + row[2] - 1.0).abs() < 1e-6));
+        let grads = probabilities.sqr().unwrap().sum_all().unwrap().backward().unwrap();
+        let grad = grads.get(&scores).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap();
+        assert!(grad[18..].iter().all(|g| *g == 0.0) && grad.iter().all(|g| g.is_finite()));
+    }
+
+    #[test]
+    fn many_rows_give_the_sums_of_few() {
+        // more rows than one chunk, so that partial sums are joined
+        let x = random(&[3 * CHUNK + 5, 20], 3);
+        let (weight, bias) = (random(&[20], 4), random(&[20], 5));
+        let norm = LayerNorm { eps: 1e-5 };
+        let fast = x.apply_op3(weight.as_tensor(), bias.as_tensor(), norm).unwrap();
+        let loss = |y: &Tensor| y.sqr().unwrap().mul(&random(&[3 * CHUNK + 5, 20], 6)).unwrap().sum_all().unwrap();
+        let grads = loss(&fast).backward().unwrap();
+        let mean = x.mean_keepdim(1).unwrap();
+        let centered = x.broadcast_sub(&mean).unwrap();
+        let deviation = (centered.sqr().unwrap().mean_keepdim(1).unwrap() + 1e-5).unwrap().sqrt().unwrap();
+        let plain = centered.broadcast_div(&deviation).unwrap();
+        let plain = plain.broadcast_mul(weight.as_tensor()).unwrap().broadcast_add(bias.as_tensor()).unwrap();
+        close(&fast, &plain, 1e-5);
+        let plain_grads = loss(&plain).backward().unwrap();
+        for variable in [&x, &weight, &bias] {
+            close(grads.get(variable).unwrap(), plain_grads.get(variable).unwrap(), 2e-3);
+        }
+    }
+}
