@@ -64,8 +64,8 @@ pub enum Error {
     Tantivy(#[from] tantivy::TantivyError),
 }
 
-/// `Result` with this crate's [`Error`].
-pub type Result<T> = std::result::Result<T, Error>;
+/// `Result` with this crate's [`Error`] unless another is named.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 impl Error {
     /// An [`Error::Io`] as a closure for `map_err`.
