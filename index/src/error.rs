@@ -102,7 +102,10 @@ impl Error {
     #[must_use]
     pub fn is_bad_input(&self) -> bool {
         match self {
-            Self::Io { source, .. } => source.kind() == std::io::ErrorKind::NotFound,
+            Self::Io { source, .. } => {
+                use std::io::ErrorKind::{IsADirectory, NotADirectory, NotFound};
+                matches!(source.kind(), NotFound | NotADirectory | IsADirectory)
+            }
             Self::Line { .. } | Self::File { .. } | Self::Invalid { .. } | Self::Vector { .. } => true,
             Self::Tokenizer(_) | Self::Encoder(_) | Self::Tantivy(_) => false,
         }

@@ -15,6 +15,6 @@ pub use corpus::{Document, Position, Query, Row, Rows, Text, read_documents, rea
 pub use encoder::Encoder;
 pub use error::{Error, Result};
 pub use ranking::{Hit, Ranking};
-pub use stats::{SparsityReport, SparsityStats, flops};
+pub use stats::{SparsityAnalysis, SparsityReport, SparsityStats, flops};
 pub use vector::{SparseVector, VectorError};
 pub use vector_file::{read_vectors, write_tokens, write_vector};

@@ -199,6 +199,25 @@ pub struct SparsityReport {
     pub posting_list_max: u64,
 }
 
+/// Both sides and what a pair of them costs: what `--analyze-sparsity` shows.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct SparsityAnalysis {
+    /// of the query vectors
+    pub queries: SparsityReport,
+    /// of the document vectors
+    pub documents: SparsityReport,
+    /// [`flops`] of the two
+    pub flops: f64,
+}
+
+impl SparsityAnalysis {
+    /// Of what was counted on both sides.
+    #[must_use]
+    pub fn of(queries: &SparsityStats, documents: &SparsityStats) -> Self {
+        Self { queries: queries.report(), documents: documents.report(), flops: flops(queries, documents) }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;

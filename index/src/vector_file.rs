@@ -180,7 +180,7 @@ mod tests {
             (r#"{"indices": [1], "values": [1]}"#, "missing field `_id`"),
             (r#"{"_id": "a", "indices": [1], "values": []}"#, "1 indices but 0 values"),
             (r#"{"_id": "a", "indices": [1, 1], "values": [1, 2]}"#, "index 1 occurs more than once"),
-            (r#"{"_id": "a", "indices": [1], "values": [1e39]}"#, "not finite"),
+            (r#"{"_id": "a", "indices": [1], "values": [1e39]}"#, "number out of range"),
             (r#"{"_id": "a", "indices": [-1], "values": [1]}"#, "expected u32"),
             (r#"{"_id": 1.5, "indices": [], "values": []}"#, "a string or a whole number"),
             (r#"{"_id": "a", "indices": [1], "val"#, "broken JSON: EOF"),

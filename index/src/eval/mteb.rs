@@ -179,7 +179,7 @@ pub struct ModelMeta {
     pub n_parameters: Option<u64>,
     /// longest document in tokens
     #[serde(default)]
-    pub max_tokens: Option<f64>,
+    pub max_tokens: Option<u64>,
     /// the vocabulary size
     #[serde(default)]
     pub embed_dim: Option<usize>,
@@ -231,7 +231,7 @@ impl ModelMeta {
 
 impl Serialize for ModelMeta {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        const UNKNOWN: [&str; 18] = [
+        const UNKNOWN: [&str; 17] = [
             "release_date",
             "n_active_parameters_override",
             "n_embedding_parameters",
@@ -249,7 +249,6 @@ impl Serialize for ModelMeta {
             "experiment_kwargs",
             "output_dtypes",
             "extra_requirements_groups",
-            "loader",
         ];
         let mut map = serializer.serialize_map(None)?;
         map.serialize_entry("loader_kwargs", &BTreeMap::<String, ()>::new())?;
@@ -264,6 +263,7 @@ impl Serialize for ModelMeta {
         map.serialize_entry("similarity_fn_name", "dot")?;
         map.serialize_entry("modalities", &["text"])?;
         map.serialize_entry("model_type", &["sparse"])?;
+        map.serialize_entry("loader", "SparseEncoderWrapper")?;
         map.serialize_entry("is_cross_encoder", &false)?;
         for key in UNKNOWN {
             map.serialize_entry(key, &())?;

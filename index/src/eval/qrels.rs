@@ -218,7 +218,7 @@ mod tests {
             ("t.tsv", "query-id\tcorpus-id\tscore\n", "t.tsv: no judgements"),
             ("t.jsonl", r#"{"query-id": "q"}"#, "t.jsonl:1: missing corpus-id"),
             ("t.jsonl", r#"{"query-id": "q", "corpus-id": null}"#, "t.jsonl:1: corpus-id is null"),
-            ("t.jsonl", r#"{"query-id": "q", "corpus-id": 1, "score": 1e99}"#, "t.jsonl:1: the grade 1e99"),
+            ("t.jsonl", r#"{"query-id": "q", "corpus-id": 1, "score": 1e99}"#, "t.jsonl:1: the grade 1e+99"),
         ];
         for (name, text, wanted) in cases {
             let message = read(name, text).unwrap_err().to_string();

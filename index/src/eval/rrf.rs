@@ -58,19 +58,23 @@ pub fn fusion_scores(samples: &[FusionSample]) -> Scores {
         list.iter().map(String::as_str).collect()
     }
     let mut scores = Scores::default();
-    let systems: [(&str, fn(&FusionSample) -> Vec<&str>); 3] =
-        [("dense_", |s| texts(&s.dense)), ("sparse_", |s| texts(&s.sparse)), ("", FusionSample::fused)];
-    for (system, list) in systems {
-        let graded: Vec<Option<Graded>> = samples.iter().map(|sample| padded(list(sample), &sample.positive)).collect();
-        let mean = |metric: fn(&Graded) -> f64| {
-            mean(&graded.iter().map(|graded| graded.as_ref().map_or(0.0, metric)).collect::<Vec<f64>>())
-        };
-        let map = |graded: &Graded| graded.average_precision(usize::MAX, graded.relevant_count());
-        scores.push(format!("{system}map"), mean(map));
-        scores.push(format!("{system}mrr@10"), mean(|graded| graded.reciprocal_rank(10)));
-        scores.push(format!("{system}ndcg@10"), mean(|graded| graded.ndcg(10)));
-    }
+    let padded = |list: fn(&FusionSample) -> Vec<&str>| {
+        samples.iter().map(|sample| padded(list(sample), &sample.positive)).collect::<Vec<_>>()
+    };
+    push_scores(&mut scores, "dense_", &padded(|sample| texts(&sample.dense)));
+    push_scores(&mut scores, "sparse_", &padded(|sample| texts(&sample.sparse)));
+    push_scores(&mut scores, "", &padded(FusionSample::fused));
     scores
+}
+
+fn push_scores(scores: &mut Scores, system: &str, lists: &[Option<Graded>]) {
+    let mean = |metric: fn(&Graded) -> f64| {
+        mean(&lists.iter().map(|graded| graded.as_ref().map_or(0.0, metric)).collect::<Vec<f64>>())
+    };
+    let map = |graded: &Graded| graded.average_precision(usize::MAX, graded.relevant_count());
+    scores.push(format!("{system}map"), mean(map));
+    scores.push(format!("{system}mrr@10"), mean(|graded| graded.reciprocal_rank(10)));
+    scores.push(format!("{system}ndcg@10"), mean(|graded| graded.ndcg(10)));
 }
 
 /// The list with its missing relevant texts appended; none when it holds no relevant text at all, which scores 0.
