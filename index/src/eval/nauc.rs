@@ -74,6 +74,14 @@ mod tests {
         assert!(nauc(&same, &values).abs() < 1e-12);
     }
 
+    /// Five queries put 0.5 · 5 on a half, which the goldens never do. Expected: the same steps in Python, whose
+    /// `round` goes to the even neighbor.
+    #[test]
+    fn halves_are_rounded_to_even() {
+        let value = nauc(&[0.0, 1.0, 2.0, 3.0, 4.0], &[0.5, 0.1, 0.0, 1.0, 0.25]);
+        assert!((value - 0.023_255_813_953_488_507).abs() < 1e-12, "{value}");
+    }
+
     #[test]
     fn confidence_of_few_scores() {
         let confidence = Confidence::of(&[3.0]);
