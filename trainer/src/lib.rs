@@ -1,1 +1,5 @@
 //! From examples to a checkpoint.
+
+mod error;
+
+pub use error::{Error, Result};

@@ -1,0 +1,113 @@
+//! The one error type of this crate.
+
+use std::path::PathBuf;
+
+/// What can go wrong between examples and a checkpoint.
+///
+/// Messages are one line in lower case that names the file, data set or key; [`Error::hint`] says what to do where
+/// there is something to do, [`Error::is_bad_input`] whether the input is at fault (exit code 2) or the run (exit
+/// code 1).
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A file, a line, a vector or a tokenizer failed below, in `splade-index`.
+    #[error(transparent)]
+    Index(#[from] splade_index::Error),
+    /// A tensor operation failed: shapes, types, memory or the device.
+    #[error("tensor: {0}")]
+    Candle(#[from] candle_core::Error),
+    /// A key of the training config is unknown, missing, or has a value that cannot be.
+    #[error("{key}: {message}")]
+    Config {
+        /// the full path of the key, like `training.save_steps`
+        key: String,
+        /// what is wrong
+        message: String,
+        /// what to do, empty if nothing
+        hint: String,
+    },
+    /// A data set cannot be trained on.
+    #[error("data set {name}: {message}")]
+    DataSet {
+        /// its name in the config
+        name: String,
+        /// what is wrong
+        message: String,
+        /// what to do, empty if nothing
+        hint: String,
+    },
+    /// The loss or its gradient became NaN or infinite: going on would only destroy the weights.
+    #[error("step {step}: the {what} is {value}")]
+    NotFinite {
+        /// the optimizer step, from 0
+        step: usize,
+        /// `loss` or `gradient norm`
+        what: &'static str,
+        /// the value seen
+        value: f64,
+    },
+    /// Something given cannot be done, whatever the files say.
+    #[error("{message}")]
+    Invalid {
+        /// what is wrong
+        message: String,
+        /// what to do, empty if nothing
+        hint: String,
+    },
+}
+
+/// `Result` with this crate's [`Error`].
+pub type Result<T> = std::result::Result<T, Error>;
+
+impl Error {
+    /// A file that could not be read or written, as a closure for `map_err`.
+    pub fn io(path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> Self {
+        let path = path.into();
+        move |source| splade_index::Error::Io { path, source }.into()
+    }
+
+    /// A file or folder that is not what it should be.
+    pub fn file(path: impl Into<PathBuf>, message: impl Into<String>) -> Self {
+        splade_index::Error::file(path, message).into()
+    }
+
+    /// An [`Error::Config`]; `key` is the full path.
+    pub fn config(key: impl Into<String>, message: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self::Config { key: key.into(), message: message.into(), hint: hint.into() }
+    }
+
+    /// An [`Error::DataSet`].
+    pub fn data_set(name: impl Into<String>, message: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self::DataSet { name: name.into(), message: message.into(), hint: hint.into() }
+    }
+
+    /// An [`Error::Invalid`].
+    pub fn invalid(message: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self::Invalid { message: message.into(), hint: hint.into() }
+    }
+
+    /// What to do about it, if there is something to do.
+    #[must_use]
+    pub fn hint(&self) -> Option<&str> {
+        match self {
+            Self::Index(error) => error.hint(),
+            Self::NotFinite { .. } => {
+                Some("lower learning_rate or max_grad_norm, warm up for longer, or look for texts that are broken")
+            }
+            Self::Config { hint, .. } | Self::DataSet { hint, .. } | Self::Invalid { hint, .. } => {
+                (!hint.is_empty()).then_some(hint)
+            }
+            Self::Candle(_) => None,
+        }
+    }
+
+    /// True when a command line, config or input file is at fault: exit code 2 rather than 1.
+    #[must_use]
+    pub fn is_bad_input(&self) -> bool {
+        match self {
+            Self::Index(error) => error.is_bad_input(),
+            Self::Config { .. } | Self::DataSet { .. } | Self::Invalid { .. } => true,
+            Self::Candle(_) | Self::NotFinite { .. } => false,
+        }
+    }
+}
