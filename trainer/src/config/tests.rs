@@ -1,0 +1,328 @@
+//! Tests of the config as a whole.
+
+use proptest::prelude::{Just, any, prop, prop_assert_eq, prop_oneof, proptest};
+use proptest::strategy::Strategy as _;
+use serde_json::{Value, json};
+
+use super::*;
+
+/// The smallest config there is, with changes of the form `key.path=value`.
+fn with(changes: &[&str]) -> Value {
+    let mut config = json!({
+        "model": {"base_model": "ltg/norbert3-xs"},
+        "training": {"output_dir": "out"},
+        "datasets": {"wiki": {"files": ["train.jsonl"]}},
+    });
+    for change in changes {
+        apply_override(&mut config, change).unwrap();
+    }
+    config
+}
+
+fn resolve(changes: &[&str]) -> TrainConfig {
+    TrainConfig::from_value(&with(changes)).unwrap().0
+}
+
+fn notes(changes: &[&str]) -> Vec<String> {
+    TrainConfig::from_value(&with(changes)).unwrap().1.iter().map(Note::to_string).collect()
+}
+
+/// Message and hint of a config that is refused.
+fn refusal(changes: &[&str]) -> (String, String) {
+    let error = TrainConfig::from_value(&with(changes)).unwrap_err();
+    assert!(error.is_bad_input());
+    (error.to_string(), error.hint().unwrap_or_default().to_owned())
+}
+
+#[test]
+fn defaults_are_those_documented() {
+    let config = resolve(&[]);
+    let training = json!({
+        "objective": "retrieval", "output_dir": "out", "num_train_epochs": 1.0, "max_steps": -1,
+        "per_device_train_batch_size": 16, "per_device_eval_batch_size": 16, "gradient_accumulation_steps": 1,
+        "learning_rate": 2e-5, "query_learning_rate": 1e-3, "warmup_ratio": 0.1, "weight_decay": 0.01,
+        "max_grad_norm": 1.0, "bf16": false, "fp16": false, "max_seq_length": 256, "batch_sampler": "no_duplicates",
+        "shuffle": true, "seed": 42, "eval_strategy": "steps", "eval_steps": 1000, "logging_steps": 100,
+        "save_strategy": "steps", "save_steps": 1000, "save_total_limit": 1, "load_best_model_at_end": true,
+        "metric_for_best_model": "eval_loss", "greater_is_better": false, "early_stopping_threshold": 0.0,
+        "push_to_hub": false, "hub_strategy": "checkpoint", "hub_private_repo": false, "logging_dir": "runs",
+        "report_to": ["tensorboard"], "dataloader_num_workers": 0,
+    });
+    assert_eq!(serde_json::to_value(&config.training).unwrap(), training);
+    let loss = json!({
+        "type": "splade_loss", "inner_loss": "sparse_multiple_negatives_ranking_loss",
+        "query_regularizer_weight": 0.0, "document_regularizer_weight": 3e-3, "use_document_regularizer_only": false,
+        "regularizer_schedule": "quadratic", "regularizer_warmup_ratio": 1.0 / 3.0, "scale": 1.0,
+    });
+    assert_eq!(serde_json::to_value(&config.loss).unwrap(), loss);
+    assert!(config.model.use_router);
+    assert_eq!(config.training.event_dir(), PathBuf::from("out/runs"));
+}
+
+/// Every key that the Python project's files hold, with the values they usually have.
+fn python_project() -> Value {
+    json!({
+        "model": {
+            "base_model": "ltg/norbert4-base", "architecture": "inference-free-splade", "pooling_strategy": "max",
+            "use_router": true, "freeze_static_embedding": false, "load_pretrained_sparse_encoder": false,
+            "patch_sigmoid_for_sparsity": true,
+        },
+        "training": {
+            "output_dir": "models/splade", "num_train_epochs": 1, "max_steps": -1, "per_device_train_batch_size": 16,
+            "per_device_eval_batch_size": 32, "gradient_accumulation_steps": 1, "learning_rate": 0.00002,
+            "query_learning_rate": 0.001, "warmup_ratio": 0.1, "weight_decay": 0.01, "max_grad_norm": 1.0,
+            "fp16": false, "bf16": true, "torch_compile": false, "max_seq_length": 512,
+            "batch_sampler": "no_duplicates", "eval_strategy": "steps", "eval_steps": 2000, "logging_steps": 200,
+            "early_stopping_patience": 3, "early_stopping_threshold": 0.001, "save_strategy": "steps",
+            "save_steps": 1000, "save_total_limit": 1, "load_best_model_at_end": true,
+            "metric_for_best_model": "NanoBEIR_mean_dot_ndcg@10", "greater_is_better": true, "logging_dir": "runs",
+            "push_to_hub": true, "hub_model_id": "someone/splade", "hub_strategy": "checkpoint",
+            "hub_private_repo": false, "run_name": "splade", "report_to": ["tensorboard", "mlflow"],
+            "dataloader_num_workers": 8, "dataloader_pin_memory": true, "dataloader_prefetch_factor": 4,
+        },
+        "mlflow": {"tracking_uri": "mlruns", "experiment_name": "sparse", "tags": {"size": "large", "gpus": 1}},
+        "loss": {
+            "type": "splade_loss", "inner_loss": "sparse_multiple_negatives_ranking_loss",
+            "query_regularizer_weight": 0, "document_regularizer_weight": 0.003,
+        },
+        "datasets": {
+            "sampling_strategy": "round_robin",
+            "nli": {
+                "enabled": true, "source": "Fremtind/all-nli-norwegian", "languages": ["norwegian"],
+                "split_ratio": [0.98, 0.01, 0.01],
+            },
+            "scandi_qa": {
+                "enabled": true, "use_norquad": true, "use_openbookqa": true, "use_scandiqa": true,
+                "use_supervised_da": true, "use_paws": true, "scandiqa_languages": ["no", "da", "sv"],
+                "paws_data_dir": "data/paws-x/x-final",
+            },
+            "ddsc": {
+                "enabled": false, "languages": ["norwegian", "danish", "swedish"], "tasks": null,
+                "split_ratio": [0.98, 0.01, 0.01],
+            },
+            "eti": {"enabled": true, "source": "thivy/eti-embedding-training-data", "split_ratio": [0.98, 0.01, 0.01]},
+        },
+        "evaluation": {
+            "evaluator": "sparse_nanobeir", "nanobeir_datasets": ["msmarco", "nfcorpus", "nq"],
+            "mteb_tasks": ["NorQuAD", "SNL"], "track_sparsity": true, "log_decoded_samples": 10,
+        },
+        "router": {
+            "mapping": {"anchor": "query", "positive": "document", "negative": "document"},
+            "learning_rate_patterns": {".*\\.query\\..*": 0.001},
+        },
+        "model_card": {
+            "language": ["no", "da", "sv"], "license": "mit", "library_name": "sentence-transformers",
+            "tags": ["splade"], "model_name": "SPLADE", "datasets_used": ["NorQuAD"],
+        },
+        "hardware": {
+            "device": "mps", "gradient_checkpointing": false, "tf32": true, "distributed": false, "world_size": 1,
+        },
+    })
+}
+
+#[test]
+fn files_of_the_python_project_load_unchanged() {
+    let (config, notes) = TrainConfig::from_value(&python_project()).unwrap();
+    assert_eq!(config.training.metric_for_best_model, "eval_NanoBEIR_mean_dot_ndcg@10");
+    assert_eq!(config.model.mlm_head, Some(MlmHeadMode::RawShifted));
+    assert_eq!(config.hardware.device, DeviceChoice::Metal);
+    assert_eq!(config.router.learning_rate_patterns, [(r".*\.query\..*".to_owned(), 1e-3)]);
+    let names: Vec<&str> = config.datasets.sets.iter().map(|set| set.name.as_str()).collect();
+    assert_eq!(names, ["nli", "scandi_qa", "ddsc", "eti"], "the order of the file is the order of the round");
+    assert_eq!(config.datasets.enabled().count(), 3);
+    let keys: Vec<&str> = notes.iter().map(|note| note.key.as_str()).collect();
+    let expected = [
+        "evaluation.mteb_tasks",
+        "training.dataloader_pin_memory",
+        "training.torch_compile",
+        "training.bf16",
+        "hardware.tf32",
+    ];
+    assert_eq!(keys, expected);
+}
+
+#[test]
+fn a_resolved_config_reads_back_as_itself() {
+    let values = [
+        python_project(),
+        with(&[]),
+        with(&[
+            "training.max_steps=7",
+            "training.save_total_limit=0",
+            "loss.query_regularizer_weight=null",
+            "model.query_init=idf.json",
+            "datasets.wiki.columns={\"anchor\": \"q\", \"negative\": [\"a\", \"b\"]}",
+            "datasets.wiki.filter={\"task\": [\"retrieval\"], \"language\": \"nb\"}",
+            "evaluation={\"evaluator\": \"sparse_ir\", \"data\": [\"dev\"]}",
+            "hardware.device=cuda",
+        ]),
+        with(&["model={\"init\": {\"hidden_size\": 64, \"tokenizer\": {\"train_on\": [\"a.txt\"]}}}"]),
+    ];
+    for value in values {
+        let (config, _) = TrainConfig::from_value(&value).unwrap();
+        let written = serde_json::to_value(&config).unwrap();
+        let (again, _) = TrainConfig::from_value(&written).unwrap();
+        assert_eq!(again, config);
+    }
+}
+
+#[test]
+fn numbers_may_be_written_as_text() {
+    for text in ["2e-5", "\"2e-5\"", "2.0e-5", "\"2.0e-5\"", "0.00002", "\" 0.00002 \""] {
+        assert_eq!(resolve(&[&format!("training.learning_rate={text}")]).training.learning_rate, 2e-5);
+    }
+    assert_eq!(resolve(&["training.eval_steps=\"500\"", "training.save_steps=5e2"]).training.save_steps, 500);
+    for text in ["nan", "inf", "fast", "[1]", "true"] {
+        let (message, _) = refusal(&[&format!("training.learning_rate={text}")]);
+        assert!(message.starts_with("training.learning_rate: expected a number, got "), "{message}");
+    }
+}
+
+#[test]
+fn unknown_keys_are_refused_with_the_nearest_known_one() {
+    let cases = [
+        ("training.save_step=5", "training.save_step: unknown key", "did you mean `save_steps`?"),
+        ("trainng.seed=5", "trainng: unknown key", "did you mean `training`?"),
+        ("datasets.wiki.file=5", "datasets.wiki.file: unknown key", "did you mean `files`?"),
+        ("datasets.wiki.columns.query=a", "datasets.wiki.columns.query: unknown key", ""),
+        ("datasets.wiki.use_norquad=true", "datasets.wiki.use_norquad: unknown key", ""),
+        (
+            "datasets.sampling_strateg=round_robin",
+            "datasets.sampling_strateg: is not a data set: expected keys and values",
+            "did you mean `sampling_strategy`?",
+        ),
+        ("loss.lambda=1", "loss.lambda: unknown key", ""),
+        ("training.hub_token=x", "training.hub_token: a token does not belong in a config", "set HF_TOKEN instead"),
+    ];
+    for (change, message, hint) in cases {
+        assert_eq!(refusal(&[change]), (message.to_owned(), hint.to_owned()));
+    }
+}
+
+#[test]
+fn values_that_cannot_be_are_refused_by_key() {
+    let cases: [(&[&str], &str); 24] = [
+        (&["model.base_model=null"], "model.base_model: is missing"),
+        (&["training.output_dir=null"], "training.output_dir: is missing"),
+        (
+            &["model.architecture=csr", "model.csr_x=1"],
+            "model.architecture: `csr` is an autoencoder over a dense model, which this toolkit does not train",
+        ),
+        (&["model.architecture=spalde"], "model.architecture: `spalde` is none of inference-free-splade, splade"),
+        (&["model.use_router=false"], "model.use_router: contradicts architecture `inference-free-splade`"),
+        (&["model.architecture=splade", "model.use_router=yes"], "model.use_router: contradicts architecture `splade`"),
+        (&["model.init={}"], "model.init: contradicts base_model: a model is either new or not"),
+        (&["model={\"init\": {\"heads\": 7}}"], "model.init.heads: 7 attention heads do not divide a width of 256"),
+        (
+            &["model.patch_sigmoid_for_sparsity=true", "model.mlm_head=raw"],
+            "model.patch_sigmoid_for_sparsity: means `raw-shifted` and contradicts mlm_head `raw`",
+        ),
+        (&["training.bf16=true", "training.fp16=true"], "training.fp16: contradicts bf16: both are true"),
+        (&["training.warmup_ratio=1.5"], "training.warmup_ratio: 1.5 is not between 0 and 1"),
+        (&["training.per_device_train_batch_size=0"], "training.per_device_train_batch_size: 0 is not at least 1"),
+        (&["training.eval_steps=1.5"], "training.eval_steps: expected a whole number, got `1.5`"),
+        (&["training.seed=maybe"], "training.seed: expected a whole number, got `maybe`"),
+        (&["training.bf16=maybe"], "training.bf16: expected true or false, got `maybe`"),
+        (&["training=7"], "training: expected keys and values, got `7`"),
+        (
+            &["training.eval_strategy=no", "training.load_best_model_at_end=true"],
+            "training.load_best_model_at_end: needs evaluation and saving at the same times: eval_strategy is `no`, save_strategy `steps`",
+        ),
+        (
+            &["training.save_steps=300", "training.eval_steps=200"],
+            "training.load_best_model_at_end: needs checkpoints of what was evaluated, but eval_steps 200 and save_steps 300 do not meet",
+        ),
+        (
+            &["training.metric_for_best_model=mean_dot_ndcg@10"],
+            "training.metric_for_best_model: `eval_mean_dot_ndcg@10` is not measured: evaluation.evaluator is not set",
+        ),
+        (&["training.greater_is_better=true"], "training.greater_is_better: is true, but `eval_loss` is a loss"),
+        (&["datasets={}"], "datasets: no data set is given"),
+        (&["datasets.wiki.enabled=false"], "datasets: no data set is enabled"),
+        (
+            &["datasets.wiki.split_ratio=[0.9, 0.2, 0.1]"],
+            "datasets.wiki.split_ratio: expected three shares that add up to 1, the first above 0",
+        ),
+        (&["evaluation.evaluator=sparse_ir"], "evaluation.data: is missing, and evaluator is `sparse_ir`"),
+    ];
+    for (changes, message) in cases {
+        assert_eq!(refusal(changes).0, message);
+    }
+    let (message, hint) = refusal(&["hardware={\"distributed\": true, \"world_size\": 4}"]);
+    assert_eq!(message, "hardware.distributed: training on 4 devices is not in this toolkit");
+    assert!(hint.contains("gradient_accumulation_steps by 4"));
+    let (message, hint) = refusal(&["evaluation.nanobeir_datasets=[\"msmacro\"]"]);
+    assert_eq!(
+        (message.as_str(), hint.as_str()),
+        ("evaluation.nanobeir_datasets: there is no set `msmacro`", "did you mean `msmarco`?")
+    );
+    let (message, _) = refusal(&["router={\"learning_rate_patterns\": {\"(\": 1}}"]);
+    assert_eq!(message, "router.learning_rate_patterns.(: not a regular expression: unclosed group");
+    let (message, _) = refusal(&["router={\"mapping\": {\"anchor\": \"document\"}}"]);
+    assert!(message.starts_with("router.mapping.anchor: cannot be routed to `document`"));
+}
+
+#[test]
+fn the_best_model_is_judged_by_what_is_measured() {
+    let nano = resolve(&["evaluation.evaluator=sparse_nanobeir"]).training;
+    assert_eq!((nano.metric_for_best_model.as_str(), nano.greater_is_better), ("eval_NanoBEIR_mean_dot_ndcg@10", true));
+    assert!(resolve(&[]).training.best_by_loss_sum());
+    let never = resolve(&["training.eval_strategy=no"]).training;
+    assert_eq!((never.eval_strategy, never.load_best_model_at_end), (Strategy::No, false));
+    // Python's YAML reads a bare `no` as false.
+    assert_eq!(resolve(&["training.eval_strategy=false"]).training.eval_strategy, Strategy::No);
+}
+
+#[test]
+fn what_has_no_effect_is_noted_once() {
+    assert_eq!(notes(&[]), Vec::<String>::new());
+    assert_eq!(
+        notes(&["training.report_to=[\"tensorboard\", \"wandb\"]"]),
+        ["training.report_to: wandb is a service this toolkit does not report to"]
+    );
+    let dense_queries = notes(&["model.architecture=splade"]);
+    assert!(dense_queries[0].starts_with("loss.query_regularizer_weight: is 0 with architecture `splade`"));
+    let changes = [
+        "model.architecture=splade",
+        "loss.query_regularizer_weight=5e-4",
+        "router={\"learning_rate_patterns\": {\"a\": 1}}",
+    ];
+    assert_eq!(notes(&changes), ["router.learning_rate_patterns: is not used: architecture `splade` has no router"]);
+    assert_eq!(notes(&["datasets.wiki.dev_files=[\"dev.jsonl\"]", "datasets.wiki.split_ratio=[0.9, 0.1, 0]"]).len(), 1);
+}
+
+fn any_value() -> impl proptest::strategy::Strategy<Value = Value> {
+    let leaf = prop_oneof![
+        Just(Value::Null),
+        any::<bool>().prop_map(Value::Bool),
+        any::<i64>().prop_map(Value::from),
+        any::<f64>().prop_map(Value::from),
+        "[a-z_0-9.-]{0,8}".prop_map(Value::String),
+    ];
+    leaf.prop_recursive(2, 8, 3, |inner| {
+        prop_oneof![
+            prop::collection::vec(inner.clone(), 0..3).prop_map(Value::Array),
+            prop::collection::vec(("[a-z_]{1,6}", inner), 0..3)
+                .prop_map(|entries| Value::Object(entries.into_iter().collect())),
+        ]
+    })
+}
+
+proptest! {
+    #[test]
+    fn no_value_of_any_key_can_crash_a_config(at in 0usize..200, value in any_value()) {
+        let mut config = python_project();
+        let sections: Vec<(String, Vec<String>)> = config.as_object().unwrap().iter()
+            .map(|(section, keys)| (section.clone(), keys.as_object().unwrap().keys().cloned().collect()))
+            .collect();
+        let paths: Vec<(&str, &str)> = sections.iter()
+            .flat_map(|(section, keys)| keys.iter().map(move |key| (section.as_str(), key.as_str())))
+            .collect();
+        let (section, key) = paths[at % paths.len()];
+        config[section][key] = value;
+        if let Ok((config, _)) = TrainConfig::from_value(&config) {
+            let written = serde_json::to_value(&config).unwrap();
+            prop_assert_eq!(TrainConfig::from_value(&written).unwrap().0, config);
+        }
+    }
+}
