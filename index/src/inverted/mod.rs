@@ -10,6 +10,8 @@ mod schema;
 mod scorer;
 mod searcher;
 mod settings;
+#[cfg(test)]
+mod tests;
 mod writer;
 
 use std::collections::{HashMap, HashSet};
