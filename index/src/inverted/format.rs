@@ -558,7 +558,7 @@ fn read_sections(header: &[u8; HEADER_LEN], file_len: usize) -> Result<[Range<us
 /// Window offsets ascend from 0 to `df`, by at most a window.
 fn check_offsets(offsets: &[[u8; 4]], df: u32) -> Result<(), Defect> {
     let values = || offsets.iter().map(|offset| u32::from_le_bytes(*offset));
-    if values().next() != Some(0) || values().last() != Some(df) || !values().is_sorted() {
+    if values().next() != Some(0) || values().next_back() != Some(df) || !values().is_sorted() {
         return Err("its window offsets do not ascend to its number of postings".into());
     }
     Ok(())
