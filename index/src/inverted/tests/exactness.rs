@@ -21,7 +21,7 @@ fn any_vector(vocabulary_size: u32, signed: bool) -> impl Strategy<Value = Spars
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 96, max_shrink_iters: 200, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 64, max_shrink_iters: 200, ..ProptestConfig::default() })]
 
     #[test]
     fn search_equals_brute_force(

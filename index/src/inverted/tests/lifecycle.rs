@@ -35,6 +35,29 @@ fn deleted_documents_never_show_and_k_hits_come_back() {
     index.verify().unwrap();
 }
 
+/// The k-th largest impact of a term promises k hits only while the documents behind it can be found.
+#[test]
+fn the_best_of_a_term_deleted_or_filtered_out() {
+    let weight = |at: u32| if at < 10 { 50.0 + at as f32 } else { 1.0 + at as f32 / 100.0 };
+    let mut documents = Plain((0..40).map(|at| (format!("d{at}"), vector(&[(0, weight(at))]))).collect());
+    let dir = folder();
+    let index = build(dir.path(), 1, &documents, &[]);
+    let query = vector(&[(0, 1.0)]);
+    assert_equal(&index.searcher().unwrap(), &documents, &query, 10);
+    let best: Vec<String> = documents.0.drain(..10).map(|(id, _)| id).collect();
+    let filter = Some(Filter::Not(Box::new(Filter::Ids(best.clone()))));
+    let options = SearchOptions { filter, ..Default::default() };
+    for k in [1, 10, 30] {
+        assert_eq!(hits(index.searcher().unwrap().search(&query, k, &options).unwrap()), documents.search(&query, k));
+    }
+    let mut writer = index.writer(UNMERGED).unwrap();
+    best.iter().for_each(|id| writer.delete(id));
+    writer.finish().unwrap();
+    for k in [1, 10, 30] {
+        assert_equal(&index.searcher().unwrap(), &documents, &query, k);
+    }
+}
+
 #[test]
 fn an_update_replaces_and_the_last_one_wins() {
     let dir = folder();
