@@ -20,31 +20,26 @@
 
 use std::ops::Range;
 
-use half::f16;
 use tantivy::directory::OwnedBytes;
 
-use super::settings::ForwardPrecision;
+use super::row::{Row, RowLayout};
 
 /// log2 of the documents of a window.
 pub(crate) const WINDOW_BITS: u32 = 13;
 /// Documents of a window: their u32 accumulators take 32 KB and stay in the first-level cache (measured best).
 pub(crate) const WINDOW: usize = 1 << WINDOW_BITS;
 /// What a segment file begins with.
-const MAGIC: [u8; 8] = *b"SPLADEix";
+pub(super) const MAGIC: [u8; 8] = *b"SPLADEix";
 /// The version written and read.
-const VERSION: u32 = 1;
+pub(super) const VERSION: u32 = 1;
 /// Sections start at multiples of this.
-const ALIGN: usize = 64;
+pub(super) const ALIGN: usize = 64;
 /// Bytes of the header.
-const HEADER_LEN: usize = 192;
+pub(super) const HEADER_LEN: usize = 192;
 /// Bytes of a term's entry.
 const TERM_LEN: usize = 32;
 /// Where the section table lies in the header.
-const SECTION_TABLE: usize = 72;
-/// Flag: forward ids are u32 instead of u16.
-const WIDE_IDS: u32 = 1;
-/// Flag: forward weights are f16 instead of f32.
-const HALF_WEIGHTS: u32 = 2;
+pub(super) const SECTION_TABLE: usize = 72;
 
 /// The k for which the k-th largest impact of a term is kept.
 pub(crate) const SEED_DEPTHS: [usize; 2] = [10, 100];
@@ -60,150 +55,14 @@ enum Section {
     Starts,
     Rows,
 }
-const SECTIONS: usize = 6;
+pub(super) const SECTIONS: usize = 6;
 
 /// What is wrong with a file, in one clause.
 pub(crate) type Defect = String;
 
-/// How a forward row is laid out.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct RowLayout {
-    wide: bool,
-    precision: ForwardPrecision,
-}
-
-impl RowLayout {
-    /// The layout for a vocabulary and a precision.
-    pub(crate) fn new(vocabulary_size: u32, precision: ForwardPrecision) -> Self {
-        Self { wide: vocabulary_size > 1 << 16, precision }
-    }
-
-    fn id_len(self) -> usize {
-        if self.wide { 4 } else { 2 }
-    }
-
-    /// Bytes of one entry, id and weight.
-    pub(crate) fn entry_len(self) -> usize {
-        self.id_len()
-            + match self.precision {
-                ForwardPrecision::F32 => 4,
-                ForwardPrecision::F16 => 2,
-            }
-    }
-
-    fn flags(self) -> u32 {
-        let half = if self.precision == ForwardPrecision::F16 { HALF_WEIGHTS } else { 0 };
-        half | if self.wide { WIDE_IDS } else { 0 }
-    }
-
-    /// Appends a row to `rows`; ids must ascend.
-    pub(crate) fn encode(self, dims: &[u32], weights: &[f32], rows: &mut Vec<u8>) {
-        for &dim in dims {
-            match self.wide {
-                true => rows.extend_from_slice(&dim.to_le_bytes()),
-                false => rows.extend_from_slice(&(dim as u16).to_le_bytes()),
-            }
-        }
-        for &weight in weights {
-            match self.precision {
-                ForwardPrecision::F32 => rows.extend_from_slice(&weight.to_le_bytes()),
-                ForwardPrecision::F16 => rows.extend_from_slice(&f16::from_f32(weight).to_le_bytes()),
-            }
-        }
-    }
-
-    /// The row in `bytes`, whose length is a multiple of [`entry_len`](Self::entry_len).
-    pub(crate) fn row(self, bytes: &[u8]) -> Row<'_> {
-        let (dims, weights) = bytes.split_at(bytes.len() / self.entry_len() * self.id_len());
-        Row { dims, weights, layout: self }
-    }
-}
-
-/// A document's exact weights, as they lie in the file.
-#[derive(Clone, Copy)]
-pub(crate) struct Row<'a> {
-    dims: &'a [u8],
-    weights: &'a [u8],
-    layout: RowLayout,
-}
-
-impl Row<'_> {
-    /// Number of entries.
-    pub(crate) fn len(&self) -> usize {
-        self.dims.len() / self.layout.id_len()
-    }
-
-    /// The bytes of the row, ids first.
-    fn bytes(&self) -> [&[u8]; 2] {
-        [self.dims, self.weights]
-    }
-
-    /// The id of an entry; 0 beyond the end.
-    #[inline]
-    fn dim(&self, at: usize) -> u32 {
-        match self.layout.wide {
-            true => self.dims.as_chunks().0.get(at).map_or(0, |id| u32::from_le_bytes(*id)),
-            false => self.dims.as_chunks().0.get(at).map_or(0, |id| u32::from(u16::from_le_bytes(*id))),
-        }
-    }
-
-    /// The weight of an entry; 0 beyond the end.
-    #[inline]
-    fn weight(&self, at: usize) -> f32 {
-        match self.layout.precision {
-            ForwardPrecision::F32 => self.weights.as_chunks().0.get(at).map_or(0.0, |w| f32::from_le_bytes(*w)),
-            ForwardPrecision::F16 => {
-                self.weights.as_chunks().0.get(at).map_or(0.0, |w| f16::from_le_bytes(*w).to_f32())
-            }
-        }
-    }
-
-    /// Id and weight, by ascending id.
-    pub(crate) fn iter(&self) -> impl Iterator<Item = (u32, f32)> + '_ {
-        (0..self.len()).map(|at| (self.dim(at), self.weight(at)))
-    }
-
-    /// Calls `shared` with query weight and document weight of every common term, by ascending term: the order of
-    /// [`SparseVector::dot`](crate::SparseVector::dot), whose sum this makes bit for bit.
-    #[inline]
-    pub(crate) fn meet(&self, query: &[(u32, f32)], mut shared: impl FnMut(u32, f32, f32)) {
-        let mut from = 0;
-        for &(term, query_weight) in query {
-            from += self.skip_below(from, term);
-            if from < self.len() && self.dim(from) == term {
-                shared(term, query_weight, self.weight(from));
-                from += 1;
-            }
-        }
-    }
-
-    /// How many entries from `from` on have an id below `term`.
-    #[inline]
-    fn skip_below(&self, from: usize, term: u32) -> usize {
-        let (mut low, mut high) = (from, self.len());
-        while low < high {
-            let middle = low + (high - low) / 2;
-            if self.dim(middle) < term {
-                low = middle + 1;
-            } else {
-                high = middle;
-            }
-        }
-        low - from
-    }
-
-    /// The dot product with `query`, whose ids ascend.
-    #[inline]
-    pub(crate) fn dot(&self, query: &[(u32, f32)]) -> f32 {
-        let mut sum = 0.0;
-        self.meet(query, |_, query_weight, weight| sum += query_weight * weight);
-        sum
-    }
-}
-
 /// How a term's postings are kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kind {
+pub(super) enum Kind {
     /// whole document ids
     Short = 1,
     /// ids inside the window, and a table of windows
@@ -216,24 +75,24 @@ enum Kind {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Term {
     /// its id in the vocabulary
-    id: u32,
+    pub(super) id: u32,
     /// number of documents that have it
-    df: u32,
+    pub(super) df: u32,
     /// weight of one unit of impact: the largest weight / 255
-    pub(crate) step: f32,
+    pub(super) step: f32,
     /// the largest |weight - impact * step| over its postings, rounded up
-    pub(crate) error: f32,
+    pub(super) error: f32,
     /// first byte in the postings section, or in the dense section
-    start: u64,
+    pub(super) start: u64,
     /// first entry in the windows section
-    windows: u32,
-    kind: Kind,
+    pub(super) windows: u32,
+    pub(super) kind: Kind,
     /// the k-th largest impact for the k of [`SEED_DEPTHS`], 0 where there are fewer postings
-    pub(crate) seeds: [u8; 2],
+    pub(super) seeds: [u8; 2],
 }
 
 impl Term {
-    fn to_bytes(self) -> [u8; TERM_LEN] {
+    pub(super) fn to_bytes(self) -> [u8; TERM_LEN] {
         let mut bytes = [0; TERM_LEN];
         bytes[0..4].copy_from_slice(&self.id.to_le_bytes());
         bytes[4..8].copy_from_slice(&self.df.to_le_bytes());
@@ -570,185 +429,4 @@ fn u32_at(bytes: &[u8], at: usize) -> u32 {
 
 fn u64_at(bytes: &[u8], at: usize) -> u64 {
     bytes.get(at..).and_then(|rest| rest.first_chunk()).map_or(0, |chunk| u64::from_le_bytes(*chunk))
-}
-
-/// Writes the file of a segment whose documents have `rows`, in their order. The rows are walked several times, so
-/// that no more than the postings is held in memory.
-pub(crate) fn write_segment<'a>(
-    out: &mut impl std::io::Write,
-    identity: &Identity,
-    rows: impl Iterator<Item = Row<'a>> + Clone,
-) -> std::io::Result<()> {
-    let inverted = Inverted::build(identity.vocabulary_size, rows.clone());
-    let mut starts = Vec::with_capacity((inverted.n_docs as usize + 1) * 8);
-    let mut n_postings = 0_u64;
-    starts.extend_from_slice(&n_postings.to_le_bytes());
-    for row in rows.clone() {
-        n_postings += row.len() as u64;
-        starts.extend_from_slice(&n_postings.to_le_bytes());
-    }
-    let terms: Vec<u8> = inverted.terms.iter().flat_map(|term| term.to_bytes()).collect();
-    let windows: Vec<u8> = inverted.windows.iter().flat_map(|offset| offset.to_le_bytes()).collect();
-    let rows_len = n_postings as usize * identity.layout.entry_len();
-
-    let lens = [terms.len(), windows.len(), inverted.postings.len(), inverted.dense.len(), starts.len(), rows_len];
-    out.write_all(&header(identity, inverted.n_docs, n_postings, lens))?;
-    for section in [&terms, &windows, &inverted.postings, &inverted.dense, &starts] {
-        out.write_all(section)?;
-        out.write_all(&[0; ALIGN][..padding(section.len())])?;
-    }
-    for row in rows {
-        for part in row.bytes() {
-            out.write_all(part)?;
-        }
-    }
-    Ok(())
-}
-
-/// Zeros that follow `len` bytes up to the next section.
-fn padding(len: usize) -> usize {
-    len.next_multiple_of(ALIGN) - len
-}
-
-fn header(identity: &Identity, n_docs: u32, n_postings: u64, lens: [usize; SECTIONS]) -> [u8; HEADER_LEN] {
-    let mut header = [0; HEADER_LEN];
-    header[..8].copy_from_slice(&MAGIC);
-    let words = [VERSION, identity.layout.flags(), n_docs, identity.vocabulary_size, WINDOW_BITS];
-    for (at, word) in words.into_iter().enumerate() {
-        header[8 + at * 4..][..4].copy_from_slice(&word.to_le_bytes());
-    }
-    header[28..36].copy_from_slice(&n_postings.to_le_bytes());
-    header[40..72].copy_from_slice(&identity.fingerprint);
-    let mut offset = HEADER_LEN;
-    for (at, len) in lens.into_iter().enumerate() {
-        header[SECTION_TABLE + at * 16..][..8].copy_from_slice(&(offset as u64).to_le_bytes());
-        header[SECTION_TABLE + at * 16 + 8..][..8].copy_from_slice(&(len as u64).to_le_bytes());
-        offset += len + padding(len);
-    }
-    header
-}
-
-/// Postings of all terms, made from forward rows.
-struct Inverted {
-    n_docs: u32,
-    terms: Vec<Term>,
-    windows: Vec<u32>,
-    postings: Vec<u8>,
-    dense: Vec<u8>,
-}
-
-impl Inverted {
-    fn build<'a>(vocabulary_size: u32, rows: impl Iterator<Item = Row<'a>> + Clone) -> Self {
-        let mut counts = vec![0_u32; vocabulary_size as usize];
-        let mut largest = vec![0_f32; vocabulary_size as usize];
-        let mut n_docs = 0;
-        for row in rows.clone() {
-            n_docs += 1;
-            for (dim, weight) in row.iter() {
-                counts[dim as usize] += 1;
-                largest[dim as usize] = largest[dim as usize].max(weight);
-            }
-        }
-        let mut inverted =
-            Self { n_docs, terms: Vec::new(), windows: Vec::new(), postings: Vec::new(), dense: Vec::new() };
-        // from a vocabulary id to its place in `terms`; `u32::MAX` where no document has the term
-        let mut places = vec![u32::MAX; vocabulary_size as usize];
-        for (id, (&df, &weight)) in (0..).zip(counts.iter().zip(&largest)) {
-            if df > 0 {
-                places[id as usize] = inverted.terms.len() as u32;
-                inverted.reserve(id, df, weight);
-            }
-        }
-        inverted.fill(&places, rows);
-        inverted.finish();
-        inverted
-    }
-
-    /// Makes room for the postings of a term.
-    fn reserve(&mut self, id: u32, df: u32, largest: f32) {
-        let n_windows = (self.n_docs as usize).div_ceil(WINDOW);
-        let (kind, start) = if u64::from(df) * 4 > u64::from(self.n_docs) {
-            self.dense.resize(self.dense.len() + self.n_docs as usize, 0);
-            (Kind::Dense, self.dense.len() - self.n_docs as usize)
-        } else if df as usize <= 2 * (n_windows + 1) {
-            self.postings.resize(self.postings.len() + df as usize * 5, 0);
-            (Kind::Short, self.postings.len() - df as usize * 5)
-        } else {
-            self.postings.resize(self.postings.len() + df as usize * 3, 0);
-            (Kind::Windowed, self.postings.len() - df as usize * 3)
-        };
-        let windows = self.windows.len() as u32;
-        if kind == Kind::Windowed {
-            self.windows.resize(self.windows.len() + n_windows + 1, 0);
-        }
-        // a largest weight near the smallest float would make a step of zero
-        let step = (largest / 255.0).max(f32::MIN_POSITIVE);
-        self.terms.push(Term { id, df, step, error: 0.0, start: start as u64, windows, kind, seeds: [0; 2] });
-    }
-
-    /// Writes every posting to its place, documents ascending.
-    fn fill<'a>(&mut self, places: &[u32], rows: impl Iterator<Item = Row<'a>>) {
-        let mut filled = vec![0_usize; self.terms.len()];
-        for (doc, row) in (0_u32..).zip(rows) {
-            for (dim, weight) in row.iter() {
-                let place = places[dim as usize] as usize;
-                let term = &mut self.terms[place];
-                let impact = (weight / term.step).round().clamp(1.0, 255.0) as u8;
-                let error = (f64::from(weight) - f64::from(impact) * f64::from(term.step)).abs();
-                term.error = term.error.max((error as f32).next_up());
-                let (start, df) = (term.start as usize, term.df as usize);
-                let at = filled[place];
-                filled[place] += 1;
-                match term.kind {
-                    Kind::Short => {
-                        self.postings[start + at * 4..][..4].copy_from_slice(&doc.to_le_bytes());
-                        self.postings[start + df * 4 + at] = impact;
-                    }
-                    Kind::Windowed => {
-                        let id = (doc as usize % WINDOW) as u16;
-                        self.postings[start + at * 2..][..2].copy_from_slice(&id.to_le_bytes());
-                        self.postings[start + df * 2 + at] = impact;
-                        self.windows[term.windows as usize + doc as usize / WINDOW + 1] += 1;
-                    }
-                    Kind::Dense => self.dense[start + doc as usize] = impact,
-                }
-            }
-        }
-    }
-
-    /// Turns counts of windows into offsets and finds the k-th largest impacts.
-    fn finish(&mut self) {
-        let n_windows = (self.n_docs as usize).div_ceil(WINDOW);
-        for term in &mut self.terms {
-            let (start, df) = (term.start as usize, term.df as usize);
-            let impacts = match term.kind {
-                Kind::Short => &self.postings[start + df * 4..][..df],
-                Kind::Windowed => {
-                    let offsets = &mut self.windows[term.windows as usize..][..=n_windows];
-                    for at in 1..offsets.len() {
-                        offsets[at] += offsets[at - 1];
-                    }
-                    &self.postings[start + df * 2..][..df]
-                }
-                Kind::Dense => &self.dense[start..][..self.n_docs as usize],
-            };
-            term.seeds = SEED_DEPTHS.map(|k| kth_largest(impacts, k));
-        }
-    }
-}
-
-/// The `k`-th largest of `impacts`, 0 if there are fewer.
-fn kth_largest(impacts: &[u8], k: usize) -> u8 {
-    let mut counts = [0_usize; 256];
-    for &impact in impacts {
-        counts[usize::from(impact)] += 1;
-    }
-    let mut above = 0;
-    for impact in (1..=255_u8).rev() {
-        above += counts[usize::from(impact)];
-        if above >= k {
-            return impact;
-        }
-    }
-    0
 }

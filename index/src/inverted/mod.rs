@@ -1,11 +1,14 @@
 //! The impact index: documents with their sparse vectors, on disk, searched by exact dot product.
 //!
 //! tantivy keeps the documents, ids, BM25 postings, segments, commits, deletes and merges; our file beside every
-//! segment keeps the vectors. See `format.rs` for the file and `scorer.rs` for the search.
+//! segment keeps the vectors. See `format.rs` for the file, `invert.rs` for how it is made and `scorer.rs`
+//! for the search.
 
 mod filter;
 mod format;
+mod invert;
 mod plugin;
+mod row;
 mod schema;
 mod scorer;
 mod searcher;
@@ -21,7 +24,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tantivy::directory::MmapDirectory;
 use tantivy::index::{SegmentId, SegmentReader};
 use tantivy::tokenizer::TokenizerManager;
-use tantivy::{Index, IndexReader, ReloadPolicy};
+use tantivy::{Index, IndexReader, ReloadPolicy, TantivyError};
 
 pub use filter::Filter;
 pub use searcher::{Address, Found, Scoring, SearchOptions, Searcher, TermScore, to_ranking};
@@ -122,7 +125,7 @@ impl ImpactIndex {
         let settings = IndexSettings::load(dir)?;
         let (fields, schema) = Fields::build(settings.language);
         let tantivy_dir = dir.join(TANTIVY_DIR);
-        let directory = MmapDirectory::open(&tantivy_dir).map_err(tantivy::TantivyError::from)?;
+        let directory = MmapDirectory::open(&tantivy_dir).map_err(TantivyError::from)?;
         let mut index = Index::open(directory)?;
         if index.schema() != schema || index.settings().sort_by_field.is_some() {
             return Err(Error::file(&tantivy_dir, "its fields are not those of a splade index"));
@@ -180,7 +183,10 @@ impl ImpactIndex {
     /// # Errors
     /// Another writer at work; a folder that cannot be written.
     pub fn writer(&self, options: WriterOptions) -> Result<ImpactWriter> {
-        ImpactWriter::open(self, options)
+        ImpactWriter::open(self, options).map_err(|error| match error {
+            Error::Tantivy(TantivyError::LockFailure(..)) => Error::file(&self.dir, "another writer is at work"),
+            error => error,
+        })
     }
 
     /// A snapshot of the last commit.
@@ -208,7 +214,7 @@ impl ImpactIndex {
         }
         let searcher = self.searcher()?;
         for (reader, file) in searcher.tantivy().segment_readers().iter().zip(searcher.files()) {
-            file.check().map_err(|defect| plugin::corruption(reader, &defect))?;
+            file.check().map_err(|defect| self.damaged(reader, defect))?;
         }
         Ok(())
     }
@@ -257,12 +263,18 @@ impl ImpactIndex {
         self.files.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn damaged(&self, reader: &SegmentReader, defect: String) -> Error {
+        Error::file(self.dir.join(TANTIVY_DIR).join(plugin::file_name(reader)), defect)
+    }
+
     /// The file of a segment, opened and checked once.
     pub(crate) fn segment_file(&self, reader: &SegmentReader) -> Result<Arc<SegmentFile>> {
         if let Some(file) = self.cache().get(&reader.segment_id()) {
             return Ok(Arc::clone(file));
         }
-        let file = Arc::new(plugin::open_file(reader, &self.settings.identity())?);
+        let bytes = plugin::read_file(reader)?;
+        let file = SegmentFile::open(bytes, &self.settings.identity(), reader.max_doc());
+        let file = Arc::new(file.map_err(|defect| self.damaged(reader, defect))?);
         self.cache().insert(reader.segment_id(), Arc::clone(&file));
         Ok(file)
     }

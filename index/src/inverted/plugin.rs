@@ -3,7 +3,7 @@
 use std::any::Any;
 use std::io::Write;
 
-use tantivy::directory::WritePtr;
+use tantivy::directory::{OwnedBytes, WritePtr};
 use tantivy::error::DataCorruption;
 use tantivy::index::{Segment, SegmentComponent, SegmentReader};
 use tantivy::indexer::DocIdMapping;
@@ -13,13 +13,15 @@ use tantivy::schema::document::ErasedDocument;
 use tantivy::schema::{Field, Schema, Value};
 use tantivy::{DocId, TantivyDocument, TantivyError};
 
-use super::format::{Identity, RowLayout, SegmentFile, write_segment};
+use super::format::{Identity, SegmentFile};
+use super::invert::write_segment;
+use super::row::RowLayout;
 
 /// The extension of our file.
-pub(crate) const EXTENSION: &str = "spl";
+const EXTENSION: &str = "spl";
 
 /// Our file as tantivy names it.
-pub(crate) fn component() -> SegmentComponent {
+fn component() -> SegmentComponent {
     SegmentComponent::Custom(EXTENSION.into())
 }
 
@@ -59,16 +61,24 @@ impl SegmentPlugin for ImpactPlugin {
     }
 }
 
-/// Opens and checks the file of a segment.
-pub(crate) fn open_file(reader: &SegmentReader, identity: &Identity) -> tantivy::Result<SegmentFile> {
-    let bytes = reader.open_read(component())?.read_bytes()?;
-    SegmentFile::open(bytes, identity, reader.max_doc()).map_err(|defect| corruption(reader, &defect))
+/// The bytes of a segment's file: mapped, not read.
+pub(crate) fn read_file(reader: &SegmentReader) -> tantivy::Result<OwnedBytes> {
+    Ok(reader.open_read(component())?.read_bytes()?)
+}
+
+/// The name of a segment's file.
+pub(crate) fn file_name(reader: &SegmentReader) -> String {
+    format!("{}.{EXTENSION}", reader.segment_id().uuid_string())
+}
+
+fn open_file(reader: &SegmentReader, identity: &Identity) -> tantivy::Result<SegmentFile> {
+    let file = SegmentFile::open(read_file(reader)?, identity, reader.max_doc());
+    file.map_err(|defect| corruption(reader, &defect))
 }
 
 /// The error for a file that is not what it should be.
 pub(crate) fn corruption(reader: &SegmentReader, defect: &str) -> TantivyError {
-    let name = format!("{}.{EXTENSION}", reader.segment_id().uuid_string());
-    DataCorruption::comment_only(format!("{name}: {defect}")).into()
+    DataCorruption::comment_only(format!("{}: {defect}", file_name(reader))).into()
 }
 
 fn sorting_refused() -> TantivyError {

@@ -6,7 +6,8 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::format::{Identity, RowLayout};
+use super::format::Identity;
+use super::row::RowLayout;
 use crate::{Error, Result};
 
 /// The manifest of an index folder.
@@ -139,7 +140,10 @@ impl IndexSettings {
     /// Reads the manifest of the index folder `dir`.
     pub(crate) fn load(dir: &Path) -> Result<Self> {
         let path = dir.join(MANIFEST_FILE);
-        let text = std::fs::read_to_string(&path).map_err(Error::io(&path))?;
+        let text = std::fs::read_to_string(&path).map_err(|error| match error.kind() {
+            std::io::ErrorKind::NotFound => Error::file(dir, format!("no index there: it has no {MANIFEST_FILE}")),
+            _ => Error::io(&path)(error),
+        })?;
         let kind: Kind = serde_json::from_str(&text).map_err(|error| Error::file(&path, error.to_string()))?;
         if kind.format != FORMAT {
             return Err(Error::file(&path, format!("format {:?}, expected {FORMAT:?}", kind.format)));

@@ -2,7 +2,8 @@
 
 use tantivy::directory::OwnedBytes;
 
-use super::format::{SegmentFile, WINDOW, write_segment};
+use super::format::{SegmentFile, WINDOW};
+use super::invert::write_segment;
 use super::scorer::{Demand, Living, QueryPlan};
 use super::*;
 
