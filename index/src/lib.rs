@@ -1,11 +1,14 @@
 //! From text to ranking: sparse vectors, encoders for inference, the inverted index, its evaluation.
 
 mod atomic;
+mod bm25;
 mod corpus;
 mod document;
 mod encoder;
 mod error;
 pub mod eval;
+mod fusion;
+mod inverted;
 mod model_dir;
 #[cfg(feature = "onnx")]
 mod onnx;
@@ -22,6 +25,11 @@ pub use corpus::{Document, Position, Query, Row, Rows, Text, read_documents, rea
 pub use document::{BATCH_TOKENS, DocumentEncoder, DocumentSettings, Network, TokenBatch, encode_stream};
 pub use encoder::Encoder;
 pub use error::{Error, Result};
+pub use fusion::{Fusion, RRF_K, rrf, weighted_sum};
+pub use inverted::{
+    Address, Filter, ForwardPrecision, Found, ImpactIndex, ImpactWriter, IndexSettings, IndexStats, Language, Scoring,
+    SearchOptions, Searcher, StoredDocument, TermScore, WriteCounts, WriterOptions, to_ranking,
+};
 pub use model_dir::{Architecture, ModelDir, NewModel, QuerySide};
 #[cfg(feature = "onnx")]
 pub use onnx::{LIBRARY, OnnxModel, OnnxNetwork, OnnxOptions, POOLING_KEY, load_onnx_runtime, pool};
