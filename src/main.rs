@@ -1,3 +1,36 @@
 //! The door: what the user types, reads and sees.
+//!
+//! `main` parses, dispatches, and turns an error into one line and an exit code; a command is one file of `commands/`.
 
-fn main() {}
+mod cli;
+mod commands;
+mod console;
+mod encoders;
+mod failure;
+mod outputs;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use cli::{Cli, Command};
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    console::start(&cli.console);
+    match run(&cli) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => failure::report(&error, &cli.console),
+    }
+}
+
+fn run(cli: &Cli) -> anyhow::Result<()> {
+    commands::interrupt::watch()?;
+    match &cli.command {
+        Command::Encode(args) => commands::encode::run(args),
+        Command::Index(args) => commands::index::run(args),
+        Command::Search(args) => commands::search::run(args),
+        Command::EvalMteb(args) => commands::eval_mteb::run(args),
+        Command::Doctor(args) => commands::doctor::run(args),
+    }
+}

@@ -205,6 +205,17 @@ impl ModelDir {
         self.transformer.join("config.json")
     }
 
+    /// V by `config.json`, which every family calls `vocab_size`: the length of a document vector.
+    ///
+    /// # Errors
+    /// A file that is broken or has no such key.
+    pub fn dimensions(&self) -> Result<usize> {
+        let path = self.config_path();
+        let config: Value = read_json(&path)?;
+        let size = config.get("vocab_size").and_then(Value::as_u64).and_then(|size| usize::try_from(size).ok());
+        size.ok_or_else(|| Error::file(path, "no vocab_size"))
+    }
+
     /// The checkpoint: `model.safetensors`, else `pytorch_model.bin`.
     ///
     /// # Errors

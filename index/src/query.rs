@@ -1,10 +1,11 @@
 //! The static query encoder: a query is tokenized and looked up in a table, with no network.
 
+use std::io::Write;
 use std::path::Path;
 
 use safetensors::{Dtype, SafeTensors};
 
-use crate::{Encoder, Error, Result, SparseVector, Vocabulary};
+use crate::{AtomicFile, Encoder, Error, Result, SparseVector, Vocabulary};
 
 /// One learned weight per vocabulary term; negative ones are allowed.
 #[derive(Debug, Clone, PartialEq)]
@@ -166,6 +167,49 @@ impl QueryEncoder {
         })
     }
 
+    /// Writes everything a query needs into `folder`: tokenizer, table, prompt, lengths.
+    ///
+    /// # Errors
+    /// A file that cannot be written.
+    pub fn save(&self, folder: &Path) -> Result<()> {
+        std::fs::create_dir_all(folder).map_err(Error::io(folder))?;
+        let settings = Settings {
+            version: VERSION,
+            prompt: self.prompt.clone(),
+            max_length: self.vocabulary.max_length(),
+            max_active_dims: self.max_active_dims,
+        };
+        let settings = serde_json::to_vec_pretty(&settings).map_err(|error| Error::file(folder, error.to_string()))?;
+        for (name, bytes) in [
+            (TOKENIZER_FILE, self.vocabulary.json()),
+            (WEIGHTS_FILE, &self.weights.to_safetensors()),
+            (SETTINGS_FILE, &settings),
+        ] {
+            let mut file = AtomicFile::create(&folder.join(name))?;
+            file.write_all(bytes).map_err(Error::io(folder.join(name)))?;
+            file.commit()?;
+        }
+        Ok(())
+    }
+
+    /// Reads what [`save`](Self::save) wrote.
+    ///
+    /// # Errors
+    /// Files that are missing or broken, a version from the future.
+    pub fn open(folder: &Path) -> Result<Self> {
+        let path = folder.join(SETTINGS_FILE);
+        let bytes = std::fs::read(&path).map_err(Error::io(&path))?;
+        let settings: Settings =
+            serde_json::from_slice(&bytes).map_err(|error| Error::file(&path, error.to_string()))?;
+        if settings.version != VERSION {
+            let message = format!("version {} of the query side, this program reads {VERSION}", settings.version);
+            return Err(Error::file(path, message));
+        }
+        let vocabulary = Vocabulary::read(&folder.join(TOKENIZER_FILE), settings.max_length)?;
+        let weights = QueryWeights::read(&folder.join(WEIGHTS_FILE))?;
+        Ok(Self::new(vocabulary, weights, settings.prompt)?.with_max_active_dims(settings.max_active_dims))
+    }
+
     /// The tokenizer.
     #[must_use]
     pub fn vocabulary(&self) -> &Vocabulary {
@@ -177,6 +221,21 @@ impl QueryEncoder {
     pub fn weights(&self) -> &QueryWeights {
         &self.weights
     }
+}
+
+const VERSION: u32 = 1;
+const SETTINGS_FILE: &str = "query.json";
+const TOKENIZER_FILE: &str = "tokenizer.json";
+const WEIGHTS_FILE: &str = "query_weights.safetensors";
+
+/// `query.json` of a saved query side.
+#[derive(serde::Serialize, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Settings {
+    version: u32,
+    prompt: String,
+    max_length: usize,
+    max_active_dims: Option<usize>,
 }
 
 impl Encoder for QueryEncoder {

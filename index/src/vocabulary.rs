@@ -48,6 +48,12 @@ impl Vocabulary {
         Ok(Self { tokenizer, fingerprint, json })
     }
 
+    /// Texts are cut at so many tokens.
+    #[must_use]
+    pub fn max_length(&self) -> usize {
+        self.tokenizer.get_truncation().map_or(usize::MAX, |truncation| truncation.max_length)
+    }
+
     /// The number of entries, added tokens included: `len(get_vocab())` of the reference.
     #[must_use]
     pub fn size(&self) -> usize {

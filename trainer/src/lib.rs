@@ -2,6 +2,7 @@
 
 mod config;
 mod data;
+mod device;
 mod error;
 pub mod mlm;
 pub mod model;
@@ -9,4 +10,5 @@ pub mod wordpiece;
 
 pub use config::*;
 pub use data::*;
+pub use device::{best_device, device};
 pub use error::{Error, Result};

@@ -1,0 +1,40 @@
+//! `splade encode`: texts to sparse vectors, streamed.
+
+use anyhow::Result;
+use splade_index::{Encoder, ModelDir, Text, encode_stream, read_texts, write_tokens, write_vector};
+
+use super::interrupt;
+use crate::cli::{EncodeArgs, Role, VectorFormat};
+use crate::encoders::{document_encoder, query_encoder};
+use crate::{console, outputs::Output};
+
+pub(crate) fn run(args: &EncodeArgs) -> Result<()> {
+    let model = ModelDir::open(&args.model)?;
+    let texts = read_texts(&args.input)?.map(|text| text.map_err(anyhow::Error::from));
+    let mut output = Output::open(args.output.as_deref(), args.overwrite)?;
+    let encoder: Box<dyn Encoder> = match args.role {
+        Role::Query => query_encoder(&model, &args.network)?,
+        Role::Document => Box::new(document_encoder(&model, &args.network)?),
+    };
+    let vocabulary = model.vocabulary(None)?;
+    let token = |dim: u32| vocabulary.token(dim).unwrap_or_else(|| format!("[{dim}]"));
+    let bar = console::progress("encoding", None);
+    let text_of = |text: &Text| text.text.clone();
+    encode_stream(encoder.as_ref(), texts, text_of, |text, vector| -> Result<()> {
+        interrupt::check()?;
+        let vector = match args.top_k {
+            Some(k) => vector.top_k(k),
+            None => vector,
+        };
+        match args.format {
+            VectorFormat::Indices => write_vector(&mut output, &text.id, &vector)?,
+            VectorFormat::Tokens => write_tokens(&mut output, &text.id, &vector, token)?,
+        }
+        bar.inc(1);
+        Ok(())
+    })?;
+    let (count, elapsed) = (bar.position(), bar.elapsed().as_secs_f64());
+    bar.finish_and_clear();
+    tracing::info!("{count} texts in {elapsed:.1} s ({:.0} per second)", count as f64 / elapsed.max(1e-9));
+    output.finish()
+}

@@ -1,0 +1,303 @@
+//! `splade eval-mteb`: data folders → scores, as mteb computes and files them.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context, Result};
+use serde_json::{Value, json};
+use splade_index::eval::{
+    MTEB_DEPTH, ModelMeta, Qrels, Run, Scores, TaskData, TaskResult, compare_results, mteb_scores, read_mteb_results,
+    write_mteb_results,
+};
+use splade_index::{
+    Document, Encoder, Fusion, ImpactIndex, IndexSettings, ModelDir, Query, SearchOptions, Searcher, SparseVector,
+    SparsityStats, StoredDocument, WriterOptions, encode_stream, flops, to_ranking,
+};
+
+use super::interrupt;
+use crate::cli::{EvalMtebArgs, Mode};
+use crate::console::{self, Table};
+use crate::encoders::{document_encoder, query_encoder};
+use crate::failure::bad_input;
+use crate::outputs::refuse_existing;
+
+/// The scores of the table; the result files have all of them.
+const SHOWN: [&str; 5] = ["ndcg_at_10", "mrr_at_10", "map_at_100", "recall_at_100", "precision_at_10"];
+
+pub(crate) fn run(args: &EvalMtebArgs) -> Result<()> {
+    let model = ModelDir::open(&args.model)?;
+    let tasks = tasks(args)?;
+    let meta = meta(&model, args)?;
+    let results_dir = args.output_dir.join("results");
+    let folders: Vec<(Mode, PathBuf)> =
+        args.modes.iter().map(|mode| Ok((*mode, result_dir(&results_dir, &meta, *mode)?))).collect::<Result<_>>()?;
+    for (_, folder) in &folders {
+        for task in &tasks {
+            refuse_existing(&folder.join(format!("{}.json", task.name)), args.overwrite)?;
+        }
+    }
+    let encoders = Encoders {
+        query: query_encoder(&model, &args.network)?,
+        document: Box::new(document_encoder(&model, &args.network)?),
+    };
+    let mut results: BTreeMap<(usize, String), TaskResult> = BTreeMap::new();
+    let mut judged = Vec::new();
+    for task in &tasks {
+        let start = Instant::now();
+        let outcome = evaluate(task, &model, &encoders, args)?;
+        for (position, (mode, folder)) in folders.iter().enumerate() {
+            let (run, scores) = &outcome.modes[position];
+            if args.save_runs {
+                save_run(folder, task, *mode, run)?;
+            }
+            let result = results
+                .entry((position, task.name.clone()))
+                .or_insert_with(|| TaskResult::new(&task.name, &task.dataset_revision));
+            result.add(&task.split, &task.subset, task.languages.clone(), scores.clone());
+            result.evaluation_time = Some(result.evaluation_time.unwrap_or(0.0) + start.elapsed().as_secs_f64());
+            result.date = json!(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64());
+        }
+        judged.push((task, outcome));
+    }
+    for (position, (mode, _)) in folders.iter().enumerate() {
+        let of_mode: Vec<TaskResult> =
+            results.iter().filter(|((at, _), _)| *at == position).map(|(_, result)| result.clone()).collect();
+        write_mteb_results(&results_dir, &meta, experiment(*mode), &of_mode)?;
+    }
+    if args.json { print_json(&judged, args) } else { print_tables(&judged, args) }?;
+    if let Some(baseline) = &args.baseline {
+        let ours: Vec<TaskResult> =
+            results.into_iter().filter(|((position, _), _)| *position == 0).map(|(_, result)| result).collect();
+        print_comparison(&ours, baseline, args)?;
+    }
+    tracing::info!("results are in {}", args.output_dir.display());
+    Ok(())
+}
+
+fn tasks(args: &EvalMtebArgs) -> Result<Vec<TaskData>> {
+    let mut tasks = Vec::new();
+    for folder in &args.data {
+        tasks.extend(TaskData::open(folder, args.split.as_deref())?);
+    }
+    if !args.tasks.is_empty() {
+        if let Some(name) = args.tasks.iter().find(|name| !tasks.iter().any(|task| task.name == **name)) {
+            let names: Vec<&str> = tasks.iter().map(|task| task.name.as_str()).collect();
+            return Err(bad_input(
+                format!("no data folder holds the task {name}"),
+                format!("found: {}", names.join(", ")),
+            ));
+        }
+        tasks.retain(|task| args.tasks.contains(&task.name));
+    }
+    Ok(tasks)
+}
+
+fn meta(model: &ModelDir, args: &EvalMtebArgs) -> Result<ModelMeta> {
+    let folder = std::fs::canonicalize(model.root()).with_context(|| model.root().display().to_string())?;
+    let name = folder.file_name().map_or_else(|| "model".into(), |name| name.to_string_lossy().into_owned());
+    // `final` and `checkpoint-10` say nothing without the run they belong to
+    let name = match folder.parent().and_then(Path::file_name) {
+        Some(run) if name == "final" || name.starts_with("checkpoint-") => format!("{}-{name}", run.to_string_lossy()),
+        _ => name,
+    };
+    let mut meta = ModelMeta::new(args.model_name.clone().unwrap_or_else(|| format!("local/{name}")));
+    meta.embed_dim = Some(model.dimensions()?);
+    meta.max_tokens = Some(args.network.max_length.map_or(model.max_length() as u64, u64::from));
+    Ok(meta)
+}
+
+/// Sparse results lie where mteb looks first; the other modes are mteb's "experiments" of the same model.
+fn experiment(mode: Mode) -> Option<&'static str> {
+    (mode != Mode::Sparse).then(|| mode.name())
+}
+
+fn result_dir(results: &Path, meta: &ModelMeta, mode: Mode) -> Result<PathBuf> {
+    let folder = results.join(meta.folder()?);
+    Ok(match experiment(mode) {
+        None => folder,
+        Some(experiment) => folder.join("experiments").join(experiment),
+    })
+}
+
+fn save_run(folder: &Path, task: &TaskData, mode: Mode, run: &Run) -> Result<()> {
+    use std::io::Write;
+    let name = if task.subset == splade_index::eval::DEFAULT_SUBSET {
+        format!("{}.run.trec", task.name)
+    } else {
+        format!("{}.{}.run.trec", task.name, task.subset)
+    };
+    let mut file = splade_index::AtomicFile::create(&folder.join(name))?;
+    run.write_trec(&mut file, &format!("splade-{}", mode.name()))?;
+    file.flush()?;
+    Ok(file.commit()?)
+}
+
+struct Encoders {
+    query: Box<dyn Encoder>,
+    document: Box<dyn Encoder>,
+}
+
+/// What one task gave: a run and its scores for each mode asked for, and what the vectors are like.
+struct Outcome {
+    modes: Vec<(Run, Scores)>,
+    queries: SparsityStats,
+    documents: SparsityStats,
+    documents_per_second: f64,
+}
+
+/// Encodes and indexes the corpus in a temporary folder, searches it in every mode, and scores the runs.
+fn evaluate(task: &TaskData, model: &ModelDir, encoders: &Encoders, args: &EvalMtebArgs) -> Result<Outcome> {
+    let qrels = task.qrels()?;
+    let queries = task.queries(&qrels)?;
+    let folder = tempfile::Builder::new().prefix("splade-eval-").tempdir()?;
+    let mut settings = IndexSettings::new(u32::try_from(model.dimensions()?)?, "evaluation", "evaluation");
+    settings.language = args.language.parse()?;
+    let index = ImpactIndex::create(folder.path(), &settings)?;
+    let mut documents = SparsityStats::new(model.dimensions()?);
+    let mut writer = index.writer(WriterOptions::default())?;
+    let bar = console::progress(&task.name, None);
+    let text = |document: &Document| document.full_text().trim().to_owned();
+    let corpus = task.documents().map(|document| document.map_err(anyhow::Error::from));
+    encode_stream(encoders.document.as_ref(), corpus, text, |document, vector| -> Result<()> {
+        interrupt::check()?;
+        documents.add(&vector);
+        let title = Some(document.title).filter(|title| !title.is_empty());
+        writer.add(&StoredDocument { id: document.id, title, text: document.text, ..Default::default() }, &vector)?;
+        bar.inc(1);
+        Ok(())
+    })?;
+    let documents_per_second = bar.position() as f64 / bar.elapsed().as_secs_f64().max(1e-9);
+    bar.finish_and_clear();
+    writer.finish()?;
+    let texts: Vec<&str> = queries.iter().map(|query| query.text.as_str()).collect();
+    let vectors = encoders.query.encode(&texts)?;
+    let searcher = index.searcher()?;
+    let modes = args.modes.iter().map(|mode| score(*mode, &searcher, &queries, &vectors, &qrels));
+    Ok(Outcome {
+        modes: modes.collect::<Result<_>>()?,
+        queries: SparsityStats::of(model.dimensions()?, &vectors),
+        documents,
+        documents_per_second,
+    })
+}
+
+fn score(
+    mode: Mode,
+    searcher: &Searcher,
+    queries: &[Query],
+    vectors: &[SparseVector],
+    qrels: &Qrels,
+) -> Result<(Run, Scores)> {
+    let options = SearchOptions::default();
+    let mut run = Run::default();
+    for (query, vector) in queries.iter().zip(vectors) {
+        interrupt::check()?;
+        let found = match mode {
+            Mode::Sparse => searcher.search(vector, MTEB_DEPTH, &options)?,
+            Mode::Bm25 => searcher.search_bm25(&query.text, MTEB_DEPTH, None)?,
+            Mode::Hybrid => {
+                searcher.search_hybrid(vector, &query.text, MTEB_DEPTH, MTEB_DEPTH, &Fusion::default(), &options)?
+            }
+        };
+        run.insert(&query.id, to_ranking(&found));
+    }
+    let scores = mteb_scores(qrels, &run)?;
+    Ok((run, scores))
+}
+
+fn print_tables(judged: &[(&TaskData, Outcome)], args: &EvalMtebArgs) -> Result<()> {
+    let mut table = Table::new(["task", "mode"].into_iter().chain(SHOWN));
+    for (task, outcome) in judged {
+        for (mode, (_, scores)) in args.modes.iter().zip(&outcome.modes) {
+            let shown = SHOWN.map(|name| format!("{:.4}", scores.get(name).unwrap_or(f64::NAN)));
+            table.row([label(task), mode.name().to_owned()].into_iter().chain(shown));
+        }
+    }
+    print!("{table}");
+    if args.analyze_sparsity {
+        let heading = ["task", "side", "vectors", "active dims", "p50", "p95", "max", "sparsity", "used dims", "FLOPS"];
+        let mut table = Table::new(heading);
+        for (task, outcome) in judged {
+            let cost = flops(&outcome.queries, &outcome.documents);
+            for (side, stats) in [("query", &outcome.queries), ("document", &outcome.documents)] {
+                let report = stats.report();
+                table.row([
+                    label(task),
+                    side.to_owned(),
+                    report.count.to_string(),
+                    format!("{:.1}", report.active_dims_mean),
+                    report.active_dims_p50.to_string(),
+                    report.active_dims_p95.to_string(),
+                    report.active_dims_max.to_string(),
+                    format!("{:.4}", report.sparsity_ratio),
+                    report.used_dims.to_string(),
+                    format!("{cost:.2}"),
+                ]);
+            }
+        }
+        print!("\n{table}");
+    }
+    Ok(())
+}
+
+fn label(task: &TaskData) -> String {
+    if task.subset == splade_index::eval::DEFAULT_SUBSET {
+        task.name.clone()
+    } else {
+        format!("{} {}", task.name, task.subset)
+    }
+}
+
+fn print_json(judged: &[(&TaskData, Outcome)], args: &EvalMtebArgs) -> Result<()> {
+    let of_task = |(task, outcome): &(&TaskData, Outcome)| -> Result<Value> {
+        let mut modes = serde_json::Map::new();
+        for (mode, (_, scores)) in args.modes.iter().zip(&outcome.modes) {
+            modes.insert(mode.name().into(), serde_json::to_value(scores)?);
+        }
+        let mut value = json!({
+            "task": task.name,
+            "subset": task.subset,
+            "split": task.split,
+            "scores": modes,
+            "documents_per_second": outcome.documents_per_second,
+        });
+        if args.analyze_sparsity {
+            value["sparsity"] = json!({
+                "queries": outcome.queries.report(),
+                "documents": outcome.documents.report(),
+                "flops": flops(&outcome.queries, &outcome.documents),
+            });
+        }
+        Ok(value)
+    };
+    let tasks = judged.iter().map(of_task).collect::<Result<Vec<_>>>()?;
+    println!("{:#}", json!({"tasks": tasks}));
+    Ok(())
+}
+
+fn print_comparison(ours: &[TaskResult], baseline: &Path, args: &EvalMtebArgs) -> Result<()> {
+    let theirs = read_mteb_results(baseline)?;
+    let comparisons = compare_results(ours, &theirs, "ndcg_at_10");
+    if comparisons.is_empty() {
+        tracing::warn!("{} has no result of these tasks", baseline.display());
+        return Ok(());
+    }
+    let mut table = Table::new(["task", "split", "subset", "baseline", args.modes[0].name(), "difference"]);
+    for comparison in &comparisons {
+        table.row([
+            comparison.task_name.clone(),
+            comparison.split.clone(),
+            comparison.subset.clone(),
+            format!("{:.4}", comparison.baseline),
+            format!("{:.4}", comparison.ours),
+            format!("{:+.4}", comparison.difference()),
+        ]);
+    }
+    if args.json {
+        eprint!("{table}")
+    } else {
+        print!("\n{table}")
+    }
+    Ok(())
+}

@@ -1,0 +1,181 @@
+//! `splade index`: corpus → document vectors → index folder.
+
+use std::collections::HashSet;
+use std::path::Path;
+
+use anyhow::Result;
+use indicatif::ProgressBar;
+use splade_index::{
+    Architecture, Document, ImpactIndex, ImpactWriter, IndexSettings, Language, ModelDir, SparseVector, StoredDocument,
+    WriterOptions, encode_stream, read_documents, read_rows, read_vectors,
+};
+
+use super::interrupt;
+use crate::cli::IndexArgs;
+use crate::console;
+use crate::encoders::document_encoder;
+use crate::failure::bad_input;
+use crate::outputs::{NewFolder, refuse_existing};
+
+pub(crate) fn run(args: &IndexArgs) -> Result<()> {
+    let model = ModelDir::open(&args.model)?;
+    let settings = settings(&model, args)?;
+    if args.append {
+        let index = ImpactIndex::open(&args.index)?;
+        expect_same(&index, &settings, args)?;
+        fill(&index, &model, args)?;
+        return report(&index, args);
+    }
+    refuse_existing(&args.index, args.overwrite)?;
+    let folder = NewFolder::create(&args.index)?;
+    let index = ImpactIndex::create(folder.path(), &settings)?;
+    if model.architecture() == Architecture::InferenceFree {
+        model.query_encoder()?.save(&index.query_dir())?;
+    }
+    fill(&index, &model, args)?;
+    drop(index);
+    folder.finish()?;
+    report(&ImpactIndex::open(&args.index)?, args)
+}
+
+fn settings(model: &ModelDir, args: &IndexArgs) -> Result<IndexSettings> {
+    let vocabulary = model.vocabulary(None)?;
+    let terms = u32::try_from(model.dimensions()?)?;
+    let mut settings = IndexSettings::new(terms, &model.fingerprint()?, vocabulary.fingerprint());
+    settings.language = args.language.as_deref().unwrap_or("none").parse::<Language>()?;
+    Ok(settings)
+}
+
+fn expect_same(index: &ImpactIndex, new: &IndexSettings, args: &IndexArgs) -> Result<()> {
+    let old = index.settings();
+    index.expect_model(new.vocabulary_size, &new.model_fingerprint, &new.tokenizer_fingerprint)?;
+    if args.language.is_some() && old.language != new.language {
+        return Err(bad_input(
+            format!("{}: made for the language {}, not {}", args.index.display(), old.language, new.language),
+            "leave --language out, or make the index anew",
+        ));
+    }
+    Ok(())
+}
+
+/// Deletes, then adds; nothing of it shows before the commit at the end.
+fn fill(index: &ImpactIndex, model: &ModelDir, args: &IndexArgs) -> Result<()> {
+    let mut writer = index.writer(WriterOptions::default())?;
+    if let Some(path) = &args.delete {
+        delete(&mut writer, path)?;
+    }
+    if let Some(input) = &args.input {
+        let mut sink = Sink { writer, seen: HashSet::new(), bar: console::progress("indexing", None), args };
+        let documents = read_documents(input)?.map(|document| document.map_err(anyhow::Error::from));
+        match &args.vectors {
+            Some(vectors) => sink.add_encoded(documents, vectors)?,
+            None => {
+                let encoder = document_encoder(model, &args.network)?;
+                let text = |document: &Document| document.full_text().into_owned();
+                encode_stream(&encoder, documents, text, |document, vector| sink.add(document, vector))?;
+            }
+        }
+        let (count, seconds) = (sink.seen.len(), sink.bar.elapsed().as_secs_f64());
+        sink.bar.finish_and_clear();
+        tracing::info!("{count} documents in {seconds:.1} s ({:.0} per second)", count as f64 / seconds.max(1e-9));
+        writer = sink.writer;
+    }
+    let counts = writer.finish()?;
+    if counts.dropped_weights > 0 {
+        tracing::warn!("{} weights were zero or negative and were left out", counts.dropped_weights);
+    }
+    Ok(())
+}
+
+fn delete(writer: &mut ImpactWriter, path: &Path) -> Result<()> {
+    if path.extension().is_some_and(|extension| extension == "txt") || !path.exists() {
+        let text = std::fs::read_to_string(path).map_err(splade_index::Error::io(path))?;
+        text.lines().map(str::trim).filter(|id| !id.is_empty()).for_each(|id| writer.delete(id));
+        return Ok(());
+    }
+    for row in read_rows(path)? {
+        let row = row?;
+        let id = row.string("_id")?.ok_or_else(|| row.position().error("no _id"))?;
+        writer.delete(id);
+    }
+    Ok(())
+}
+
+/// Where documents with their vectors go.
+struct Sink<'a> {
+    writer: ImpactWriter,
+    seen: HashSet<String>,
+    bar: ProgressBar,
+    args: &'a IndexArgs,
+}
+
+impl Sink<'_> {
+    fn add(&mut self, document: Document, vector: SparseVector) -> Result<()> {
+        interrupt::check()?;
+        if !self.seen.insert(document.id.clone()) {
+            let input = self.args.input.as_deref().unwrap_or(Path::new("-"));
+            return Err(bad_input(format!("{}: the id {:?} occurs twice", input.display(), document.id), ""));
+        }
+        let vector = match self.args.max_active_dims {
+            Some(k) => vector.top_k(k),
+            None => vector,
+        };
+        let stored = StoredDocument {
+            id: document.id,
+            title: Some(document.title).filter(|title| !title.is_empty()),
+            text: document.text,
+            other: document.fields,
+        };
+        if self.args.append {
+            self.writer.update(&stored, &vector)?;
+        } else {
+            self.writer.add(&stored, &vector)?;
+        }
+        self.bar.inc(1);
+        Ok(())
+    }
+
+    /// Documents and vectors from two files, which must go together line by line.
+    fn add_encoded(&mut self, documents: impl Iterator<Item = Result<Document>>, path: &Path) -> Result<()> {
+        let mut vectors = read_vectors(path)?;
+        for document in documents {
+            let document = document?;
+            let apart = |found: &str| {
+                bad_input(
+                    format!("{}: {found} where the corpus has {:?}", path.display(), document.id),
+                    "the vectors of `encode --role document` over the same corpus are needed",
+                )
+            };
+            let (id, vector) = vectors.next().ok_or_else(|| apart("it ends"))??;
+            if id != document.id {
+                return Err(apart(&format!("the id {id:?}")));
+            }
+            self.add(document, vector)?;
+        }
+        match vectors.next() {
+            None => Ok(()),
+            Some(more) => Err(bad_input(
+                format!("{}: the id {:?} is not in the corpus", path.display(), more?.0),
+                "the vectors of `encode --role document` over the same corpus are needed",
+            )),
+        }
+    }
+}
+
+fn report(index: &ImpactIndex, args: &IndexArgs) -> Result<()> {
+    let stats = index.stats()?;
+    if args.json {
+        println!("{}", serde_json::to_string_pretty(&stats)?);
+        return Ok(());
+    }
+    println!(
+        "{}: {} documents, {:.0} active dims each, {} segment{}, {:.1} MB",
+        args.index.display(),
+        stats.documents,
+        stats.active_dims_mean,
+        stats.segments,
+        if stats.segments == 1 { "" } else { "s" },
+        stats.total_bytes as f64 / 1e6,
+    );
+    Ok(())
+}

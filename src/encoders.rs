@@ -1,0 +1,147 @@
+//! Encoders of a model folder: which backend runs the network, and why.
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+use splade_index::{
+    Architecture, DocumentEncoder, DocumentSettings, Encoder, ModelDir, OnnxModel, OnnxNetwork, OnnxOptions,
+    Vocabulary, load_onnx_runtime,
+};
+
+use crate::cli::{Backend, DeviceChoice, NetworkArgs};
+use crate::failure::bad_input;
+
+/// Makes rayon and everything that runs on it use `threads` threads; 0 leaves it at all of them.
+pub(crate) fn use_threads(threads: usize) {
+    if threads > 0 {
+        // a pool that exists already keeps its size: only tests start two commands in one process
+        let _ = rayon::ThreadPoolBuilder::new().num_threads(threads).build_global();
+    }
+}
+
+/// The query side: the static table of an inference-free model, else the network.
+pub(crate) fn query_encoder(model: &ModelDir, args: &NetworkArgs) -> Result<Box<dyn Encoder>> {
+    match model.architecture() {
+        Architecture::InferenceFree => Ok(Box::new(model.query_encoder()?)),
+        Architecture::Splade => Ok(Box::new(network_encoder(model, args, model.query_prompt())?)),
+    }
+}
+
+/// The document side.
+pub(crate) fn document_encoder(model: &ModelDir, args: &NetworkArgs) -> Result<DocumentEncoder> {
+    network_encoder(model, args, model.document_prompt())
+}
+
+fn network_encoder(model: &ModelDir, args: &NetworkArgs, prompt: &str) -> Result<DocumentEncoder> {
+    use_threads(args.threads);
+    let vocabulary = model.vocabulary(args.max_length.map(|length| length as usize))?;
+    let settings = DocumentSettings {
+        prompt: prompt.to_owned(),
+        batch_tokens: args.batch_tokens as usize,
+        ..model.document_settings(&vocabulary)?
+    };
+    match args.backend {
+        Backend::Candle => candle(model, vocabulary, settings, args.device),
+        Backend::Onnx => onnx(model, vocabulary, settings, args),
+        Backend::Auto => auto(model, vocabulary, settings, args),
+    }
+}
+
+fn auto(
+    model: &ModelDir,
+    vocabulary: Vocabulary,
+    settings: DocumentSettings,
+    args: &NetworkArgs,
+) -> Result<DocumentEncoder> {
+    let why = if model.onnx_paths().is_empty() {
+        "the model folder has no ONNX file".to_owned()
+    } else {
+        match load_onnx_runtime(&onnx_runtime_candidates()) {
+            Ok(_) => return onnx(model, vocabulary, settings, args),
+            Err(error) => error.to_string(),
+        }
+    };
+    tracing::info!("the network runs in Candle: {why}");
+    candle(model, vocabulary, settings, args.device)
+}
+
+fn onnx(
+    model: &ModelDir,
+    vocabulary: Vocabulary,
+    settings: DocumentSettings,
+    args: &NetworkArgs,
+) -> Result<DocumentEncoder> {
+    let path = model.onnx_paths().into_iter().next().ok_or_else(|| {
+        let root = model.root().display();
+        bad_input(format!("{root}: no ONNX file"), format!("run `splade export-onnx {root}`, or take --backend candle"))
+    })?;
+    if !matches!(args.device, DeviceChoice::Auto | DeviceChoice::Cpu) {
+        return Err(bad_input(
+            format!("--device {:?} is not built into the ONNX backend of this program", args.device).to_lowercase(),
+            "take --device cpu",
+        ));
+    }
+    let library = load_onnx_runtime(&onnx_runtime_candidates())?;
+    tracing::info!("the network runs in ONNX Runtime ({}): {}", library.display(), path.display());
+    let file = OnnxModel::open(&path, &OnnxOptions { threads: args.threads })?;
+    let network = OnnxNetwork::new(file, model.dimensions()?, model.pooling())?;
+    Ok(DocumentEncoder::new(vocabulary, Box::new(network), settings)?)
+}
+
+#[cfg(feature = "train")]
+fn candle(
+    model: &ModelDir,
+    vocabulary: Vocabulary,
+    settings: DocumentSettings,
+    device: DeviceChoice,
+) -> Result<DocumentEncoder> {
+    let device = match device {
+        DeviceChoice::Auto => splade_trainer::best_device(),
+        DeviceChoice::Cpu => splade_trainer::device("cpu")?,
+        DeviceChoice::Cuda => splade_trainer::device("cuda")?,
+        DeviceChoice::Metal => splade_trainer::device("metal")?,
+        DeviceChoice::Coreml => return Err(bad_input("coreml is a device of ONNX Runtime", "take --device metal")),
+    };
+    let network = splade_trainer::model::CandleNetwork::read(model, &device)?;
+    Ok(DocumentEncoder::new(vocabulary, Box::new(network), settings)?)
+}
+
+#[cfg(not(feature = "train"))]
+fn candle(_: &ModelDir, _: Vocabulary, _: DocumentSettings, _: DeviceChoice) -> Result<DocumentEncoder> {
+    Err(bad_input("this program was built without Candle", "build it with the feature train, or use ONNX Runtime"))
+}
+
+/// Where ONNX Runtime is looked for, in this order: `ORT_DYLIB_PATH` (alone, if it is set), beside the program, and in
+/// `.onnxruntime/` of this folder and those above it. The system's loader comes last, by itself.
+pub(crate) fn onnx_runtime_candidates() -> Vec<PathBuf> {
+    if let Some(path) = std::env::var_os("ORT_DYLIB_PATH").filter(|path| !path.is_empty()) {
+        return vec![PathBuf::from(path)];
+    }
+    let mut folders = Vec::new();
+    if let Ok(program) = std::env::current_exe() {
+        folders.extend(program.parent().map(PathBuf::from));
+    }
+    if let Ok(here) = std::env::current_dir() {
+        folders.extend(here.ancestors().map(|folder| folder.join(".onnxruntime")));
+    }
+    folders.iter().flat_map(|folder| libraries_in(folder)).collect()
+}
+
+/// Files named like the library, versioned ones too, newest name first.
+fn libraries_in(folder: &std::path::Path) -> Vec<PathBuf> {
+    let (stem, _) = splade_index::LIBRARY.split_once('.').unwrap_or((splade_index::LIBRARY, ""));
+    let is_library = |path: &PathBuf| {
+        let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+        name.starts_with(&format!("{stem}.")) && [".so", ".dylib", ".dll"].iter().any(|kind| name.contains(kind))
+    };
+    let mut found: Vec<PathBuf> = std::fs::read_dir(folder)
+        .into_iter()
+        .flatten()
+        .flatten()
+        .map(|entry| entry.path())
+        .filter(is_library)
+        .collect();
+    found.sort();
+    found.reverse();
+    found
+}
