@@ -18,7 +18,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let options = Options { opset, ..Options::default() };
     for head in [Head::Logits, Head::Splade(Default::default())] {
         let model = export(&config, &weights, head, &options)?;
-        write(&model, &output.join(head.file_name()))?;
+        write(model, &output.join(head.file_name()))?;
         println!("{}", output.join(head.file_name()).display());
     }
     Ok(())

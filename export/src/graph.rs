@@ -13,8 +13,6 @@ use crate::proto::{self, Axis};
 #[derive(Debug, Clone)]
 pub(crate) struct Value {
     name: Rc<str>,
-    /// the number of nodes made before it
-    age: usize,
     /// length of the last axis, where known
     width: Option<usize>,
 }
@@ -30,11 +28,6 @@ impl Value {
 
     pub(crate) fn with_width(self, width: Option<usize>) -> Self {
         Self { width, ..self }
-    }
-
-    /// Whether it was made after `other`.
-    pub(crate) fn is_later_than(&self, other: &Self) -> bool {
-        self.age > other.age
     }
 }
 
@@ -70,7 +63,7 @@ impl Graph {
 
     /// A value known by its name: an input, or an initializer that comes with [`finish`](Self::finish).
     pub(crate) fn named(&self, name: &str, width: Option<usize>) -> Value {
-        Value { name: name.into(), age: 0, width }
+        Value { name: name.into(), width }
     }
 
     /// The value of a node; `scope` says where in the model it stands, empty for anywhere.
@@ -95,14 +88,9 @@ impl Graph {
         let name: Rc<str> = format!("{}.out", node.name).into();
         node.output = vec![name.to_string()];
         self.nodes.push(node);
-        let value = Value { name, age: self.nodes.len(), width: None };
+        let value = Value { name, width: None };
         self.made.insert(key, value.clone());
         value
-    }
-
-    /// The node that makes `value`, unless it is an input or an initializer.
-    pub(crate) fn maker(&self, value: &Value) -> Option<&NodeProto> {
-        self.nodes.get(value.age.checked_sub(1)?)
     }
 
     /// States the shape of a value where no reader can work it out.

@@ -16,7 +16,7 @@
 //! let weights = Weights::read(&folder.join("model.safetensors"), &config)?;
 //!
 //! let model = export(&config, &weights, Head::Splade(Default::default()), &Options::default())?;
-//! write(&model, &folder.join(splade_export::SPLADE_FILE))?;
+//! write(model, &folder.join(splade_export::SPLADE_FILE))?;
 //! # Ok(())
 //! # }
 //! ```

@@ -282,13 +282,7 @@ impl Agreement {
 
 /// The larger of two, NaN being larger than all.
 fn larger(a: f32, b: f32) -> f32 {
-    if a >= b {
-        a
-    } else if a.is_nan() {
-        a
-    } else {
-        b
-    }
+    if a >= b || a.is_nan() { a } else { b }
 }
 
 fn difference(expected: &[f32], found: &[f32]) -> f32 {

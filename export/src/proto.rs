@@ -1,10 +1,11 @@
 //! The ONNX protobuf: attributes, tensors, symbolic axes, the model around a graph, and the file.
 
-use std::io::Write as _;
+use std::fs::File;
+use std::io::{self, Write as _};
 use std::path::Path;
 
 use candle_onnx::onnx::attribute_proto::AttributeType;
-use candle_onnx::onnx::tensor_proto::DataType;
+use candle_onnx::onnx::tensor_proto::{DataLocation, DataType};
 use candle_onnx::onnx::tensor_shape_proto::{Dimension, dimension};
 use candle_onnx::onnx::{
     AttributeProto, GraphProto, ModelProto, OperatorSetIdProto, StringStringEntryProto, TensorProto, TensorShapeProto,
@@ -96,20 +97,85 @@ pub(crate) fn model(graph: GraphProto, options: &Options) -> ModelProto {
     }
 }
 
-/// Writes a model as one file: to a temporary sibling, then renamed.
+/// Writes a model: to a temporary sibling, then renamed.
+///
+/// A model above the 2 GiB a protobuf file may have gets its large tensors in a second file beside it, named like the
+/// first with `_data` behind (`model.onnx_data`), which readers find by themselves.
 ///
 /// # Errors
-/// A folder that cannot be written; a model above the 2 GiB a protobuf file may have.
-pub fn write(model: &ModelProto, path: &Path) -> Result<()> {
-    let size = model.encoded_len();
-    if size > MAX_BYTES {
-        let message = format!("{}: {size} bytes are more than the 2 GiB one onnx file may have", path.display());
-        return Err(Error::invalid(message, "export a smaller model or a quantized form of this one"));
+/// A folder that cannot be written.
+pub fn write(model: ModelProto, path: &Path) -> Result<()> {
+    write_within(model, path, MAX_BYTES)
+}
+
+fn write_within(mut model: ModelProto, path: &Path, limit: usize) -> Result<()> {
+    if model.encoded_len() > limit {
+        let location = format!("{}_data", path.file_name().unwrap_or_default().to_string_lossy());
+        let tensors = model.graph.iter_mut().flat_map(|graph| &mut graph.initializer);
+        replace(&path.with_file_name(&location), |file| move_out(tensors, &location, file))?;
     }
+    replace(path, |file| file.write_all(&model.encode_to_vec()))
+}
+
+/// Writes a file aside, then renames it.
+fn replace(path: &Path, write: impl FnOnce(&mut File) -> io::Result<()>) -> Result<()> {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let io = |error| Error::from(splade_index::Error::io(path)(error));
     let mut file = tempfile::NamedTempFile::new_in(folder).map_err(io)?;
-    file.write_all(&model.encode_to_vec()).map_err(io)?;
+    write(file.as_file_mut()).map_err(io)?;
     file.persist(path).map_err(|error| io(error.error))?;
     Ok(())
+}
+
+/// Tensors below this many bytes stay in the model, where shape inference can read them.
+const SMALL: usize = 1024;
+/// Tensors begin at a page, so that readers can map the file into memory.
+const PAGE: usize = 4096;
+
+/// Moves the values of the large tensors to `file`, which the model will know as `location`.
+fn move_out<'t>(tensors: impl Iterator<Item = &'t mut TensorProto>, location: &str, file: &mut File) -> io::Result<()> {
+    let mut end = 0_usize;
+    for tensor in tensors.filter(|tensor| tensor.raw_data.len() >= SMALL) {
+        let data = std::mem::take(&mut tensor.raw_data);
+        let offset = end.next_multiple_of(PAGE);
+        file.write_all(&vec![0; offset - end])?;
+        file.write_all(&data)?;
+        end = offset + data.len();
+        let entry = |key: &str, value: String| StringStringEntryProto { key: key.to_owned(), value };
+        tensor.data_location = DataLocation::External.into();
+        tensor.external_data = vec![
+            entry("location", location.to_owned()),
+            entry("offset", offset.to_string()),
+            entry("length", data.len().to_string()),
+        ];
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_model_above_the_limit_is_written_as_two_files() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("model.onnx");
+        let large = vec![1.5; 2000];
+        let graph = GraphProto {
+            initializer: vec![
+                f32_tensor("a", &[1], &[2.0]),
+                f32_tensor("b", &[2000], &large),
+                f32_tensor("c", &[2000], &large),
+            ],
+            ..Default::default()
+        };
+        write_within(model(graph, &Options::default()), &path, 4000).expect("written");
+        let tensors = candle_onnx::read_file(&path).expect("read").graph.expect("a graph").initializer;
+        assert_eq!(tensors[0].raw_data.len(), 4);
+        assert!(tensors[1].raw_data.is_empty() && tensors[2].raw_data.is_empty());
+        let entries: Vec<&str> = tensors[2].external_data.iter().map(|entry| entry.value.as_str()).collect();
+        assert_eq!(entries, ["model.onnx_data", "8192", "8000"]);
+        let data = std::fs::read(folder.path().join("model.onnx_data")).expect("read");
+        assert_eq!((data.len(), &data[8192..8196]), (16192, 1.5_f32.to_le_bytes().as_slice()));
+    }
 }

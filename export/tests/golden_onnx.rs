@@ -21,7 +21,7 @@ const HEADS: [Head; 2] = [Head::Logits, SPLADE];
 
 fn file(folder: &Path, golden: &Golden, head: Head, opset: i64) -> PathBuf {
     let path = folder.join(format!("{opset}_{}", head.file_name()));
-    write(&golden.export(head, opset), &path).unwrap();
+    write(golden.export(head, opset), &path).unwrap();
     path
 }
 
