@@ -28,9 +28,9 @@ pub(crate) struct Recorder<'w> {
     parameters: RefCell<BTreeMap<String, Use>>,
 }
 
-/// How a parameter was used, which decides how it is stored.
-#[derive(Debug, Default, Clone)]
+/// A parameter and how it was used, which decides how it is stored.
 struct Use {
+    tensor: Tensor,
     /// as it is in the checkpoint
     plain: Cell<bool>,
     /// with its two axes swapped, as a factor on the right
@@ -57,7 +57,7 @@ impl<'w> Recorder<'w> {
         let (mut first, mut tensors) = (Vec::new(), Vec::new());
         self.used(value);
         for (name, used) in self.parameters.borrow().iter() {
-            let tensor = &self.weights.tensors()[name];
+            let tensor = &used.tensor;
             match (used.plain.get(), used.transposed.get()) {
                 (true, false) => tensors.push(stored(name, tensor)?),
                 (false, true) => tensors.push(stored(&transposed_name(name), &transposed(tensor)?)?),
@@ -133,13 +133,12 @@ impl<'w> Recorder<'w> {
 
     /// `matrix` `[out, in]` as the right factor `[in, out]` of a product, and the length of `out` where known.
     fn factor(&self, matrix: &Value) -> (Value, Option<usize>) {
-        let Some(tensor) = self.weights.tensors().get(matrix.name()) else {
+        let parameters = self.parameters.borrow();
+        let Some(used) = parameters.get(matrix.name()) else {
             return (self.transpose(matrix, &[1, 0]), None);
         };
-        if let Some(used) = self.parameters.borrow().get(matrix.name()) {
-            used.transposed.set(true);
-        }
-        let out = tensor.dims().first().copied();
+        used.transposed.set(true);
+        let out = used.tensor.dims().first().copied();
         (self.graph.borrow().named(&transposed_name(matrix.name()), out), out)
     }
 
@@ -163,7 +162,8 @@ impl Algebra for Recorder<'_> {
             let message = format!("parameter {name} has shape {:?}, not {shape:?}", tensor.dims());
             return Err(Error::invalid(message, ""));
         }
-        self.parameters.borrow_mut().entry(name.to_owned()).or_default();
+        let unused = || Use { tensor: tensor.clone(), plain: Cell::new(false), transposed: Cell::new(false) };
+        self.parameters.borrow_mut().entry(name.to_owned()).or_insert_with(unused);
         Ok(self.graph.borrow().named(name, shape.last().copied()))
     }
 
