@@ -1,0 +1,89 @@
+//! The one error type of this crate.
+
+use std::path::PathBuf;
+
+/// What can go wrong between a checkpoint and an ONNX file that agrees with it.
+///
+/// Messages are one line in lower case that names the file, backend or key; [`Error::hint`] says what to do where there
+/// is something to do, [`Error::is_bad_input`] whether the input is at fault (exit code 2) or the run (exit code 1).
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The checkpoint or its forward pass failed below, in `splade-trainer`.
+    #[error(transparent)]
+    Trainer(#[from] splade_trainer::Error),
+    /// A file failed below, in `splade-index`.
+    #[error(transparent)]
+    Index(#[from] splade_index::Error),
+    /// A runtime failed on an exported file.
+    #[error("{}: {backend}: {message}", file.display())]
+    Backend {
+        /// the exported file
+        file: PathBuf,
+        /// the runtime
+        backend: String,
+        /// what it said
+        message: String,
+    },
+    /// A runtime computes something else than the reference.
+    #[error(
+        "{}: {backend} differs from the reference by {difference:.1e}, more than {tolerance:.0e} allows",
+        file.display()
+    )]
+    Disagreement {
+        /// the exported file
+        file: PathBuf,
+        /// the runtime
+        backend: String,
+        /// the largest difference found
+        difference: f32,
+        /// the largest difference allowed
+        tolerance: f32,
+    },
+    /// Something given cannot be done, whatever the files say.
+    #[error("{message}")]
+    Invalid {
+        /// what is wrong
+        message: String,
+        /// what to do, empty if nothing
+        hint: String,
+    },
+}
+
+/// `Result` with this crate's [`Error`].
+pub type Result<T> = std::result::Result<T, Error>;
+
+impl Error {
+    /// An [`Error::Backend`].
+    pub fn backend(file: impl Into<PathBuf>, backend: impl Into<String>, message: impl ToString) -> Self {
+        Self::Backend { file: file.into(), backend: backend.into(), message: message.to_string() }
+    }
+
+    /// An [`Error::Invalid`].
+    pub fn invalid(message: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self::Invalid { message: message.into(), hint: hint.into() }
+    }
+
+    /// What to do about it, if there is something to do.
+    #[must_use]
+    pub fn hint(&self) -> Option<&str> {
+        match self {
+            Self::Trainer(error) => error.hint(),
+            Self::Index(error) => error.hint(),
+            Self::Disagreement { .. } => Some("do not use the file; report the model and this line"),
+            Self::Invalid { hint, .. } => (!hint.is_empty()).then_some(hint),
+            Self::Backend { .. } => None,
+        }
+    }
+
+    /// True when a command line, config or input file is at fault: exit code 2 rather than 1.
+    #[must_use]
+    pub fn is_bad_input(&self) -> bool {
+        match self {
+            Self::Trainer(error) => error.is_bad_input(),
+            Self::Index(error) => error.is_bad_input(),
+            Self::Invalid { .. } => true,
+            Self::Backend { .. } | Self::Disagreement { .. } => false,
+        }
+    }
+}

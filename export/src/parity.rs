@@ -1,0 +1,421 @@
+//! Whether an exported file computes what the checkpoint computes, in every runtime at hand.
+//!
+//! The reference is Candle, whose own agreement with the Python libraries is a golden test of `splade-trainer`.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+
+use candle_core::{Device, Tensor};
+use candle_onnx::onnx::GraphProto;
+use splade_trainer::model::{Candle, TransformerConfig, Weights, splade};
+
+use crate::{Error, Head, ModelProto, Result, proto};
+
+/// Token ids of some texts, padded on the right to the longest.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Batch {
+    /// token ids, row by row
+    pub ids: Vec<i64>,
+    /// 1 for a token, 0 for padding
+    pub mask: Vec<i64>,
+    /// the number of texts
+    pub rows: usize,
+}
+
+impl Batch {
+    /// Pads `texts` with the id `pad`.
+    #[must_use]
+    pub fn pad(texts: &[Vec<u32>], pad: u32) -> Self {
+        let width = texts.iter().map(Vec::len).max().unwrap_or(0);
+        let row = |text: &Vec<u32>, filler: i64, token: fn(u32) -> i64| {
+            let mut row: Vec<i64> = text.iter().map(|&id| token(id)).collect();
+            row.resize(width, filler);
+            row
+        };
+        Self {
+            ids: texts.iter().flat_map(|text| row(text, pad.into(), i64::from)).collect(),
+            mask: texts.iter().flat_map(|text| row(text, 0, |_| 1)).collect(),
+            rows: texts.len(),
+        }
+    }
+
+    /// T: the tokens of a row, padding included.
+    #[must_use]
+    pub fn width(&self) -> usize {
+        self.ids.len() / self.rows.max(1)
+    }
+}
+
+/// Something that computes an exported file's output.
+pub trait Backend {
+    /// What it is called in messages and reports.
+    fn name(&self) -> &str;
+
+    /// The output for a batch, row by row: `[B, V]`, or `[B, T, V]` of [`Head::Logits`].
+    ///
+    /// # Errors
+    /// Those of the runtime.
+    fn run(&self, batch: &Batch) -> Result<Vec<f32>>;
+}
+
+/// The checkpoint itself, in Candle.
+#[derive(Debug)]
+pub struct Reference<'m> {
+    config: &'m TransformerConfig,
+    weights: &'m Weights,
+    head: Head,
+}
+
+impl<'m> Reference<'m> {
+    /// A checkpoint, and the output wanted of it.
+    #[must_use]
+    pub fn new(config: &'m TransformerConfig, weights: &'m Weights, head: Head) -> Self {
+        Self { config, weights, head }
+    }
+
+    fn output(&self, batch: &Batch) -> splade_trainer::Result<Vec<f32>> {
+        let id = |&id: &i64| {
+            u32::try_from(id).map_err(|_| splade_trainer::Error::invalid(format!("token id {id} cannot be"), ""))
+        };
+        let ids = batch.ids.iter().map(id).collect::<splade_trainer::Result<_>>()?;
+        let mask = batch.mask.iter().map(|&mask| u8::from(mask != 0)).collect();
+        let a = Candle::new(self.weights.tensors(), &Device::Cpu);
+        let inputs = a.inputs(ids, mask, batch.rows)?;
+        let encoded = self.config.forward(&a, &inputs)?;
+        let output = match self.head {
+            Head::Logits => encoded.head.logits(&a)?,
+            Head::Splade(pooling) => splade(&a, &encoded.head, &inputs.mask, pooling)?,
+        };
+        Ok(output.flatten_all()?.to_vec1()?)
+    }
+}
+
+impl Backend for Reference<'_> {
+    fn name(&self) -> &str {
+        "candle"
+    }
+
+    fn run(&self, batch: &Batch) -> Result<Vec<f32>> {
+        Ok(self.output(batch)?)
+    }
+}
+
+/// An exported file in candle-onnx, the runtime without a shared library.
+#[derive(Debug)]
+pub struct CandleOnnx {
+    model: ModelProto,
+    file: PathBuf,
+}
+
+impl CandleOnnx {
+    /// Reads an exported file.
+    ///
+    /// # Errors
+    /// A file that cannot be read or is no ONNX.
+    pub fn read(file: &Path) -> Result<Self> {
+        let bytes = std::fs::read(file).map_err(splade_index::Error::io(file))?;
+        let model = prost::Message::decode(bytes.as_slice())
+            .map_err(|error| splade_index::Error::file(file, format!("not an onnx file: {error}")))?;
+        Ok(Self::new(model, file))
+    }
+
+    /// A model in memory; `file` is for messages.
+    #[must_use]
+    pub fn new(mut model: ModelProto, file: &Path) -> Self {
+        if let Some(graph) = &mut model.graph {
+            axes_to_attributes(graph);
+        }
+        Self { model, file: file.to_owned() }
+    }
+
+    fn output(&self, batch: &Batch) -> candle_core::Result<Vec<f32>> {
+        let graph = self.model.graph.iter().next().ok_or_else(|| candle_core::Error::msg("no graph"))?;
+        let mut inputs = HashMap::new();
+        for input in &graph.input {
+            let values = match input.name.as_str() {
+                "input_ids" => batch.ids.clone(),
+                "attention_mask" => batch.mask.clone(),
+                "token_type_ids" => vec![0; batch.ids.len()],
+                other => candle_core::bail!("unknown input {other}"),
+            };
+            let values = Tensor::from_vec(values, (batch.rows, batch.width()), &Device::Cpu)?;
+            inputs.insert(input.name.clone(), values);
+        }
+        let outputs = candle_onnx::simple_eval(&self.model, inputs)?;
+        let output = outputs.into_values().next().ok_or_else(|| candle_core::Error::msg("no output"))?;
+        output.flatten_all()?.to_vec1()
+    }
+}
+
+impl Backend for CandleOnnx {
+    fn name(&self) -> &str {
+        "candle-onnx"
+    }
+
+    fn run(&self, batch: &Batch) -> Result<Vec<f32>> {
+        self.output(batch).map_err(|error| Error::backend(&self.file, self.name(), error))
+    }
+}
+
+/// candle-onnx reads the axes of a ReduceMean only where opset 17 has them, and reduces over all without.
+fn axes_to_attributes(graph: &mut GraphProto) {
+    for node in graph.node.iter_mut().filter(|node| node.op_type == "ReduceMean" && node.input.len() == 2) {
+        let Some(axes) = graph.initializer.iter().find(|tensor| tensor.name == node.input[1]) else { continue };
+        let (axes, _) = axes.raw_data.as_chunks::<8>();
+        let axes: Vec<i64> = axes.iter().map(|axis| i64::from_le_bytes(*axis)).collect();
+        node.input.truncate(1);
+        node.attribute.push(proto::ints("axes", &axes));
+    }
+}
+
+/// How far a runtime is from the reference, over every vector compared: a text's, or a token's for logits.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Agreement {
+    /// the runtime
+    pub backend: String,
+    /// the number of vectors compared
+    pub vectors: usize,
+    /// the largest `|ours − reference|`, divided by `|reference|` where that is above 1
+    pub difference: f32,
+    /// the smallest cosine of two vectors
+    pub cosine: f64,
+    /// vectors whose ten largest entries are the reference's, not counting ties within the tolerance
+    pub same_top: usize,
+}
+
+/// The agreement of every runtime with the reference, on one file.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Report {
+    /// the exported file
+    pub file: PathBuf,
+    /// the largest difference allowed
+    pub tolerance: f32,
+    /// one per runtime, in the order given
+    pub agreements: Vec<Agreement>,
+}
+
+impl Report {
+    /// Makes a disagreement an error.
+    ///
+    /// # Errors
+    /// The first runtime whose difference is above the tolerance.
+    pub fn check(&self) -> Result<()> {
+        match self.agreements.iter().find(|agreement| !agreement.within(self.tolerance)) {
+            None => Ok(()),
+            Some(agreement) => Err(Error::Disagreement {
+                file: self.file.clone(),
+                backend: agreement.backend.clone(),
+                difference: agreement.difference,
+                tolerance: self.tolerance,
+            }),
+        }
+    }
+}
+
+impl Agreement {
+    fn within(&self, tolerance: f32) -> bool {
+        // written so that NaN is outside
+        self.difference <= tolerance
+    }
+}
+
+/// The largest difference allowed of f32 runtimes: 1e-4 in SPLADE weights, 5e-4 in logits.
+#[must_use]
+pub fn tolerance(head: Head) -> f32 {
+    match head {
+        Head::Logits => 5e-4,
+        Head::Splade(_) => 1e-4,
+    }
+}
+
+/// The entries of a vector that must be the same set.
+const TOP: usize = 10;
+
+/// Runs the batches through the reference and every runtime, and compares.
+///
+/// Logits are compared at tokens only; what a file gives at padding means nothing.
+///
+/// # Errors
+/// A runtime that fails, or gives an output of another size. Differences are no error here: see [`Report::check`].
+pub fn compare(
+    file: &Path,
+    head: Head,
+    reference: &dyn Backend,
+    runtimes: &[&dyn Backend],
+    batches: &[Batch],
+) -> Result<Report> {
+    let tolerance = tolerance(head);
+    let expected = batches.iter().map(|batch| reference.run(batch)).collect::<Result<Vec<_>>>()?;
+    let agree = |runtime: &&dyn Backend| {
+        let mut agreement =
+            Agreement { backend: runtime.name().to_owned(), vectors: 0, difference: 0.0, cosine: 1.0, same_top: 0 };
+        for (batch, expected) in batches.iter().zip(&expected) {
+            let found = runtime.run(batch)?;
+            if found.len() != expected.len() {
+                let message = format!("gives {} numbers instead of {}", found.len(), expected.len());
+                return Err(Error::backend(file, runtime.name(), message));
+            }
+            agreement.add(head, batch, expected, &found, tolerance);
+        }
+        Ok(agreement)
+    };
+    let agreements = runtimes.iter().map(agree).collect::<Result<_>>()?;
+    Ok(Report { file: file.to_owned(), tolerance, agreements })
+}
+
+impl Agreement {
+    fn add(&mut self, head: Head, batch: &Batch, expected: &[f32], found: &[f32], tolerance: f32) {
+        let vectors = match head {
+            Head::Logits => batch.mask.len(),
+            Head::Splade(_) => batch.rows,
+        };
+        let terms = (expected.len() / vectors.max(1)).max(1);
+        let pairs = expected.chunks_exact(terms).zip(found.chunks_exact(terms)).enumerate();
+        for (_, (expected, found)) in pairs.filter(|(at, _)| head != Head::Logits || batch.mask[*at] != 0) {
+            self.vectors += 1;
+            self.difference = larger(self.difference, difference(expected, found));
+            self.cosine = self.cosine.min(cosine(expected, found));
+            self.same_top += usize::from(same_top(expected, found, tolerance));
+        }
+    }
+}
+
+/// The larger of two, NaN being larger than all.
+fn larger(a: f32, b: f32) -> f32 {
+    if a >= b || a.is_nan() { a } else { b }
+}
+
+fn difference(expected: &[f32], found: &[f32]) -> f32 {
+    let of = |(expected, found): (&f32, &f32)| {
+        // −∞ of a term that is switched off equals itself
+        if expected == found { 0.0 } else { (expected - found).abs() / expected.abs().max(1.0) }
+    };
+    expected.iter().zip(found).map(of).fold(0.0, larger)
+}
+
+/// Over the finite entries; 1 for two zero vectors.
+fn cosine(a: &[f32], b: &[f32]) -> f64 {
+    let (mut dot, mut aa, mut bb) = (0.0, 0.0, 0.0);
+    for (&a, &b) in a.iter().zip(b).filter(|(a, b)| a.is_finite() && b.is_finite()) {
+        let (a, b) = (f64::from(a), f64::from(b));
+        dot += a * b;
+        aa += a * a;
+        bb += b * b;
+    }
+    if aa == 0.0 && bb == 0.0 {
+        1.0
+    } else if aa == 0.0 || bb == 0.0 {
+        0.0
+    } else {
+        dot / (aa.sqrt() * bb.sqrt())
+    }
+}
+
+/// Whether every entry among the largest of one is, within the tolerance, among the largest of the other.
+fn same_top(a: &[f32], b: &[f32], tolerance: f32) -> bool {
+    let covers = |a: &[f32], b: &[f32]| {
+        let (top, floor) = (top(a), top(b).last().map_or(f32::NEG_INFINITY, |&last| b[last]));
+        top.into_iter().all(|term| b[term] >= floor - tolerance * floor.abs().max(1.0))
+    };
+    covers(a, b) && covers(b, a)
+}
+
+/// The places of the largest entries, largest first, ties by place.
+fn top(vector: &[f32]) -> Vec<usize> {
+    let mut places: Vec<usize> = (0..vector.len()).collect();
+    let order = |a: &usize, b: &usize| vector[*b].total_cmp(&vector[*a]).then(a.cmp(b));
+    if places.len() > TOP {
+        places.select_nth_unstable_by(TOP - 1, order);
+        places.truncate(TOP);
+    }
+    places.sort_unstable_by(order);
+    places
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Fixed(&'static str, Vec<f32>);
+
+    impl Backend for Fixed {
+        fn name(&self) -> &str {
+            self.0
+        }
+
+        fn run(&self, _: &Batch) -> Result<Vec<f32>> {
+            Ok(self.1.clone())
+        }
+    }
+
+    fn report(head: Head, expected: &[f32], found: &[f32], batch: &Batch) -> Result<Report> {
+        let (reference, runtime) = (Fixed("candle", expected.to_vec()), Fixed("other", found.to_vec()));
+        compare(Path::new("a/model.onnx"), head, &reference, &[&runtime], std::slice::from_ref(batch))
+    }
+
+    fn two_rows() -> Batch {
+        Batch::pad(&[vec![1, 2], vec![3]], 9)
+    }
+
+    const SPLADE: Head = Head::Splade(splade_index::SpladePooling {
+        strategy: splade_index::Pooling::Max,
+        activation: splade_index::PoolingActivation::Relu,
+    });
+
+    #[test]
+    fn texts_are_padded_on_the_right() {
+        let batch = two_rows();
+        assert_eq!((batch.ids, batch.mask, batch.rows), (vec![1, 2, 3, 9], vec![1, 1, 1, 0], 2));
+    }
+
+    #[test]
+    fn a_disagreement_names_file_backend_and_difference() {
+        let found = report(SPLADE, &[0.0, 1.0, 2.0, 0.0], &[0.0, 1.0, 2.5, 0.0], &two_rows()).unwrap();
+        assert_eq!((found.agreements[0].vectors, found.agreements[0].same_top), (2, 2));
+        let error = found.check().unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "a/model.onnx: other differs from the reference by 2.5e-1, more than 1e-4 allows"
+        );
+    }
+
+    #[test]
+    fn big_values_are_compared_relatively_and_infinities_equal_themselves() {
+        let low = f32::NEG_INFINITY;
+        let found = report(SPLADE, &[low, 1000.0, 1.0, 1.0], &[low, 1000.05, 1.0, 1.0], &two_rows()).unwrap();
+        assert!(found.check().is_ok(), "{found:?}");
+    }
+
+    #[test]
+    fn nan_is_a_disagreement() {
+        for at in 0..4 {
+            let mut values = [1.0; 4];
+            values[at] = f32::NAN;
+            assert!(report(SPLADE, &[1.0; 4], &values, &two_rows()).unwrap().check().is_err());
+        }
+    }
+
+    #[test]
+    fn logits_at_padding_are_not_compared() {
+        let found = report(Head::Logits, &[1.0; 4], &[1.0, 1.0, 1.0, f32::NAN], &two_rows()).unwrap();
+        assert!(found.check().is_ok());
+        assert_eq!(found.agreements[0].vectors, 3);
+    }
+
+    #[test]
+    fn another_size_is_an_error() {
+        let error = report(SPLADE, &[1.0; 4], &[1.0; 2], &two_rows()).unwrap_err();
+        assert_eq!(error.to_string(), "a/model.onnx: other: gives 2 numbers instead of 4");
+    }
+
+    #[test]
+    fn top_entries_may_trade_places_within_the_tolerance() {
+        let mut a: Vec<f32> = (0..12).map(|term| term as f32).collect();
+        let mut b = a.clone();
+        a[1] = 2.0;
+        b[1] = 2.0001;
+        assert!(same_top(&a, &b, 1e-4));
+        b[0] = 50.0;
+        assert!(!same_top(&a, &b, 1e-4));
+    }
+}

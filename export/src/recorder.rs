@@ -1,0 +1,441 @@
+//! The algebra's reader that writes: an ONNX node where Candle computes.
+//!
+//! Batch and sequence axes are free everywhere. What is written is what ONNX Runtime's optimizer recognizes and
+//! candle-onnx's evaluator knows: layer norm, GELU and scaled products are spelled out in small operators and come back
+//! as `SkipLayerNormalization`, `BiasGelu` and `FusedMatMul` when a session is made. (ONNX Runtime 1.32 does not
+//! recognize whole attentions above opset 12; measured on a graph written down to 12, that would win nothing.)
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+
+use candle_core::Tensor;
+use candle_onnx::onnx::tensor_proto::DataType;
+use candle_onnx::onnx::{GraphProto, NodeProto, TensorProto, ValueInfoProto};
+use splade_trainer::model::{Activation, Algebra, Init, Positions, Weights};
+
+use crate::graph::{Graph, Value};
+use crate::proto::{self, Axis, TOKENS};
+use crate::{Error, Result};
+
+/// Added to the score of a masked key. Its exponential beside any score of a network is exactly 0 in f32 (that takes
+/// −104), it is exact in f16, and a row of nothing but masked keys stays finite.
+const LOW: f32 = -10_000.0;
+
+/// Records a forward pass over the weights of a checkpoint.
+pub(crate) struct Recorder<'w> {
+    weights: &'w Weights,
+    graph: RefCell<Graph>,
+    parameters: RefCell<BTreeMap<String, Use>>,
+}
+
+/// A parameter and how it was used, which decides how it is stored.
+struct Use {
+    tensor: Tensor,
+    /// as it is in the checkpoint
+    plain: Cell<bool>,
+    /// with its two axes swapped, as a factor on the right
+    transposed: Cell<bool>,
+}
+
+impl<'w> Recorder<'w> {
+    pub(crate) fn new(weights: &'w Weights, opset: i64) -> Self {
+        Self { weights, graph: RefCell::new(Graph::new(opset)), parameters: RefCell::default() }
+    }
+
+    /// The graph's input of this name.
+    pub(crate) fn input(&self, name: &str) -> Value {
+        self.graph.borrow().named(name, None)
+    }
+
+    /// The recorded graph, giving `value` as its one output.
+    pub(crate) fn finish(
+        self,
+        value: &Value,
+        inputs: Vec<ValueInfoProto>,
+        output: ValueInfoProto,
+    ) -> Result<GraphProto> {
+        let (mut first, mut tensors) = (Vec::new(), Vec::new());
+        self.used(value);
+        for (name, used) in self.parameters.borrow().iter() {
+            let tensor = &used.tensor;
+            match (used.plain.get(), used.transposed.get()) {
+                (true, false) => tensors.push(stored(name, tensor)?),
+                (false, true) => tensors.push(stored(&transposed_name(name), &transposed(tensor)?)?),
+                // a tied matrix: stored once, turned when the session folds constants
+                (true, true) => {
+                    tensors.push(stored(name, tensor)?);
+                    first.push(turn(name));
+                }
+                (false, false) => {}
+            }
+        }
+        let mut graph = self.graph.into_inner();
+        graph.output(&output.name, value);
+        Ok(graph.finish("splade", inputs, vec![output], first, tensors))
+    }
+
+    fn node(&self, operator: &str, inputs: &[&Value]) -> Value {
+        self.attributed("", operator, inputs, Vec::new())
+    }
+
+    fn scoped(&self, scope: &str, operator: &str, inputs: &[&Value]) -> Value {
+        self.attributed(scope, operator, inputs, Vec::new())
+    }
+
+    fn attributed(
+        &self,
+        scope: &str,
+        operator: &str,
+        inputs: &[&Value],
+        attributes: Vec<candle_onnx::onnx::AttributeProto>,
+    ) -> Value {
+        for input in inputs {
+            self.used(input);
+        }
+        self.graph.borrow_mut().node(scope, operator, inputs, attributes)
+    }
+
+    fn reduce(&self, scope: &str, operator: &str, x: &Value, axis: i64, keep: bool) -> Value {
+        self.used(x);
+        self.graph.borrow_mut().reduce(scope, operator, x, axis, keep)
+    }
+
+    fn number(&self, value: f64) -> Value {
+        self.graph.borrow_mut().number(value as f32)
+    }
+
+    fn integers(&self, values: &[i64]) -> Value {
+        self.graph.borrow_mut().integers(values)
+    }
+
+    fn cast(&self, x: &Value, to: DataType) -> Value {
+        self.attributed("", "Cast", &[x], vec![proto::int("to", i32::from(to).into())])
+    }
+
+    fn transpose(&self, x: &Value, order: &[i64]) -> Value {
+        self.attributed("", "Transpose", &[x], vec![proto::ints("perm", order)])
+    }
+
+    fn unsqueeze(&self, x: &Value, axis: i64) -> Value {
+        self.node("Unsqueeze", &[x, &self.integers(&[axis])])
+    }
+
+    fn reshape(&self, x: &Value, shape: &[i64]) -> Value {
+        self.node("Reshape", &[x, &self.integers(shape)])
+    }
+
+    /// Notes that a parameter is used as the checkpoint has it.
+    fn used(&self, value: &Value) {
+        if let Some(used) = self.parameters.borrow().get(value.name()) {
+            used.plain.set(true);
+        }
+    }
+
+    /// `matrix` `[out, in]` as the right factor `[in, out]` of a product, and the length of `out` where known.
+    fn factor(&self, matrix: &Value) -> (Value, Option<usize>) {
+        let parameters = self.parameters.borrow();
+        let Some(used) = parameters.get(matrix.name()) else {
+            return (self.transpose(matrix, &[1, 0]), None);
+        };
+        used.transposed.set(true);
+        let out = used.tensor.dims().first().copied();
+        (self.graph.borrow().named(&transposed_name(matrix.name()), out), out)
+    }
+
+    /// `[B, T]` of 0 and 1 as a condition `[B, T, 1]`.
+    fn is_token(&self, mask: &Value) -> Value {
+        self.cast(&self.unsqueeze(mask, 2), DataType::Bool)
+    }
+}
+
+impl Algebra for Recorder<'_> {
+    type Tensor = Value;
+    type Error = Error;
+
+    fn parameter(&self, name: &str, shape: &[usize], _: Init) -> Result<Value> {
+        let tensor = self
+            .weights
+            .tensors()
+            .get(name)
+            .ok_or_else(|| Error::invalid(format!("parameter {name} is missing"), ""))?;
+        if tensor.dims() != shape {
+            let message = format!("parameter {name} has shape {:?}, not {shape:?}", tensor.dims());
+            return Err(Error::invalid(message, ""));
+        }
+        let unused = || Use { tensor: tensor.clone(), plain: Cell::new(false), transposed: Cell::new(false) };
+        self.parameters.borrow_mut().entry(name.to_owned()).or_insert_with(unused);
+        Ok(self.graph.borrow().named(name, shape.last().copied()))
+    }
+
+    fn has(&self, name: &str) -> bool {
+        self.weights.tensors().contains_key(name)
+    }
+
+    fn embed(&self, table: &Value, ids: &Value) -> Result<Value> {
+        let rows = self.attributed(scope(table), "Gather", &[table, ids], vec![proto::int("axis", 0)]);
+        Ok(rows.with_width(table.width()))
+    }
+
+    fn positions(&self, ids: &Value, positions: Positions) -> Result<Value> {
+        let axis = self.graph.borrow_mut().integer(1);
+        let tokens = self.attributed("", "Gather", &[&self.node("Shape", &[ids]), &axis], vec![proto::int("axis", 0)]);
+        match positions {
+            Positions::FromZero => {
+                let (zero, one) = (self.graph.borrow_mut().integer(0), axis);
+                let positions = self.unsqueeze(&self.node("Range", &[&zero, &tokens, &one]), 0);
+                // a range has no name for its length, and without one the skip connections after it are not fused
+                self.graph.borrow_mut().state(&positions, DataType::Int64, &[Axis::Fixed(1), TOKENS]);
+                Ok(positions)
+            }
+        }
+    }
+
+    fn first_row(&self, table: &Value) -> Result<Value> {
+        let first = self.integers(&[0]);
+        Ok(self.attributed("", "Gather", &[table, &first], vec![proto::int("axis", 0)]).with_width(table.width()))
+    }
+
+    fn add(&self, a: &Value, b: &Value) -> Result<Value> {
+        let width = a.width().zip(b.width()).map(|(a, b)| a.max(b));
+        Ok(self.node("Add", &[a, b]).with_width(width))
+    }
+
+    fn linear(&self, x: &Value, weight: &Value, bias: Option<&Value>) -> Result<Value> {
+        let (factor, out) = self.factor(weight);
+        let product = self.scoped(scope(weight), "MatMul", &[x, &factor]);
+        let sum = match bias {
+            None => product,
+            Some(bias) => self.scoped(scope(weight), "Add", &[&product, bias]),
+        };
+        Ok(sum.with_width(out))
+    }
+
+    fn layer_norm(&self, x: &Value, affine: Option<(&Value, &Value)>, eps: f64) -> Result<Value> {
+        let at = affine.map_or("", |(weight, _)| scope(weight));
+        let mean = self.reduce(at, "ReduceMean", x, -1, true);
+        let centered = self.scoped(at, "Sub", &[x, &mean]);
+        let squared = self.scoped(at, "Pow", &[&centered, &self.number(2.0)]);
+        let variance = self.reduce(at, "ReduceMean", &squared, -1, true);
+        let deviation = self.scoped(at, "Sqrt", &[&self.scoped(at, "Add", &[&variance, &self.number(eps)])]);
+        let normed = self.scoped(at, "Div", &[&centered, &deviation]);
+        // the fused operator wants a weight and a bias: a norm without gets ones and zeros
+        let plain = x.width().filter(|_| affine.is_none()).map(|width| {
+            let mut graph = self.graph.borrow_mut();
+            (graph.filled(1.0, width), graph.filled(0.0, width))
+        });
+        let affine = affine.or(plain.as_ref().map(|(ones, zeros)| (ones, zeros)));
+        let normed = match affine {
+            None => normed,
+            Some((weight, bias)) => self.scoped(at, "Add", &[&self.scoped(at, "Mul", &[&normed, weight]), bias]),
+        };
+        Ok(normed.with_width(x.width()))
+    }
+
+    fn activate(&self, x: &Value, activation: Activation) -> Result<Value> {
+        let activated = match activation {
+            Activation::Gelu => self.gelu(x),
+            Activation::GeluTanh => self.gelu_tanh(x),
+            Activation::Relu => self.node("Relu", &[x]),
+        };
+        Ok(activated.with_width(x.width()))
+    }
+
+    fn dropout(&self, x: &Value, _: f64) -> Result<Value> {
+        Ok(x.clone())
+    }
+
+    fn split_heads(&self, x: &Value, heads: usize, size: usize) -> Result<Value> {
+        let split = self.reshape(x, &[0, 0, heads as i64, size as i64]);
+        Ok(self.transpose(&split, &SPLIT).with_width(Some(size)))
+    }
+
+    fn merge_heads(&self, x: &Value, width: usize) -> Result<Value> {
+        Ok(self.reshape(&self.transpose(x, &SPLIT), &[0, 0, width as i64]).with_width(Some(width)))
+    }
+
+    fn scores(&self, a: &Value, b: &Value, scale: f64) -> Result<Value> {
+        // ONNX Runtime makes the transposition and the scale a part of the product
+        let product = self.node("MatMul", &[a, &self.transpose(b, &[0, 1, 3, 2])]);
+        Ok(self.node("Mul", &[&product, &self.number(scale)]))
+    }
+
+    /// What is added to the scores: 0 for a token, [`LOW`] for padding, `[B, 1, 1, T]`.
+    fn allowed_keys(&self, mask: &Value) -> Result<Value> {
+        let mask = self.cast(&self.unsqueeze(&self.unsqueeze(mask, 1), 2), DataType::Float);
+        let padding = self.node("Sub", &[&self.number(1.0), &mask]);
+        Ok(self.node("Mul", &[&padding, &self.number(LOW.into())]))
+    }
+
+    /// A row without any token gets an even distribution instead of zeros: its vector is 0 whatever its attention.
+    fn masked_softmax(&self, scores: &Value, allowed: &Value) -> Result<Value> {
+        let masked = self.node("Add", &[scores, allowed]);
+        Ok(self.attributed("", "Softmax", &[&masked], vec![proto::int("axis", -1)]))
+    }
+
+    fn matmul(&self, a: &Value, b: &Value) -> Result<Value> {
+        Ok(self.node("MatMul", &[a, b]).with_width(b.width()))
+    }
+
+    /// The maximum is taken before the bias is added, which saves a pass over `[B, T, V]`. Padding costs no pass either:
+    /// a padding position gets the features of the row's first token, which are in the maximum anyway.
+    fn max_logits(&self, features: &Value, weight: &Value, bias: &Value, mask: &Value) -> Result<Value> {
+        let first = self.attributed("", "Gather", &[features, &self.integers(&[0])], vec![proto::int("axis", 1)]);
+        let features = self.node("Where", &[&self.is_token(mask), features, &first]);
+        let (factor, out) = self.factor(weight);
+        let logits = self.scoped(scope(weight), "MatMul", &[&features, &factor]);
+        let largest = self.node("Add", &[&self.reduce("", "ReduceMax", &logits, 1, false), bias]);
+        let has_token = self.cast(&self.reduce("", "ReduceMax", mask, 1, true), DataType::Bool);
+        Ok(self.node("Where", &[&has_token, &largest, &self.number(0.0)]).with_width(out))
+    }
+
+    fn log1p_relu(&self, x: &Value) -> Result<Value> {
+        let positive = self.node("Relu", &[x]);
+        Ok(self.node("Log", &[&self.node("Add", &[&positive, &self.number(1.0)])]).with_width(x.width()))
+    }
+
+    /// A product with the mask as a row vector: one pass over `[B, T, V]`.
+    fn masked_sum(&self, x: &Value, mask: &Value) -> Result<Value> {
+        let row = self.cast(&self.unsqueeze(mask, 1), DataType::Float);
+        let sum = self.node("MatMul", &[&row, x]);
+        Ok(self.node("Squeeze", &[&sum, &self.integers(&[1])]).with_width(x.width()))
+    }
+}
+
+/// `[B, T, H, d]` to `[B, H, T, d]` and back.
+const SPLIT: [i64; 4] = [0, 2, 1, 3];
+
+impl Recorder<'_> {
+    /// `x/2 · (1 + erf(x/√2))`
+    fn gelu(&self, x: &Value) -> Value {
+        let erf = self.node("Erf", &[&self.node("Div", &[x, &self.number(std::f64::consts::SQRT_2)])]);
+        let twice = self.node("Mul", &[x, &self.node("Add", &[&erf, &self.number(1.0)])]);
+        self.node("Mul", &[&twice, &self.number(0.5)])
+    }
+
+    /// `x/2 · (1 + tanh(√(2/π)·(x + 0.044715·x³)))`
+    fn gelu_tanh(&self, x: &Value) -> Value {
+        let half = self.node("Mul", &[x, &self.number(0.5)]);
+        let cube = self.node("Mul", &[&self.node("Pow", &[x, &self.number(3.0)]), &self.number(0.044715)]);
+        let inner = self.node("Add", &[x, &cube]);
+        let inner = self.node("Mul", &[&inner, &self.number((2.0 / std::f64::consts::PI).sqrt())]);
+        let tanh = self.node("Add", &[&self.node("Tanh", &[&inner]), &self.number(1.0)]);
+        self.node("Mul", &[&half, &tanh])
+    }
+}
+
+/// Where in the model a parameter stands: its name without the last part.
+fn scope(parameter: &Value) -> &str {
+    parameter.name().rsplit_once('.').map_or("", |(scope, _)| scope)
+}
+
+fn transposed_name(name: &str) -> String {
+    format!("{name}.transposed")
+}
+
+fn transposed(tensor: &Tensor) -> Result<Tensor> {
+    tensor.t().and_then(|tensor| tensor.contiguous()).map_err(failed)
+}
+
+/// The node that turns a stored parameter.
+fn turn(name: &str) -> NodeProto {
+    NodeProto {
+        name: format!("{name}/Transpose"),
+        op_type: "Transpose".to_owned(),
+        input: vec![name.to_owned()],
+        output: vec![transposed_name(name)],
+        attribute: vec![proto::ints("perm", &[1, 0])],
+        ..Default::default()
+    }
+}
+
+fn stored(name: &str, tensor: &Tensor) -> Result<TensorProto> {
+    let values = tensor.flatten_all().and_then(|tensor| tensor.to_vec1::<f32>()).map_err(failed)?;
+    Ok(proto::f32_tensor(name, tensor.dims(), &values))
+}
+
+fn failed(error: candle_core::Error) -> Error {
+    splade_trainer::Error::from(error).into()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use candle_core::{DType, Device};
+    use splade_trainer::model::Candle;
+
+    use super::*;
+    use crate::proto::ROWS;
+
+    /// The operations no family with a golden uses yet, one after the other.
+    fn odd_ones<A: Algebra>(a: &A, ids: &A::Tensor, mask: &A::Tensor) -> std::result::Result<A::Tensor, A::Error> {
+        let init = Init::Zeros;
+        let table = a.parameter("table.weight", &[6, 4], init)?;
+        let square = a.parameter("square.weight", &[4, 4], init)?;
+        let x = a.add(&a.embed(&table, ids)?, &a.first_row(&table)?)?;
+        let x = a.layer_norm(&x, None, 1e-5)?;
+        let x = a.activate(&a.linear(&x, &square, None)?, Activation::GeluTanh)?;
+        // a weight that is itself computed
+        let computed = a.activate(&square, Activation::Relu)?;
+        let x = a.add(&x, &a.linear(&x, &computed, None)?)?;
+        let heads = a.activate(&a.split_heads(&x, 2, 2)?, Activation::Gelu)?;
+        let scores = a.masked_softmax(&a.scores(&heads, &heads, 0.7)?, &a.allowed_keys(mask)?)?;
+        let x = a.merge_heads(&a.matmul(&scores, &heads)?, 4)?;
+        a.masked_sum(&a.log1p_relu(&x)?, mask)
+    }
+
+    #[test]
+    fn operations_without_a_family_agree_with_candle() {
+        let number = |seed: usize| move |at: usize| (((at * 7 + seed) % 11) as f32 - 5.0) / 4.0;
+        let tensor = |rows: usize, seed| {
+            Tensor::from_vec((0..rows * 4).map(number(seed)).collect::<Vec<f32>>(), (rows, 4), &Device::Cpu).unwrap()
+        };
+        let parameters =
+            BTreeMap::from([("table.weight".to_owned(), tensor(6, 1)), ("square.weight".to_owned(), tensor(4, 3))]);
+        let weights = Weights::from_tensors(parameters);
+        let ids = Tensor::from_vec(vec![1_u32, 2, 3, 5, 4, 0], (2, 3), &Device::Cpu).unwrap();
+        let mask = Tensor::from_vec(vec![1_u8, 1, 1, 1, 1, 0], (2, 3), &Device::Cpu).unwrap();
+        let a = Candle::new(weights.tensors(), &Device::Cpu);
+        let expected = odd_ones(&a, &ids, &mask).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap();
+
+        let recorder = Recorder::new(&weights, 17);
+        let value = odd_ones(&recorder, &recorder.input("ids"), &recorder.input("mask")).unwrap();
+        let inputs = ["ids", "mask"].map(|name| proto::value_info(name, DataType::Int64, &[ROWS, TOKENS]));
+        let output = proto::value_info("sums", DataType::Float, &[ROWS, Axis::Fixed(4)]);
+        let graph = recorder.finish(&value, inputs.to_vec(), output).unwrap();
+        let model = proto::model(graph, &crate::Options::default());
+        let inputs = [("ids", ids), ("mask", mask)]
+            .map(|(name, tensor)| (name.to_owned(), tensor.to_dtype(DType::I64).unwrap()));
+        let found = candle_onnx::simple_eval(&model, HashMap::from(inputs)).unwrap();
+        let found = found["sums"].flatten_all().unwrap().to_vec1::<f32>().unwrap();
+        assert_eq!(found.len(), 8);
+        for (found, expected) in found.iter().zip(&expected) {
+            assert!((found - expected).abs() <= 1e-5, "{found} {expected}");
+        }
+    }
+
+    #[test]
+    fn a_matrix_used_both_ways_is_stored_once() {
+        let matrix = Tensor::zeros((6, 4), DType::F32, &Device::Cpu).unwrap();
+        let weights = Weights::from_tensors(BTreeMap::from([("table.weight".to_owned(), matrix)]));
+        let recorder = Recorder::new(&weights, 17);
+        let table = recorder.parameter("table.weight", &[6, 4], Init::Zeros).unwrap();
+        let x = recorder.embed(&table, &recorder.input("ids")).unwrap();
+        let value = recorder.linear(&x, &table, None).unwrap();
+        let output = proto::value_info("out", DataType::Float, &[ROWS, TOKENS, Axis::Fixed(6)]);
+        let graph = recorder.finish(&value, vec![], output).unwrap();
+        assert_eq!(graph.initializer.iter().map(|tensor| tensor.name.as_str()).collect::<Vec<_>>(), ["table.weight"]);
+        let operators: Vec<&str> = graph.node.iter().map(|node| node.op_type.as_str()).collect();
+        assert_eq!(operators, ["Transpose", "Gather", "MatMul", "Identity"]);
+    }
+
+    #[test]
+    fn a_parameter_of_another_shape_is_named() {
+        let matrix = Tensor::zeros((6, 4), DType::F32, &Device::Cpu).unwrap();
+        let weights = Weights::from_tensors(BTreeMap::from([("table.weight".to_owned(), matrix)]));
+        let recorder = Recorder::new(&weights, 17);
+        let error = recorder.parameter("table.weight", &[6, 5], Init::Zeros).unwrap_err();
+        assert_eq!(error.to_string(), "parameter table.weight has shape [6, 4], not [6, 5]");
+        assert!(recorder.parameter("other", &[1], Init::Zeros).is_err());
+    }
+}
