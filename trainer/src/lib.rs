@@ -3,7 +3,11 @@
 mod config;
 mod data;
 mod error;
+mod loss;
+mod schedule;
 
 pub use config::*;
 pub use data::*;
 pub use error::{Error, Result};
+pub use loss::*;
+pub use schedule::*;
