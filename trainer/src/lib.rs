@@ -4,10 +4,12 @@ mod config;
 mod data;
 mod error;
 mod loss;
+mod optimizer;
 mod schedule;
 
 pub use config::*;
 pub use data::*;
 pub use error::{Error, Result};
 pub use loss::*;
+pub use optimizer::*;
 pub use schedule::*;
