@@ -1,0 +1,575 @@
+//! What surrounds the model folder of a checkpoint: state, moments, the best model, resuming, cleaning up.
+//!
+//! A checkpoint is written aside and renamed, so a folder `checkpoint-N` is whole or not there. Inside it are the model
+//! folder itself, which the caller writes, and
+//!
+//! * `trainer_state.json` as the reference writes it,
+//! * `optimizer.safetensors` instead of its pickles,
+//! * `progress.json`: where in the data and in the random numbers the run is,
+//! * `training_config.json`: the resolved config.
+
+use std::collections::HashMap;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use candle_core::{Device, Tensor};
+use rand::SeedableRng;
+use rand_chacha::ChaCha8Rng;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
+
+use crate::{Error, Result, TrainConfig};
+
+const TRAINER_STATE: &str = "trainer_state.json";
+const OPTIMIZER: &str = "optimizer.safetensors";
+const PROGRESS: &str = "progress.json";
+const TRAINING_CONFIG: &str = "training_config.json";
+/// What the names of checkpoints begin with, before the step.
+const PREFIX: &str = "checkpoint-";
+/// The version of `progress.json`.
+const FORMAT_VERSION: u32 = 1;
+/// Where early stopping keeps its count, as in the reference.
+const EARLY_STOPPING: &str = "EarlyStoppingCallback";
+
+/// `trainer_state.json`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct TrainerState {
+    /// The step whose evaluation was the best one.
+    pub best_global_step: Option<usize>,
+    /// Its metric.
+    pub best_metric: Option<f64>,
+    /// The checkpoint of that step, if it was saved.
+    pub best_model_checkpoint: Option<PathBuf>,
+    /// Epochs done.
+    pub epoch: f64,
+    /// From the config.
+    pub eval_steps: usize,
+    /// Optimizer steps done.
+    pub global_step: usize,
+    /// Always false.
+    pub is_hyper_param_search: bool,
+    /// Always true.
+    pub is_local_process_zero: bool,
+    /// Always true.
+    pub is_world_process_zero: bool,
+    /// Every logged line.
+    pub log_history: Vec<Map<String, Value>>,
+    /// From the config.
+    pub logging_steps: usize,
+    /// Optimizer steps of the whole run.
+    pub max_steps: usize,
+    /// Always 0: tokens are not counted.
+    pub num_input_tokens_seen: usize,
+    /// From the config, rounded up.
+    pub num_train_epochs: usize,
+    /// From the config.
+    pub save_steps: usize,
+    /// By the name of what keeps a state, like the patience that is left.
+    pub stateful_callbacks: Map<String, Value>,
+    /// Always 0: operations are not counted.
+    pub total_flos: f64,
+    /// From the config.
+    pub train_batch_size: usize,
+    /// Always none.
+    pub trial_name: Option<String>,
+    /// Always none.
+    pub trial_params: Option<Value>,
+}
+
+/// What an evaluation means for the run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Verdict {
+    /// No earlier evaluation was as good.
+    pub is_best: bool,
+    /// Patience is at an end.
+    pub stop: bool,
+}
+
+impl TrainerState {
+    /// The state of a run that is about to begin.
+    #[must_use]
+    pub fn new(config: &TrainConfig, total_steps: usize) -> Self {
+        let training = &config.training;
+        Self {
+            best_global_step: None,
+            best_metric: None,
+            best_model_checkpoint: None,
+            epoch: 0.0,
+            eval_steps: training.eval_steps,
+            global_step: 0,
+            is_hyper_param_search: false,
+            is_local_process_zero: true,
+            is_world_process_zero: true,
+            log_history: Vec::new(),
+            logging_steps: training.logging_steps,
+            max_steps: total_steps,
+            num_input_tokens_seen: 0,
+            num_train_epochs: training.num_train_epochs.ceil() as usize,
+            save_steps: training.save_steps,
+            stateful_callbacks: Map::new(),
+            total_flos: 0.0,
+            train_batch_size: training.per_device_train_batch_size,
+            trial_name: None,
+            trial_params: None,
+        }
+    }
+
+    /// Takes note of the metric of an evaluation at `global_step`.
+    ///
+    /// The best one is replaced by a strictly better one only. An evaluation that is not better than the best before it
+    /// by more than the threshold counts against patience; NaN is never better.
+    pub fn observe(&mut self, metric: f64, config: &TrainConfig) -> Verdict {
+        let training = &config.training;
+        let gain = |best: f64| if training.greater_is_better { metric - best } else { best - metric };
+        let is_best = !metric.is_nan() && self.best_metric.is_none_or(|best| gain(best) > 0.0);
+        let patient = is_best && self.best_metric.is_none_or(|best| gain(best) > training.early_stopping_threshold);
+        if is_best {
+            self.best_metric = Some(metric);
+            self.best_global_step = Some(self.global_step);
+        }
+        let Some(patience) = training.early_stopping_patience else { return Verdict { is_best, stop: false } };
+        let waited = if patient { 0 } else { self.waited() + 1 };
+        let callback = json!({
+            "args": {
+                "early_stopping_patience": patience,
+                "early_stopping_threshold": training.early_stopping_threshold,
+            },
+            "attributes": {"early_stopping_patience_counter": waited},
+        });
+        self.stateful_callbacks.insert(EARLY_STOPPING.to_owned(), callback);
+        Verdict { is_best, stop: waited >= patience }
+    }
+
+    /// Evaluations without improvement so far.
+    fn waited(&self) -> usize {
+        let counter = self.stateful_callbacks.get(EARLY_STOPPING);
+        let counter = counter.and_then(|callback| callback.pointer("/attributes/early_stopping_patience_counter"));
+        counter.and_then(Value::as_u64).unwrap_or(0) as usize
+    }
+}
+
+/// `progress.json`: where a run goes on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Progress {
+    /// 1; another one is refused.
+    pub format_version: u32,
+    /// Optimizer steps done.
+    pub global_step: usize,
+    /// The epoch the next step is in, from 0.
+    pub epoch: usize,
+    /// Batches of that epoch that were used.
+    pub batch: usize,
+    /// The seed of the data order.
+    pub seed: u64,
+    /// The generators of the run by name, like `dropout`.
+    pub generators: Vec<GeneratorState>,
+}
+
+impl Progress {
+    /// With the version of today.
+    #[must_use]
+    pub fn new(global_step: usize, position: crate::Position, seed: u64) -> Self {
+        let crate::Position { epoch, batch } = position;
+        Self { format_version: FORMAT_VERSION, global_step, epoch, batch, seed, generators: Vec::new() }
+    }
+
+    /// The generator of this name, where it was.
+    #[must_use]
+    pub fn generator(&self, name: &str) -> Option<ChaCha8Rng> {
+        self.generators.iter().find(|state| state.name == name)?.generator()
+    }
+}
+
+/// Where a ChaCha8 generator is in its stream.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GeneratorState {
+    /// What it is for.
+    pub name: String,
+    /// Its 32 bytes in hexadecimal.
+    pub seed: String,
+    /// Which of its 2⁶⁴ streams.
+    pub stream: u64,
+    /// How many words of it were drawn; a text, since JSON numbers do not reach that far.
+    pub word: String,
+}
+
+impl GeneratorState {
+    /// The state of a generator.
+    #[must_use]
+    pub fn of(name: &str, generator: &ChaCha8Rng) -> Self {
+        Self {
+            name: name.to_owned(),
+            seed: generator.get_seed().iter().map(|byte| format!("{byte:02x}")).collect(),
+            stream: generator.get_stream(),
+            word: generator.get_word_pos().to_string(),
+        }
+    }
+
+    /// The generator in this state; none if the state makes no sense.
+    #[must_use]
+    pub fn generator(&self) -> Option<ChaCha8Rng> {
+        let mut seed = [0; 32];
+        for (at, byte) in seed.iter_mut().enumerate() {
+            *byte = u8::from_str_radix(self.seed.get(2 * at..2 * at + 2)?, 16).ok()?;
+        }
+        let mut generator = ChaCha8Rng::from_seed(seed);
+        generator.set_stream(self.stream);
+        generator.set_word_pos(self.word.parse().ok()?);
+        Some(generator)
+    }
+}
+
+/// What a checkpoint holds beside the model.
+#[derive(Debug, Clone)]
+pub struct CheckpointState {
+    /// `trainer_state.json`.
+    pub trainer: TrainerState,
+    /// `progress.json`.
+    pub progress: Progress,
+    /// `optimizer.safetensors`: [`AdamW::state`](crate::AdamW::state).
+    pub optimizer: HashMap<String, Tensor>,
+}
+
+/// Writes `checkpoint-<global_step>` in the output folder and returns its path; one that is there is replaced.
+///
+/// `write_model` writes the model folder into the folder it is given. If the best evaluation was at this step, the state
+/// notes this checkpoint as the best.
+///
+/// # Errors
+/// Whatever cannot be written; the checkpoint is not there then.
+pub fn save_checkpoint(
+    config: &TrainConfig,
+    state: &mut CheckpointState,
+    write_model: impl FnOnce(&Path) -> Result<()>,
+) -> Result<PathBuf> {
+    let output_dir = &config.training.output_dir;
+    let path = output_dir.join(format!("{PREFIX}{}", state.trainer.global_step));
+    if state.trainer.best_global_step == Some(state.trainer.global_step) {
+        state.trainer.best_model_checkpoint = Some(path.clone());
+    }
+    write_folder(&path, |folder| {
+        write_model(folder)?;
+        candle_core::safetensors::save(&state.optimizer, folder.join(OPTIMIZER))?;
+        write_json(&folder.join(PROGRESS), &state.progress)?;
+        write_json(&folder.join(TRAINING_CONFIG), config)?;
+        write_json(&folder.join(TRAINER_STATE), &state.trainer)
+    })?;
+    Ok(path)
+}
+
+/// Writes a folder aside and renames it to `path`; one that is there is replaced.
+///
+/// # Errors
+/// Whatever `write` returns, or a folder that cannot be made or renamed; `path` is as it was then.
+pub fn write_folder(path: &Path, write: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    std::fs::create_dir_all(parent).map_err(Error::io(parent))?;
+    let aside = aside(parent)?;
+    let folder = aside.path().join("folder");
+    std::fs::create_dir(&folder).map_err(Error::io(&folder))?;
+    write(&folder)?;
+    if path.exists() {
+        let old = aside.path().join("old");
+        std::fs::rename(path, &old).map_err(Error::io(path))?;
+        if let Err(error) = std::fs::rename(&folder, path) {
+            // Nothing better can be done if this fails too, and the first error is the one to report.
+            let _ = std::fs::rename(&old, path);
+            return Err(Error::io(path)(error));
+        }
+        return Ok(());
+    }
+    std::fs::rename(&folder, path).map_err(Error::io(path))
+}
+
+/// A folder beside the target, removed when dropped; its name is not that of a checkpoint.
+fn aside(parent: &Path) -> Result<tempfile::TempDir> {
+    tempfile::Builder::new().prefix(".writing-").tempdir_in(parent).map_err(Error::io(parent))
+}
+
+fn write_json(path: &Path, value: &impl Serialize) -> Result<()> {
+    let mut text = serde_json::to_string_pretty(value).map_err(|error| Error::file(path, error.to_string()))?;
+    text.push('\n');
+    let file = std::fs::File::create(path);
+    file.and_then(|mut file| file.write_all(text.as_bytes())).map_err(Error::io(path))
+}
+
+fn read_json<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T> {
+    let text = std::fs::read_to_string(path).map_err(Error::io(path))?;
+    serde_json::from_str(&text).map_err(|error| Error::file(path, error.to_string()))
+}
+
+/// Reads what a checkpoint holds beside the model.
+///
+/// # Errors
+/// A file that is missing, broken, or of a format version that is not known.
+pub fn load_checkpoint(path: &Path) -> Result<CheckpointState> {
+    let progress: Progress = read_json(&path.join(PROGRESS))?;
+    if progress.format_version != FORMAT_VERSION {
+        let message = format!("format version {} is not known here, only {FORMAT_VERSION}", progress.format_version);
+        return Err(Error::file(path.join(PROGRESS), message));
+    }
+    let trainer = read_json(&path.join(TRAINER_STATE))?;
+    let optimizer = path.join(OPTIMIZER);
+    let bytes = std::fs::read(&optimizer).map_err(Error::io(&optimizer))?;
+    let optimizer = candle_core::safetensors::load_buffer(&bytes, &Device::Cpu)
+        .map_err(|error| Error::file(&optimizer, error.to_string()))?;
+    Ok(CheckpointState { trainer, progress, optimizer })
+}
+
+/// The checkpoints of an output folder by step, oldest first. What is half written is not among them.
+///
+/// # Errors
+/// The folder cannot be read; one that does not exist has no checkpoints.
+pub fn checkpoints(output_dir: &Path) -> Result<Vec<PathBuf>> {
+    let entries = match std::fs::read_dir(output_dir) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(Error::io(output_dir)(error)),
+    };
+    let mut found = Vec::new();
+    for entry in entries {
+        let path = entry.map_err(Error::io(output_dir))?.path();
+        if let Some(step) = step_of(&path).filter(|_| is_whole(&path)) {
+            found.push((step, path));
+        }
+    }
+    found.sort();
+    Ok(found.into_iter().map(|(_, path)| path).collect())
+}
+
+/// The step of a path like `…/checkpoint-16`.
+fn step_of(path: &Path) -> Option<usize> {
+    path.file_name()?.to_str()?.strip_prefix(PREFIX)?.parse().ok()
+}
+
+/// Ours are whole by construction; copies and those of other programs may not be.
+fn is_whole(path: &Path) -> bool {
+    [TRAINER_STATE, OPTIMIZER, PROGRESS].iter().all(|name| path.join(name).is_file())
+}
+
+/// The checkpoint that `--resume` goes on from: that of the latest step.
+///
+/// # Errors
+/// The folder cannot be read.
+pub fn latest_checkpoint(output_dir: &Path) -> Result<Option<PathBuf>> {
+    Ok(checkpoints(output_dir)?.pop())
+}
+
+/// Deletes the oldest checkpoints until `limit` are left; the newest and the best are never deleted, so with a limit of
+/// 1 both stay. Returns what was deleted.
+///
+/// # Errors
+/// A folder that cannot be read or deleted.
+pub fn delete_old_checkpoints(output_dir: &Path, limit: Option<usize>, best: Option<&Path>) -> Result<Vec<PathBuf>> {
+    let Some(limit) = limit else { return Ok(Vec::new()) };
+    let mut kept = checkpoints(output_dir)?;
+    let newest = kept.pop();
+    let best_step = best.and_then(step_of);
+    let best_is_older = best_step.is_some() && newest.as_deref().and_then(step_of) != best_step;
+    kept.retain(|path| !best_is_older || step_of(path) != best_step);
+    let others = limit.saturating_sub(1 + usize::from(best_is_older));
+    let deleted: Vec<PathBuf> = kept.drain(..kept.len().saturating_sub(others)).collect();
+    for path in &deleted {
+        std::fs::remove_dir_all(path).map_err(Error::io(path))?;
+    }
+    Ok(deleted)
+}
+
+/// At the end of a run that loaded its best model under a limit of 1: only that checkpoint stays.
+///
+/// # Errors
+/// A folder that cannot be read or deleted.
+pub fn keep_only(output_dir: &Path, best: &Path) -> Result<()> {
+    for path in checkpoints(output_dir)? {
+        if step_of(&path) != step_of(best) {
+            std::fs::remove_dir_all(&path).map_err(Error::io(&path))?;
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use rand::RngCore;
+
+    use super::*;
+    use crate::Position;
+
+    fn config(output_dir: &Path, training: Value) -> TrainConfig {
+        let mut value = json!({
+            "model": {"base_model": "x"}, "training": {"output_dir": output_dir}, "datasets": {"a": {"files": ["x"]}},
+        });
+        for (key, setting) in training.as_object().unwrap() {
+            value["training"][key] = setting.clone();
+        }
+        TrainConfig::from_value(&value).unwrap().0
+    }
+
+    fn state(config: &TrainConfig, step: usize) -> CheckpointState {
+        let mut trainer = TrainerState::new(config, 100);
+        trainer.global_step = step;
+        let progress = Progress::new(step, Position { epoch: 1, batch: 3 }, 42);
+        let moments = Tensor::new(&[0.1f32, -2.5], &Device::Cpu).unwrap();
+        CheckpointState { trainer, progress, optimizer: HashMap::from([("query/weight.first".to_owned(), moments)]) }
+    }
+
+    fn write_model(folder: &Path) -> Result<()> {
+        std::fs::write(folder.join("modules.json"), "[]").map_err(Error::io(folder))
+    }
+
+    fn save(config: &TrainConfig, step: usize) -> PathBuf {
+        save_checkpoint(config, &mut state(config, step), write_model).unwrap()
+    }
+
+    fn names(paths: &[PathBuf]) -> Vec<&str> {
+        paths.iter().map(|path| path.file_name().unwrap().to_str().unwrap()).collect()
+    }
+
+    #[test]
+    fn the_state_of_the_reference_reads_and_is_written_with_its_fields() {
+        let path = concat!(
+            env!("CARGO_MANIFEST_DIR"),
+            "/../tests/fixtures/sparse-encoder/trainer-run/checkpoint-16.trainer_state.json"
+        );
+        let theirs: Value = read_json(Path::new(path)).unwrap();
+        let state: TrainerState = read_json(Path::new(path)).unwrap();
+        assert_eq!(serde_json::to_value(&state).unwrap(), theirs);
+        assert_eq!((state.best_global_step, state.global_step, state.max_steps), (Some(16), 16, 24));
+    }
+
+    #[test]
+    fn a_checkpoint_reads_back() {
+        let folder = tempfile::tempdir().unwrap();
+        let config = config(folder.path(), json!({}));
+        let mut generator = ChaCha8Rng::seed_from_u64(7);
+        generator.set_stream(3);
+        generator.next_u32();
+        let mut saved = state(&config, 16);
+        saved.progress.generators.push(GeneratorState::of("dropout", &generator));
+        saved.trainer.best_global_step = Some(16);
+        let path = save_checkpoint(&config, &mut saved, write_model).unwrap();
+        assert_eq!(path, folder.path().join("checkpoint-16"));
+        assert_eq!(saved.trainer.best_model_checkpoint.as_ref(), Some(&path));
+
+        let read = load_checkpoint(&path).unwrap();
+        assert_eq!((&read.trainer, &read.progress), (&saved.trainer, &saved.progress));
+        assert_eq!(read.optimizer["query/weight.first"].to_vec1::<f32>().unwrap(), [0.1, -2.5]);
+        let mut again = read.progress.generator("dropout").unwrap();
+        assert_eq!((again.next_u64(), read.progress.generator("data")), (generator.next_u64(), None));
+        let written: Value = read_json(&path.join(TRAINING_CONFIG)).unwrap();
+        assert_eq!(TrainConfig::from_value(&written).unwrap().0, config);
+        assert!(path.join("modules.json").is_file());
+    }
+
+    #[test]
+    fn a_checkpoint_is_whole_or_not_there() {
+        let folder = tempfile::tempdir().unwrap();
+        let config = config(folder.path(), json!({}));
+        let fail = |path: &Path| write_model(path).and(Err(Error::invalid("the disk is full", "")));
+        assert!(save_checkpoint(&config, &mut state(&config, 1), fail).is_err());
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0, "nothing is left behind");
+
+        save(&config, 1);
+        assert!(save_checkpoint(&config, &mut state(&config, 1), fail).is_err());
+        assert_eq!(names(&checkpoints(folder.path()).unwrap()), ["checkpoint-1"], "the old one stays");
+        save(&config, 1);
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn the_latest_whole_checkpoint_is_found() {
+        let folder = tempfile::tempdir().unwrap();
+        let config = config(folder.path(), json!({}));
+        assert_eq!(latest_checkpoint(&folder.path().join("none")).unwrap(), None);
+        for step in [9, 100, 20] {
+            save(&config, step);
+        }
+        // Half a copy, a folder that only looks like one, and a file.
+        std::fs::create_dir(folder.path().join("checkpoint-500")).unwrap();
+        std::fs::create_dir(folder.path().join("checkpoint-best")).unwrap();
+        std::fs::write(folder.path().join("checkpoint-900"), "").unwrap();
+        assert_eq!(names(&checkpoints(folder.path()).unwrap()), ["checkpoint-9", "checkpoint-20", "checkpoint-100"]);
+        assert_eq!(latest_checkpoint(folder.path()).unwrap(), Some(folder.path().join("checkpoint-100")));
+    }
+
+    #[test]
+    fn a_broken_checkpoint_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = save(&config(folder.path(), json!({})), 1);
+        std::fs::write(path.join(OPTIMIZER), "short").unwrap();
+        let error = load_checkpoint(&path).unwrap_err();
+        assert!(error.to_string().contains("optimizer.safetensors") && error.is_bad_input(), "{error}");
+        let mut progress: Value = read_json(&path.join(PROGRESS)).unwrap();
+        progress["format_version"] = json!(2);
+        write_json(&path.join(PROGRESS), &progress).unwrap();
+        assert!(
+            load_checkpoint(&path).unwrap_err().to_string().ends_with("format version 2 is not known here, only 1")
+        );
+    }
+
+    #[test]
+    fn the_oldest_are_deleted_and_the_best_is_kept() {
+        struct Case {
+            limit: Option<usize>,
+            best: Option<usize>,
+            kept: &'static [usize],
+        }
+        let cases = [
+            Case { limit: None, best: None, kept: &[1, 2, 3, 4] },
+            Case { limit: Some(2), best: None, kept: &[3, 4] },
+            Case { limit: Some(2), best: Some(1), kept: &[1, 4] },
+            Case { limit: Some(3), best: Some(2), kept: &[2, 3, 4] },
+            Case { limit: Some(1), best: None, kept: &[4] },
+            Case { limit: Some(1), best: Some(4), kept: &[4] },
+            Case { limit: Some(1), best: Some(2), kept: &[2, 4] },
+            Case { limit: Some(9), best: Some(2), kept: &[1, 2, 3, 4] },
+        ];
+        for Case { limit, best, kept } in cases {
+            let folder = tempfile::tempdir().unwrap();
+            let config = config(folder.path(), json!({}));
+            (1..=4).for_each(|step| drop(save(&config, step)));
+            let best = best.map(|step| folder.path().join(format!("checkpoint-{step}")));
+            delete_old_checkpoints(folder.path(), limit, best.as_deref()).unwrap();
+            let left: Vec<usize> =
+                checkpoints(folder.path()).unwrap().iter().filter_map(|path| step_of(path)).collect();
+            assert_eq!(left, kept, "limit {limit:?}, best {best:?}");
+            if let Some(best) = best {
+                keep_only(folder.path(), &best).unwrap();
+                assert_eq!(checkpoints(folder.path()).unwrap(), [best]);
+            }
+        }
+    }
+
+    #[test]
+    fn the_best_is_strictly_better_and_patience_ends() {
+        let training = json!({
+            "early_stopping_patience": 2, "early_stopping_threshold": 0.01, "greater_is_better": true,
+            "metric_for_best_model": "ndcg", "load_best_model_at_end": false,
+        });
+        let config = config(Path::new("out"), training);
+        let mut state = TrainerState::new(&config, 100);
+        let steps = [
+            // metric, best so far, stop
+            (0.50, true, false),
+            (0.505, true, false), // better, but not by more than the threshold: waited 1
+            (0.52, true, false),  // better by 0.015 than the best before it: waited 0
+            (0.52, false, false), // equal is not better
+            (f64::NAN, false, true),
+        ];
+        for (step, (metric, is_best, stop)) in (1..).zip(steps) {
+            state.global_step = step;
+            assert_eq!(state.observe(metric, &config), Verdict { is_best, stop }, "step {step}");
+        }
+        assert_eq!((state.best_metric, state.best_global_step), (Some(0.52), Some(3)));
+        let counter = &state.stateful_callbacks[EARLY_STOPPING]["attributes"]["early_stopping_patience_counter"];
+        assert_eq!(counter, 2);
+    }
+
+    #[test]
+    fn a_smaller_loss_is_better() {
+        let config = config(Path::new("out"), json!({}));
+        let mut state = TrainerState::new(&config, 100);
+        let best: Vec<bool> = [2.0, 2.5, 1.5].into_iter().map(|loss| state.observe(loss, &config).is_best).collect();
+        assert_eq!(best, [true, false, true]);
+    }
+}

@@ -1,0 +1,429 @@
+//! [`Trainee`]: the model that is learning, and how it becomes a model folder.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use candle_core::{Device, Tensor, Var};
+use splade_index::{
+    DocumentEncoder, Encoder, ModelDir, NewModel, Pooling, PoolingActivation, QueryEncoder, QueryWeights,
+    SpladePooling, TokenBatch, Vocabulary,
+};
+
+use crate::config::{ActivationFunction, Architecture, ModelInit, PoolingStrategy, QueryInit, TokenizerInit, TrainConfig};
+use crate::model::{BertConfig, Candle, CandleNetwork, TransformerConfig, Weights, splade};
+use crate::wordpiece::{SPECIAL_TOKENS, WordPieceBuilder};
+use crate::{Error, ModelPart, Parameter, Result};
+
+/// A model with variables for parameters.
+///
+/// The network takes documents, and queries too unless there is a query table.
+#[derive(Debug)]
+pub struct Trainee {
+    config: TransformerConfig,
+    network: BTreeMap<String, Tensor>,
+    network_vars: BTreeMap<String, Var>,
+    query: Option<Var>,
+    frozen: bool,
+    pooling: SpladePooling,
+    vocabulary: Vocabulary,
+    pad: u32,
+    device: Device,
+    /// what the folder is written from, beside the weights
+    files: Files,
+}
+
+/// The parts of a model folder that training does not change.
+#[derive(Debug, Clone)]
+struct Files {
+    config_json: Vec<u8>,
+    tokenizer_json: Vec<u8>,
+    tokenizer_files: BTreeMap<String, Vec<u8>>,
+    prompts: (String, String),
+    max_active_dims: Option<usize>,
+    max_length: usize,
+}
+
+/// Tokenizer files that are copied if they exist.
+const TOKENIZER_FILES: [&str; 8] = [
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.txt",
+    "vocab.json",
+    "merges.txt",
+    "sentencepiece.bpe.model",
+    "spiece.model",
+];
+
+impl Trainee {
+    /// The model a config asks for: a base model, a finished sparse encoder to go on with, or a new one.
+    ///
+    /// `texts` are called for where something is made from the data: a tokenizer, or idf weights (of documents).
+    ///
+    /// # Errors
+    /// A folder that is missing or broken, a config that contradicts it.
+    pub fn new(config: &TrainConfig, texts: impl Fn() -> Result<Vec<String>>, device: &Device) -> Result<Self> {
+        let mut trainee = match (&config.model.init, &config.model.base_model) {
+            (Some(init), _) => Self::from_init(config, init, &texts, device)?,
+            (None, Some(base)) => Self::from_folder(config, Path::new(base), device)?,
+            (None, None) => return Err(Error::config("model.base_model", "is missing", "give a model folder, or model.init")),
+        };
+        if trainee.query.is_none() && config.model.architecture == Architecture::InferenceFreeSplade {
+            let weights = trainee.initial_query_weights(&config.model.query_init, &texts)?;
+            trainee.query = Some(Var::from_vec(weights, trainee.config.vocab_size(), device)?);
+        }
+        trainee.frozen = config.model.freeze_static_embedding;
+        Ok(trainee)
+    }
+
+    /// The model of a checkpoint, to go on with.
+    ///
+    /// # Errors
+    /// A folder that is missing or broken.
+    pub fn from_checkpoint(config: &TrainConfig, folder: &Path, device: &Device) -> Result<Self> {
+        let mut trainee = Self::from_dir(config, &ModelDir::open(folder)?, true, device)?;
+        trainee.frozen = config.model.freeze_static_embedding;
+        Ok(trainee)
+    }
+
+    fn from_folder(config: &TrainConfig, folder: &Path, device: &Device) -> Result<Self> {
+        if !folder.is_dir() {
+            return Err(Error::config(
+                "model.base_model",
+                format!("{} is no folder", folder.display()),
+                "give a model folder; models are not downloaded in this version",
+            ));
+        }
+        Self::from_dir(config, &ModelDir::open(folder)?, config.model.load_pretrained_sparse_encoder, device)
+    }
+
+    fn from_dir(config: &TrainConfig, model: &ModelDir, with_query: bool, device: &Device) -> Result<Self> {
+        let transformer = TransformerConfig::read(&model.config_path())?;
+        let weights = Weights::read(&model.weights_path()?, &transformer)?;
+        let vocabulary = model.vocabulary(Some(config.training.max_seq_length))?;
+        if vocabulary.size() > transformer.vocab_size() {
+            let message = format!("{} tokens, but the network has {} terms", vocabulary.size(), transformer.vocab_size());
+            return Err(Error::file(model.transformer_dir().join("tokenizer.json"), message));
+        }
+        let pad = model.pad_id(&vocabulary)?;
+        let read = |name: &str| std::fs::read(model.transformer_dir().join(name));
+        let tokenizer_files =
+            TOKENIZER_FILES.iter().filter_map(|name| Some(((*name).to_owned(), read(name).ok()?))).collect();
+        let config_path = model.config_path();
+        let files = Files {
+            config_json: std::fs::read(&config_path).map_err(Error::io(&config_path))?,
+            tokenizer_json: vocabulary.json().to_vec(),
+            tokenizer_files,
+            prompts: (model.query_prompt().to_owned(), model.document_prompt().to_owned()),
+            max_active_dims: model.max_active_dims(),
+            max_length: vocabulary.max_length(),
+        };
+        let mut trainee = Self::assemble(config, transformer, &weights, vocabulary, pad, files, device)?;
+        if with_query && config.model.architecture == Architecture::InferenceFreeSplade {
+            let table = model.query_encoder()?.weights().as_slice().to_vec();
+            trainee.query = Some(Var::from_vec(table, trainee.config.vocab_size(), device)?);
+        }
+        Ok(trainee)
+    }
+
+    fn from_init(
+        config: &TrainConfig,
+        init: &ModelInit,
+        texts: impl Fn() -> Result<Vec<String>>,
+        device: &Device,
+    ) -> Result<Self> {
+        if init.architecture != "bert" {
+            let message = format!("{:?} cannot be made anew", init.architecture);
+            return Err(Error::config("model.init.architecture", message, "bert is what there is"));
+        }
+        let tokenizer_json = match &init.tokenizer {
+            TokenizerInit::Path(path) => {
+                let path = if path.is_dir() { path.join("tokenizer.json") } else { path.clone() };
+                std::fs::read(&path).map_err(Error::io(&path))?
+            }
+            TokenizerInit::TrainOn(files) => train_tokenizer(files, texts, init.vocab_size)?,
+        };
+        let length = config.training.max_seq_length;
+        let vocabulary = Vocabulary::parse(tokenizer_json.clone(), length)?;
+        let pad = ["[PAD]", "<pad>"].iter().find_map(|token| vocabulary.dim(token)).unwrap_or(0);
+        let bert = BertConfig {
+            vocab_size: vocabulary.size(),
+            hidden_size: init.hidden_size,
+            num_hidden_layers: init.layers,
+            num_attention_heads: init.heads,
+            intermediate_size: init.intermediate_size,
+            max_position_embeddings: length.max(512),
+            // a small model that sees little data has nothing to forget
+            hidden_dropout_prob: 0.0,
+            attention_probs_dropout_prob: 0.0,
+            ..BertConfig::default()
+        };
+        let config_json = bert.to_json(pad).into_bytes();
+        let transformer = TransformerConfig::parse(&String::from_utf8_lossy(&config_json), Path::new("model.init"))?;
+        let weights = Weights::new(&transformer, config.training.seed)?;
+        let special = |at: usize| SPECIAL_TOKENS.get(at).copied().unwrap_or_default();
+        let tokenizer_config = serde_json::json!({
+            "tokenizer_class": "PreTrainedTokenizerFast",
+            "pad_token": special(0), "unk_token": special(1), "cls_token": special(2), "sep_token": special(3),
+            "mask_token": special(4),
+        });
+        let files = Files {
+            config_json,
+            tokenizer_json,
+            tokenizer_files: [("tokenizer_config.json".to_owned(), tokenizer_config.to_string().into_bytes())].into(),
+            prompts: Default::default(),
+            max_active_dims: None,
+            max_length: length,
+        };
+        Self::assemble(config, transformer, &weights, vocabulary, pad, files, device)
+    }
+
+    fn assemble(
+        config: &TrainConfig,
+        transformer: TransformerConfig,
+        weights: &Weights,
+        vocabulary: Vocabulary,
+        pad: u32,
+        files: Files,
+        device: &Device,
+    ) -> Result<Self> {
+        let var = |(name, tensor): (&String, &Tensor)| Ok((name.clone(), Var::from_tensor(&tensor.to_device(device)?)?));
+        let network_vars = weights.tensors().iter().map(var).collect::<Result<BTreeMap<String, Var>>>()?;
+        let network = network_vars.iter().map(|(name, var)| (name.clone(), var.as_tensor().clone())).collect();
+        let strategy = match config.model.pooling_strategy {
+            PoolingStrategy::Max => Pooling::Max,
+            PoolingStrategy::Sum => Pooling::Sum,
+        };
+        let activation = match config.model.activation_function {
+            ActivationFunction::Relu => PoolingActivation::Relu,
+            ActivationFunction::Log1pRelu => PoolingActivation::Log1pRelu,
+        };
+        Ok(Self {
+            config: transformer,
+            network,
+            network_vars,
+            query: None,
+            frozen: false,
+            pooling: SpladePooling { strategy, activation },
+            vocabulary,
+            pad,
+            device: device.clone(),
+            files,
+        })
+    }
+
+    fn initial_query_weights(&self, init: &QueryInit, texts: impl Fn() -> Result<Vec<String>>) -> Result<Vec<f32>> {
+        let terms = self.config.vocab_size();
+        let mut weights = match init {
+            QueryInit::Ones => vec![1.0; terms],
+            QueryInit::Idf => idf(&self.vocabulary, &texts()?, terms)?,
+            QueryInit::File(path) if path.extension().is_some_and(|extension| extension == "safetensors") => {
+                QueryWeights::read(path)?.as_slice().to_vec()
+            }
+            QueryInit::File(path) => QueryWeights::read_idf(path, &self.vocabulary)?.as_slice().to_vec(),
+        };
+        if weights.len() > terms {
+            let message = format!("{} weights for {terms} terms", weights.len());
+            return Err(Error::config("model.query_init", message, "take the table of this tokenizer"));
+        }
+        weights.resize(terms, 0.0);
+        Ok(weights)
+    }
+
+    /// What an optimizer moves, the query table first.
+    #[must_use]
+    pub fn parameters(&self) -> Vec<Parameter> {
+        let part = if self.query.is_some() { ModelPart::Document } else { ModelPart::Shared };
+        let table = self.query.iter().filter(|_| !self.frozen);
+        let table = table.map(|var| Parameter::new(ModelPart::QueryTable, "weight", var.clone()));
+        let network = self.network_vars.iter().map(|(name, var)| Parameter::new(part, name.clone(), var.clone()));
+        table.chain(network).collect()
+    }
+
+    /// The network's tokenizer.
+    #[must_use]
+    pub fn vocabulary(&self) -> &Vocabulary {
+        &self.vocabulary
+    }
+
+    /// The id padding has.
+    #[must_use]
+    pub fn pad(&self) -> u32 {
+        self.pad
+    }
+
+    /// V.
+    #[must_use]
+    pub fn dimensions(&self) -> usize {
+        self.config.vocab_size()
+    }
+
+    /// The network's sizes.
+    #[must_use]
+    pub fn config(&self) -> &TransformerConfig {
+        &self.config
+    }
+
+    /// The query table, if the model has one.
+    #[must_use]
+    pub fn query_table(&self) -> Option<&Var> {
+        self.query.as_ref()
+    }
+
+    /// The number of floats that are trained or kept.
+    #[must_use]
+    pub fn parameter_count(&self) -> usize {
+        let table = self.query.as_ref().map_or(0, |var| var.elem_count());
+        table + self.network.values().map(Tensor::elem_count).sum::<usize>()
+    }
+
+    /// The algebra of one forward pass; `seed` draws its dropout, `None` means evaluation.
+    #[must_use]
+    pub fn algebra(&self, seed: Option<u64>) -> Candle<'_> {
+        match seed {
+            Some(seed) => Candle::training(&self.network, &self.device, seed),
+            None => Candle::new(&self.network, &self.device),
+        }
+    }
+
+    /// SPLADE vectors `[B, V]` of texts through the network, with gradients.
+    ///
+    /// # Errors
+    /// A text the tokenizer refuses, tensor operations.
+    pub fn encode(&self, texts: &[&str], prompt: &str, seed: Option<u64>) -> Result<Tensor> {
+        let tokens = if prompt.is_empty() {
+            self.vocabulary.tokenize_all(texts)?
+        } else {
+            let texts: Vec<String> = texts.iter().map(|text| format!("{prompt}{text}")).collect();
+            self.vocabulary.tokenize_all(&texts)?
+        };
+        let rows: Vec<&[u32]> = tokens.iter().map(Vec::as_slice).collect();
+        let batch = TokenBatch::new(&rows, self.pad);
+        let a = self.algebra(seed);
+        let inputs = a.inputs(batch.ids, batch.mask, batch.rows)?;
+        let encoded = self.config.forward(&a, &inputs)?;
+        splade(&a, &encoded.head, &inputs.mask, self.pooling)
+    }
+
+    /// Vectors `[B, V]` of queries: by the table if there is one, else through the network.
+    ///
+    /// # Errors
+    /// As [`encode`](Self::encode).
+    pub fn encode_queries(&self, texts: &[&str], seed: Option<u64>) -> Result<Tensor> {
+        let prompt = &self.files.prompts.0;
+        let Some(table) = &self.query else { return self.encode(texts, prompt, seed) };
+        let terms = self.dimensions();
+        let mut present = vec![0_f32; texts.len() * terms];
+        for (text, row) in texts.iter().zip(present.chunks_exact_mut(terms)) {
+            // presence, not counts: a token's weight is taken once
+            for id in self.vocabulary.tokenize(&format!("{prompt}{text}"))? {
+                if let Some(present) = row.get_mut(id as usize) {
+                    *present = 1.0;
+                }
+            }
+        }
+        let present = Tensor::from_vec(present, (texts.len(), terms), &self.device)?;
+        Ok(present.broadcast_mul(table.as_tensor())?)
+    }
+
+    /// Vectors `[B, V]` of documents.
+    ///
+    /// # Errors
+    /// As [`encode`](Self::encode).
+    pub fn encode_documents(&self, texts: &[&str], seed: Option<u64>) -> Result<Tensor> {
+        self.encode(texts, &self.files.prompts.1, seed)
+    }
+
+    /// Encoders over the weights of this moment, for evaluation: queries and documents.
+    ///
+    /// # Errors
+    /// A query table with weights that are not finite.
+    pub fn encoders(&self) -> Result<(Box<dyn Encoder>, Box<dyn Encoder>)> {
+        let network = |prompt: &str| -> Result<Box<dyn Encoder>> {
+            let weights = Weights::from_tensors(self.network.iter().map(|(n, t)| (n.clone(), t.detach())).collect());
+            let network = CandleNetwork::new(self.config.clone(), weights, self.pooling, self.device.clone());
+            let settings = splade_index::DocumentSettings {
+                prompt: prompt.to_owned(),
+                max_active_dims: self.files.max_active_dims,
+                pad: self.pad,
+                ..Default::default()
+            };
+            Ok(Box::new(DocumentEncoder::new(self.vocabulary.clone(), Box::new(network), settings)?))
+        };
+        let query: Box<dyn Encoder> = match self.query_weights()? {
+            Some(table) => Box::new(QueryEncoder::new(self.vocabulary.clone(), table, self.files.prompts.0.clone())?),
+            None => network(&self.files.prompts.0)?,
+        };
+        Ok((query, network(&self.files.prompts.1)?))
+    }
+
+    fn query_weights(&self) -> Result<Option<QueryWeights>> {
+        let Some(table) = &self.query else { return Ok(None) };
+        Ok(Some(QueryWeights::new(table.as_tensor().to_vec1()?)?))
+    }
+
+    /// Writes the model folder into `root`, which exists, with `readme` as its card.
+    ///
+    /// # Errors
+    /// A file that cannot be written.
+    pub fn write(&self, root: &Path, readme: String) -> Result<()> {
+        let query = self.query_weights()?.map(|table| (table, self.frozen));
+        let model = NewModel {
+            architecture: match query {
+                Some(_) => splade_index::Architecture::InferenceFree,
+                None => splade_index::Architecture::Splade,
+            },
+            config_json: self.files.config_json.clone(),
+            weights: Weights::from_tensors(self.network.clone()).to_safetensors()?,
+            tokenizer_json: self.files.tokenizer_json.clone(),
+            tokenizer_files: self.files.tokenizer_files.clone(),
+            query,
+            pooling: self.pooling,
+            dimensions: self.dimensions(),
+            prompts: self.files.prompts.clone(),
+            max_active_dims: self.files.max_active_dims,
+            max_length: self.files.max_length,
+            readme,
+        };
+        Ok(model.write(root)?)
+    }
+}
+
+fn train_tokenizer(files: &[String], texts: impl Fn() -> Result<Vec<String>>, size: usize) -> Result<Vec<u8>> {
+    let mut builder = WordPieceBuilder::default();
+    if files.is_empty() {
+        for text in texts()? {
+            builder.feed(&text)?;
+        }
+        return builder.build(size);
+    }
+    for path in files {
+        for row in splade_index::read_rows(Path::new(path))? {
+            for cell in row?.value().values().filter_map(serde_json::Value::as_str) {
+                builder.feed(cell)?;
+            }
+        }
+    }
+    builder.build(size)
+}
+
+/// How much an idf weighs in a new query table: with document weights of 1 to 2, scores then start where a soft-max over
+/// a batch can move them.
+const IDF_SCALE: f64 = 0.3;
+
+/// `0.3 · ln((N + 1)/(df + 0.5))` per token over `texts`, which is never negative.
+fn idf(vocabulary: &Vocabulary, texts: &[String], terms: usize) -> Result<Vec<f32>> {
+    let mut frequency = vec![0_u32; terms];
+    for text in texts {
+        let mut ids = vocabulary.tokenize(text)?;
+        ids.sort_unstable();
+        ids.dedup();
+        for id in ids {
+            if let Some(frequency) = frequency.get_mut(id as usize) {
+                *frequency += 1;
+            }
+        }
+    }
+    let n = texts.len() as f64 + 1.0;
+    Ok(frequency.into_iter().map(|df| (IDF_SCALE * (n / (f64::from(df) + 0.5)).ln()).max(0.0) as f32).collect())
+}
