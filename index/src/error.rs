@@ -64,8 +64,8 @@ pub enum Error {
     Tantivy(#[from] tantivy::TantivyError),
 }
 
-/// `Result` with this crate's [`Error`].
-pub type Result<T> = std::result::Result<T, Error>;
+/// `Result` with this crate's [`Error`] unless another is named.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 impl Error {
     /// An [`Error::Io`] as a closure for `map_err`.
@@ -102,7 +102,10 @@ impl Error {
     #[must_use]
     pub fn is_bad_input(&self) -> bool {
         match self {
-            Self::Io { source, .. } => source.kind() == std::io::ErrorKind::NotFound,
+            Self::Io { source, .. } => {
+                use std::io::ErrorKind::{IsADirectory, NotADirectory, NotFound};
+                matches!(source.kind(), NotFound | NotADirectory | IsADirectory)
+            }
             Self::Line { .. } | Self::File { .. } | Self::Invalid { .. } | Self::Vector { .. } => true,
             Self::Tokenizer(_) | Self::Encoder(_) | Self::Tantivy(_) => false,
         }

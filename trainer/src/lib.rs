@@ -6,8 +6,11 @@ mod data;
 mod error;
 mod log;
 mod loss;
+pub mod mlm;
+pub mod model;
 mod optimizer;
 mod schedule;
+pub mod wordpiece;
 
 pub use checkpoint::*;
 pub use config::*;

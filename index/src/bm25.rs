@@ -1,0 +1,93 @@
+//! BM25 over the same documents: the lexical baseline, with tantivy's k1 = 1.2 and b = 0.75.
+//!
+//! Title and text are one field. Words are runs of letters and digits in lower case; æ, ø and å stay themselves; the
+//! stemmer, if any, is the one of the index's [`Language`]. A query is the disjunction of its words: it has no
+//! syntax, so no text can fail to parse.
+
+use tantivy::collector::TopDocs;
+use tantivy::query::{BooleanQuery, EmptyQuery, Occur, Query, TermQuery};
+use tantivy::schema::{Field, IndexRecordOption};
+use tantivy::tokenizer::{Language as Snowball, LowerCaser, RemoveLongFilter, SimpleTokenizer, Stemmer, TextAnalyzer};
+use tantivy::{Index, Term};
+
+use crate::inverted::{Filter, Found, Language, Searcher};
+use crate::{Error, Result};
+
+/// Longer words are no words.
+const LONGEST_WORD: usize = 255;
+
+/// The name under which the schema knows the analyzer of a language.
+pub(crate) fn analyzer_name(language: Language) -> String {
+    format!("splade_{language}")
+}
+
+/// Text to words, for documents and queries alike.
+pub(crate) fn analyzer(language: Language) -> TextAnalyzer {
+    let words = TextAnalyzer::builder(SimpleTokenizer::default())
+        .filter(RemoveLongFilter::limit(LONGEST_WORD))
+        .filter(LowerCaser);
+    let snowball = match language {
+        Language::None => return words.build(),
+        Language::Norwegian => Snowball::Norwegian,
+        Language::Danish => Snowball::Danish,
+        Language::Swedish => Snowball::Swedish,
+        Language::English => Snowball::English,
+    };
+    words.filter(Stemmer::new(snowball)).build()
+}
+
+/// The words of `text` as terms of `field`, with their positions.
+pub(crate) fn terms(index: &Index, field: Field, text: &str) -> Result<Vec<(usize, Term)>> {
+    let mut analyzer = index.tokenizer_for_field(field).map_err(Error::from)?;
+    let mut stream = analyzer.token_stream(text);
+    let mut terms = Vec::new();
+    stream.process(&mut |token| terms.push((token.position, Term::from_field_text(field, &token.text))));
+    Ok(terms)
+}
+
+/// The disjunction of the distinct words of `text`.
+fn disjunction(index: &Index, field: Field, text: &str) -> Result<Box<dyn Query>> {
+    let mut words: Vec<Term> = terms(index, field, text)?.into_iter().map(|(_, term)| term).collect();
+    words.sort_unstable();
+    words.dedup();
+    if words.is_empty() {
+        return Ok(Box::new(EmptyQuery));
+    }
+    let clause = |term| Box::new(TermQuery::new(term, IndexRecordOption::WithFreqs)) as Box<dyn Query>;
+    Ok(Box::new(BooleanQuery::union(words.into_iter().map(clause).collect())))
+}
+
+impl Searcher {
+    /// The `k` documents of highest BM25 score for the words of `text`, score descending, then id ascending.
+    ///
+    /// Repeated words of the query count once. Statistics are those of the whole index; as in every Lucene-like
+    /// engine, documents deleted since the last merge still count in them.
+    ///
+    /// # Errors
+    /// A broken index, a filter that names no field.
+    pub fn search_bm25(&self, text: &str, k: usize, filter: Option<&Filter>) -> Result<Vec<Found>> {
+        let k = k.min(self.len());
+        if k == 0 {
+            return Ok(Vec::new());
+        }
+        let mut query = disjunction(self.tantivy().index(), self.fields().body, text)?;
+        if let Some(filter) = filter {
+            let filter = filter.to_query(self.tantivy().index(), self.fields())?;
+            // `Must` would add the filter's own score
+            let filter = Box::new(tantivy::query::ConstScoreQuery::new(filter, 0.0));
+            query = Box::new(BooleanQuery::new(vec![(Occur::Must, query), (Occur::Must, filter)]));
+        }
+        // tantivy breaks ties by address, we by id: look further until the last group of equals is complete
+        let mut depth = k + 1;
+        loop {
+            let top = self.tantivy().search(&query, &TopDocs::with_limit(depth).order_by_score())?;
+            let complete = top.len() < depth || depth >= self.len();
+            let cut = top.get(k - 1).map(|(score, _)| *score);
+            if complete || top.last().map(|(score, _)| *score) != cut {
+                let candidates = top.into_iter().map(|(score, address)| (score, address.into())).collect();
+                return self.cut(candidates, k);
+            }
+            depth = depth.saturating_mul(4).min(self.len());
+        }
+    }
+}

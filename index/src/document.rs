@@ -1,0 +1,197 @@
+//! The document encoder: texts through a network, in batches limited by tokens, streamed.
+
+use crate::{Encoder, Error, Result, SparseVector, Vocabulary};
+
+/// Token ids of a few texts, padded on the right to the longest.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TokenBatch {
+    /// `[rows, width]`, padded with the padding id
+    pub ids: Vec<u32>,
+    /// 1 for a token, 0 for padding, `[rows, width]`
+    pub mask: Vec<u8>,
+    /// number of texts
+    pub rows: usize,
+    /// tokens of the longest text
+    pub width: usize,
+}
+
+impl TokenBatch {
+    /// Pads `texts` with `pad`.
+    #[must_use]
+    pub fn new(texts: &[&[u32]], pad: u32) -> Self {
+        let width = texts.iter().map(|ids| ids.len()).max().unwrap_or(0);
+        let mut ids = Vec::with_capacity(texts.len() * width);
+        let mut mask = Vec::with_capacity(texts.len() * width);
+        for text in texts {
+            ids.extend_from_slice(text);
+            ids.extend(std::iter::repeat_n(pad, width - text.len()));
+            mask.extend(std::iter::repeat_n(1, text.len()));
+            mask.extend(std::iter::repeat_n(0, width - text.len()));
+        }
+        Self { ids, mask, rows: texts.len(), width }
+    }
+}
+
+/// What runs a batch: ONNX Runtime here, Candle in the trainer.
+pub trait Network: Send + Sync {
+    /// V, the length of its output rows.
+    fn dimensions(&self) -> usize;
+
+    /// The SPLADE vector of every row of a batch.
+    ///
+    /// # Errors
+    /// A network that fails.
+    fn forward(&self, batch: &TokenBatch) -> Result<Vec<SparseVector>>;
+}
+
+/// How a text reaches the network and what becomes of its vector.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct DocumentSettings {
+    /// put before every text, without a separator
+    pub prompt: String,
+    /// lower the text before tokenizing (`do_lower_case`; most tokenizers do it themselves)
+    pub lower_case: bool,
+    /// keep only so many entries of largest weight
+    pub max_active_dims: Option<usize>,
+    /// the id that padding has
+    pub pad: u32,
+    /// the most tokens in a batch, padding included; 0 means [`BATCH_TOKENS`]
+    pub batch_tokens: usize,
+}
+
+/// Tokens per batch if nothing else is asked for: enough to fill the matrix products, little enough for the caches.
+pub const BATCH_TOKENS: usize = 2048;
+
+/// A tokenizer and a network.
+pub struct DocumentEncoder {
+    vocabulary: Vocabulary,
+    network: Box<dyn Network>,
+    settings: DocumentSettings,
+}
+
+impl DocumentEncoder {
+    /// Joins the two.
+    ///
+    /// # Errors
+    /// A tokenizer with more tokens than the network has terms: it belongs to another model.
+    pub fn new(vocabulary: Vocabulary, network: Box<dyn Network>, settings: DocumentSettings) -> Result<Self> {
+        let (terms, size) = (network.dimensions(), vocabulary.size());
+        if terms < size {
+            return Err(Error::invalid(
+                format!("the model has {terms} terms, but the tokenizer has {size} tokens"),
+                "take the tokenizer.json that the model was trained with",
+            ));
+        }
+        Ok(Self { vocabulary, network, settings })
+    }
+
+    /// The tokenizer.
+    #[must_use]
+    pub fn vocabulary(&self) -> &Vocabulary {
+        &self.vocabulary
+    }
+
+    fn tokenize(&self, texts: &[&str]) -> Result<Vec<Vec<u32>>> {
+        if self.settings.prompt.is_empty() && !self.settings.lower_case {
+            return self.vocabulary.tokenize_all(texts);
+        }
+        let prepared = texts.iter().map(|text| {
+            let text = format!("{}{text}", self.settings.prompt);
+            if self.settings.lower_case { text.to_lowercase() } else { text }
+        });
+        self.vocabulary.tokenize_all(&prepared.collect::<Vec<_>>())
+    }
+}
+
+impl Encoder for DocumentEncoder {
+    fn dimensions(&self) -> usize {
+        self.network.dimensions()
+    }
+
+    fn encode(&self, texts: &[&str]) -> Result<Vec<SparseVector>> {
+        let tokens = self.tokenize(texts)?;
+        let budget = if self.settings.batch_tokens == 0 { BATCH_TOKENS } else { self.settings.batch_tokens };
+        let mut vectors = vec![SparseVector::default(); texts.len()];
+        for batch in batches(&tokens, budget) {
+            let rows: Vec<&[u32]> = batch.iter().map(|&text| tokens[text].as_slice()).collect();
+            let found = self.network.forward(&TokenBatch::new(&rows, self.settings.pad))?;
+            for (&text, vector) in batch.iter().zip(found) {
+                vectors[text] = match self.settings.max_active_dims {
+                    Some(k) => vector.top_k(k),
+                    None => vector,
+                };
+            }
+        }
+        Ok(vectors)
+    }
+}
+
+/// Indices of texts, batch by batch: longest first, so that memory peaks at the start and padding is least.
+fn batches(tokens: &[Vec<u32>], budget: usize) -> Vec<Vec<usize>> {
+    let mut order: Vec<usize> = (0..tokens.len()).collect();
+    order.sort_by_key(|&text| (std::cmp::Reverse(tokens[text].len()), text));
+    let mut batches: Vec<Vec<usize>> = Vec::new();
+    for text in order {
+        match batches.last_mut() {
+            Some(batch) if (batch.len() + 1) * tokens[batch[0]].len() <= budget => batch.push(text),
+            _ => batches.push(vec![text]),
+        }
+    }
+    batches
+}
+
+/// Texts taken from the stream at a time by [`encode_stream`]: enough to sort by length, few enough to hold.
+const WINDOW: usize = 1024;
+
+/// Encodes a stream of texts in input order, holding only a window of them, so that memory does not grow with the corpus.
+///
+/// Every item carries whatever belongs to its text; `text` reads the text from it and `sink` gets the item back with its vector.
+///
+/// # Errors
+/// The first error of the stream, the encoder or the sink.
+pub fn encode_stream<T, E: From<Error>>(
+    encoder: &dyn Encoder,
+    items: impl IntoIterator<Item = std::result::Result<T, E>>,
+    text: impl Fn(&T) -> String,
+    mut sink: impl FnMut(T, SparseVector) -> std::result::Result<(), E>,
+) -> std::result::Result<(), E> {
+    let mut items = items.into_iter();
+    loop {
+        let window = items.by_ref().take(WINDOW).collect::<std::result::Result<Vec<T>, E>>()?;
+        if window.is_empty() {
+            return Ok(());
+        }
+        let texts: Vec<String> = window.iter().map(&text).collect();
+        let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
+        let vectors = encoder.encode(&texts)?;
+        for (item, vector) in window.into_iter().zip(vectors) {
+            sink(item, vector)?;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn batches_keep_to_the_budget_and_lose_nothing() {
+        let tokens: Vec<Vec<u32>> = [5, 1, 9, 3, 3, 100, 2].iter().map(|n| vec![7; *n]).collect();
+        let batches = batches(&tokens, 20);
+        assert_eq!(batches[0], [5], "a text longer than the budget goes alone");
+        for batch in &batches[1..] {
+            assert!(batch.len() * tokens[batch[0]].len() <= 20);
+        }
+        let mut all: Vec<usize> = batches.concat();
+        all.sort_unstable();
+        assert_eq!(all, (0..7).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn padding_is_on_the_right() {
+        let batch = TokenBatch::new(&[&[1, 2, 3], &[4]], 9);
+        assert_eq!((batch.rows, batch.width), (2, 3));
+        assert_eq!(batch.ids, [1, 2, 3, 4, 9, 9]);
+        assert_eq!(batch.mask, [1, 1, 1, 1, 0, 0]);
+    }
+}

@@ -1,0 +1,618 @@
+//! [`ModelDir`]: where everything lies in a model folder, whichever tool wrote it, and how ours are written.
+//!
+//! Layouts read: sentence-transformers' Router in every spelling (old and new class paths, `Asym`, `IDF`, the
+//! transformer in a subfolder or at the root), its regular transformer + pooling, a bare masked-LM checkpoint, and
+//! OpenSearch's `idf.json` beside one. Written: the names of sentence-transformers 5.0–5.3, which every later version
+//! reads too.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+
+use crate::vocabulary::hex;
+use crate::{
+    DocumentSettings, Error, Pooling, PoolingActivation, QueryEncoder, QueryWeights, Result, SpladePooling, Vocabulary,
+};
+
+/// Which sides have a network.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub enum Architecture {
+    /// one network for queries and documents
+    #[serde(rename = "splade")]
+    Splade,
+    /// a static table for queries, a network for documents
+    #[serde(rename = "inference-free-splade")]
+    InferenceFree,
+}
+
+/// Where the static query table lies.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct QuerySide {
+    /// `model.safetensors` with the tensor `weight`, or a table by token: `idf.json`, `query_token_weights.txt`
+    pub weights: PathBuf,
+    /// its `tokenizer.json`
+    pub tokenizer: PathBuf,
+    /// queries are cut at so many tokens
+    pub max_length: usize,
+    /// whether training leaves the table alone
+    pub frozen: bool,
+}
+
+/// A model folder, looked through.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ModelDir {
+    root: PathBuf,
+    transformer: PathBuf,
+    query: Option<QuerySide>,
+    pooling: SpladePooling,
+    prompts: (String, String),
+    max_active_dims: Option<usize>,
+    max_length: usize,
+    lower_case: bool,
+}
+
+impl ModelDir {
+    /// Looks through the folder at `root`; big files are not read yet.
+    ///
+    /// # Errors
+    /// A folder that is missing or is no model, a module we do not know, a file that is missing or broken, by name.
+    pub fn open(root: &Path) -> Result<Self> {
+        if !root.is_dir() {
+            return Err(Error::io(root)(std::io::ErrorKind::NotFound.into()));
+        }
+        if root.join("modules.json").is_file() {
+            return Self::from_modules(root);
+        }
+        if root.join("config.json").is_file() {
+            return Self::bare(root);
+        }
+        Err(Error::file(root, "not a model folder: it has neither modules.json nor config.json"))
+    }
+
+    fn from_modules(root: &Path) -> Result<Self> {
+        let path = root.join("modules.json");
+        let mut modules: Vec<Module> = read_json(&path)?;
+        modules.sort_by_key(|module| module.idx);
+        let places: Vec<(&str, PathBuf)> =
+            modules.iter().map(|module| (class(&module.class), join(root, &module.path))).collect();
+        match places.as_slice() {
+            [("Router" | "Asym", folder)] => Self::from_router(root, folder),
+            [(transformer, folder), (pooling, config)]
+                if is_transformer(transformer) && *pooling == "SpladePooling" =>
+            {
+                Self::assemble(root, folder.clone(), Some(config), None)
+            }
+            _ => {
+                let names: Vec<&str> = places.iter().map(|(class, _)| *class).collect();
+                Err(Error::file(path, format!("modules {} are not a SPLADE model", names.join(" + "))))
+            }
+        }
+    }
+
+    fn from_router(root: &Path, folder: &Path) -> Result<Self> {
+        let path = folder.join("router_config.json");
+        let router: Router = read_json(&path)?;
+        let route = |names: &[&str]| names.iter().find_map(|name| router.structure.get(*name));
+        let missing = |what: &str| Error::file(&path, format!("no {what} route in structure"));
+        let document = route(&["document", "passage", "corpus"]).ok_or_else(|| missing("document"))?;
+        let query = route(&["query"]).ok_or_else(|| missing("query"))?;
+        let resolve = |keys: &[String]| -> Result<Vec<(String, PathBuf)>> {
+            keys.iter()
+                .map(|key| {
+                    let class_path = router
+                        .types
+                        .get(key)
+                        .ok_or_else(|| Error::file(&path, format!("module {key:?} of structure is not in types")))?;
+                    Ok((class(class_path).to_owned(), join(folder, key)))
+                })
+                .collect()
+        };
+        let (document, query) = (resolve(document)?, resolve(query)?);
+        let unknown = |route: &str, modules: &[(String, PathBuf)]| {
+            let names: Vec<&str> = modules.iter().map(|(class, _)| class.as_str()).collect();
+            Error::file(&path, format!("the {route} route {} is not one of a SPLADE model", names.join(" + ")))
+        };
+        let [(transformer, transformer_dir), (pooling, pooling_dir)] = document.as_slice() else {
+            return Err(unknown("document", &document));
+        };
+        if !is_transformer(transformer) || pooling != "SpladePooling" {
+            return Err(unknown("document", &document));
+        }
+        let side = match query.as_slice() {
+            [(table, table_dir)] if table == "SparseStaticEmbedding" || table == "IDF" => {
+                Some(query_side(root, table_dir)?)
+            }
+            same if same == document => None,
+            other => return Err(unknown("query", other)),
+        };
+        Self::assemble(root, transformer_dir.clone(), Some(pooling_dir), side)
+    }
+
+    /// A masked-LM checkpoint without sentence-transformers' files, perhaps with OpenSearch's query weights beside it.
+    fn bare(root: &Path) -> Result<Self> {
+        let table =
+            ["idf.json", "query_token_weights.txt"].iter().map(|name| root.join(name)).find(|path| path.is_file());
+        let side = match table {
+            Some(weights) => Some(QuerySide {
+                weights,
+                tokenizer: root.join("tokenizer.json"),
+                max_length: max_length(root, None)?,
+                frozen: true,
+            }),
+            None => None,
+        };
+        Self::assemble(root, root.to_owned(), None, side)
+    }
+
+    fn assemble(
+        root: &Path,
+        transformer: PathBuf,
+        pooling: Option<&PathBuf>,
+        query: Option<QuerySide>,
+    ) -> Result<Self> {
+        let config: Value = read_json(&transformer.join("config.json"))?;
+        let sentence: SentenceConfig = read_json_or_default(&transformer.join("sentence_bert_config.json"))?;
+        let st: SparseEncoderConfig = read_json_or_default(&root.join("config_sentence_transformers.json"))?;
+        let pooling = match pooling {
+            Some(folder) => read_json::<PoolingFile>(&folder.join("config.json"))?.into(),
+            None => SpladePooling::default(),
+        };
+        let positions = config.get("max_position_embeddings").and_then(Value::as_u64).unwrap_or(u64::MAX);
+        let length = max_length(&transformer, sentence.max_seq_length)?;
+        let prompt = |names: &[&str]| names.iter().find_map(|name| st.prompts.get(*name).cloned()).unwrap_or_default();
+        Ok(Self {
+            root: root.to_owned(),
+            query,
+            pooling,
+            prompts: (prompt(&["query"]), prompt(&["document", "passage", "corpus"])),
+            max_active_dims: st.max_active_dims,
+            max_length: length.min(usize::try_from(positions).unwrap_or(usize::MAX)),
+            lower_case: sentence.do_lower_case,
+            transformer,
+        })
+    }
+
+    /// The folder given.
+    #[must_use]
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// Whether queries go through the network.
+    #[must_use]
+    pub fn architecture(&self) -> Architecture {
+        if self.query.is_some() { Architecture::InferenceFree } else { Architecture::Splade }
+    }
+
+    /// The static query table, if the model has one.
+    #[must_use]
+    pub fn query_side(&self) -> Option<&QuerySide> {
+        self.query.as_ref()
+    }
+
+    /// The folder of `config.json` and the weights.
+    #[must_use]
+    pub fn transformer_dir(&self) -> &Path {
+        &self.transformer
+    }
+
+    /// `config.json` of the transformer.
+    #[must_use]
+    pub fn config_path(&self) -> PathBuf {
+        self.transformer.join("config.json")
+    }
+
+    /// The checkpoint: `model.safetensors`, else `pytorch_model.bin`.
+    ///
+    /// # Errors
+    /// Neither is there.
+    pub fn weights_path(&self) -> Result<PathBuf> {
+        let names = ["model.safetensors", "pytorch_model.bin"];
+        names
+            .iter()
+            .map(|name| self.transformer.join(name))
+            .find(|path| path.is_file())
+            .ok_or_else(|| Error::file(&self.transformer, format!("no {}", names.join(" or "))))
+    }
+
+    /// ONNX files of the transformer, pooled ones first: they need far less memory.
+    #[must_use]
+    pub fn onnx_paths(&self) -> Vec<PathBuf> {
+        let names = ["onnx/model_splade.onnx", "model_splade.onnx", "onnx/model.onnx", "model.onnx"];
+        names.iter().map(|name| self.transformer.join(name)).filter(|path| path.is_file()).collect()
+    }
+
+    /// Where `export-onnx` writes: `<transformer>/onnx`, which sentence-transformers finds.
+    #[must_use]
+    pub fn onnx_dir(&self) -> PathBuf {
+        self.transformer.join("onnx")
+    }
+
+    /// How logits are pooled.
+    #[must_use]
+    pub fn pooling(&self) -> SpladePooling {
+        self.pooling
+    }
+
+    /// Documents are cut at so many tokens, special tokens counted.
+    #[must_use]
+    pub fn max_length(&self) -> usize {
+        self.max_length
+    }
+
+    /// The prompt put before queries, often empty.
+    #[must_use]
+    pub fn query_prompt(&self) -> &str {
+        &self.prompts.0
+    }
+
+    /// The prompt put before documents, often empty.
+    #[must_use]
+    pub fn document_prompt(&self) -> &str {
+        &self.prompts.1
+    }
+
+    /// Whether texts are lowered before the network's tokenizer (`do_lower_case`).
+    #[must_use]
+    pub fn lower_case(&self) -> bool {
+        self.lower_case
+    }
+
+    /// The most entries a vector keeps, if the folder says so.
+    #[must_use]
+    pub fn max_active_dims(&self) -> Option<usize> {
+        self.max_active_dims
+    }
+
+    /// The network's tokenizer, cutting at `max_length` tokens or at the folder's own length.
+    ///
+    /// # Errors
+    /// A file that is missing or broken.
+    pub fn vocabulary(&self, max_length: Option<usize>) -> Result<Vocabulary> {
+        let length = max_length.unwrap_or(self.max_length).min(self.max_length_allowed()?);
+        Vocabulary::read(&self.transformer.join("tokenizer.json"), length)
+    }
+
+    /// `max_position_embeddings`: no text may be longer, whatever is asked for.
+    fn max_length_allowed(&self) -> Result<usize> {
+        let config: Value = read_json(&self.config_path())?;
+        let positions = config.get("max_position_embeddings").and_then(Value::as_u64).unwrap_or(u64::MAX);
+        Ok(usize::try_from(positions).unwrap_or(usize::MAX))
+    }
+
+    /// The id padding has: the tokenizer files' `pad_token`, else `pad_token_id` of `config.json`, else 0.
+    ///
+    /// # Errors
+    /// A file that is broken.
+    pub fn pad_id(&self, vocabulary: &Vocabulary) -> Result<u32> {
+        for name in ["tokenizer_config.json", "special_tokens_map.json"] {
+            let file: Value = read_json_or_default(&self.transformer.join(name))?;
+            let token = match file.get("pad_token") {
+                Some(Value::String(token)) => Some(token.as_str()),
+                Some(Value::Object(token)) => token.get("content").and_then(Value::as_str),
+                _ => None,
+            };
+            if let Some(dim) = token.and_then(|token| vocabulary.dim(token)) {
+                return Ok(dim);
+            }
+        }
+        let config: Value = read_json(&self.config_path())?;
+        let id = config.get("pad_token_id").and_then(Value::as_u64).and_then(|id| u32::try_from(id).ok());
+        Ok(id.unwrap_or(0))
+    }
+
+    /// How documents reach the network.
+    ///
+    /// # Errors
+    /// Tokenizer files that are broken.
+    pub fn document_settings(&self, vocabulary: &Vocabulary) -> Result<DocumentSettings> {
+        Ok(DocumentSettings {
+            prompt: self.document_prompt().to_owned(),
+            lower_case: self.lower_case,
+            max_active_dims: self.max_active_dims,
+            pad: self.pad_id(vocabulary)?,
+            batch_tokens: 0,
+        })
+    }
+
+    /// The static query encoder of an inference-free model.
+    ///
+    /// # Errors
+    /// A model without a table, files that are missing or broken, a table of another tokenizer.
+    pub fn query_encoder(&self) -> Result<QueryEncoder> {
+        let side = self.query.as_ref().ok_or_else(|| {
+            Error::file(&self.root, "no static query table: queries of this model go through the network")
+        })?;
+        let vocabulary = Vocabulary::read(&side.tokenizer, side.max_length)?;
+        let weights = if side.weights.extension().is_some_and(|extension| extension == "safetensors") {
+            QueryWeights::read(&side.weights)?
+        } else {
+            QueryWeights::read_idf(&side.weights, &vocabulary)?
+        };
+        let encoder = QueryEncoder::new(vocabulary, weights, self.query_prompt())
+            .map_err(|error| Error::file(&side.weights, error.to_string()))?;
+        Ok(encoder.with_max_active_dims(self.max_active_dims))
+    }
+
+    /// SHA-256 over everything that decides a document's vector: config, weights, tokenizer, pooling, prompts, length.
+    ///
+    /// # Errors
+    /// A file that is missing.
+    pub fn fingerprint(&self) -> Result<String> {
+        let mut digest = Sha256::new();
+        for path in [self.config_path(), self.weights_path()?, self.transformer.join("tokenizer.json")] {
+            digest.update(std::fs::read(&path).map_err(Error::io(&path))?);
+        }
+        if let Some(side) = &self.query {
+            digest.update(std::fs::read(&side.weights).map_err(Error::io(&side.weights))?);
+        }
+        digest.update(format!(
+            "{:?} {:?} {} {} {:?}",
+            self.pooling, self.prompts, self.max_length, self.lower_case, self.max_active_dims
+        ));
+        Ok(hex(&digest.finalize()))
+    }
+}
+
+/// Everything a new model folder is written from.
+#[derive(Debug, Clone)]
+pub struct NewModel {
+    /// which layout
+    pub architecture: Architecture,
+    /// `config.json` of the transformer
+    pub config_json: Vec<u8>,
+    /// `model.safetensors` of the transformer
+    pub weights: Vec<u8>,
+    /// `tokenizer.json`, written byte for byte
+    pub tokenizer_json: Vec<u8>,
+    /// further tokenizer files by name, such as `vocab.txt`; `tokenizer_config.json` is completed with the length
+    pub tokenizer_files: BTreeMap<String, Vec<u8>>,
+    /// the table of an inference-free model, and whether it is frozen
+    pub query: Option<(QueryWeights, bool)>,
+    /// how logits are pooled
+    pub pooling: SpladePooling,
+    /// V
+    pub dimensions: usize,
+    /// prompts of queries and documents
+    pub prompts: (String, String),
+    /// the most entries a vector keeps
+    pub max_active_dims: Option<usize>,
+    /// texts are cut at so many tokens
+    pub max_length: usize,
+    /// the model card
+    pub readme: String,
+}
+
+impl NewModel {
+    /// Writes the folder's files into `root`, which exists.
+    ///
+    /// Not atomic by itself: the caller writes into a temporary folder and renames it.
+    ///
+    /// # Errors
+    /// A file that cannot be written; an inference-free model without a table.
+    pub fn write(&self, root: &Path) -> Result<()> {
+        let write = |path: PathBuf, bytes: &[u8]| {
+            if let Some(parent) = path.parent() {
+                std::fs::create_dir_all(parent).map_err(Error::io(parent))?;
+            }
+            std::fs::write(&path, bytes).map_err(Error::io(&path))
+        };
+        let write_json = |path: PathBuf, value: &Value| write(path, format!("{value:#}\n").as_bytes());
+        let st = "sentence_transformers.sparse_encoder.models";
+        let (transformer, pooling) = match self.architecture {
+            Architecture::Splade => (root.to_owned(), root.join("1_SpladePooling")),
+            Architecture::InferenceFree => {
+                (root.join("document_0_MLMTransformer"), root.join("document_1_SpladePooling"))
+            }
+        };
+        write(transformer.join("config.json"), &self.config_json)?;
+        write(transformer.join("model.safetensors"), &self.weights)?;
+        self.write_tokenizer(&transformer)?;
+        write_json(
+            transformer.join("sentence_bert_config.json"),
+            &json!({"max_seq_length": self.max_length, "do_lower_case": false}),
+        )?;
+        write_json(
+            pooling.join("config.json"),
+            &json!({
+                "pooling_strategy": self.pooling.strategy,
+                "activation_function": self.pooling.activation,
+                "word_embedding_dimension": self.dimensions,
+            }),
+        )?;
+        match self.architecture {
+            Architecture::Splade => write_json(
+                root.join("modules.json"),
+                &json!([
+                    {"idx": 0, "name": "0", "path": "", "type": format!("{st}.MLMTransformer")},
+                    {"idx": 1, "name": "1", "path": "1_SpladePooling", "type": format!("{st}.SpladePooling")},
+                ]),
+            )?,
+            Architecture::InferenceFree => {
+                let (table, frozen) = self.query.as_ref().ok_or_else(|| {
+                    Error::invalid("an inference-free model cannot be written without its query table", "")
+                })?;
+                let query = root.join("query_0_SparseStaticEmbedding");
+                write_json(query.join("config.json"), &json!({"frozen": frozen}))?;
+                write(query.join("model.safetensors"), &table.to_safetensors())?;
+                self.write_tokenizer(&query)?;
+                write_json(
+                    root.join("modules.json"),
+                    &json!([{"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.models.Router"}]),
+                )?;
+                write_json(root.join("router_config.json"), &router_json(st))?;
+            }
+        }
+        write_json(root.join("config_sentence_transformers.json"), &self.st_config())?;
+        write(root.join("README.md"), self.readme.as_bytes())
+    }
+
+    fn write_tokenizer(&self, folder: &Path) -> Result<()> {
+        std::fs::create_dir_all(folder).map_err(Error::io(folder))?;
+        let write = |name: &str, bytes: &[u8]| {
+            let path = folder.join(name);
+            std::fs::write(&path, bytes).map_err(Error::io(&path))
+        };
+        write("tokenizer.json", &self.tokenizer_json)?;
+        for (name, bytes) in &self.tokenizer_files {
+            if name != "tokenizer_config.json" {
+                write(name, bytes)?;
+            }
+        }
+        let mut config: Value = self
+            .tokenizer_files
+            .get("tokenizer_config.json")
+            .and_then(|bytes| serde_json::from_slice(bytes).ok())
+            .unwrap_or_else(|| json!({}));
+        if let Some(config) = config.as_object_mut() {
+            config.insert("model_max_length".into(), json!(self.max_length));
+            // transformers 5 writes a class that transformers 4 refuses; this one both read
+            let class = config.get("tokenizer_class").and_then(Value::as_str);
+            if class.is_none_or(|class| class == "TokenizersBackend") {
+                config.insert("tokenizer_class".into(), json!("PreTrainedTokenizerFast"));
+            }
+        }
+        write("tokenizer_config.json", format!("{config:#}\n").as_bytes())
+    }
+
+    fn st_config(&self) -> Value {
+        let mut config = json!({
+            "model_type": "SparseEncoder",
+            // a low version: sentence-transformers warns when a model is newer than itself
+            "__version__": {"sentence_transformers": "5.0.0", "transformers": "4.48.0", "pytorch": "2.0.0"},
+            "prompts": {"query": self.prompts.0, "document": self.prompts.1},
+            "default_prompt_name": null,
+            "similarity_fn_name": "dot",
+        });
+        if let (Some(k), Some(config)) = (self.max_active_dims, config.as_object_mut()) {
+            config.insert("max_active_dims".into(), json!(k));
+        }
+        config
+    }
+}
+
+fn router_json(st: &str) -> Value {
+    let class = |name: &str| format!("{st}.{name}.{name}");
+    json!({
+        "types": {
+            "query_0_SparseStaticEmbedding": class("SparseStaticEmbedding"),
+            "document_0_MLMTransformer": class("MLMTransformer"),
+            "document_1_SpladePooling": class("SpladePooling"),
+        },
+        "structure": {
+            "query": ["query_0_SparseStaticEmbedding"],
+            "document": ["document_0_MLMTransformer", "document_1_SpladePooling"],
+        },
+        "parameters": {"default_route": "document", "allow_empty_key": true},
+    })
+}
+
+/// One entry of `modules.json`.
+#[derive(Deserialize)]
+struct Module {
+    idx: i64,
+    path: String,
+    #[serde(rename = "type")]
+    class: String,
+}
+
+/// `router_config.json`.
+#[derive(Deserialize)]
+struct Router {
+    types: BTreeMap<String, String>,
+    structure: BTreeMap<String, Vec<String>>,
+}
+
+/// `sentence_bert_config.json`, in the old form or the new one (which has no length).
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct SentenceConfig {
+    max_seq_length: Option<usize>,
+    do_lower_case: bool,
+}
+
+/// `config_sentence_transformers.json`.
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct SparseEncoderConfig {
+    prompts: BTreeMap<String, String>,
+    max_active_dims: Option<usize>,
+}
+
+/// `config.json` of SpladePooling. Its dimension is ignored: some versions stored the hidden size there.
+#[derive(Deserialize)]
+#[serde(default)]
+#[derive(Default)]
+struct PoolingFile {
+    pooling_strategy: Pooling,
+    activation_function: PoolingActivation,
+}
+
+impl From<PoolingFile> for SpladePooling {
+    fn from(file: PoolingFile) -> Self {
+        Self { strategy: file.pooling_strategy, activation: file.activation_function }
+    }
+}
+
+/// `config.json` of a static embedding.
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct StaticConfig {
+    path: Option<String>,
+    frozen: bool,
+}
+
+fn query_side(root: &Path, folder: &Path) -> Result<QuerySide> {
+    let config: StaticConfig = read_json_or_default(&folder.join("config.json"))?;
+    let stored = folder.join("model.safetensors");
+    let weights = match config.path {
+        _ if stored.is_file() => stored,
+        Some(name) => {
+            let places = [folder.join(&name), root.join(&name)];
+            let found = places.iter().find(|path| path.is_file()).cloned();
+            found.ok_or_else(|| Error::file(folder.join("config.json"), format!("path {name:?} does not exist")))?
+        }
+        None => return Err(Error::file(folder, "no model.safetensors with the query weights")),
+    };
+    let tokenizer = [folder.join("tokenizer.json"), root.join("tokenizer.json")];
+    let tokenizer = tokenizer.iter().find(|path| path.is_file()).cloned();
+    let tokenizer = tokenizer.ok_or_else(|| Error::file(folder, "no tokenizer.json"))?;
+    let max_length = max_length(tokenizer.parent().unwrap_or(folder), None)?;
+    Ok(QuerySide { weights, tokenizer, max_length, frozen: config.frozen })
+}
+
+/// `max_seq_length` if there is one, else the tokenizer's `model_max_length`, else no limit.
+fn max_length(folder: &Path, max_seq_length: Option<usize>) -> Result<usize> {
+    if let Some(length) = max_seq_length {
+        return Ok(length);
+    }
+    let config: Value = read_json_or_default(&folder.join("tokenizer_config.json"))?;
+    // "no limit" is written as 10^30
+    let length = config.get("model_max_length").and_then(Value::as_f64).unwrap_or(f64::MAX);
+    Ok(if length >= 1e9 { usize::MAX } else { length as usize })
+}
+
+/// The last component of a class path: the package before it differs from version to version.
+fn class(path: &str) -> &str {
+    path.rsplit('.').next().unwrap_or(path)
+}
+
+fn is_transformer(class: &str) -> bool {
+    matches!(class, "MLMTransformer" | "Transformer")
+}
+
+fn join(folder: &Path, part: &str) -> PathBuf {
+    if part.is_empty() { folder.to_owned() } else { folder.join(part) }
+}
+
+fn read_json<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T> {
+    let bytes = std::fs::read(path).map_err(Error::io(path))?;
+    serde_json::from_slice(&bytes).map_err(|error| Error::file(path, error.to_string()))
+}
+
+fn read_json_or_default<T: serde::de::DeserializeOwned + Default>(path: &Path) -> Result<T> {
+    if path.is_file() { read_json(path) } else { Ok(T::default()) }
+}

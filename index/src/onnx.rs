@@ -1,0 +1,238 @@
+//! ONNX Runtime: the library found and loaded at run time, and a pooled or plain file of a model run by it.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, OnceLock};
+
+use ort::environment::Environment;
+use ort::session::Session;
+use ort::session::builder::GraphOptimizationLevel;
+use ort::value::TensorRef;
+
+use crate::document::{Network, TokenBatch};
+use crate::{Error, Pooling, PoolingActivation, Result, SparseVector, SpladePooling};
+
+/// The loaded library; the process has one.
+static ENVIRONMENT: OnceLock<std::result::Result<(Environment, PathBuf), String>> = OnceLock::new();
+
+/// Loads ONNX Runtime from the first of `candidates` that exists, or from the system's loader if none does.
+///
+/// The library stays loaded for the process; later calls return what the first one found.
+///
+/// # Errors
+/// No library, or one too old.
+pub fn load_onnx_runtime(candidates: &[PathBuf]) -> Result<&'static Path> {
+    let loaded = ENVIRONMENT.get_or_init(|| {
+        let found = candidates.iter().find(|path| path.is_file());
+        let path = found.cloned().unwrap_or_else(|| PathBuf::from(LIBRARY));
+        let builder = ort::init_from(&path).map_err(|error| format!("{}: {error}", path.display()))?;
+        let environment = builder.with_name("splade").build().map_err(|error| error.to_string())?;
+        environment.set_log_level(ort::logging::LogLevel::Error);
+        Ok((environment, path))
+    });
+    match loaded {
+        Ok((_, path)) => Ok(path),
+        Err(message) => Err(Error::invalid(
+            format!("ONNX Runtime was not found: {}", message.lines().next().unwrap_or_default()),
+            "run `make setup`, or let ORT_DYLIB_PATH name the library (it is in the Python wheel onnxruntime), \
+             or take --backend candle",
+        )),
+    }
+}
+
+/// The library's name for the system's loader.
+pub const LIBRARY: &str = if cfg!(target_os = "macos") {
+    "libonnxruntime.dylib"
+} else if cfg!(windows) {
+    "onnxruntime.dll"
+} else {
+    "libonnxruntime.so"
+};
+
+/// How a session runs.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct OnnxOptions {
+    /// threads inside an operator; 0 lets ONNX Runtime choose
+    pub threads: usize,
+}
+
+/// An ONNX file in a session.
+///
+/// A session runs one batch at a time (its threads are inside the operators), so it sits behind a lock.
+pub struct OnnxModel {
+    session: Mutex<Session>,
+    path: PathBuf,
+    inputs: Vec<String>,
+    metadata: Vec<(String, String)>,
+}
+
+impl OnnxModel {
+    /// Opens a file. [`load_onnx_runtime`] must have succeeded.
+    ///
+    /// # Errors
+    /// A library not loaded, a file that is missing or broken, inputs that are not those of a masked-LM model.
+    pub fn open(path: &Path, options: &OnnxOptions) -> Result<Self> {
+        let Some(Ok((environment, _))) = ENVIRONMENT.get() else {
+            return Err(Error::invalid("ONNX Runtime is not loaded", ""));
+        };
+        if !path.is_file() {
+            return Err(Error::io(path)(std::io::ErrorKind::NotFound.into()));
+        }
+        let broken =
+            |error: String| Error::file(path, format!("not a model ONNX Runtime can load: {}", first_line(&error)));
+        let configure = || -> std::result::Result<Session, String> {
+            let builder = Session::builder(environment).map_err(|error| error.to_string())?;
+            let builder =
+                builder.with_optimization_level(GraphOptimizationLevel::All).map_err(|error| error.to_string())?;
+            let builder = if options.threads > 0 {
+                builder.with_intra_threads(options.threads).map_err(|error| error.to_string())?
+            } else {
+                builder
+            };
+            let mut builder = builder;
+            builder.commit_from_file(path).map_err(|error| error.to_string())
+        };
+        let session = configure().map_err(broken)?;
+        let inputs: Vec<String> = session.inputs().iter().map(|input| input.name().to_owned()).collect();
+        let known = ["input_ids", "attention_mask", "token_type_ids"];
+        if let Some(other) = inputs.iter().find(|name| !known.contains(&name.as_str())) {
+            return Err(Error::file(path, format!("input {other} is not one of {}", known.join(", "))));
+        }
+        let metadata = read_metadata(&session);
+        Ok(Self { session: Mutex::new(session), path: path.to_owned(), inputs, metadata })
+    }
+
+    /// A custom metadata entry of the file.
+    #[must_use]
+    pub fn metadata(&self, key: &str) -> Option<&str> {
+        self.metadata.iter().find(|(name, _)| name == key).map(|(_, value)| value.as_str())
+    }
+
+    /// Runs a batch and hands the first output, with its shape, to `read` without copying it.
+    ///
+    /// # Errors
+    /// ONNX Runtime's own, or what `read` says.
+    pub fn run<R>(&self, batch: &TokenBatch, read: impl FnOnce(&[usize], &[f32]) -> Result<R>) -> Result<R> {
+        let shape = [batch.rows, batch.width];
+        let ids: Vec<i64> = batch.ids.iter().map(|id| i64::from(*id)).collect();
+        let mask: Vec<i64> = batch.mask.iter().map(|mask| i64::from(*mask)).collect();
+        let types = vec![0_i64; ids.len()];
+        let failed = |error: ort::Error| {
+            Error::Encoder(format!("{}: {}", self.path.display(), first_line(&error.to_string())).into())
+        };
+        let mut inputs = Vec::with_capacity(self.inputs.len());
+        for name in &self.inputs {
+            let data = match name.as_str() {
+                "input_ids" => &ids,
+                "attention_mask" => &mask,
+                _ => &types,
+            };
+            let tensor = TensorRef::from_array_view((shape, data.as_slice())).map_err(failed)?;
+            inputs.push((name.as_str(), tensor));
+        }
+        let mut session = self.session.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let outputs = session.run(inputs).map_err(failed)?;
+        let (shape, data) = outputs[0].try_extract_tensor::<f32>().map_err(failed)?;
+        let shape: Vec<usize> = shape.iter().map(|axis| usize::try_from(*axis).unwrap_or(0)).collect();
+        read(&shape, data)
+    }
+}
+
+fn first_line(text: &str) -> &str {
+    text.lines().next().unwrap_or_default()
+}
+
+fn read_metadata(session: &Session) -> Vec<(String, String)> {
+    let Ok(metadata) = session.metadata() else { return Vec::new() };
+    let keys = metadata.custom_keys().unwrap_or_default();
+    keys.into_iter().filter_map(|key| metadata.custom(&key).map(|value| (key, value))).collect()
+}
+
+/// A model file as a [`Network`]: a pooled file as it is, a file of logits with the pooling done here.
+pub struct OnnxNetwork {
+    model: OnnxModel,
+    dimensions: usize,
+    pooling: SpladePooling,
+}
+
+impl OnnxNetwork {
+    /// `dimensions` is V, `pooling` what the model folder states; a pooled file must agree with it.
+    ///
+    /// # Errors
+    /// A file pooled in another way than the folder states.
+    pub fn new(model: OnnxModel, dimensions: usize, pooling: SpladePooling) -> Result<Self> {
+        let stated = serde_json::to_value((pooling.strategy, pooling.activation)).map(|value| value.to_string());
+        match (model.metadata(POOLING_KEY), stated) {
+            (Some(found), Ok(stated)) if found != stated => Err(Error::file(
+                &model.path,
+                format!("pooled as {found}, but the model folder says {stated}: export it again"),
+            )),
+            _ => Ok(Self { model, dimensions, pooling }),
+        }
+    }
+}
+
+/// The metadata key under which a pooled file states its pooling, as JSON.
+pub const POOLING_KEY: &str = "splade.pooling";
+
+impl Network for OnnxNetwork {
+    fn dimensions(&self) -> usize {
+        self.dimensions
+    }
+
+    fn forward(&self, batch: &TokenBatch) -> Result<Vec<SparseVector>> {
+        let wrong = |shape: &[usize]| {
+            Error::file(
+                &self.model.path,
+                format!("its output has shape {shape:?}, not {} rows of {} terms", batch.rows, self.dimensions),
+            )
+        };
+        self.model.run(batch, |shape, data| match *shape {
+            [rows, terms] if rows == batch.rows && terms == self.dimensions => {
+                data.chunks_exact(terms).map(sparse).collect()
+            }
+            [rows, width, terms] if rows == batch.rows && width == batch.width && terms == self.dimensions => {
+                let rows = data.chunks_exact(width * terms).zip(batch.mask.chunks_exact(width));
+                rows.map(|(logits, mask)| sparse(&pool(logits, mask, terms, self.pooling))).collect()
+            }
+            _ => Err(wrong(shape)),
+        })
+    }
+}
+
+fn sparse(row: &[f32]) -> Result<SparseVector> {
+    SparseVector::from_dense(row).map_err(|source| Error::Vector { of: "the network's output".into(), source })
+}
+
+/// SPLADE pooling of one text's logits `[T, V]` over the tokens with mask 1.
+///
+/// `max`: the maximum of the raw logits first, then the activation once per term.
+#[must_use]
+pub fn pool(logits: &[f32], mask: &[u8], terms: usize, pooling: SpladePooling) -> Vec<f32> {
+    let tokens = logits.chunks_exact(terms).zip(mask).filter(|(_, mask)| **mask != 0).map(|(logits, _)| logits);
+    let activate = |x: f32| {
+        let once = x.max(0.0).ln_1p();
+        match pooling.activation {
+            PoolingActivation::Relu => once,
+            PoolingActivation::Log1pRelu => once.ln_1p(),
+        }
+    };
+    let mut row = vec![0.0_f32; terms];
+    match pooling.strategy {
+        Pooling::Max => {
+            for logits in tokens {
+                for (row, logit) in row.iter_mut().zip(logits) {
+                    *row = row.max(*logit);
+                }
+            }
+            row.iter_mut().for_each(|value| *value = activate(*value));
+        }
+        Pooling::Sum => {
+            for logits in tokens {
+                for (row, logit) in row.iter_mut().zip(logits) {
+                    *row += activate(*logit);
+                }
+            }
+        }
+    }
+    row
+}

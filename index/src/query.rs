@@ -1,0 +1,190 @@
+//! The static query encoder: a query is tokenized and looked up in a table, with no network.
+
+use std::path::Path;
+
+use safetensors::{Dtype, SafeTensors};
+
+use crate::{Encoder, Error, Result, SparseVector, Vocabulary};
+
+/// One learned weight per vocabulary term; negative ones are allowed.
+#[derive(Debug, Clone, PartialEq)]
+pub struct QueryWeights {
+    weights: Vec<f32>,
+}
+
+impl QueryWeights {
+    /// From one weight per term.
+    ///
+    /// # Errors
+    /// A weight that is not finite.
+    pub fn new(weights: Vec<f32>) -> Result<Self> {
+        match weights.iter().position(|weight| !weight.is_finite()) {
+            Some(dim) => Err(Error::invalid(
+                format!("the query weight of term {dim} is {}", weights[dim]),
+                "train the table again",
+            )),
+            None => Ok(Self { weights }),
+        }
+    }
+
+    /// Reads the tensor `weight` `[V]` of a safetensors file, in F32, F16 or BF16.
+    ///
+    /// # Errors
+    /// A file that is missing, broken, or has no such tensor.
+    pub fn read(path: &Path) -> Result<Self> {
+        let bytes = std::fs::read(path).map_err(Error::io(path))?;
+        let broken = |message: String| Error::file(path, message);
+        let file = SafeTensors::deserialize(&bytes)
+            .map_err(|error| broken(format!("not a whole safetensors file: {error}")))?;
+        let view = file.tensor("weight").map_err(|_| broken("no tensor named weight".into()))?;
+        if view.shape().len() != 1 {
+            return Err(broken(format!("tensor weight has shape {:?}, not one axis", view.shape())));
+        }
+        let data = view.data();
+        let weights = match view.dtype() {
+            Dtype::F32 => data.as_chunks().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect(),
+            Dtype::F16 => data.as_chunks().0.iter().map(|bytes| half::f16::from_le_bytes(*bytes).to_f32()).collect(),
+            Dtype::BF16 => data.as_chunks().0.iter().map(|bytes| half::bf16::from_le_bytes(*bytes).to_f32()).collect(),
+            other => return Err(broken(format!("tensor weight is of type {other:?}, not F32, F16 or BF16"))),
+        };
+        Self::new(weights).map_err(|error| broken(error.to_string()))
+    }
+
+    /// Reads `idf.json`, `{"token": weight}`, or `token<TAB>weight` lines: terms that are not listed weigh 0.
+    ///
+    /// # Errors
+    /// A file that is missing or broken, a token the vocabulary lacks.
+    pub fn read_idf(path: &Path, vocabulary: &Vocabulary) -> Result<Self> {
+        let text = std::fs::read_to_string(path).map_err(Error::io(path))?;
+        let listed: Vec<(String, f32)> = if path.extension().is_some_and(|extension| extension == "json") {
+            let table: std::collections::BTreeMap<String, f32> = serde_json::from_str(&text)
+                .map_err(|error| Error::file(path, format!("not a table of weights: {error}")))?;
+            table.into_iter().collect()
+        } else {
+            text.lines().enumerate().map(|(at, line)| tsv_weight(path, at + 1, line)).collect::<Result<_>>()?
+        };
+        let mut weights = vec![0.0; vocabulary.size()];
+        for (token, weight) in listed {
+            let dim = vocabulary.dim(&token).map(|dim| dim as usize).filter(|dim| *dim < weights.len());
+            let dim = dim.ok_or_else(|| Error::file(path, format!("token {token:?} is not in the vocabulary")))?;
+            weights[dim] = weight;
+        }
+        Self::new(weights).map_err(|error| Error::file(path, error.to_string()))
+    }
+
+    /// The bytes of the safetensors file the reference writes: one tensor `weight`.
+    #[must_use]
+    pub fn to_safetensors(&self) -> Vec<u8> {
+        let data: Vec<u8> = self.weights.iter().flat_map(|weight| weight.to_le_bytes()).collect();
+        let view = safetensors::tensor::TensorView::new(Dtype::F32, vec![self.weights.len()], &data)
+            .expect("four bytes per weight");
+        safetensors::serialize([("weight", view)], None).expect("one tensor of known size")
+    }
+
+    /// One weight per term.
+    #[must_use]
+    pub fn as_slice(&self) -> &[f32] {
+        &self.weights
+    }
+
+    /// The vector of a query whose tokens are `ids`: the weight of every *distinct* id, once.
+    ///
+    /// Presence, not counts; ids beyond the table and weights of exactly 0 give no entry.
+    ///
+    /// ```
+    /// use splade_index::QueryWeights;
+    ///
+    /// let table = QueryWeights::new(vec![0.0, 1.5, -0.5, 2.0])?;
+    /// let vector = table.encode(vec![3, 1, 3, 0, 2]);
+    /// assert_eq!(vector.dims(), [1, 2, 3]);
+    /// assert_eq!(vector.weights(), [1.5, -0.5, 2.0]);
+    /// # Ok::<(), splade_index::Error>(())
+    /// ```
+    #[must_use]
+    pub fn encode(&self, mut ids: Vec<u32>) -> SparseVector {
+        ids.sort_unstable();
+        ids.dedup();
+        ids.retain(|id| self.weights.get(*id as usize).is_some_and(|weight| *weight != 0.0));
+        let weights = ids.iter().map(|id| self.weights[*id as usize]).collect();
+        SparseVector::new(ids, weights).expect("ids are sorted and distinct, weights of the table finite")
+    }
+}
+
+fn tsv_weight(path: &Path, at: usize, line: &str) -> Result<(String, f32)> {
+    let (token, weight) =
+        line.rsplit_once('\t').ok_or_else(|| Error::line(path, at, "not a token, a tab and a weight"))?;
+    let weight = weight.trim().parse().map_err(|_| Error::line(path, at, format!("{weight:?} is not a number")))?;
+    Ok((token.to_owned(), weight))
+}
+
+/// Query weights with the tokenizer they belong to: everything a query needs.
+#[derive(Debug, Clone)]
+pub struct QueryEncoder {
+    vocabulary: Vocabulary,
+    weights: QueryWeights,
+    prompt: String,
+    max_active_dims: Option<usize>,
+}
+
+impl QueryEncoder {
+    /// Joins a vocabulary and its table; `prompt` is put before every text, without a separator.
+    ///
+    /// # Errors
+    /// A table that is shorter than the vocabulary: it belongs to another tokenizer. (A longer one is a padded matrix.)
+    pub fn new(vocabulary: Vocabulary, weights: QueryWeights, prompt: impl Into<String>) -> Result<Self> {
+        let (table, size) = (weights.weights.len(), vocabulary.size());
+        if table < size {
+            return Err(Error::invalid(
+                format!("the query table has {table} weights, but the tokenizer has {size} tokens"),
+                "take the tokenizer.json that the model was trained with",
+            ));
+        }
+        Ok(Self { vocabulary, weights, prompt: prompt.into(), max_active_dims: None })
+    }
+
+    /// Keeps only the entries of largest absolute weight (`max_active_dims` of the model folder).
+    #[must_use]
+    pub fn with_max_active_dims(mut self, max_active_dims: Option<usize>) -> Self {
+        self.max_active_dims = max_active_dims;
+        self
+    }
+
+    /// The vector of one query.
+    ///
+    /// # Errors
+    /// A text the tokenizer refuses.
+    pub fn encode_query(&self, text: &str) -> Result<SparseVector> {
+        let ids = if self.prompt.is_empty() {
+            self.vocabulary.tokenize(text)?
+        } else {
+            self.vocabulary.tokenize(&format!("{}{text}", self.prompt))?
+        };
+        let vector = self.weights.encode(ids);
+        Ok(match self.max_active_dims {
+            Some(k) => vector.top_k(k),
+            None => vector,
+        })
+    }
+
+    /// The tokenizer.
+    #[must_use]
+    pub fn vocabulary(&self) -> &Vocabulary {
+        &self.vocabulary
+    }
+
+    /// The table.
+    #[must_use]
+    pub fn weights(&self) -> &QueryWeights {
+        &self.weights
+    }
+}
+
+impl Encoder for QueryEncoder {
+    fn dimensions(&self) -> usize {
+        self.weights.weights.len()
+    }
+
+    fn encode(&self, texts: &[&str]) -> Result<Vec<SparseVector>> {
+        texts.iter().map(|text| self.encode_query(text)).collect()
+    }
+}

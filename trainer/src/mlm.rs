@@ -1,0 +1,112 @@
+//! The masked-language-model objective: hide some tokens, and let the model say what they were.
+//!
+//! Devlin et al., 2018, with more tokens picked (Wettig et al., 2022: 15 % is too little for small models), and more of
+//! them left as they are: those teach the head to give a word back, which is what SPLADE asks of it.
+
+use candle_core::Tensor;
+use rand::Rng;
+use rand_chacha::ChaCha8Rng;
+use splade_index::{TokenBatch, Vocabulary};
+
+use crate::model::{Algebra, Candle, MlmHead, cross_entropy};
+use crate::{Error, Result};
+
+/// Share of the tokens that are picked.
+const PICKED: f64 = 0.20;
+/// Of those, the share that becomes `[MASK]`; then the share that becomes a random token; the rest stays.
+const MASKED: f64 = 0.70;
+const RANDOM: f64 = 0.15;
+
+/// What a vocabulary must tell to mask with.
+#[derive(Debug, Clone)]
+pub struct Masking {
+    mask: u32,
+    size: u32,
+    special: Vec<u32>,
+}
+
+impl Masking {
+    /// Finds the mask token among the usual names.
+    ///
+    /// # Errors
+    /// A vocabulary without a mask token.
+    pub fn new(vocabulary: &Vocabulary) -> Result<Self> {
+        let mask = ["[MASK]", "<mask>"].iter().find_map(|token| vocabulary.dim(token));
+        let mask =
+            mask.ok_or_else(|| Error::invalid("the tokenizer has no mask token: objective mlm needs one", ""))?;
+        let size = u32::try_from(vocabulary.size()).map_err(|_| Error::invalid("more than 2^32 tokens", ""))?;
+        Ok(Self { mask, size, special: vocabulary.special_dims() })
+    }
+
+    /// Hides tokens of `batch` in place; gives the flat index `row·T + t` and the true id of every picked token, at least one.
+    pub fn hide(&self, batch: &mut TokenBatch, rng: &mut ChaCha8Rng) -> Vec<(u32, u32)> {
+        let candidates: Vec<usize> = (0..batch.ids.len())
+            .filter(|&at| batch.mask[at] == 1 && self.special.binary_search(&batch.ids[at]).is_err())
+            .collect();
+        let mut picked: Vec<usize> = candidates.iter().copied().filter(|_| rng.random_bool(PICKED)).collect();
+        if picked.is_empty() && !candidates.is_empty() {
+            picked.push(candidates[rng.random_range(0..candidates.len())]);
+        }
+        let targets = picked.iter().map(|&at| (at as u32, batch.ids[at])).collect();
+        for at in picked {
+            let draw: f64 = rng.random();
+            if draw < MASKED {
+                batch.ids[at] = self.mask;
+            } else if draw < MASKED + RANDOM {
+                batch.ids[at] = rng.random_range(0..self.size);
+            }
+        }
+        targets
+    }
+}
+
+/// Mean cross-entropy of the true tokens at the picked positions; only their logits are made.
+///
+/// # Errors
+/// Tensor operations.
+pub fn mlm_loss(a: &Candle<'_>, head: &MlmHead<Tensor>, targets: &[(u32, u32)]) -> Result<Tensor> {
+    let (rows, width, size) = head.features.dims3()?;
+    let (at, ids): (Vec<u32>, Vec<u32>) = targets.iter().copied().unzip();
+    let at = Tensor::from_vec(at, targets.len(), head.features.device())?;
+    let picked = head.features.reshape((rows * width, size))?.index_select(&at, 0)?;
+    let logits = a.linear(&picked, &head.weight, Some(&head.bias))?;
+    cross_entropy(&logits, ids)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rand::SeedableRng;
+
+    #[test]
+    fn a_fifth_of_the_words_is_picked_and_nothing_special() {
+        let masking = Masking { mask: 4, size: 100, special: vec![0, 1, 2, 3, 4] };
+        let text: Vec<u32> = [2].into_iter().chain((0..998).map(|n| 5 + n % 95)).chain([3]).collect();
+        let mut rng = ChaCha8Rng::seed_from_u64(1);
+        let original = TokenBatch::new(&[&text, &text[..500]], 0);
+        let mut batch = original.clone();
+        let targets = masking.hide(&mut batch, &mut rng);
+        let share = targets.len() as f64 / 1497.0;
+        assert!((0.17..0.23).contains(&share), "{share}");
+        let masked = targets.iter().filter(|(at, _)| batch.ids[*at as usize] == 4).count() as f64;
+        let kept = targets.iter().filter(|(at, id)| batch.ids[*at as usize] == *id).count() as f64;
+        assert!((0.62..0.78).contains(&(masked / targets.len() as f64)));
+        assert!((0.09..0.22).contains(&(kept / targets.len() as f64)));
+        for (at, id) in targets {
+            let at = at as usize;
+            assert!(original.mask[at] == 1 && original.ids[at] == id && id > 4);
+        }
+        let changed = (0..batch.ids.len()).filter(|at| batch.ids[*at] != original.ids[*at]).count();
+        assert!(changed > 0 && batch.mask == original.mask);
+    }
+
+    #[test]
+    fn at_least_one_token_is_picked() {
+        let masking = Masking { mask: 4, size: 100, special: vec![0, 1, 2, 3, 4] };
+        let mut rng = ChaCha8Rng::seed_from_u64(1);
+        for _ in 0..50 {
+            let mut batch = TokenBatch::new(&[&[2, 9, 3]], 0);
+            assert_eq!(masking.hide(&mut batch, &mut rng), [(1, 9)]);
+        }
+    }
+}

@@ -1,0 +1,131 @@
+//! The algebra's reader that computes nothing: it notes which parameters a forward pass asks for.
+
+use std::cell::RefCell;
+use std::collections::BTreeSet;
+
+use super::algebra::{Activation, Algebra, Init, Inputs, Positions};
+use crate::Error;
+
+/// A parameter a forward pass asked for.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Declared {
+    /// its name in a checkpoint
+    pub name: String,
+    /// its shape as stored
+    pub shape: Vec<usize>,
+    /// how it starts in a new model
+    pub init: Init,
+}
+
+/// Collects the parameters of a model by running its forward pass over nothing.
+///
+/// What a checkpoint must hold is therefore never written down a second time: it is what the forward pass reads.
+#[derive(Debug, Default)]
+pub struct Declaration {
+    present: BTreeSet<String>,
+    declared: RefCell<Vec<Declared>>,
+}
+
+impl Declaration {
+    /// `present` answers [`Algebra::has`]: the names a checkpoint holds, none for a new model.
+    pub fn new(present: impl IntoIterator<Item = String>) -> Self {
+        Self { present: present.into_iter().collect(), declared: RefCell::default() }
+    }
+
+    /// The inputs to call a forward pass with.
+    #[must_use]
+    pub fn inputs(&self) -> Inputs<()> {
+        Inputs { ids: (), mask: (), token_types: None }
+    }
+
+    /// The parameters asked for, in the order of asking, each once.
+    #[must_use]
+    pub fn into_declared(self) -> Vec<Declared> {
+        self.declared.into_inner()
+    }
+}
+
+impl Algebra for Declaration {
+    type Tensor = ();
+    type Error = Error;
+
+    fn parameter(&self, name: &str, shape: &[usize], init: Init) -> Result<(), Error> {
+        let mut declared = self.declared.borrow_mut();
+        if !declared.iter().any(|known| known.name == name) {
+            declared.push(Declared { name: name.to_owned(), shape: shape.to_vec(), init });
+        }
+        Ok(())
+    }
+
+    fn has(&self, name: &str) -> bool {
+        self.present.contains(name)
+    }
+
+    fn embed(&self, (): &(), (): &()) -> Result<(), Error> {
+        Ok(())
+    }
+
+    fn positions(&self, (): &(), _: Positions) -> Result<(), Error> {
+        Ok(())
+    }
+
+    fn first_row(&self, (): &()) -> Result<(), Error> {
+        Ok(())
+    }
+
+    fn add(&self, (): &(), (): &()) -> Result<(), Error> {
+        Ok(())
+    }
+
+    fn linear(&self, (): &(), (): &(), _: Option<&()>) -> Result<(), Error> {
+        Ok(())
+    }
+
+    fn layer_norm(&self, (): &(), _: Option<(&(), &())>, _: f64) -> Result<(), Error> {
+        Ok(())
+    }
+
+    fn activate(&self, (): &(), _: Activation) -> Result<(), Error> {
+        Ok(())
+    }
+
+    fn dropout(&self, (): &(), _: f64) -> Result<(), Error> {
+        Ok(())
+    }
+
+    fn split_heads(&self, (): &(), _: usize, _: usize) -> Result<(), Error> {
+        Ok(())
+    }
+
+    fn merge_heads(&self, (): &(), _: usize) -> Result<(), Error> {
+        Ok(())
+    }
+
+    fn scores(&self, (): &(), (): &(), _: f64) -> Result<(), Error> {
+        Ok(())
+    }
+
+    fn allowed_keys(&self, (): &()) -> Result<(), Error> {
+        Ok(())
+    }
+
+    fn masked_softmax(&self, (): &(), (): &()) -> Result<(), Error> {
+        Ok(())
+    }
+
+    fn matmul(&self, (): &(), (): &()) -> Result<(), Error> {
+        Ok(())
+    }
+
+    fn max_logits(&self, (): &(), (): &(), (): &(), (): &()) -> Result<(), Error> {
+        Ok(())
+    }
+
+    fn log1p_relu(&self, (): &()) -> Result<(), Error> {
+        Ok(())
+    }
+
+    fn masked_sum(&self, (): &(), (): &()) -> Result<(), Error> {
+        Ok(())
+    }
+}

@@ -1,0 +1,85 @@
+//! [`CandleNetwork`]: a checkpoint run by Candle behind the same contract as ONNX Runtime.
+
+use candle_core::Device;
+use splade_index::{DocumentEncoder, ModelDir, Network, SparseVector, SpladePooling, TokenBatch};
+
+use super::{Candle, TransformerConfig, Weights, splade};
+use crate::{Error, Result};
+
+/// A transformer and its SPLADE pooling, for inference.
+#[derive(Debug, Clone)]
+pub struct CandleNetwork {
+    config: TransformerConfig,
+    weights: Weights,
+    pooling: SpladePooling,
+    device: Device,
+}
+
+impl CandleNetwork {
+    /// Joins config, parameters (on `device`) and pooling.
+    #[must_use]
+    pub fn new(config: TransformerConfig, weights: Weights, pooling: SpladePooling, device: Device) -> Self {
+        Self { config, weights, pooling, device }
+    }
+
+    /// Reads the transformer of a model folder.
+    ///
+    /// # Errors
+    /// What [`TransformerConfig::read`] and [`Weights::read`] refuse.
+    pub fn read(model: &ModelDir, device: &Device) -> Result<Self> {
+        let config = TransformerConfig::read(&model.config_path())?;
+        let weights = Weights::read(&model.weights_path()?, &config)?.to_device(device)?;
+        Ok(Self::new(config, weights, model.pooling(), device.clone()))
+    }
+
+    /// The transformer's config.
+    #[must_use]
+    pub fn config(&self) -> &TransformerConfig {
+        &self.config
+    }
+
+    /// The transformer's parameters.
+    #[must_use]
+    pub fn weights(&self) -> &Weights {
+        &self.weights
+    }
+
+    fn rows(&self, batch: &TokenBatch) -> Result<Vec<Vec<f32>>> {
+        let a = Candle::new(self.weights.tensors(), &self.device);
+        let inputs = a.inputs(batch.ids.clone(), batch.mask.clone(), batch.rows)?;
+        let encoded = self.config.forward(&a, &inputs)?;
+        Ok(splade(&a, &encoded.head, &inputs.mask, self.pooling)?.to_vec2()?)
+    }
+}
+
+impl Network for CandleNetwork {
+    fn dimensions(&self) -> usize {
+        self.config.vocab_size()
+    }
+
+    fn forward(&self, batch: &TokenBatch) -> splade_index::Result<Vec<SparseVector>> {
+        let failed = |error: Error| splade_index::Error::Encoder(error.into());
+        if batch.width > self.config.max_positions() {
+            return Err(splade_index::Error::invalid(
+                format!("a text has {} tokens, the model takes {}", batch.width, self.config.max_positions()),
+                "lower --max-length",
+            ));
+        }
+        let sparse = |row: Vec<f32>| {
+            SparseVector::from_dense(&row)
+                .map_err(|source| splade_index::Error::Vector { of: "the network's output".into(), source })
+        };
+        self.rows(batch).map_err(failed)?.into_iter().map(sparse).collect()
+    }
+}
+
+/// The document encoder of a model folder, run by Candle.
+///
+/// # Errors
+/// Files that are missing or broken, a tokenizer of another model.
+pub fn candle_encoder(model: &ModelDir, max_length: Option<usize>, device: &Device) -> Result<DocumentEncoder> {
+    let vocabulary = model.vocabulary(max_length)?;
+    let settings = model.document_settings(&vocabulary)?;
+    let network = CandleNetwork::read(model, device)?;
+    Ok(DocumentEncoder::new(vocabulary, Box::new(network), settings)?)
+}

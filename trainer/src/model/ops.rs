@@ -1,0 +1,867 @@
+//! Candle operations of our own for the CPU: fused, on all threads, with a gradient.
+//!
+//! Every reduction over rows is cut into chunks of a fixed size whose partial sums are added in order, so results do not
+//! depend on the number of threads. Inner loops are written so that the compiler vectorizes them, and run in the widest
+//! instruction set of the machine (`pulp`).
+
+use std::sync::Arc;
+
+use candle_core::{CpuStorage, CustomOp1, CustomOp2, CustomOp3, DType, Layout, Result, Shape, Storage, Tensor, bail};
+use rayon::prelude::*;
+
+use crate::Error;
+
+/// Rows per chunk of a reduction or a parallel loop: a constant, so that sums are the same on any machine.
+const CHUNK: usize = 64;
+
+/// The elements of a contiguous f32 argument.
+fn slice<'s>(storage: &'s CpuStorage, layout: &Layout) -> Result<&'s [f32]> {
+    match layout.contiguous_offsets() {
+        Some((start, end)) => Ok(&storage.as_slice::<f32>()?[start..end]),
+        None => bail!("an argument is not contiguous"),
+    }
+}
+
+/// Runs `read` on the elements of a CPU f32 tensor, copying them only if they are not contiguous.
+fn read<R>(tensor: &Tensor, read: impl FnOnce(&[f32]) -> Result<R>) -> Result<R> {
+    let tensor = tensor.contiguous()?;
+    let (storage, layout) = tensor.storage_and_layout();
+    match &*storage {
+        Storage::Cpu(storage) => read(slice(storage, layout)?),
+        _ => bail!("an argument is not on the CPU"),
+    }
+}
+
+fn last(shape: &Shape) -> usize {
+    shape.dims().last().copied().unwrap_or(1).max(1)
+}
+
+/// Sum in sixteen lanes: vectorized, more exact than one running sum, and always in the same order.
+#[inline(always)]
+fn sum(values: impl ExactSizeIterator<Item = f32> + Clone) -> f32 {
+    let mut lanes = [0_f32; 16];
+    let n = values.len();
+    let mut values = values;
+    for _ in 0..n / 16 {
+        for lane in &mut lanes {
+            *lane += values.next().unwrap_or(0.0);
+        }
+    }
+    for (lane, value) in lanes.iter_mut().zip(values) {
+        *lane += value;
+    }
+    let mut width = 8;
+    while width > 0 {
+        for lane in 0..width {
+            lanes[lane] += lanes[lane + width];
+        }
+        width /= 2;
+    }
+    lanes[0]
+}
+
+/// `exp(x)` for `x ≤ 88`, to 2 units in the last place: Cephes' polynomial, written without branches so that it
+/// vectorizes. Below -87 it gives 0.
+#[inline(always)]
+fn exp(x: f32) -> f32 {
+    let clamped = x.clamp(-87.0, 88.0);
+    let n = (clamped * std::f32::consts::LOG2_E + 0.5).floor();
+    let r = clamped - n * 0.693_359_4 - n * -2.121_944_4e-4;
+    let mut p = 1.987_569_1e-4_f32;
+    for c in [1.398_199_9e-3, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_5e-1, 0.5] {
+        p = p * r + c;
+    }
+    let y = p * r * r + r + 1.0;
+    let power = f32::from_bits(((n as i32 + 127) as u32) << 23);
+    if x < -87.0 { 0.0 } else { y * power }
+}
+
+/// `erf(x)`, to about 3 units in the last place: the rational approximation of Eigen, XLA and TensorFlow.
+#[inline(always)]
+fn erf(x: f32) -> f32 {
+    let x = x.clamp(-4.0, 4.0);
+    let x2 = x * x;
+    let mut p = -2.726_142_3e-10_f32;
+    for c in [2.770_681_4e-8, -2.101_024e-6, -5.692_506_5e-5, -7.349_906_3e-4, -2.954_599_8e-3, -1.609_603_3e-2] {
+        p = p * x2 + c;
+    }
+    let mut q = -1.456_607_2e-5_f32;
+    for c in [-2.133_740_6e-4, -1.682_827e-3, -7.373_329e-3, -1.426_473_9e-2] {
+        q = q * x2 + c;
+    }
+    x * p / q
+}
+
+/// Fills `out` chunk by chunk on all threads; `fill` gets the index of the chunk's first element.
+fn fill(out: &mut [f32], chunk: usize, fill: impl Fn(usize, &mut [f32]) + Sync) {
+    let arch = pulp::Arch::new();
+    out.par_chunks_mut(chunk.max(1)).enumerate().for_each(|(index, out)| {
+        arch.dispatch(
+            #[inline(always)]
+            || fill(index * chunk, out),
+        );
+    });
+}
+
+/// Column sums of a matrix with `width` columns, over rows made by `row(index, out)`.
+fn column_sums(rows: usize, width: usize, add: impl Fn(usize, &mut [f32]) + Sync) -> Vec<f32> {
+    let arch = pulp::Arch::new();
+    let partial = |chunk: usize| {
+        let mut sums = vec![0_f32; width];
+        arch.dispatch(
+            #[inline(always)]
+            || {
+                for row in chunk * CHUNK..((chunk + 1) * CHUNK).min(rows) {
+                    add(row, &mut sums);
+                }
+            },
+        );
+        sums
+    };
+    let partials: Vec<Vec<f32>> = (0..rows.div_ceil(CHUNK)).into_par_iter().map(partial).collect();
+    let mut total = vec![0_f32; width];
+    for partial in partials {
+        for (total, value) in total.iter_mut().zip(partial) {
+            *total += value;
+        }
+    }
+    total
+}
+
+/// `x + bias` for `x` `[N, D]` and `bias` `[D]`.
+pub(crate) struct AddBias;
+
+impl CustomOp2 for AddBias {
+    fn name(&self) -> &'static str {
+        "add-bias"
+    }
+
+    fn cpu_fwd(&self, s1: &CpuStorage, l1: &Layout, s2: &CpuStorage, l2: &Layout) -> Result<(CpuStorage, Shape)> {
+        let (x, bias) = (slice(s1, l1)?, slice(s2, l2)?);
+        let width = bias.len().max(1);
+        let mut out = vec![0_f32; x.len()];
+        fill(
+            &mut out,
+            CHUNK * width,
+            #[inline(always)]
+            |start, out| {
+                for (out, x) in out.chunks_exact_mut(width).zip(x[start..].chunks_exact(width)) {
+                    for ((out, x), bias) in out.iter_mut().zip(x).zip(bias) {
+                        *out = x + bias;
+                    }
+                }
+            },
+        );
+        Ok((CpuStorage::F32(out), l1.shape().clone()))
+    }
+
+    fn bwd(&self, _: &Tensor, bias: &Tensor, _: &Tensor, grad: &Tensor) -> Result<(Option<Tensor>, Option<Tensor>)> {
+        let width = bias.elem_count().max(1);
+        let sums = read(grad, |grad| {
+            Ok(column_sums(
+                grad.len() / width,
+                width,
+                #[inline(always)]
+                |row, sums| {
+                    for (sum, grad) in sums.iter_mut().zip(&grad[row * width..(row + 1) * width]) {
+                        *sum += grad;
+                    }
+                },
+            ))
+        })?;
+        Ok((Some(grad.clone()), Some(Tensor::from_vec(sums, bias.shape(), grad.device())?)))
+    }
+}
+
+/// Layer norm over the last axis: `(x)` plain, or `(x, weight, bias)`.
+pub(crate) struct LayerNorm {
+    pub(crate) eps: f32,
+}
+
+impl LayerNorm {
+    fn forward(&self, x: &[f32], width: usize, affine: Option<(&[f32], &[f32])>) -> Vec<f32> {
+        let mut out = vec![0_f32; x.len()];
+        fill(
+            &mut out,
+            CHUNK * width,
+            #[inline(always)]
+            |start, out| {
+                for (out, x) in out.chunks_exact_mut(width).zip(x[start..].chunks_exact(width)) {
+                    let (mean, inverse) = self.moments(x);
+                    for (out, x) in out.iter_mut().zip(x) {
+                        *out = (x - mean) * inverse;
+                    }
+                    if let Some((weight, bias)) = affine {
+                        for ((out, weight), bias) in out.iter_mut().zip(weight).zip(bias) {
+                            *out = *out * weight + bias;
+                        }
+                    }
+                }
+            },
+        );
+        out
+    }
+
+    /// Mean and `1/√(var + eps)` of a row.
+    #[inline(always)]
+    fn moments(&self, x: &[f32]) -> (f32, f32) {
+        let n = x.len() as f32;
+        let mean = sum(x.iter().copied()) / n;
+        let variance = sum(x.iter().map(|x| (x - mean) * (x - mean))) / n;
+        (mean, 1.0 / (variance + self.eps).sqrt())
+    }
+
+    /// The gradient of `x`; `weight` is empty for a plain norm.
+    fn input_gradient(&self, x: &[f32], weight: &[f32], grad: &[f32], width: usize) -> Vec<f32> {
+        let mut out = vec![0_f32; x.len()];
+        fill(
+            &mut out,
+            CHUNK * width,
+            #[inline(always)]
+            |start, out| {
+                let rows = x[start..].chunks_exact(width).zip(grad[start..].chunks_exact(width));
+                for (out, (x, grad)) in out.chunks_exact_mut(width).zip(rows) {
+                    let (mean, inverse) = self.moments(x);
+                    // out = gradient of the normed row
+                    if weight.is_empty() {
+                        out.copy_from_slice(grad);
+                    } else {
+                        for ((out, grad), weight) in out.iter_mut().zip(grad).zip(weight) {
+                            *out = grad * weight;
+                        }
+                    }
+                    let n = width as f32;
+                    let along_one = sum(out.iter().copied()) / n;
+                    let along_normed = sum(out.iter().zip(x).map(|(out, x)| out * (x - mean) * inverse)) / n;
+                    for (out, x) in out.iter_mut().zip(x) {
+                        *out = inverse * (*out - along_one - (x - mean) * inverse * along_normed);
+                    }
+                }
+            },
+        );
+        out
+    }
+
+    /// The gradients of weight and bias, one after the other.
+    fn affine_gradient(&self, x: &[f32], grad: &[f32], width: usize) -> Vec<f32> {
+        column_sums(
+            x.len() / width,
+            2 * width,
+            #[inline(always)]
+            |row, sums| {
+                let (x, grad) = (&x[row * width..(row + 1) * width], &grad[row * width..(row + 1) * width]);
+                let (mean, inverse) = self.moments(x);
+                let (weight_sums, bias_sums) = sums.split_at_mut(width);
+                for (((weight, bias), x), grad) in weight_sums.iter_mut().zip(bias_sums).zip(x).zip(grad) {
+                    *weight += grad * (x - mean) * inverse;
+                    *bias += grad;
+                }
+            },
+        )
+    }
+}
+
+impl CustomOp1 for LayerNorm {
+    fn name(&self) -> &'static str {
+        "layer-norm"
+    }
+
+    fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
+        let out = self.forward(slice(storage, layout)?, last(layout.shape()), None);
+        Ok((CpuStorage::F32(out), layout.shape().clone()))
+    }
+
+    fn bwd(&self, x: &Tensor, _: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {
+        let width = last(x.shape());
+        let out = read(x, |x| read(grad, |grad| Ok(self.input_gradient(x, &[], grad, width))))?;
+        Ok(Some(Tensor::from_vec(out, x.shape(), x.device())?))
+    }
+}
+
+impl CustomOp3 for LayerNorm {
+    fn name(&self) -> &'static str {
+        "layer-norm-affine"
+    }
+
+    fn cpu_fwd(
+        &self,
+        s1: &CpuStorage,
+        l1: &Layout,
+        s2: &CpuStorage,
+        l2: &Layout,
+        s3: &CpuStorage,
+        l3: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
+        let affine = (slice(s2, l2)?, slice(s3, l3)?);
+        let out = self.forward(slice(s1, l1)?, last(l1.shape()), Some(affine));
+        Ok((CpuStorage::F32(out), l1.shape().clone()))
+    }
+
+    fn bwd(
+        &self,
+        x: &Tensor,
+        weight: &Tensor,
+        bias: &Tensor,
+        _: &Tensor,
+        grad: &Tensor,
+    ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
+        let width = last(x.shape());
+        let (input, affine) = read(x, |x| {
+            read(grad, |grad| {
+                let input = read(weight, |weight| Ok(self.input_gradient(x, weight, grad, width)))?;
+                Ok((input, self.affine_gradient(x, grad, width)))
+            })
+        })?;
+        let (weight_sums, bias_sums) = affine.split_at(width);
+        Ok((
+            Some(Tensor::from_vec(input, x.shape(), x.device())?),
+            Some(Tensor::from_slice(weight_sums, weight.shape(), x.device())?),
+            Some(Tensor::from_slice(bias_sums, bias.shape(), x.device())?),
+        ))
+    }
+}
+
+/// An element-wise function and its derivative.
+trait Pointwise {
+    const NAME: &'static str;
+    fn value(x: f32) -> f32;
+    fn derivative(x: f32) -> f32;
+}
+
+/// Elements per chunk of a pointwise loop.
+const ELEMENTS: usize = 1 << 14;
+
+fn map<P: Pointwise>(storage: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
+    let x = slice(storage, layout)?;
+    let mut out = vec![0_f32; x.len()];
+    fill(
+        &mut out,
+        ELEMENTS,
+        #[inline(always)]
+        |start, out| {
+            for (out, x) in out.iter_mut().zip(&x[start..]) {
+                *out = P::value(*x);
+            }
+        },
+    );
+    Ok((CpuStorage::F32(out), layout.shape().clone()))
+}
+
+fn map_gradient<P: Pointwise>(x: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {
+    let mut out = vec![0_f32; x.elem_count()];
+    read(x, |x| {
+        read(grad, |grad| {
+            fill(
+                &mut out,
+                ELEMENTS,
+                #[inline(always)]
+                |start, out| {
+                    for ((out, x), grad) in out.iter_mut().zip(&x[start..]).zip(&grad[start..]) {
+                        *out = grad * P::derivative(*x);
+                    }
+                },
+            );
+            Ok(())
+        })
+    })?;
+    Ok(Some(Tensor::from_vec(out, x.shape(), x.device())?))
+}
+
+/// Exact GELU.
+pub(crate) struct Gelu;
+
+impl Pointwise for Gelu {
+    const NAME: &'static str = "gelu";
+
+    #[inline(always)]
+    fn value(x: f32) -> f32 {
+        0.5 * x * (1.0 + erf(x * std::f32::consts::FRAC_1_SQRT_2))
+    }
+
+    #[inline(always)]
+    fn derivative(x: f32) -> f32 {
+        // Φ(x) + x·φ(x), φ the normal density
+        let density = 0.398_942_3 * exp(-0.5 * x * x);
+        0.5 * (1.0 + erf(x * std::f32::consts::FRAC_1_SQRT_2)) + x * density
+    }
+}
+
+/// `log(1 + max(0, x))`.
+pub(crate) struct Log1pRelu;
+
+impl Pointwise for Log1pRelu {
+    const NAME: &'static str = "log1p-relu";
+
+    #[inline(always)]
+    fn value(x: f32) -> f32 {
+        if x > 0.0 { x.ln_1p() } else { 0.0 }
+    }
+
+    #[inline(always)]
+    fn derivative(x: f32) -> f32 {
+        if x > 0.0 { 1.0 / (1.0 + x) } else { 0.0 }
+    }
+}
+
+macro_rules! pointwise {
+    ($op:ty) => {
+        impl CustomOp1 for $op {
+            fn name(&self) -> &'static str {
+                <Self as Pointwise>::NAME
+            }
+
+            fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
+                map::<Self>(storage, layout)
+            }
+
+            fn bwd(&self, x: &Tensor, _: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {
+                map_gradient::<Self>(x, grad)
+            }
+        }
+    };
+}
+pointwise!(Gelu);
+pointwise!(Log1pRelu);
+
+/// Soft-max over the last axis of `[B, H, T, K]` where `[B, 1, 1 or T, K]` is 1; other keys get 0, rows without a key too.
+pub(crate) struct MaskedSoftmax;
+
+impl CustomOp2 for MaskedSoftmax {
+    fn name(&self) -> &'static str {
+        "masked-softmax"
+    }
+
+    fn cpu_fwd(&self, s1: &CpuStorage, l1: &Layout, s2: &CpuStorage, l2: &Layout) -> Result<(CpuStorage, Shape)> {
+        let (scores, allowed) = (slice(s1, l1)?, slice(s2, l2)?);
+        let &[_, heads, queries, keys] = l1.dims() else { bail!("scores are not of four axes") };
+        let per_row = l2.dims()[2];
+        let mut out = vec![0_f32; scores.len()];
+        if out.is_empty() {
+            return Ok((CpuStorage::F32(out), l1.shape().clone()));
+        }
+        // one chunk per row of the batch and head
+        fill(
+            &mut out,
+            queries * keys,
+            #[inline(always)]
+            |start, out| {
+                let row = start / (heads * queries * keys);
+                for (query, out) in out.chunks_exact_mut(keys).enumerate() {
+                    let scores = &scores[start + query * keys..][..keys];
+                    let allowed = &allowed[(row * per_row + query.min(per_row - 1)) * keys..][..keys];
+                    softmax_row(scores, allowed, out);
+                }
+            },
+        );
+        Ok((CpuStorage::F32(out), l1.shape().clone()))
+    }
+
+    fn bwd(
+        &self,
+        scores: &Tensor,
+        _: &Tensor,
+        probabilities: &Tensor,
+        grad: &Tensor,
+    ) -> Result<(Option<Tensor>, Option<Tensor>)> {
+        let keys = last(scores.shape());
+        let mut out = vec![0_f32; scores.elem_count()];
+        read(probabilities, |p| {
+            read(grad, |grad| {
+                fill(
+                    &mut out,
+                    CHUNK * keys,
+                    #[inline(always)]
+                    |start, out| {
+                        let rows = p[start..].chunks_exact(keys).zip(grad[start..].chunks_exact(keys));
+                        for (out, (p, grad)) in out.chunks_exact_mut(keys).zip(rows) {
+                            let mean = sum(p.iter().zip(grad).map(|(p, grad)| p * grad));
+                            for ((out, p), grad) in out.iter_mut().zip(p).zip(grad) {
+                                *out = p * (grad - mean);
+                            }
+                        }
+                    },
+                );
+                Ok(())
+            })
+        })?;
+        Ok((Some(Tensor::from_vec(out, scores.shape(), scores.device())?), None))
+    }
+}
+
+#[inline(always)]
+fn softmax_row(scores: &[f32], allowed: &[f32], out: &mut [f32]) {
+    let mut largest = f32::NEG_INFINITY;
+    for (score, allowed) in scores.iter().zip(allowed) {
+        let score = if *allowed > 0.0 { *score } else { f32::NEG_INFINITY };
+        largest = if score > largest { score } else { largest };
+    }
+    if largest == f32::NEG_INFINITY {
+        out.fill(0.0);
+        return;
+    }
+    for ((out, score), allowed) in out.iter_mut().zip(scores).zip(allowed) {
+        *out = if *allowed > 0.0 { exp(score - largest) } else { 0.0 };
+    }
+    let total = sum(out.iter().copied());
+    for out in out.iter_mut() {
+        *out /= total;
+    }
+}
+
+/// Terms of the vocabulary whose logits are held at a time.
+const TERMS: usize = 1024;
+
+/// The largest logit per row and term over the row's tokens: `features` `[B, T, D]`, `weight` `[V, D]`, `bias` `[V]`,
+/// `mask` `[B, T]`, giving `[B, V]`.
+///
+/// The product is made for a few terms at a time and reduced while it is in the cache. The gradient goes to one token
+/// per row and term, the first largest (as torch does on the CPU), and only where the incoming gradient is not 0: after
+/// log(1+relu) that is a few hundred terms a row, so the backward pass costs almost nothing.
+pub(crate) fn max_logits(
+    features: &Tensor,
+    weight: &Tensor,
+    bias: &Tensor,
+    mask: &Tensor,
+) -> std::result::Result<Tensor, Error> {
+    let (rows, width, size) = features.dims3()?;
+    let terms = weight.dim(0)?;
+    let mask: Vec<u8> = mask.to_dtype(DType::U8)?.flatten_all()?.to_vec1()?;
+    // padding is left out of the product altogether
+    let tokens: Vec<u32> = (0..).zip(&mask).filter(|(_, mask)| **mask != 0).map(|(token, _)| token).collect();
+    let mut starts = vec![0_usize];
+    for row in mask.chunks(width.max(1)) {
+        starts.push(starts[starts.len() - 1] + row.iter().filter(|mask| **mask != 0).count());
+    }
+    let mut largest = vec![0_f32; rows * terms];
+    let mut at = vec![0_u32; rows * terms];
+    let packed = if tokens.is_empty() {
+        None
+    } else {
+        let index = Tensor::from_slice(&tokens, tokens.len(), features.device())?;
+        let flat = features.detach().reshape((rows * width, size))?;
+        Some(if tokens.len() == rows * width { flat } else { flat.index_select(&index, 0)? })
+    };
+    if let Some(packed) = packed {
+        for start in (0..terms).step_by(TERMS) {
+            let some = TERMS.min(terms - start);
+            let product = packed.matmul(&weight.detach().narrow(0, start, some)?.t()?)?;
+            read(&product, |product| {
+                reduce_tokens(product, some, &starts, &tokens, terms, start, &mut largest, &mut at);
+                Ok(())
+            })?;
+        }
+    }
+    read(bias, |bias| {
+        for (row, largest) in largest.chunks_exact_mut(terms.max(1)).enumerate() {
+            if starts[row] < starts[row + 1] {
+                for (largest, bias) in largest.iter_mut().zip(bias) {
+                    *largest += bias;
+                }
+            }
+        }
+        Ok(())
+    })?;
+    let has_tokens = starts.windows(2).map(|pair| pair[0] < pair[1]).collect();
+    let op = MaxLogits { largest: Arc::new(largest), at, has_tokens };
+    Ok(features.apply_op3(weight, bias, op)?)
+}
+
+/// Largest value and its token for the columns `start..start + some` of every row.
+#[expect(clippy::too_many_arguments, reason = "the state of one loop of max_logits")]
+fn reduce_tokens(
+    product: &[f32],
+    some: usize,
+    starts: &[usize],
+    tokens: &[u32],
+    terms: usize,
+    start: usize,
+    largest: &mut [f32],
+    at: &mut [u32],
+) {
+    let arch = pulp::Arch::new();
+    let outs = largest.par_chunks_mut(terms).zip(at.par_chunks_mut(terms)).enumerate();
+    outs.for_each(|(row, (largest, at))| {
+        let (largest, at) = (&mut largest[start..start + some], &mut at[start..start + some]);
+        arch.dispatch(
+            #[inline(always)]
+            || {
+                for index in starts[row]..starts[row + 1] {
+                    let (logits, token) = (&product[index * some..][..some], tokens[index]);
+                    if index == starts[row] {
+                        largest.copy_from_slice(logits);
+                        at.fill(token);
+                        continue;
+                    }
+                    for ((largest, at), logit) in largest.iter_mut().zip(at.iter_mut()).zip(logits) {
+                        let larger = *logit > *largest;
+                        *largest = if larger { *logit } else { *largest };
+                        *at = if larger { token } else { *at };
+                    }
+                }
+            },
+        );
+    });
+}
+
+/// Carries the maxima already found, and the tokens they came from, for the gradient.
+struct MaxLogits {
+    largest: Arc<Vec<f32>>,
+    /// flat token index `row·T + t` per row and term
+    at: Vec<u32>,
+    has_tokens: Vec<bool>,
+}
+
+impl MaxLogits {
+    /// Row, term, token and gradient wherever the gradient is not 0, by row then term.
+    fn active(&self, grad: &[f32], terms: usize) -> Vec<(usize, usize, usize, f32)> {
+        let active = |(row, grad): (usize, &[f32])| {
+            let entries = grad.iter().enumerate().filter(|(_, grad)| **grad != 0.0);
+            entries.map(|(term, grad)| (row, term, self.at[row * terms + term] as usize, *grad)).collect::<Vec<_>>()
+        };
+        let rows = grad.chunks(terms).enumerate().filter(|(row, _)| self.has_tokens[*row]);
+        rows.flat_map(active).collect()
+    }
+}
+
+impl CustomOp3 for MaxLogits {
+    fn name(&self) -> &'static str {
+        "max-logits"
+    }
+
+    fn cpu_fwd(
+        &self,
+        _: &CpuStorage,
+        _: &Layout,
+        _: &CpuStorage,
+        l2: &Layout,
+        _: &CpuStorage,
+        _: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
+        let terms = l2.dims()[0];
+        let rows = self.has_tokens.len();
+        Ok((CpuStorage::F32(self.largest.to_vec()), Shape::from((rows, terms))))
+    }
+
+    fn bwd(
+        &self,
+        features: &Tensor,
+        weight: &Tensor,
+        bias: &Tensor,
+        _: &Tensor,
+        grad: &Tensor,
+    ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
+        let (terms, size) = weight.dims2()?;
+        let active = read(grad, |grad| Ok(self.active(grad, terms)))?;
+        let per_row = features.dim(1)? * size;
+        let mut features_grad = vec![0_f32; features.elem_count()];
+        read(weight, |weight| {
+            features_grad.par_chunks_mut(per_row.max(1)).enumerate().for_each(|(row, out)| {
+                let from = active.partition_point(|entry| entry.0 < row);
+                let to = active.partition_point(|entry| entry.0 <= row);
+                for &(_, term, token, grad) in &active[from..to] {
+                    let token = token * size - row * per_row;
+                    axpy(grad, &weight[term * size..][..size], &mut out[token..][..size]);
+                }
+            });
+            Ok(())
+        })?;
+        let mut by_term = active;
+        by_term.sort_by_key(|entry| entry.1);
+        let mut weight_grad = vec![0_f32; weight.elem_count()];
+        let mut bias_grad = vec![0_f32; terms];
+        read(features, |features| {
+            let chunks = weight_grad.par_chunks_mut(TERMS * size).zip(bias_grad.par_chunks_mut(TERMS)).enumerate();
+            chunks.for_each(|(chunk, (weight_grad, bias_grad))| {
+                let first = chunk * TERMS;
+                let from = by_term.partition_point(|entry| entry.1 < first);
+                let to = by_term.partition_point(|entry| entry.1 < first + TERMS);
+                for &(_, term, token, grad) in &by_term[from..to] {
+                    let out = &mut weight_grad[(term - first) * size..][..size];
+                    axpy(grad, &features[token * size..][..size], out);
+                    bias_grad[term - first] += grad;
+                }
+            });
+            Ok(())
+        })?;
+        Ok((
+            Some(Tensor::from_vec(features_grad, features.shape(), features.device())?),
+            Some(Tensor::from_vec(weight_grad, weight.shape(), weight.device())?),
+            Some(Tensor::from_vec(bias_grad, bias.shape(), bias.device())?),
+        ))
+    }
+}
+
+#[inline]
+fn axpy(scale: f32, x: &[f32], y: &mut [f32]) {
+    for (y, x) in y.iter_mut().zip(x) {
+        *y += scale * x;
+    }
+}
+
+/// Mean over rows of `log Σ exp(logits) − logits[target]` for `logits` `[N, V]`.
+///
+/// # Errors
+/// As many targets as rows are needed; tensor operations.
+pub fn cross_entropy(logits: &Tensor, targets: Vec<u32>) -> std::result::Result<Tensor, Error> {
+    let (rows, terms) = logits.dims2()?;
+    if targets.len() != rows || targets.iter().any(|target| *target as usize >= terms) {
+        return Err(Error::invalid(format!("{} targets do not fit {rows} rows of {terms} logits", targets.len()), ""));
+    }
+    if !logits.device().is_cpu() {
+        let largest = logits.max_keepdim(1)?.detach();
+        let shifted = logits.broadcast_sub(&largest)?;
+        let total = shifted.exp()?.sum(1)?.log()?;
+        let index = Tensor::from_vec(targets, (rows, 1), logits.device())?;
+        return Ok((total - shifted.gather(&index, 1)?.squeeze(1)?)?.mean_all()?);
+    }
+    Ok(logits.contiguous()?.apply_op1(CrossEntropy { targets })?)
+}
+
+/// Fused, since its parts would each pass over `[N, V]`.
+struct CrossEntropy {
+    targets: Vec<u32>,
+}
+
+/// Largest value of a row and the sum of `exp(x − largest)`.
+#[inline(always)]
+fn exp_total(row: &[f32]) -> (f32, f32) {
+    let largest = row.iter().fold(f32::NEG_INFINITY, |largest, x| if *x > largest { *x } else { largest });
+    (largest, sum(row.iter().map(|x| exp(x - largest))))
+}
+
+impl CustomOp1 for CrossEntropy {
+    fn name(&self) -> &'static str {
+        "cross-entropy"
+    }
+
+    fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
+        let (logits, terms) = (slice(storage, layout)?, last(layout.shape()));
+        let mut losses = vec![0_f32; self.targets.len()];
+        fill(
+            &mut losses,
+            1,
+            #[inline(always)]
+            |row, out| {
+                let logits = &logits[row * terms..][..terms];
+                let (largest, total) = exp_total(logits);
+                out[0] = total.ln() + largest - logits[self.targets[row] as usize];
+            },
+        );
+        let mean = losses.iter().map(|loss| f64::from(*loss)).sum::<f64>() / losses.len().max(1) as f64;
+        Ok((CpuStorage::F32(vec![mean as f32]), Shape::from(())))
+    }
+
+    fn bwd(&self, logits: &Tensor, _: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {
+        let terms = last(logits.shape());
+        let scale = grad.to_scalar::<f32>()? / self.targets.len().max(1) as f32;
+        let mut out = vec![0_f32; logits.elem_count()];
+        read(logits, |logits| {
+            fill(
+                &mut out,
+                terms,
+                #[inline(always)]
+                |start, out| {
+                    let logits = &logits[start..][..terms];
+                    let (largest, total) = exp_total(logits);
+                    let factor = scale / total;
+                    for (out, x) in out.iter_mut().zip(logits) {
+                        *out = exp(x - largest) * factor;
+                    }
+                    out[self.targets[start / terms] as usize] -= scale;
+                },
+            );
+            Ok(())
+        })?;
+        Ok(Some(Tensor::from_vec(out, logits.shape(), logits.device())?))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use candle_core::{D, Device, Var};
+    use rand::{Rng, SeedableRng};
+
+    use super::*;
+
+    fn random(shape: &[usize], seed: u64) -> Var {
+        let mut rng = rand_chacha::ChaCha8Rng::seed_from_u64(seed);
+        let values: Vec<f32> = (0..shape.iter().product()).map(|_| rng.random_range(-3.0..3.0)).collect();
+        Var::from_vec(values, shape, &Device::Cpu).unwrap()
+    }
+
+    fn close(a: &Tensor, b: &Tensor, tolerance: f32) {
+        assert_eq!(a.dims(), b.dims());
+        let largest =
+            (a - b).unwrap().abs().unwrap().flatten_all().unwrap().max(0).unwrap().to_scalar::<f32>().unwrap();
+        assert!(largest <= tolerance, "{largest}");
+    }
+
+    #[test]
+    fn exp_and_erf_are_exact_to_a_few_units() {
+        for step in -8700..=8800 {
+            let x = step as f32 / 100.0;
+            let (found, exact) = (f64::from(exp(x)), f64::from(x).exp());
+            assert!((found - exact).abs() <= 3e-7 * exact, "exp {x}: {found} {exact}");
+        }
+        assert_eq!((exp(-1e30), exp(f32::NEG_INFINITY)), (0.0, 0.0));
+        // erf by its series, in f64
+        for step in -600..=600 {
+            let x = f64::from(step) / 100.0;
+            let (mut term, mut exact) = (x, x);
+            for n in 1..200 {
+                term *= -x * x / f64::from(n);
+                exact += term / f64::from(2 * n + 1);
+            }
+            let exact = if x.abs() > 4.5 { x.signum() } else { exact * std::f64::consts::FRAC_2_SQRT_PI };
+            assert!((f64::from(erf(x as f32)) - exact).abs() <= 4e-7, "erf {x}");
+        }
+    }
+
+    #[test]
+    fn cross_entropy_and_its_gradient_are_those_of_the_plain_operations() {
+        let logits = random(&[7, 33], 1);
+        let targets = vec![0, 32, 5, 5, 7, 1, 20];
+        let fast = cross_entropy(logits.as_tensor(), targets.clone()).unwrap();
+        let index = Tensor::from_vec(targets, (7, 1), &Device::Cpu).unwrap();
+        let exp = logits.exp().unwrap();
+        let log_probability = exp.broadcast_div(&exp.sum_keepdim(D::Minus1).unwrap()).unwrap().log().unwrap();
+        let plain = log_probability.gather(&index, 1).unwrap().mean_all().unwrap().neg().unwrap();
+        close(&fast, &plain, 1e-5);
+        let (fast, plain) = (fast.backward().unwrap(), plain.backward().unwrap());
+        close(fast.get(&logits).unwrap(), plain.get(&logits).unwrap(), 1e-6);
+    }
+
+    #[test]
+    fn a_query_without_an_allowed_key_gets_zeros_and_no_gradient() {
+        let scores = random(&[2, 2, 3, 3], 2);
+        let allowed = Tensor::new(&[[[[1_f32, 0.0, 1.0]]], [[[0.0, 0.0, 0.0]]]], &Device::Cpu).unwrap();
+        let probabilities = scores.apply_op2(&allowed, MaskedSoftmax).unwrap();
+        let rows = probabilities.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+        assert!(rows[18..].iter().all(|p| *p == 0.0));
+        assert!(rows[..18].chunks(3).all(|row| row[1] == 0.0 && (row[0] + row[2] - 1.0).abs() < 1e-6));
+        let grads = probabilities.sqr().unwrap().sum_all().unwrap().backward().unwrap();
+        let grad = grads.get(&scores).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap();
+        assert!(grad[18..].iter().all(|g| *g == 0.0) && grad.iter().all(|g| g.is_finite()));
+    }
+
+    #[test]
+    fn many_rows_give_the_sums_of_few() {
+        // more rows than one chunk, so that partial sums are joined
+        let x = random(&[3 * CHUNK + 5, 20], 3);
+        let (weight, bias) = (random(&[20], 4), random(&[20], 5));
+        let norm = LayerNorm { eps: 1e-5 };
+        let fast = x.apply_op3(weight.as_tensor(), bias.as_tensor(), norm).unwrap();
+        let loss = |y: &Tensor| y.sqr().unwrap().mul(&random(&[3 * CHUNK + 5, 20], 6)).unwrap().sum_all().unwrap();
+        let grads = loss(&fast).backward().unwrap();
+        let mean = x.mean_keepdim(1).unwrap();
+        let centered = x.broadcast_sub(&mean).unwrap();
+        let deviation = (centered.sqr().unwrap().mean_keepdim(1).unwrap() + 1e-5).unwrap().sqrt().unwrap();
+        let plain = centered.broadcast_div(&deviation).unwrap();
+        let plain = plain.broadcast_mul(weight.as_tensor()).unwrap().broadcast_add(bias.as_tensor()).unwrap();
+        close(&fast, &plain, 1e-5);
+        let plain_grads = loss(&plain).backward().unwrap();
+        for variable in [&x, &weight, &bias] {
+            close(grads.get(variable).unwrap(), plain_grads.get(variable).unwrap(), 2e-3);
+        }
+    }
+}

@@ -1,0 +1,193 @@
+//! [`Weights`]: the parameters of a transformer, read from a checkpoint or drawn anew.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use candle_core::{DType, Device, Tensor};
+use rand::SeedableRng;
+use rand_chacha::ChaCha8Rng;
+
+use super::algebra::Init;
+use super::config::TransformerConfig;
+use super::declaration::Declared;
+use crate::Error;
+
+/// Parameters by checkpoint name, in f32 on the CPU: exactly those the forward pass reads.
+#[derive(Debug, Clone)]
+pub struct Weights {
+    tensors: BTreeMap<String, Tensor>,
+}
+
+impl Weights {
+    /// Reads `model.safetensors` or `pytorch_model.bin` (as data: nothing in a pickle is executed).
+    ///
+    /// Old names (`gamma`, `beta`) and prefixes of other tools are understood; buffers and poolers are left out; F16 and
+    /// BF16 become f32; an output matrix equal to the embedding it is tied to is dropped, so that training keeps them one.
+    ///
+    /// # Errors
+    /// A file that is broken; a tensor that is missing, unknown, or of another shape, by name.
+    pub fn read(path: &Path, config: &TransformerConfig) -> Result<Self, Error> {
+        let raw = if path.extension().is_some_and(|extension| extension == "bin") {
+            read_pickle(path)?
+        } else {
+            read_safetensors(path)?
+        };
+        let mut found = BTreeMap::new();
+        for (name, tensor) in raw {
+            let name = canonical(&name, config);
+            if !is_ignored(&name) {
+                found.insert(name, tensor.to_dtype(DType::F32)?.contiguous()?);
+            }
+        }
+        drop_tied_copy(&mut found, config)?;
+        let wanted = config.parameters(found.keys().cloned())?;
+        let mut tensors = BTreeMap::new();
+        for Declared { name, shape, .. } in wanted {
+            let tensor = found
+                .remove(&name)
+                .ok_or_else(|| Error::file(path, format!("tensor {name} of shape {shape:?} is missing")))?;
+            if tensor.dims() != shape {
+                let message = format!("tensor {name} has shape {:?}, config.json makes it {shape:?}", tensor.dims());
+                return Err(Error::file(path, message));
+            }
+            tensors.insert(name, tensor);
+        }
+        // an alias of a bias that was read under its other name
+        found.remove("cls.predictions.decoder.bias");
+        match found.keys().next() {
+            Some(name) => Err(Error::file(path, format!("tensor {name} is unknown to this architecture"))),
+            None => Ok(Self { tensors }),
+        }
+    }
+
+    /// Draws a new model from `seed`.
+    ///
+    /// # Errors
+    /// Those of the family.
+    pub fn new(config: &TransformerConfig, seed: u64) -> Result<Self, Error> {
+        use rand_distr::Distribution;
+        let mut rng = ChaCha8Rng::seed_from_u64(seed);
+        let mut tensors = BTreeMap::new();
+        for Declared { name, shape, init } in config.parameters([])? {
+            let count = shape.iter().product();
+            let values = match init {
+                Init::Zeros => vec![0.0; count],
+                Init::Ones => vec![1.0; count],
+                Init::Normal(deviation) => {
+                    let normal = rand_distr::Normal::new(0.0, deviation as f32)
+                        .map_err(|error| Error::config("initializer_range", error.to_string(), ""))?;
+                    (0..count).map(|_| normal.sample(&mut rng)).collect()
+                }
+            };
+            tensors.insert(name, Tensor::from_vec(values, shape, &Device::Cpu)?);
+        }
+        Ok(Self { tensors })
+    }
+
+    /// From tensors that are already exactly those the forward pass reads (a training's variables, say).
+    #[must_use]
+    pub fn from_tensors(tensors: BTreeMap<String, Tensor>) -> Self {
+        Self { tensors }
+    }
+
+    /// The same on another device.
+    ///
+    /// # Errors
+    /// A device that fails.
+    pub fn to_device(&self, device: &Device) -> Result<Self, Error> {
+        let moved = |(name, tensor): (&String, &Tensor)| Ok((name.clone(), tensor.to_device(device)?));
+        Ok(Self { tensors: self.tensors.iter().map(moved).collect::<Result<_, Error>>()? })
+    }
+
+    /// The parameters by name.
+    #[must_use]
+    pub fn tensors(&self) -> &BTreeMap<String, Tensor> {
+        &self.tensors
+    }
+
+    /// The number of floats.
+    #[must_use]
+    pub fn parameter_count(&self) -> usize {
+        self.tensors.values().map(Tensor::elem_count).sum()
+    }
+
+    /// The bytes of a `model.safetensors` as the transformers library writes it.
+    ///
+    /// # Errors
+    /// A device that fails.
+    pub fn to_safetensors(&self) -> Result<Vec<u8>, Error> {
+        let cpu = |(name, tensor): (&String, &Tensor)| Ok((name.clone(), tensor.to_device(&Device::Cpu)?));
+        let tensors = self.tensors.iter().map(cpu).collect::<Result<BTreeMap<_, _>, Error>>()?;
+        let metadata = std::collections::HashMap::from([("format".to_owned(), "pt".to_owned())]);
+        safetensors::serialize(tensors, Some(metadata))
+            .map_err(|error| Error::invalid(format!("the weights cannot be written: {error}"), ""))
+    }
+}
+
+fn read_safetensors(path: &Path) -> Result<Vec<(String, Tensor)>, Error> {
+    let bytes = std::fs::read(path).map_err(Error::io(path))?;
+    let broken = |error: String| Error::file(path, format!("not a whole safetensors file: {error}"));
+    let file = safetensors::SafeTensors::deserialize(&bytes).map_err(|error| broken(error.to_string()))?;
+    let mut tensors = Vec::new();
+    for (name, view) in file.iter() {
+        // integer buffers such as position_ids are never parameters
+        if matches!(
+            view.dtype(),
+            safetensors::Dtype::F32 | safetensors::Dtype::F16 | safetensors::Dtype::BF16 | safetensors::Dtype::F64
+        ) {
+            use candle_core::safetensors::Load;
+            tensors.push((name.to_owned(), view.load(&Device::Cpu).map_err(|error| broken(error.to_string()))?));
+        }
+    }
+    Ok(tensors)
+}
+
+fn read_pickle(path: &Path) -> Result<Vec<(String, Tensor)>, Error> {
+    if !path.is_file() {
+        return Err(Error::io(path)(std::io::ErrorKind::NotFound.into()));
+    }
+    candle_core::pickle::read_all(path)
+        .map_err(|error| Error::file(path, format!("not a readable torch file: {error}")))
+}
+
+/// The name a family asks for: without the prefix of other tools, with the norm's new names.
+fn canonical(name: &str, config: &TransformerConfig) -> String {
+    let name = ["auto_model.", "model."].iter().fold(name, |name, prefix| match name.strip_prefix(prefix) {
+        Some(rest) if config.owns(rest) => rest,
+        _ => name,
+    });
+    for (old, new) in [(".gamma", ".weight"), (".beta", ".bias")] {
+        if let Some(stem) = name.strip_suffix(old) {
+            return format!("{stem}{new}");
+        }
+    }
+    name.to_owned()
+}
+
+/// Buffers, and parts of other heads.
+fn is_ignored(name: &str) -> bool {
+    [".position_ids", ".token_type_ids", ".position_indices"].iter().any(|suffix| name.ends_with(suffix))
+        || name.contains(".pooler.")
+        || name.starts_with("cls.seq_relationship.")
+}
+
+fn drop_tied_copy(found: &mut BTreeMap<String, Tensor>, config: &TransformerConfig) -> Result<(), Error> {
+    let (output, embedding) = config.tied();
+    let equal = match (found.get(output), found.get(embedding)) {
+        (Some(a), Some(b)) if a.dims() == b.dims() => {
+            a.flatten_all()?.to_vec1::<f32>()? == b.flatten_all()?.to_vec1::<f32>()?
+        }
+        // some tools keep the shared matrix only under the output's name
+        (Some(_), None) => {
+            if let Some(shared) = found.remove(output) {
+                found.insert(embedding.to_owned(), shared);
+            }
+            false
+        }
+        _ => false,
+    };
+    if equal && config.ties_output() {
+        found.remove(output);
+    }
+    Ok(())
+}
