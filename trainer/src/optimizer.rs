@@ -182,10 +182,14 @@ fn query_pattern_trap(parameters: &[Parameter], matches: &[usize], pattern: &str
 pub struct Gradients(Vec<Option<Tensor>>);
 
 impl Gradients {
-    /// Takes the gradients of `parameters` out of what a backward pass has left.
-    #[must_use]
-    pub fn take(parameters: &[Parameter], store: &mut GradStore) -> Self {
-        Self(parameters.iter().map(|parameter| store.remove(parameter.var())).collect())
+    /// Takes the gradients of `parameters` out of what a backward pass has left, and lays them out as the parameters are.
+    ///
+    /// # Errors
+    /// A tensor operation.
+    pub fn take(parameters: &[Parameter], store: &mut GradStore) -> Result<Self> {
+        let take =
+            |parameter: &Parameter| store.remove(parameter.var()).map(|gradient| gradient.contiguous()).transpose();
+        Ok(Self(parameters.iter().map(take).collect::<candle_core::Result<_>>()?))
     }
 
     /// Adds the gradients of another micro-batch of the same step.
@@ -437,8 +441,10 @@ impl AdamW {
     }
 
     /// The gradients of a backward pass, in this optimizer's order.
-    #[must_use]
-    pub fn gradients(&self, store: &mut GradStore) -> Gradients {
+    ///
+    /// # Errors
+    /// A tensor operation.
+    pub fn gradients(&self, store: &mut GradStore) -> Result<Gradients> {
         Gradients::take(&self.parameters, store)
     }
 

@@ -97,7 +97,7 @@ fn queries_and_texts_read_the_same_lines() {
 fn defects_are_named_with_their_line() {
     let cases: [(&[u8], &str); 11] = [
         (b"{\"_id\": \"a\"", ":3: broken JSON: EOF while parsing an object (column 11)"),
-        (b"{\"text\": \"a\", \"docid\": 1}", ":3: missing _id, found only docid, text"),
+        (b"{\"text\": \"a\", \"docid\": 1}", ":3: missing _id, found only text, docid"),
         (b"{}", ":3: missing _id"),
         (b"{\"_id\": \"a\"}", ":3: missing text"),
         (b"{\"_id\": \"a\", \"text\": null}", ":3: missing text"),

@@ -15,6 +15,7 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 use serde::ser::{SerializeMap, Serializer};
+use splade_index::{Architecture, Pooling, PoolingActivation};
 
 pub use overrides::apply_override;
 
@@ -47,34 +48,17 @@ macro_rules! choices {
     };
 }
 
-choices! {
-    /// Which networks a model has.
-    Architecture {
-        /// Queries by a table of weights, documents by the network.
-        InferenceFreeSplade = "inference-free-splade",
-        /// One network for queries and documents.
-        Splade = "splade",
-    }
+impl section::Choice for Architecture {
+    const NAMES: &'static [(&'static str, Self)] =
+        &[("inference-free-splade", Self::InferenceFree), ("splade", Self::Splade)];
 }
 
-choices! {
-    /// How the tokens of a text become one vector.
-    PoolingStrategy {
-        /// The largest weight over the tokens.
-        Max = "max",
-        /// The sum of the weights over the tokens.
-        Sum = "sum",
-    }
+impl section::Choice for Pooling {
+    const NAMES: &'static [(&'static str, Self)] = &[("max", Self::Max), ("sum", Self::Sum)];
 }
 
-choices! {
-    /// From a logit to a weight.
-    ActivationFunction {
-        /// log(1 + relu(x)).
-        Relu = "relu",
-        /// log(1 + log(1 + relu(x))).
-        Log1pRelu = "log1p_relu",
-    }
+impl section::Choice for PoolingActivation {
+    const NAMES: &'static [(&'static str, Self)] = &[("relu", Self::Relu), ("log1p_relu", Self::Log1pRelu)];
 }
 
 choices! {
@@ -225,14 +209,15 @@ choices! {
 ///
 /// ```
 /// use serde_json::json;
-/// use splade_trainer::{Architecture, TrainConfig};
+/// use splade_index::Architecture;
+/// use splade_trainer::TrainConfig;
 ///
 /// let (config, notes) = TrainConfig::from_value(&json!({
 ///     "model": {"base_model": "ltg/norbert3-xs"},
 ///     "training": {"output_dir": "models/first", "learning_rate": "2e-5", "torch_compile": true},
 ///     "datasets": {"wiki": {"files": ["train/*.jsonl.gz"]}},
 /// }))?;
-/// assert_eq!(config.model.architecture, Architecture::InferenceFreeSplade);
+/// assert_eq!(config.model.architecture, Architecture::InferenceFree);
 /// assert_eq!(config.training.learning_rate, 2e-5);
 /// assert_eq!(notes[0].key, "training.torch_compile");
 /// # Ok::<(), splade_trainer::Error>(())
@@ -283,9 +268,9 @@ pub struct ModelConfig {
     /// Default `inference-free-splade`. `csr` is refused.
     pub architecture: Architecture,
     /// Default `max`.
-    pub pooling_strategy: PoolingStrategy,
+    pub pooling_strategy: Pooling,
     /// Default `relu`.
-    pub activation_function: ActivationFunction,
+    pub activation_function: PoolingActivation,
     /// Follows from `architecture`; a value that contradicts it is an error.
     pub use_router: bool,
     /// Default false: the query table is trained.

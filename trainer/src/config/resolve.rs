@@ -1,14 +1,14 @@
 //! From what the user wrote to what a training runs.
 
 use serde_json::Value;
+use splade_index::Architecture;
 
 use super::section::{Section, as_number, as_text, as_texts, did_you_mean};
 use super::{
-    ActivationFunction, Architecture, BatchSampler, BuiltIn, Columns, DataSetConfig, DataSetsConfig, DeviceChoice,
-    EvaluationConfig, Evaluator, HardwareConfig, HubStrategy, InnerLossType, LossConfig, LossType, MlflowConfig,
-    MlmHeadMode, ModelCardConfig, ModelConfig, ModelInit, Note, Objective, PoolingStrategy, QueryInit, RegularizerRamp,
-    Reporter, Route, RouterConfig, SamplingStrategy, ScandiQaSources, Strategy, TokenizerInit, TrainConfig,
-    TrainingConfig,
+    BatchSampler, BuiltIn, Columns, DataSetConfig, DataSetsConfig, DeviceChoice, EvaluationConfig, Evaluator,
+    HardwareConfig, HubStrategy, InnerLossType, LossConfig, LossType, MlflowConfig, MlmHeadMode, ModelCardConfig,
+    ModelConfig, ModelInit, Note, Objective, QueryInit, RegularizerRamp, Reporter, Route, RouterConfig,
+    SamplingStrategy, ScandiQaSources, Strategy, TokenizerInit, TrainConfig, TrainingConfig,
 };
 use crate::{Error, Result};
 
@@ -93,10 +93,11 @@ fn model(mut keys: Section<'_>, notes: &mut Notes) -> Result<ModelConfig> {
             "use `inference-free-splade` or `splade` with a masked-language model as base_model",
         ));
     }
-    let architecture = keys.choice("architecture")?.unwrap_or(Architecture::InferenceFreeSplade);
-    let use_router = architecture == Architecture::InferenceFreeSplade;
+    let architecture = keys.choice("architecture")?.unwrap_or(Architecture::InferenceFree);
+    let use_router = architecture == Architecture::InferenceFree;
     if keys.flag("use_router")?.is_some_and(|wanted| wanted != use_router) {
-        let message = format!("contradicts architecture `{}`", architecture.name());
+        let name = if use_router { "inference-free-splade" } else { "splade" };
+        let message = format!("contradicts architecture `{name}`");
         return Err(keys.error("use_router", message, "leave use_router out: it follows from the architecture"));
     }
     let base_model = keys.text("base_model")?;
@@ -114,8 +115,8 @@ fn model(mut keys: Section<'_>, notes: &mut Notes) -> Result<ModelConfig> {
     let model = ModelConfig {
         base_model,
         architecture,
-        pooling_strategy: keys.choice("pooling_strategy")?.unwrap_or(PoolingStrategy::Max),
-        activation_function: keys.choice("activation_function")?.unwrap_or(ActivationFunction::Relu),
+        pooling_strategy: keys.choice("pooling_strategy")?.unwrap_or_default(),
+        activation_function: keys.choice("activation_function")?.unwrap_or_default(),
         use_router,
         freeze_static_embedding: keys.flag("freeze_static_embedding")?.unwrap_or(false),
         query_init: match keys.text("query_init")? {
@@ -166,7 +167,7 @@ fn model_init(mut keys: Section<'_>) -> Result<ModelInit> {
             None => TokenizerInit::TrainOn(Vec::new()),
         },
     };
-    if init.hidden_size % init.heads != 0 {
+    if !init.hidden_size.is_multiple_of(init.heads) {
         let message = format!("{} attention heads do not divide a width of {}", init.heads, init.hidden_size);
         return Err(keys.error("heads", message, ""));
     }

@@ -1,7 +1,5 @@
 //! Where examples come from: rows of files, columns found by name or given, filtered, cut into shares.
 
-use std::fs::File;
-use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
@@ -136,17 +134,13 @@ pub fn load_texts(config: &DataSetConfig) -> Result<Vec<String>> {
     Ok(texts)
 }
 
-/// Reads the rows of a file with their positions, counted from 1.
+/// The rows of a file with their positions, counted from 1.
 fn read_rows(path: &Path) -> Result<impl Iterator<Item = Result<(usize, Row)>> + use<>> {
-    let file = File::open(path).map_err(Error::io(path))?;
-    let path = path.to_owned();
-    let parse = move |(number, line): (usize, std::io::Result<String>)| {
-        let line = line.map_err(Error::io(&path))?;
-        let row =
-            serde_json::from_str(&line).map_err(|error| splade_index::Error::line(&path, number, error.to_string()))?;
-        Ok((number, row))
+    let split = |row: splade_index::Row| {
+        let (position, row) = row.into_parts();
+        (position.line(), row)
     };
-    Ok((1..).zip(BufReader::new(file).lines()).map(parse))
+    Ok(splade_index::read_rows(path)?.map(move |row| Ok(row.map(split)?)))
 }
 
 /// The files that paths and globs name, in this order, those of a glob by name.
@@ -540,7 +534,7 @@ mod tests {
     fn shares_are_cut_after_a_shuffle_with_the_seed() {
         let rows: Vec<Value> = (0..100).map(|n| json!({"anchor": format!("a{n}"), "positive": "p"})).collect();
         let keys = json!({"split_ratio": [0.7, 0.07, 0.23]});
-        let loaded = load("mine", &[rows.clone()], keys.clone(), LabelUse::Ignored).unwrap();
+        let loaded = load("mine", std::slice::from_ref(&rows), keys.clone(), LabelUse::Ignored).unwrap();
         assert_eq!((loaded.report.train, loaded.report.dev, loaded.report.test), (70, 7, 23));
         let mut anchors: Vec<&str> = [&loaded.train, &loaded.dev, &loaded.test]
             .into_iter()
@@ -572,7 +566,7 @@ mod tests {
             json!({"anchor": "a", "positive": "p", "negative": "n", "label": [0.5, 2]}),
             json!({"anchor": "b", "positive": "p", "negative": "n", "label": null}),
         ];
-        let loaded = load("mine", &[rows.clone()], json!({}), LabelUse::Required).unwrap();
+        let loaded = load("mine", std::slice::from_ref(&rows), json!({}), LabelUse::Required).unwrap();
         assert_eq!((loaded.train[0].examples[0].labels.as_slice(), loaded.report.without_label), (&[0.5, 2.0][..], 1));
         assert_eq!(load("mine", &[rows], json!({}), LabelUse::Ignored).unwrap().report.train, 2);
         let wrong = vec![json!({"anchor": "a", "positive": "p", "label": "entailment"})];
@@ -600,7 +594,7 @@ mod tests {
         let row = |language, task| json!({"query": "q", "positive": "p", "negative": "n", "language": language, "task": task});
         let rows = vec![row("norwegian", "retrieval"), row("danish", "retrieval"), row("norwegian", "classification")];
         let keys = json!({"languages": ["norwegian"], "tasks": ["retrieval"]});
-        assert_eq!(load("ddsc", &[rows.clone()], keys, LabelUse::Ignored).unwrap().report.filtered, 2);
+        assert_eq!(load("ddsc", std::slice::from_ref(&rows), keys, LabelUse::Ignored).unwrap().report.filtered, 2);
         let keys = json!({"languages": ["norwegian", "danish", "swedish"], "tasks": null});
         assert_eq!(load("ddsc", &[rows], keys, LabelUse::Ignored).unwrap().report.filtered, 0);
     }
