@@ -7,7 +7,7 @@
 //! | header | magic, version, flags, documents, vocabulary size, window bits, postings, fingerprint, section table |
 //! | terms | one [`Term`] of 32 bytes for every term that occurs, ascending by id |
 //! | windows | per windowed term: windows + 1 offsets (u32) into its postings |
-//! | postings | windowed terms: ids inside the window (u16), then impacts (u8); short terms: document ids (u32), then impacts |
+//! | postings | per term: ids inside the window (u16) or, if short, of documents (u32); then its impacts (u8) |
 //! | dense | terms in more than a quarter of the documents: one impact a document, 0 = absent |
 //! | starts | documents + 1 offsets (u64), counted in entries, into the rows |
 //! | rows | per document: term ids ascending (u16 if the vocabulary allows, else u32), then weights (f32 or f16) |
@@ -15,11 +15,13 @@
 //! | ids | the external ids, UTF-8, in the order of the documents |
 //!
 //! Starts and rows are the *forward* section: the only home of the exact weights, from which exact scores,
-//! explanations and merges are made. Ids are here and not in a tantivy column because a column's dictionary took 14 µs
-//! an id, more than all the rest of a search for the first ten. Postings hold impacts: weights rounded to 1..=255 steps of the term.
+//! explanations and merges are made. Postings hold *impacts*: weights rounded to 1..=255 steps of their term.
 //!
-//! A term without a window table would need two bytes a posting less but the table four bytes a window, so terms with
-//! up to twice as many postings as windows are *short* and keep whole document ids.
+//! Ids inside a window save two bytes a posting and cost a table of four bytes a window, so terms with up to twice as
+//! many postings as windows are *short* and keep whole document ids.
+//!
+//! External ids are here and not in a tantivy column, because its dictionary took 14 µs an id: for ten hits several
+//! times the search itself.
 
 use std::ops::Range;
 
