@@ -7,22 +7,27 @@
 //! | header | magic, version, flags, documents, vocabulary size, window bits, postings, fingerprint, section table |
 //! | terms | one [`Term`] of 32 bytes for every term that occurs, ascending by id |
 //! | windows | per windowed term: windows + 1 offsets (u32) into its postings |
-//! | postings | windowed terms: ids inside the window (u16), then impacts (u8); short terms: document ids (u32), then impacts |
+//! | postings | per term: ids inside the window (u16) or, if short, of documents (u32); then its impacts (u8) |
 //! | dense | terms in more than a quarter of the documents: one impact a document, 0 = absent |
 //! | starts | documents + 1 offsets (u64), counted in entries, into the rows |
 //! | rows | per document: term ids ascending (u16 if the vocabulary allows, else u32), then weights (f32 or f16) |
+//! | id starts | documents + 1 offsets (u64) into the ids |
+//! | ids | the external ids, UTF-8, in the order of the documents |
 //!
 //! Starts and rows are the *forward* section: the only home of the exact weights, from which exact scores,
-//! explanations and merges are made. Postings hold impacts: weights rounded to 1..=255 steps of the term.
+//! explanations and merges are made. Postings hold *impacts*: weights rounded to 1..=255 steps of their term.
 //!
-//! A term without a window table would need two bytes a posting less but the table four bytes a window, so terms with
-//! up to twice as many postings as windows are *short* and keep whole document ids.
+//! Ids inside a window save two bytes a posting and cost a table of four bytes a window, so terms with up to twice as
+//! many postings as windows are *short* and keep whole document ids.
+//!
+//! External ids are here and not in a tantivy column, because its dictionary took 14 µs an id: for ten hits several
+//! times the search itself.
 
 use std::ops::Range;
 
 use tantivy::directory::OwnedBytes;
 
-use super::row::{Row, RowLayout};
+use super::row::{Entry, Row, RowLayout};
 
 /// log2 of the documents of a window.
 pub(crate) const WINDOW_BITS: u32 = 13;
@@ -35,7 +40,7 @@ pub(super) const VERSION: u32 = 1;
 /// Sections start at multiples of this.
 pub(super) const ALIGN: usize = 64;
 /// Bytes of the header.
-pub(super) const HEADER_LEN: usize = 192;
+pub(super) const HEADER_LEN: usize = 256;
 /// Bytes of a term's entry.
 const TERM_LEN: usize = 32;
 /// Where the section table lies in the header.
@@ -54,8 +59,10 @@ enum Section {
     Dense,
     Starts,
     Rows,
+    IdStarts,
+    Ids,
 }
-pub(super) const SECTIONS: usize = 6;
+pub(super) const SECTIONS: usize = 8;
 
 /// What is wrong with a file, in one clause.
 pub(crate) type Defect = String;
@@ -179,7 +186,11 @@ impl SegmentFile {
             vocabulary_size: identity.vocabulary_size,
         };
         file.check_terms()?;
-        file.check_starts()?;
+        file.check_starts(Section::Starts, Section::Rows, file.layout.entry_len())?;
+        file.check_starts(Section::IdStarts, Section::Ids, 1)?;
+        if (file.section(Section::Rows).len() / file.layout.entry_len()) as u64 != file.n_postings {
+            return Err("its forward section has another number of weights than its postings".into());
+        }
         Ok(file)
     }
 
@@ -191,8 +202,12 @@ impl SegmentFile {
         self.section(Section::Terms).as_chunks().0
     }
 
-    fn starts(&self) -> &[[u8; 8]] {
-        self.section(Section::Starts).as_chunks().0
+    /// The part of `section` between the two offsets of `doc` in `starts`, times `unit`; empty beyond the end.
+    fn part(&self, starts: Section, section: Section, doc: u32, unit: usize) -> &[u8] {
+        let starts: &[[u8; 8]] = self.section(starts).as_chunks().0;
+        let offset = |at: usize| starts.get(at).map_or(0, |start| u64::from_le_bytes(*start) as usize);
+        let (from, to) = (offset(doc as usize), offset(doc as usize + 1));
+        self.section(section).get(from.saturating_mul(unit)..to.saturating_mul(unit)).unwrap_or_default()
     }
 
     /// Number of documents, deleted ones included.
@@ -254,12 +269,17 @@ impl SegmentFile {
 
     /// The exact weights of a document; none beyond the last document.
     pub(crate) fn row(&self, doc: u32) -> Row<'_> {
-        let starts = self.starts();
-        let entry = |at: usize| starts.get(at).map_or(0, |start| u64::from_le_bytes(*start) as usize);
-        let (from, to) = (entry(doc as usize), entry(doc as usize + 1));
-        let entry_len = self.layout.entry_len();
-        let rows = self.section(Section::Rows);
-        self.layout.row(rows.get(from.saturating_mul(entry_len)..to.saturating_mul(entry_len)).unwrap_or_default())
+        self.layout.row(self.part(Section::Starts, Section::Rows, doc, self.layout.entry_len()))
+    }
+
+    /// The external id of a document: UTF-8, unless the file is damaged; empty beyond the last document.
+    pub(crate) fn id(&self, doc: u32) -> &[u8] {
+        self.part(Section::IdStarts, Section::Ids, doc, 1)
+    }
+
+    /// A document as a new file is made of it.
+    pub(crate) fn entry(&self, doc: u32) -> Entry<'_> {
+        Entry { id: self.id(doc), row: self.row(doc) }
     }
 
     /// Terms ascend, are known and have their postings inside the file.
@@ -291,19 +311,17 @@ impl SegmentFile {
         Ok(())
     }
 
-    /// Row starts ascend and end where the rows end.
-    fn check_starts(&self) -> Result<(), Defect> {
-        let starts = self.starts();
+    /// The offsets in `starts` ascend to the end of `section`, whose unit is `unit` bytes.
+    fn check_starts(&self, starts: Section, section: Section, unit: usize) -> Result<(), Defect> {
+        let starts: &[[u8; 8]] = self.section(starts).as_chunks().0;
         if starts.len() != self.n_docs as usize + 1 {
             return Err("the forward section has another number of documents".into());
         }
-        let at = |at: usize| u64::from_le_bytes(starts[at]);
-        let ascending = (1..starts.len()).all(|doc| at(doc - 1) <= at(doc));
-        let end = at(starts.len() - 1);
-        let rows_len = self.section(Section::Rows).len() as u64;
-        let entry_len = self.layout.entry_len() as u64;
-        if at(0) != 0 || !ascending || end.checked_mul(entry_len) != Some(rows_len) || end != self.n_postings {
-            return Err("the offsets of the forward section do not fit its rows".into());
+        let offsets = starts.iter().map(|start| u64::from_le_bytes(*start));
+        let end = offsets.clone().next_back().and_then(|end| end.checked_mul(unit as u64));
+        if offsets.clone().next() != Some(0) || !offsets.is_sorted() || end != Some(self.section(section).len() as u64)
+        {
+            return Err(format!("the offsets of section {} do not fit it", section as usize));
         }
         Ok(())
     }
@@ -362,6 +380,9 @@ impl SegmentFile {
     }
 
     fn check_row(&self, doc: u32) -> Result<(), Defect> {
+        if self.id(doc).is_empty() || std::str::from_utf8(self.id(doc)).is_err() {
+            return Err("its id is empty or no UTF-8".into());
+        }
         let mut below = 0;
         for (dim, weight) in self.row(doc).iter() {
             if dim < below || dim >= self.vocabulary_size {
@@ -407,7 +428,7 @@ fn read_sections(header: &[u8; HEADER_LEN], file_len: usize) -> Result<[Range<us
         *section = offset as usize..next as usize;
         end = next;
     }
-    let lens = [(Section::Terms, TERM_LEN), (Section::Windows, 4), (Section::Starts, 8)];
+    let lens = [(Section::Terms, TERM_LEN), (Section::Windows, 4), (Section::Starts, 8), (Section::IdStarts, 8)];
     match lens.into_iter().find(|(section, unit)| !sections[*section as usize].len().is_multiple_of(*unit)) {
         Some((section, _)) => Err(format!("section {} is cut off", section as usize)),
         None => Ok(sections),

@@ -2,39 +2,55 @@
 
 use super::format::{ALIGN, HEADER_LEN, Identity, Kind, MAGIC, SECTION_TABLE, SECTIONS, SEED_DEPTHS, Term, VERSION};
 use super::format::{WINDOW, WINDOW_BITS};
-use super::row::Row;
+use super::row::{Entry, Row};
 
-/// Writes the file of a segment whose documents have `rows`, in their order. The rows are walked several times, so
-/// that no more than the postings is held in memory.
+/// Writes the file of a segment with the `documents` given, in their order. They are walked several times, so that no
+/// more than the postings is held in memory.
 pub(crate) fn write_segment<'a>(
     out: &mut impl std::io::Write,
     identity: &Identity,
-    rows: impl Iterator<Item = Row<'a>> + Clone,
+    mut documents: impl Iterator<Item = Entry<'a>> + Clone,
 ) -> std::io::Result<()> {
+    let rows = documents.clone().map(|document| document.row);
     let inverted = Inverted::build(identity.vocabulary_size, rows.clone());
-    let mut starts = Vec::with_capacity((inverted.n_docs as usize + 1) * 8);
-    let mut n_postings = 0_u64;
-    starts.extend_from_slice(&n_postings.to_le_bytes());
-    for row in rows.clone() {
-        n_postings += row.len() as u64;
-        starts.extend_from_slice(&n_postings.to_le_bytes());
-    }
+    let (starts, n_postings) = offsets(rows.clone().map(|row| row.len()));
+    let (id_starts, ids_len) = offsets(documents.clone().map(|document| document.id.len()));
     let terms: Vec<u8> = inverted.terms.iter().flat_map(|term| term.to_bytes()).collect();
     let windows: Vec<u8> = inverted.windows.iter().flat_map(|offset| offset.to_le_bytes()).collect();
-    let rows_len = n_postings as usize * identity.layout.entry_len();
+    let rows_len = n_postings * identity.layout.entry_len();
 
-    let lens = [terms.len(), windows.len(), inverted.postings.len(), inverted.dense.len(), starts.len(), rows_len];
-    out.write_all(&header(identity, inverted.n_docs, n_postings, lens))?;
-    for section in [&terms, &windows, &inverted.postings, &inverted.dense, &starts] {
+    let before = [&terms, &windows, &inverted.postings, &inverted.dense, &starts];
+    let [terms_len, windows_len, postings_len, dense_len, starts_len] = before.map(Vec::len);
+    let lens = [terms_len, windows_len, postings_len, dense_len, starts_len, rows_len, id_starts.len(), ids_len];
+    out.write_all(&header(identity, inverted.n_docs, n_postings as u64, lens))?;
+    for section in before {
         out.write_all(section)?;
-        out.write_all(&[0; ALIGN][..padding(section.len())])?;
+        pad(out, section.len())?;
     }
     for row in rows {
         for part in row.bytes() {
             out.write_all(part)?;
         }
     }
-    Ok(())
+    pad(out, rows_len)?;
+    out.write_all(&id_starts)?;
+    pad(out, id_starts.len())?;
+    documents.try_for_each(|document| out.write_all(document.id))
+}
+
+/// Where each of some parts begins, and where the last one ends: as bytes, and the end again.
+fn offsets(lens: impl Iterator<Item = usize>) -> (Vec<u8>, usize) {
+    let mut end = 0;
+    let mut bytes = 0_u64.to_le_bytes().to_vec();
+    for len in lens {
+        end += len;
+        bytes.extend_from_slice(&(end as u64).to_le_bytes());
+    }
+    (bytes, end)
+}
+
+fn pad(out: &mut impl std::io::Write, len: usize) -> std::io::Result<()> {
+    out.write_all(&[0; ALIGN][..padding(len)])
 }
 
 /// Zeros that follow `len` bytes up to the next section.

@@ -106,7 +106,7 @@ impl ImpactIndex {
         let tantivy_dir = dir.join(TANTIVY_DIR);
         std::fs::create_dir_all(&tantivy_dir).map_err(Error::io(&tantivy_dir))?;
         let (fields, schema) = Fields::build(settings.language);
-        let plugin = ImpactPlugin { identity: settings.identity(), vector: fields.vector };
+        let plugin = ImpactPlugin { identity: settings.identity(), id: fields.id, vector: fields.vector };
         let index = Index::builder()
             .schema(schema)
             .tokenizers(tokenizers(settings.language))
@@ -131,7 +131,11 @@ impl ImpactIndex {
             return Err(Error::file(&tantivy_dir, "its fields are not those of a splade index"));
         }
         index.set_tokenizers(tokenizers(settings.language));
-        index.register_plugin(Arc::new(ImpactPlugin { identity: settings.identity(), vector: fields.vector }));
+        index.register_plugin(Arc::new(ImpactPlugin {
+            identity: settings.identity(),
+            id: fields.id,
+            vector: fields.vector,
+        }));
         Self::from_parts(dir, settings, fields, index)
     }
 

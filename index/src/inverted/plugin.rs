@@ -15,7 +15,7 @@ use tantivy::{DocId, TantivyDocument, TantivyError};
 
 use super::format::{Identity, SegmentFile};
 use super::invert::write_segment;
-use super::row::RowLayout;
+use super::row::{Entry, RowLayout};
 
 /// The extension of our file.
 const EXTENSION: &str = "spl";
@@ -28,6 +28,7 @@ fn component() -> SegmentComponent {
 /// Writes, merges and reports `<segment>.spl`.
 pub(crate) struct ImpactPlugin {
     pub(crate) identity: Identity,
+    pub(crate) id: Field,
     pub(crate) vector: Field,
 }
 
@@ -37,7 +38,14 @@ impl SegmentPlugin for ImpactPlugin {
     }
 
     fn create_writer(&self, _context: &PluginWriterContext) -> tantivy::Result<Box<dyn PluginWriter>> {
-        Ok(Box::new(RowWriter { identity: self.identity, vector: self.vector, starts: vec![0], rows: Vec::new() }))
+        Ok(Box::new(EntryWriter {
+            identity: self.identity,
+            id: self.id,
+            vector: self.vector,
+            ends: Vec::new(),
+            rows: Vec::new(),
+            ids: Vec::new(),
+        }))
     }
 
     /// Builds the file of the new segment from the forward sections of the old ones.
@@ -53,11 +61,11 @@ impl SegmentPlugin for ImpactPlugin {
         for (reader, file) in context.readers.iter().zip(&files) {
             file.check_rows().map_err(|defect| corruption(reader, &defect))?;
         }
-        let rows = context.readers.iter().zip(&files).flat_map(|(reader, file)| {
+        let documents = context.readers.iter().zip(&files).flat_map(|(reader, file)| {
             let living = (0..file.n_docs()).filter(|doc| !reader.is_deleted(*doc));
-            living.map(|doc| file.row(doc))
+            living.map(|doc| file.entry(doc))
         });
-        write_file(context.target_segment, |out| write_segment(out, &self.identity, rows))
+        write_file(context.target_segment, |out| write_segment(out, &self.identity, documents))
     }
 }
 
@@ -93,16 +101,18 @@ fn write_file(segment: &Segment, write: impl FnOnce(&mut WritePtr) -> std::io::R
     Ok(())
 }
 
-/// Gathers forward rows until the segment is written.
-struct RowWriter {
+/// Gathers ids and forward rows until the segment is written.
+struct EntryWriter {
     identity: Identity,
+    id: Field,
     vector: Field,
-    /// documents + 1 byte offsets into `rows`
-    starts: Vec<usize>,
+    /// where each document ends in `ids` and `rows`
+    ends: Vec<(usize, usize)>,
+    ids: Vec<u8>,
     rows: Vec<u8>,
 }
 
-impl PluginWriter for RowWriter {
+impl PluginWriter for EntryWriter {
     fn add_document(&mut self, _id: DocId, document: &dyn ErasedDocument, _schema: &Schema) -> tantivy::Result<()> {
         let document: &TantivyDocument = document
             .as_any()
@@ -111,7 +121,10 @@ impl PluginWriter for RowWriter {
         if let Some(bytes) = document.get_first(self.vector).and_then(|value| value.as_custom()) {
             decode(bytes, self.identity.layout, &mut self.rows);
         }
-        self.starts.push(self.rows.len());
+        if let Some(id) = document.get_first(self.id).and_then(|value| value.as_str()) {
+            self.ids.extend_from_slice(id.as_bytes());
+        }
+        self.ends.push((self.ids.len(), self.rows.len()));
         Ok(())
     }
 
@@ -119,13 +132,17 @@ impl PluginWriter for RowWriter {
         if mapping.is_some() {
             return Err(sorting_refused());
         }
-        let rows = self.starts.windows(2).map(|pair| self.identity.layout.row(&self.rows[pair[0]..pair[1]]));
-        write_file(segment, |out| write_segment(out, &self.identity, rows))
+        let starts = std::iter::once(&(0, 0)).chain(&self.ends);
+        let documents = starts.zip(&self.ends).map(|(start, end)| Entry {
+            id: &self.ids[start.0..end.0],
+            row: self.identity.layout.row(&self.rows[start.1..end.1]),
+        });
+        write_file(segment, |out| write_segment(out, &self.identity, documents))
     }
 
     /// The rows, and as much again: the postings made of them when the segment is written.
     fn mem_usage(&self) -> usize {
-        2 * self.rows.capacity() + self.starts.capacity() * size_of::<usize>()
+        2 * self.rows.capacity() + self.ids.capacity() + self.ends.capacity() * size_of::<(usize, usize)>()
     }
 
     fn as_any(&self) -> &dyn Any {

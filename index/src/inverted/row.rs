@@ -72,6 +72,13 @@ pub(crate) struct Row<'a> {
     layout: RowLayout,
 }
 
+/// A document as a segment file is made of it.
+#[derive(Clone, Copy)]
+pub(crate) struct Entry<'a> {
+    pub(crate) id: &'a [u8],
+    pub(crate) row: Row<'a>,
+}
+
 impl Row<'_> {
     /// Number of entries.
     pub(crate) fn len(&self) -> usize {

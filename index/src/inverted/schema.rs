@@ -2,8 +2,8 @@
 
 use serde_json::{Map, Value as Json};
 use tantivy::schema::{
-    FAST, Field, IndexRecordOption, JsonObjectOptions, OwnedValue, STORED, STRING, Schema, TextFieldIndexing,
-    TextOptions, Value,
+    Field, IndexRecordOption, JsonObjectOptions, OwnedValue, STORED, STRING, Schema, TextFieldIndexing, TextOptions,
+    Value,
 };
 use tantivy::tokenizer::RAW_TOKENIZER_NAME;
 use tantivy::{TantivyDocument, Term};
@@ -21,7 +21,7 @@ const LONGEST_FILTER_TEXT: usize = 256;
 /// The fields of every index.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Fields {
-    /// the external id: one term for deletes, a fast column for results and their order
+    /// the external id as one term, for deletes and look-ups; the plugin keeps it for results
     pub(crate) id: Field,
     /// stored only; searched through `body`
     title: Field,
@@ -49,7 +49,7 @@ impl Fields {
             .set_fieldnorms(false)
             .set_index_option(IndexRecordOption::Basic);
         let fields = Self {
-            id: schema.add_text_field("id", STRING | FAST),
+            id: schema.add_text_field("id", STRING),
             title: schema.add_text_field("title", STORED),
             text: schema.add_text_field("text", STORED),
             body: schema.add_text_field("body", TextOptions::default().set_indexing_options(indexing)),
@@ -83,7 +83,7 @@ impl Fields {
         row
     }
 
-    /// What a document was added with; its id comes from the fast column.
+    /// What a document was added with; its id comes from our file.
     pub(crate) fn read_stored(&self, id: String, row: &TantivyDocument) -> Result<StoredDocument, String> {
         let text = |field| row.get_first(field).and_then(|value| value.as_str().map(String::from));
         let other = match text(self.other) {

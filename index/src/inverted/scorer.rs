@@ -24,6 +24,8 @@ use super::format::{Postings, SEED_DEPTHS, SegmentFile, Term, WINDOW};
 const GROUP: usize = 64;
 /// The largest sum of a document.
 const LARGEST_SUM: f64 = i32::MAX as f64;
+/// Terms of a query whose weights still have room to differ.
+const MOST_TERMS: usize = 1 << 20;
 /// Candidates kept before the worst are thrown away: at least this, and four times k.
 const MIN_BUFFER: usize = 256;
 
@@ -79,7 +81,8 @@ pub(crate) struct Demand<'a> {
 }
 
 impl<'a> QueryPlan<'a> {
-    /// Plans a query; `None` if no quantised score can be trusted, since exact scores leave the range of f32.
+    /// Plans a query; `None` if quantised scores cannot be trusted: exact ones leave the range of f32, or the terms are
+    /// too many for integers to tell them apart.
     pub(crate) fn new(files: impl Iterator<Item = &'a SegmentFile> + Clone, demand: &Demand<'_>) -> Option<Self> {
         let query = demand.query;
         // c is the same for all segments, so that sums can be compared
@@ -90,7 +93,7 @@ impl<'a> QueryPlan<'a> {
             }
         }
         let largest: f64 = steps.iter().zip(query).map(|(step, (_, weight))| step * f64::from(weight.abs())).sum();
-        if largest * 255.0 > f64::from(f32::MAX) / 4.0 {
+        if largest * 255.0 > f64::from(f32::MAX) / 4.0 || query.len() > MOST_TERMS {
             return None;
         }
         // every rounded weight may be larger than the true one by a unit

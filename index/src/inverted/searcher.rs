@@ -1,9 +1,7 @@
 //! A snapshot of the index: search, stored documents, explanations.
 
-use std::cmp::Ordering;
 use std::sync::Arc;
 
-use tantivy::columnar::StrColumn;
 use tantivy::{BitSet, TantivyDocument};
 
 use super::filter::Filter;
@@ -84,8 +82,6 @@ pub struct TermScore {
 pub struct Searcher {
     searcher: tantivy::Searcher,
     files: Vec<Arc<SegmentFile>>,
-    /// the ids of every segment; ordinals are in the order of the ids
-    ids: Vec<StrColumn>,
     fields: Fields,
     vocabulary_size: u32,
 }
@@ -94,13 +90,8 @@ impl Searcher {
     pub(crate) fn open(index: &ImpactIndex, searcher: tantivy::Searcher) -> Result<Self> {
         let files = searcher.segment_readers().iter().map(|reader| index.segment_file(reader));
         let files = files.collect::<Result<Vec<_>>>()?;
-        let ids = searcher.segment_readers().iter().map(|reader| {
-            let column = reader.fast_fields().str("id")?;
-            column.ok_or_else(|| Error::from(corruption(reader, "its segment has no ids")))
-        });
-        let ids = ids.collect::<Result<Vec<_>>>()?;
         let vocabulary_size = index.settings().vocabulary_size;
-        Ok(Self { files, ids, fields: index.fields(), vocabulary_size, searcher })
+        Ok(Self { files, fields: index.fields(), vocabulary_size, searcher })
     }
 
     pub(crate) fn tantivy(&self) -> &tantivy::Searcher {
@@ -266,52 +257,21 @@ impl Searcher {
         self.vocabulary_size
     }
 
-    /// Sorts `scored`, of which only scores above zero count, and gives the `k` best their ids.
-    ///
-    /// Ids are dear to fetch, so only documents above the k-th score get theirs, and of those that tie with it as many
-    /// a segment as there is room for: inside a segment the ordinals of ids are in their order.
+    /// Sorts `scored`, of which only scores above zero count, and cuts it after the `k` best.
     pub(crate) fn cut(&self, mut scored: Vec<(f32, Address)>, k: usize) -> Result<Vec<Found>> {
         scored.retain(|(score, _)| *score > 0.0);
-        if k == 0 || scored.is_empty() {
-            return Ok(Vec::new());
+        if k > 0 && scored.len() > k {
+            // the order of `Hit::rank_order`, without making hits of those that are cut
+            scored.select_nth_unstable_by(k - 1, |a, b| {
+                b.0.total_cmp(&a.0).then_with(|| self.id_bytes(a.1).cmp(self.id_bytes(b.1)))
+            });
         }
-        if scored.len() > k {
-            let (_, (cut, _), _) = scored.select_nth_unstable_by(k - 1, |a, b| b.0.total_cmp(&a.0));
-            let cut = *cut;
-            let (mut kept, tied): (Vec<_>, Vec<_>) = scored
-                .into_iter()
-                .filter(|(score, _)| *score >= cut)
-                .partition(|(score, _)| score.total_cmp(&cut) == Ordering::Greater);
-            kept.extend(self.first_ids(tied, k - kept.len())?);
-            scored = kept;
-        }
+        scored.truncate(k);
         let found =
             scored.into_iter().map(|(score, address)| Ok(Found { hit: Hit { id: self.id(address)?, score }, address }));
         let mut found = found.collect::<Result<Vec<_>>>()?;
         found.sort_by(|a, b| a.hit.rank_order(&b.hit));
-        found.truncate(k);
         Ok(found)
-    }
-
-    /// Of documents with the same score the `room` first ids of every segment.
-    fn first_ids(&self, tied: Vec<(f32, Address)>, room: usize) -> Result<Vec<(f32, Address)>> {
-        let mut by_segment = vec![Vec::new(); self.files.len()];
-        for (score, address) in tied {
-            by_segment[address.segment as usize].push((self.ordinal(address)?, score, address));
-        }
-        for segment in &mut by_segment {
-            segment.sort_unstable_by_key(|(ordinal, ..)| *ordinal);
-            segment.truncate(room);
-        }
-        Ok(by_segment.into_iter().flatten().map(|(_, score, address)| (score, address)).collect())
-    }
-
-    fn ordinal(&self, address: Address) -> Result<u64> {
-        let ordinal = self.ids[address.segment as usize].ords().first(address.doc);
-        ordinal.ok_or_else(|| {
-            let reader = self.searcher.segment_reader(address.segment);
-            corruption(reader, &format!("document {} has no id", address.doc)).into()
-        })
     }
 
     /// The id of a document.
@@ -319,11 +279,15 @@ impl Searcher {
     /// # Errors
     /// An address of another snapshot, a broken index.
     pub fn id(&self, address: Address) -> Result<String> {
-        self.file_of(address)?;
-        let mut id = String::new();
-        let column = &self.ids[address.segment as usize];
-        column.ord_to_str(self.ordinal(address)?, &mut id).map_err(tantivy::TantivyError::from)?;
-        Ok(id)
+        let file = self.file_of(address)?;
+        String::from_utf8(file.id(address.doc).to_owned()).map_err(|_| {
+            let reader = self.searcher.segment_reader(address.segment);
+            corruption(reader, &format!("the id of document {} is no UTF-8", address.doc)).into()
+        })
+    }
+
+    fn id_bytes(&self, address: Address) -> &[u8] {
+        self.files.get(address.segment as usize).map_or(&[], |file| file.id(address.doc))
     }
 
     fn file_of(&self, address: Address) -> Result<&SegmentFile> {

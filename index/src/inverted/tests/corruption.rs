@@ -4,6 +4,7 @@ use tantivy::directory::OwnedBytes;
 
 use super::format::{SegmentFile, WINDOW};
 use super::invert::write_segment;
+use super::row::Entry;
 use super::scorer::{Demand, Living, QueryPlan};
 use super::*;
 
@@ -23,9 +24,13 @@ fn segment_bytes(identity: &format::Identity, documents: &Plain) -> Vec<u8> {
         identity.layout.encode(vector.dims(), vector.weights(), &mut rows);
         ends.push(rows.len());
     }
-    let rows = ends.windows(2).map(|pair| identity.layout.row(&rows[pair[0]..pair[1]]));
+    let entries = documents
+        .0
+        .iter()
+        .zip(ends.windows(2))
+        .map(|((id, _), pair)| Entry { id: id.as_bytes(), row: identity.layout.row(&rows[pair[0]..pair[1]]) });
     let mut bytes = Vec::new();
-    write_segment(&mut bytes, identity, rows).unwrap();
+    write_segment(&mut bytes, identity, entries).unwrap();
     bytes
 }
 
@@ -60,7 +65,7 @@ fn flipped_bits_in_every_section() {
     assert!(!exercise(bytes.clone(), &identity, n_docs, &queries));
     let section = |at: usize| u64::from_le_bytes(bytes[72 + at * 16..][..8].try_into().unwrap()) as usize;
     let mut starts: Vec<usize> = vec![0];
-    starts.extend((0..6).map(section));
+    starts.extend((0..8).map(section));
     starts.push(bytes.len());
     let mut reported = Vec::new();
     for pair in starts.windows(2) {
@@ -73,7 +78,7 @@ fn flipped_bits_in_every_section() {
         reported.push(count);
     }
     // tables are checked value by value; weights and impacts can take another sound value, which checksums report
-    assert!(reported[1] > 20 && reported[2] > 40 && reported[5] > 55, "{reported:?}");
+    assert!(reported[1] > 20 && reported[2] > 40 && reported[5] > 55 && reported[7] > 55, "{reported:?}");
 }
 
 #[test]
@@ -95,7 +100,7 @@ fn truncated_and_wrong_files() {
     assert!(open(with(8, 2), 50).contains("version 2 of the segment format, this program reads version 1"));
     assert!(open(with(24, 14), 50).contains("window bits 14, expected 13"));
     // header counts that would overflow an allocation
-    for at in (72..168).step_by(8) {
+    for at in (72..200).step_by(8) {
         let mut bytes = bytes.clone();
         bytes[at..at + 8].copy_from_slice(&u64::MAX.to_le_bytes());
         open(bytes, 50);
@@ -122,8 +127,9 @@ fn a_flipped_bit_on_disk_is_reported() {
         let index = ImpactIndex::open(dir.path()).unwrap();
         assert!(index.verify().unwrap_err().to_string().contains(".spl"), "verify");
         if let Ok(searcher) = index.searcher() {
-            searcher.search(&query, 10, &SearchOptions::default()).unwrap();
-            searcher.search_exact(&query, 10, None).unwrap();
+            // an id that is no UTF-8 any more is an error, anything else a result
+            let _ = searcher.search(&query, 10, &SearchOptions::default());
+            let _ = searcher.search_exact(&query, 10, None);
         }
     }
     let mut damaged = bytes.clone();

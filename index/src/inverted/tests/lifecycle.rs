@@ -80,6 +80,35 @@ fn an_update_replaces_and_the_last_one_wins() {
     assert_eq!(ids(&after, 2), ["fresh", "newest"]);
 }
 
+/// Searches of a snapshot give the same while documents come, go and are merged away under it.
+#[test]
+fn searching_goes_on_while_documents_are_written() {
+    let documents = zipf_collection(35, 300, 40, 6);
+    let dir = folder();
+    let index = build(dir.path(), 40, &documents, &[100, 100]);
+    let searcher = index.searcher().unwrap();
+    let query = vector(&[(0, 1.0), (2, 0.5)]);
+    std::thread::scope(|scope| {
+        let writing = scope.spawn(|| {
+            let mut writer = index.writer(UNMERGED).unwrap();
+            for (at, (id, _)) in documents.0.iter().take(200).enumerate() {
+                writer.delete(id);
+                writer.add(&document(&format!("new{at}"), ""), &vector(&[(0, 50.0)])).unwrap();
+                if at % 50 == 0 {
+                    writer.commit().unwrap();
+                    index.searcher().unwrap();
+                }
+            }
+            writer.finish_merged().unwrap();
+        });
+        while !writing.is_finished() {
+            assert_equal(&searcher, &documents, &query, 20);
+        }
+    });
+    assert_equal(&searcher, &documents, &query, 20);
+    assert_eq!(index.searcher().unwrap().search(&query, 500, &SearchOptions::default()).unwrap()[0].hit.score, 50.0);
+}
+
 #[test]
 fn an_index_is_reopened_and_appended_to() {
     let dir = folder();
