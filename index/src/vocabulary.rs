@@ -54,6 +54,14 @@ impl Vocabulary {
         self.tokenizer.get_truncation().map_or(usize::MAX, |truncation| truncation.max_length)
     }
 
+    /// The same tokenizer, cutting at another length.
+    ///
+    /// # Errors
+    /// A length the tokenizer refuses.
+    pub fn with_max_length(&self, max_length: usize) -> Result<Self> {
+        Self::parse(self.json.clone(), max_length)
+    }
+
     /// The number of entries, added tokens included: `len(get_vocab())` of the reference.
     #[must_use]
     pub fn size(&self) -> usize {

@@ -28,5 +28,5 @@ pub use log::*;
 pub use loss::*;
 pub use optimizer::*;
 pub use schedule::*;
-pub use session::{MicroBatch, Session, StepReport};
+pub use session::{Material, MicroBatch, Session, StepReport};
 pub use trainee::Trainee;

@@ -61,7 +61,7 @@ impl Session {
         let settings = OptimizerSettings {
             learning_rate: training.learning_rate,
             query_learning_rate: training.query_learning_rate,
-            patterns: config.router.learning_rate_patterns.clone(),
+            learning_rate_patterns: config.router.learning_rate_patterns.clone(),
             weight_decay: training.weight_decay,
             max_grad_norm: training.max_grad_norm,
         };
@@ -149,7 +149,7 @@ impl Session {
             }
             losses.push(values);
             let total = (parts.total()? / batches.len() as f64)?;
-            let gradients = self.optimizer.gradients(&mut total.backward()?);
+            let gradients = self.optimizer.gradients(&mut total.backward()?)?;
             match &mut sum {
                 Some(sum) => sum.add(gradients)?,
                 None => sum = Some(gradients),
@@ -231,7 +231,7 @@ impl Session {
 /// The loss a config asks for.
 fn splade_loss(config: &TrainConfig) -> SpladeLoss {
     let ranking = match config.loss.inner_loss {
-        InnerLossType::MultipleNegativesRanking => RankingLoss::MultipleNegatives { scale: config.loss.scale },
+        InnerLossType::MultipleNegativesRanking => RankingLoss::MultipleNegativesRanking { scale: config.loss.scale },
         InnerLossType::MarginMse => RankingLoss::MarginMse,
         InnerLossType::DistillKlDiv => RankingLoss::DistillKlDiv { temperature: 2.0 },
     };

@@ -5,11 +5,11 @@ use std::path::Path;
 
 use candle_core::{Device, Tensor, Var};
 use splade_index::{
-    DocumentEncoder, Encoder, ModelDir, NewModel, Pooling, PoolingActivation, QueryEncoder, QueryWeights,
+    Architecture, DocumentEncoder, DocumentSettings, Encoder, ModelDir, NewModel, QueryEncoder, QueryWeights,
     SpladePooling, TokenBatch, Vocabulary,
 };
 
-use crate::config::{ActivationFunction, Architecture, ModelInit, PoolingStrategy, QueryInit, TokenizerInit, TrainConfig};
+use crate::config::{ModelInit, QueryInit, TokenizerInit, TrainConfig};
 use crate::model::{BertConfig, Candle, CandleNetwork, TransformerConfig, Weights, splade};
 use crate::wordpiece::{SPECIAL_TOKENS, WordPieceBuilder};
 use crate::{Error, ModelPart, Parameter, Result};
@@ -66,9 +66,11 @@ impl Trainee {
         let mut trainee = match (&config.model.init, &config.model.base_model) {
             (Some(init), _) => Self::from_init(config, init, &texts, device)?,
             (None, Some(base)) => Self::from_folder(config, Path::new(base), device)?,
-            (None, None) => return Err(Error::config("model.base_model", "is missing", "give a model folder, or model.init")),
+            (None, None) => {
+                return Err(Error::config("model.base_model", "is missing", "give a model folder, or model.init"));
+            }
         };
-        if trainee.query.is_none() && config.model.architecture == Architecture::InferenceFreeSplade {
+        if trainee.query.is_none() && config.model.architecture == Architecture::InferenceFree {
             let weights = trainee.initial_query_weights(&config.model.query_init, &texts)?;
             trainee.query = Some(Var::from_vec(weights, trainee.config.vocab_size(), device)?);
         }
@@ -102,7 +104,8 @@ impl Trainee {
         let weights = Weights::read(&model.weights_path()?, &transformer)?;
         let vocabulary = model.vocabulary(Some(config.training.max_seq_length))?;
         if vocabulary.size() > transformer.vocab_size() {
-            let message = format!("{} tokens, but the network has {} terms", vocabulary.size(), transformer.vocab_size());
+            let message =
+                format!("{} tokens, but the network has {} terms", vocabulary.size(), transformer.vocab_size());
             return Err(Error::file(model.transformer_dir().join("tokenizer.json"), message));
         }
         let pad = model.pad_id(&vocabulary)?;
@@ -119,7 +122,7 @@ impl Trainee {
             max_length: vocabulary.max_length(),
         };
         let mut trainee = Self::assemble(config, transformer, &weights, vocabulary, pad, files, device)?;
-        if with_query && config.model.architecture == Architecture::InferenceFreeSplade {
+        if with_query && config.model.architecture == Architecture::InferenceFree {
             let table = model.query_encoder()?.weights().as_slice().to_vec();
             trainee.query = Some(Var::from_vec(table, trainee.config.vocab_size(), device)?);
         }
@@ -187,24 +190,20 @@ impl Trainee {
         files: Files,
         device: &Device,
     ) -> Result<Self> {
-        let var = |(name, tensor): (&String, &Tensor)| Ok((name.clone(), Var::from_tensor(&tensor.to_device(device)?)?));
+        let var =
+            |(name, tensor): (&String, &Tensor)| Ok((name.clone(), Var::from_tensor(&tensor.to_device(device)?)?));
         let network_vars = weights.tensors().iter().map(var).collect::<Result<BTreeMap<String, Var>>>()?;
         let network = network_vars.iter().map(|(name, var)| (name.clone(), var.as_tensor().clone())).collect();
-        let strategy = match config.model.pooling_strategy {
-            PoolingStrategy::Max => Pooling::Max,
-            PoolingStrategy::Sum => Pooling::Sum,
-        };
-        let activation = match config.model.activation_function {
-            ActivationFunction::Relu => PoolingActivation::Relu,
-            ActivationFunction::Log1pRelu => PoolingActivation::Log1pRelu,
-        };
         Ok(Self {
             config: transformer,
             network,
             network_vars,
             query: None,
             frozen: false,
-            pooling: SpladePooling { strategy, activation },
+            pooling: SpladePooling {
+                strategy: config.model.pooling_strategy,
+                activation: config.model.activation_function,
+            },
             vocabulary,
             pad,
             device: device.clone(),
@@ -342,7 +341,7 @@ impl Trainee {
         let network = |prompt: &str| -> Result<Box<dyn Encoder>> {
             let weights = Weights::from_tensors(self.network.iter().map(|(n, t)| (n.clone(), t.detach())).collect());
             let network = CandleNetwork::new(self.config.clone(), weights, self.pooling, self.device.clone());
-            let settings = splade_index::DocumentSettings {
+            let settings = DocumentSettings {
                 prompt: prompt.to_owned(),
                 max_active_dims: self.files.max_active_dims,
                 pad: self.pad,
@@ -370,8 +369,8 @@ impl Trainee {
         let query = self.query_weights()?.map(|table| (table, self.frozen));
         let model = NewModel {
             architecture: match query {
-                Some(_) => splade_index::Architecture::InferenceFree,
-                None => splade_index::Architecture::Splade,
+                Some(_) => Architecture::InferenceFree,
+                None => Architecture::Splade,
             },
             config_json: self.files.config_json.clone(),
             weights: Weights::from_tensors(self.network.clone()).to_safetensors()?,

@@ -321,6 +321,13 @@ impl Sampler {
         Self { data_sets: data_sets.iter().map(sampled).collect(), strategy, rules, seed, shuffle }
     }
 
+    /// Batches of `n_rows` rows without texts to keep apart: pieces of running text.
+    #[must_use]
+    pub fn of_rows(n_rows: usize, rules: BatchRules, seed: u64, shuffle: bool) -> Self {
+        let data_sets = vec![SampledSet { n_rows, values: None }];
+        Self { data_sets, strategy: SamplingStrategy::Proportional, rules, seed, shuffle }
+    }
+
     /// The number of batches the reference reports for an epoch; an epoch never has more, but may have fewer.
     #[must_use]
     pub fn batches_per_epoch(&self) -> usize {

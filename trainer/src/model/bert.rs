@@ -68,6 +68,35 @@ pub(crate) const WORD_EMBEDDINGS: &str = "bert.embeddings.word_embeddings.weight
 pub(crate) const DECODER: &str = "cls.predictions.decoder.weight";
 
 impl BertConfig {
+    /// The `config.json` of this model, as the transformers library writes it.
+    #[must_use]
+    pub fn to_json(&self, pad: u32) -> String {
+        let config = serde_json::json!({
+            "architectures": ["BertForMaskedLM"],
+            "model_type": "bert",
+            "vocab_size": self.vocab_size,
+            "hidden_size": self.hidden_size,
+            "num_hidden_layers": self.num_hidden_layers,
+            "num_attention_heads": self.num_attention_heads,
+            "intermediate_size": self.intermediate_size,
+            "hidden_act": match self.hidden_act {
+                Activation::Gelu => "gelu",
+                Activation::GeluTanh => "gelu_new",
+                Activation::Relu => "relu",
+            },
+            "max_position_embeddings": self.max_position_embeddings,
+            "type_vocab_size": self.type_vocab_size,
+            "layer_norm_eps": self.layer_norm_eps,
+            "hidden_dropout_prob": self.hidden_dropout_prob,
+            "attention_probs_dropout_prob": self.attention_probs_dropout_prob,
+            "initializer_range": self.initializer_range,
+            "tie_word_embeddings": self.tie_word_embeddings,
+            "pad_token_id": pad,
+            "torch_dtype": "float32",
+        });
+        format!("{config:#}\n")
+    }
+
     /// Checks what the forward pass takes for granted.
     ///
     /// # Errors

@@ -88,6 +88,18 @@ impl TransformerConfig {
         }
     }
 
+    /// About how many floats a token leaves behind for the backward pass, to estimate memory: some twelve rows of the
+    /// hidden size and four of the feed-forward size a layer, and one of the vocabulary's pooled part.
+    #[must_use]
+    pub fn activation_floats_per_token(&self) -> usize {
+        match self {
+            Self::Bert(config) => {
+                config.num_hidden_layers * (12 * config.hidden_size + 4 * config.intermediate_size)
+                    + 6 * config.hidden_size
+            }
+        }
+    }
+
     /// Whether exported files have the input `token_type_ids`, as the family's own export would.
     #[must_use]
     pub fn has_token_types(&self) -> bool {

@@ -1,0 +1,166 @@
+//! Judging a model while it learns: losses on development sets, rankings on BEIR folders.
+
+use std::path::Path;
+use std::time::Instant;
+
+use splade_index::eval::{Qrels, RetrievalScores, TaskData, evaluate, mean_retrieval_scores, retrieval_csv_name};
+use splade_index::{Encoder, SparseVector, encode_stream};
+
+use crate::config::{Evaluator, TrainConfig};
+use crate::{DataSet, Error, LossValues, Result, Scalar, Session, speed_scalars};
+
+/// What a model is judged by.
+#[derive(Debug)]
+pub(crate) struct Judge {
+    dev: Vec<DataSet>,
+    batch_size: usize,
+    folders: Vec<Folder>,
+    samples: usize,
+}
+
+/// A BEIR folder, opened once so that a broken one is found before hours of training.
+#[derive(Debug)]
+struct Folder {
+    name: String,
+    data: TaskData,
+    qrels: Qrels,
+    queries: Vec<splade_index::Query>,
+}
+
+/// The scalars of an evaluation, and the texts of the samples with their top terms.
+pub(crate) struct Judgement {
+    pub(crate) lines: Vec<Vec<Scalar>>,
+    pub(crate) samples: Vec<String>,
+}
+
+impl Judge {
+    /// Opens everything the config names.
+    pub(crate) fn new(config: &TrainConfig, dev: Vec<DataSet>) -> Result<Self> {
+        let evaluation = &config.evaluation;
+        if evaluation.evaluator == Some(Evaluator::SparseNanobeir) && evaluation.data.is_empty() {
+            return Err(Error::config(
+                "evaluation.evaluator",
+                "sparse_nanobeir is downloaded from the Hub, which this version does not do",
+                "put the sets into folders in BEIR layout and give `evaluator: sparse_ir` and `data: [folders]`, \
+                 or `evaluator: null`",
+            ));
+        }
+        let mut folders = Vec::new();
+        for path in evaluation.evaluator.iter().flat_map(|_| &evaluation.data) {
+            for data in TaskData::open(path, None)? {
+                let qrels = data.qrels()?;
+                let queries = data.queries(&qrels)?;
+                folders.push(Folder { name: data.name.clone(), data, qrels, queries });
+            }
+        }
+        Ok(Self {
+            dev,
+            batch_size: config.training.per_device_eval_batch_size.max(1),
+            folders,
+            samples: evaluation.log_decoded_samples,
+        })
+    }
+
+    /// Whether there is anything to judge by.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.dev.is_empty() && self.folders.is_empty()
+    }
+
+    /// Judges the model of a session at a step; rankings are also appended to the reference's CSV files in `csv_dir`.
+    pub(crate) fn judge(&self, session: &Session, step: usize, epoch: f64, csv_dir: &Path) -> Result<Judgement> {
+        let mut lines = self.losses(session, step)?;
+        let mut samples = Vec::new();
+        if !self.folders.is_empty() {
+            let (query, document) = session.trainee().encoders()?;
+            let mut line = Vec::new();
+            let mut sets = Vec::new();
+            for folder in &self.folders {
+                let scores = folder.scores(query.as_ref(), document.as_ref(), session.trainee().dimensions())?;
+                std::fs::create_dir_all(csv_dir).map_err(Error::io(csv_dir))?;
+                scores.append_csv(&csv_dir.join(retrieval_csv_name(&folder.name)), epoch, step as i64)?;
+                line.extend(scores.scores(&folder.name).prefixed("eval").iter().map(owned));
+                sets.push(scores);
+            }
+            let mean = mean_retrieval_scores(&sets)?;
+            line.extend(mean.scores("mean").prefixed("eval").iter().map(owned));
+            samples = self.decoded(session, document.as_ref())?;
+            lines.push(line);
+        }
+        Ok(Judgement { lines, samples })
+    }
+
+    /// One line a development set, then their sum as `eval_loss` where there are several.
+    fn losses(&self, session: &Session, step: usize) -> Result<Vec<Vec<Scalar>>> {
+        let mut lines = Vec::new();
+        let mut total = 0.0;
+        for set in &self.dev {
+            let start = Instant::now();
+            let mut sum = LossValues::default();
+            let rows: Vec<usize> = (0..set.examples.len()).collect();
+            let batches: Vec<&[usize]> = rows.chunks(self.batch_size).collect();
+            for batch in &batches {
+                let parts = session.ranking_loss(set, batch, session.regularizer_weights(step), None)?.values()?;
+                // the reference weighs batches by their rows
+                let share = batch.len() as f64 / rows.len() as f64;
+                sum.base += parts.base * share;
+                sum.document_regularizer += parts.document_regularizer * share;
+                let query = parts.query_regularizer.map(|value| value * share);
+                sum.query_regularizer = sum.query_regularizer.into_iter().chain(query).reduce(|a, b| a + b);
+            }
+            total += sum.total();
+            let name = if self.dev.len() == 1 { "eval".to_owned() } else { format!("eval_{}", set.name) };
+            let mut line = vec![(format!("{name}_loss"), sum.total())];
+            if self.dev.len() == 1 {
+                line.push(("eval_base_loss".into(), sum.base));
+                line.push(("eval_document_regularizer_loss".into(), sum.document_regularizer));
+                line.extend(sum.query_regularizer.map(|value| ("eval_query_regularizer_loss".to_owned(), value)));
+            }
+            line.extend(speed_scalars(&name, start.elapsed().as_secs_f64(), rows.len(), batches.len()));
+            lines.push(line);
+        }
+        if self.dev.len() > 1 {
+            lines.push(vec![("eval_loss".to_owned(), total)]);
+        }
+        Ok(lines)
+    }
+
+    /// `text → term weight, …` for the first documents of the first folder.
+    fn decoded(&self, session: &Session, encoder: &dyn Encoder) -> Result<Vec<String>> {
+        let Some(folder) = self.folders.first() else { return Ok(Vec::new()) };
+        let documents = folder.data.documents().take(self.samples);
+        let texts = documents.map(|document| Ok(document?.full_text().into_owned())).collect::<Result<Vec<_>>>()?;
+        let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
+        let vocabulary = session.trainee().vocabulary();
+        let decode = |(text, vector): (&&str, SparseVector)| {
+            let terms = vector.by_decreasing_weight().into_iter().take(10);
+            let terms = terms.map(|(dim, weight)| format!("{} {weight:.2}", vocabulary.token(dim).unwrap_or_default()));
+            let start: String = text.chars().take(60).collect();
+            format!("{start} → {}", terms.collect::<Vec<_>>().join(", "))
+        };
+        Ok(texts.iter().zip(encoder.encode(&texts)?).map(decode).collect())
+    }
+}
+
+impl Folder {
+    fn scores(&self, query: &dyn Encoder, document: &dyn Encoder, dimensions: usize) -> Result<RetrievalScores> {
+        let texts: Vec<&str> = self.queries.iter().map(|query| query.text.as_str()).collect();
+        let ids = self.queries.iter().map(|query| query.id.clone());
+        let queries: Vec<(String, SparseVector)> = ids.zip(query.encode(&texts)?).collect();
+        let mut documents: Vec<(String, SparseVector)> = Vec::new();
+        let corpus = self.data.documents();
+        encode_stream(
+            document,
+            corpus,
+            |document| document.full_text().into_owned(),
+            |document, vector| -> splade_index::Result<()> {
+                documents.push((document.id, vector));
+                Ok(())
+            },
+        )?;
+        Ok(evaluate(&queries, documents, &self.qrels, dimensions)?.retrieval)
+    }
+}
+
+fn owned((key, value): (&str, f64)) -> Scalar {
+    (key.to_owned(), value)
+}
