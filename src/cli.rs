@@ -40,6 +40,10 @@ pub(crate) enum LogFormat {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
+    #[cfg(feature = "train")]
+    Train(TrainArgs),
+    #[cfg(feature = "train")]
+    ExportOnnx(ExportOnnxArgs),
     Encode(EncodeArgs),
     Index(IndexArgs),
     Search(SearchArgs),

@@ -64,6 +64,10 @@ fn advice(error: &anyhow::Error) -> (Option<String>, bool) {
         if let Some(error) = cause.downcast_ref::<splade_trainer::Error>() {
             return (error.hint().map(str::to_owned), error.is_bad_input());
         }
+        #[cfg(feature = "train")]
+        if let Some(error) = cause.downcast_ref::<splade_export::Error>() {
+            return (error.hint().map(str::to_owned), error.is_bad_input());
+        }
     }
     (None, false)
 }

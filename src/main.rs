@@ -27,6 +27,10 @@ fn main() -> ExitCode {
 fn run(cli: &Cli) -> anyhow::Result<()> {
     commands::interrupt::watch()?;
     match &cli.command {
+        #[cfg(feature = "train")]
+        Command::Train(args) => commands::train::run(args),
+        #[cfg(feature = "train")]
+        Command::ExportOnnx(args) => commands::export_onnx::run(args),
         Command::Encode(args) => commands::encode::run(args),
         Command::Index(args) => commands::index::run(args),
         Command::Search(args) => commands::search::run(args),

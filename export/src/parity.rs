@@ -7,44 +7,10 @@ use std::path::{Path, PathBuf};
 
 use candle_core::{Device, Tensor};
 use candle_onnx::onnx::GraphProto;
+use splade_index::{OnnxModel, TokenBatch};
 use splade_trainer::model::{Candle, TransformerConfig, Weights, splade};
 
 use crate::{Error, Head, ModelProto, Result, proto};
-
-/// Token ids of some texts, padded on the right to the longest.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Batch {
-    /// token ids, row by row
-    pub ids: Vec<i64>,
-    /// 1 for a token, 0 for padding
-    pub mask: Vec<i64>,
-    /// the number of texts
-    pub rows: usize,
-}
-
-impl Batch {
-    /// Pads `texts` with the id `pad`.
-    #[must_use]
-    pub fn pad(texts: &[Vec<u32>], pad: u32) -> Self {
-        let width = texts.iter().map(Vec::len).max().unwrap_or(0);
-        let row = |text: &Vec<u32>, filler: i64, token: fn(u32) -> i64| {
-            let mut row: Vec<i64> = text.iter().map(|&id| token(id)).collect();
-            row.resize(width, filler);
-            row
-        };
-        Self {
-            ids: texts.iter().flat_map(|text| row(text, pad.into(), i64::from)).collect(),
-            mask: texts.iter().flat_map(|text| row(text, 0, |_| 1)).collect(),
-            rows: texts.len(),
-        }
-    }
-
-    /// T: the tokens of a row, padding included.
-    #[must_use]
-    pub fn width(&self) -> usize {
-        self.ids.len() / self.rows.max(1)
-    }
-}
 
 /// Something that computes an exported file's output.
 pub trait Backend {
@@ -55,7 +21,7 @@ pub trait Backend {
     ///
     /// # Errors
     /// Those of the runtime.
-    fn run(&self, batch: &Batch) -> Result<Vec<f32>>;
+    fn run(&self, batch: &TokenBatch) -> Result<Vec<f32>>;
 }
 
 /// The checkpoint itself, in Candle.
@@ -73,14 +39,9 @@ impl<'m> Reference<'m> {
         Self { config, weights, head }
     }
 
-    fn output(&self, batch: &Batch) -> splade_trainer::Result<Vec<f32>> {
-        let id = |&id: &i64| {
-            u32::try_from(id).map_err(|_| splade_trainer::Error::invalid(format!("token id {id} cannot be"), ""))
-        };
-        let ids = batch.ids.iter().map(id).collect::<splade_trainer::Result<_>>()?;
-        let mask = batch.mask.iter().map(|&mask| u8::from(mask != 0)).collect();
+    fn output(&self, batch: &TokenBatch) -> splade_trainer::Result<Vec<f32>> {
         let a = Candle::new(self.weights.tensors(), &Device::Cpu);
-        let inputs = a.inputs(ids, mask, batch.rows)?;
+        let inputs = a.inputs(batch.ids.clone(), batch.mask.clone(), batch.rows)?;
         let encoded = self.config.forward(&a, &inputs)?;
         let output = match self.head {
             Head::Logits => encoded.head.logits(&a)?,
@@ -95,8 +56,29 @@ impl Backend for Reference<'_> {
         "candle"
     }
 
-    fn run(&self, batch: &Batch) -> Result<Vec<f32>> {
+    fn run(&self, batch: &TokenBatch) -> Result<Vec<f32>> {
         Ok(self.output(batch)?)
+    }
+}
+
+/// An exported file in ONNX Runtime.
+pub struct OnnxRuntime(OnnxModel);
+
+impl OnnxRuntime {
+    /// Wraps an opened file.
+    #[must_use]
+    pub fn new(model: OnnxModel) -> Self {
+        Self(model)
+    }
+}
+
+impl Backend for OnnxRuntime {
+    fn name(&self) -> &str {
+        "onnx runtime"
+    }
+
+    fn run(&self, batch: &TokenBatch) -> Result<Vec<f32>> {
+        Ok(self.0.run(batch, |_, data| Ok(data.to_vec()))?)
     }
 }
 
@@ -128,17 +110,17 @@ impl CandleOnnx {
         Self { model, file: file.to_owned() }
     }
 
-    fn output(&self, batch: &Batch) -> candle_core::Result<Vec<f32>> {
+    fn output(&self, batch: &TokenBatch) -> candle_core::Result<Vec<f32>> {
         let graph = self.model.graph.iter().next().ok_or_else(|| candle_core::Error::msg("no graph"))?;
         let mut inputs = HashMap::new();
         for input in &graph.input {
-            let values = match input.name.as_str() {
-                "input_ids" => batch.ids.clone(),
-                "attention_mask" => batch.mask.clone(),
+            let values: Vec<i64> = match input.name.as_str() {
+                "input_ids" => batch.ids.iter().map(|&id| id.into()).collect(),
+                "attention_mask" => batch.mask.iter().map(|&mask| mask.into()).collect(),
                 "token_type_ids" => vec![0; batch.ids.len()],
                 other => candle_core::bail!("unknown input {other}"),
             };
-            let values = Tensor::from_vec(values, (batch.rows, batch.width()), &Device::Cpu)?;
+            let values = Tensor::from_vec(values, (batch.rows, batch.width), &Device::Cpu)?;
             inputs.insert(input.name.clone(), values);
         }
         let outputs = candle_onnx::simple_eval(&self.model, inputs)?;
@@ -152,7 +134,7 @@ impl Backend for CandleOnnx {
         "candle-onnx"
     }
 
-    fn run(&self, batch: &Batch) -> Result<Vec<f32>> {
+    fn run(&self, batch: &TokenBatch) -> Result<Vec<f32>> {
         self.output(batch).map_err(|error| Error::backend(&self.file, self.name(), error))
     }
 }
@@ -242,7 +224,7 @@ pub fn compare(
     head: Head,
     reference: &dyn Backend,
     runtimes: &[&dyn Backend],
-    batches: &[Batch],
+    batches: &[TokenBatch],
 ) -> Result<Report> {
     let tolerance = tolerance(head);
     let expected = batches.iter().map(|batch| reference.run(batch)).collect::<Result<Vec<_>>>()?;
@@ -264,7 +246,7 @@ pub fn compare(
 }
 
 impl Agreement {
-    fn add(&mut self, head: Head, batch: &Batch, expected: &[f32], found: &[f32], tolerance: f32) {
+    fn add(&mut self, head: Head, batch: &TokenBatch, expected: &[f32], found: &[f32], tolerance: f32) {
         let vectors = match head {
             Head::Logits => batch.mask.len(),
             Head::Splade(_) => batch.rows,
@@ -343,18 +325,18 @@ mod tests {
             self.0
         }
 
-        fn run(&self, _: &Batch) -> Result<Vec<f32>> {
+        fn run(&self, _: &TokenBatch) -> Result<Vec<f32>> {
             Ok(self.1.clone())
         }
     }
 
-    fn report(head: Head, expected: &[f32], found: &[f32], batch: &Batch) -> Result<Report> {
+    fn report(head: Head, expected: &[f32], found: &[f32], batch: &TokenBatch) -> Result<Report> {
         let (reference, runtime) = (Fixed("candle", expected.to_vec()), Fixed("other", found.to_vec()));
         compare(Path::new("a/model.onnx"), head, &reference, &[&runtime], std::slice::from_ref(batch))
     }
 
-    fn two_rows() -> Batch {
-        Batch::pad(&[vec![1, 2], vec![3]], 9)
+    fn two_rows() -> TokenBatch {
+        TokenBatch::new(&[vec![1, 2], vec![3]], 9)
     }
 
     const SPLADE: Head = Head::Splade(splade_index::SpladePooling {

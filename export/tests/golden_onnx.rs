@@ -11,8 +11,9 @@ use std::process::Command;
 use candle_onnx::onnx::tensor_shape_proto::dimension::Value as Dimension;
 use candle_onnx::onnx::{ValueInfoProto, type_proto};
 use common::{Golden, Known, OnnxRuntime};
-use splade_export::parity::{Backend, Batch, CandleOnnx, Reference, Report, compare};
+use splade_export::parity::{Backend, CandleOnnx, Reference, Report, compare};
 use splade_export::{Head, OPSETS, Options, export, write};
+use splade_index::TokenBatch;
 use splade_index::{Pooling, PoolingActivation, SpladePooling};
 
 const FAMILIES: [&str; 1] = ["bert-tiny"];
@@ -26,7 +27,7 @@ fn file(folder: &Path, golden: &Golden, head: Head, opset: i64) -> PathBuf {
 }
 
 /// Both runtimes against `reference`; fails where either differs or ranks terms otherwise.
-fn assert_agreement(file: &Path, head: Head, reference: &dyn Backend, batches: &[Batch]) -> Report {
+fn assert_agreement(file: &Path, head: Head, reference: &dyn Backend, batches: &[TokenBatch]) -> Report {
     let (onnx_runtime, candle_onnx) = (OnnxRuntime::load(file), CandleOnnx::read(file).unwrap());
     let report = compare(file, head, reference, &[&onnx_runtime, &candle_onnx], batches).unwrap();
     report.check().unwrap_or_else(|error| panic!("{error}: {report:?}"));
@@ -62,7 +63,7 @@ fn a_text_has_the_same_vector_alone_and_in_a_padded_batch() {
         let file = file(folder.path(), &golden, SPLADE, 17);
         let expected = golden.values("splade");
         for (text, expected) in golden.texts().into_iter().zip(expected.chunks(golden.config.vocab_size())) {
-            assert_agreement(&file, SPLADE, &Known(expected.to_vec()), &[Batch::pad(&[text], 0)]);
+            assert_agreement(&file, SPLADE, &Known(expected.to_vec()), &[TokenBatch::new(&[text], 0)]);
         }
     }
 }
@@ -75,8 +76,9 @@ fn files_agree_with_candle_at_every_length() {
         let longest = golden.texts().into_iter().max_by_key(Vec::len).unwrap();
         let most = golden.config.max_positions();
         let text: Vec<u32> = longest.iter().copied().cycle().take(most).collect();
-        let mut batches: Vec<Batch> = (1..=most).map(|length| Batch::pad(&[text[..length].to_vec()], 0)).collect();
-        batches.push(Batch::pad(&[text[..1].to_vec(), text.clone(), text[..7].to_vec()], 0));
+        let mut batches: Vec<TokenBatch> =
+            (1..=most).map(|length| TokenBatch::new(&[text[..length].to_vec()], 0)).collect();
+        batches.push(TokenBatch::new(&[text[..1].to_vec(), text.clone(), text[..7].to_vec()], 0));
         for head in HEADS {
             for opset in OPSETS {
                 let file = file(folder.path(), &golden, head, opset);
@@ -109,8 +111,8 @@ fn a_row_without_tokens_gives_zeros_and_disturbs_nothing() {
         let golden = Golden::family(family);
         for opset in OPSETS {
             let file = file(folder.path(), &golden, SPLADE, opset);
-            let batch = Batch::pad(&[vec![2, 5, 3], vec![], vec![2, 7, 8, 3]], 0);
-            let alone = [Batch::pad(&[vec![2, 5, 3]], 0), Batch::pad(&[vec![2, 7, 8, 3]], 0)];
+            let batch = TokenBatch::new(&[vec![2, 5, 3], vec![], vec![2, 7, 8, 3]], 0);
+            let alone = [TokenBatch::new(&[vec![2, 5, 3]], 0), TokenBatch::new(&[vec![2, 7, 8, 3]], 0)];
             let reference = Reference::new(&golden.config, &golden.weights, SPLADE);
             assert_agreement(&file, SPLADE, &reference, std::slice::from_ref(&batch));
             let runtimes: [&dyn Backend; 2] = [&OnnxRuntime::load(&file), &CandleOnnx::read(&file).unwrap()];

@@ -18,11 +18,11 @@ pub struct TokenBatch {
 impl TokenBatch {
     /// Pads `texts` with `pad`.
     #[must_use]
-    pub fn new(texts: &[&[u32]], pad: u32) -> Self {
-        let width = texts.iter().map(|ids| ids.len()).max().unwrap_or(0);
+    pub fn new<T: AsRef<[u32]>>(texts: &[T], pad: u32) -> Self {
+        let width = texts.iter().map(|ids| ids.as_ref().len()).max().unwrap_or(0);
         let mut ids = Vec::with_capacity(texts.len() * width);
         let mut mask = Vec::with_capacity(texts.len() * width);
-        for text in texts {
+        for text in texts.iter().map(AsRef::as_ref) {
             ids.extend_from_slice(text);
             ids.extend(std::iter::repeat_n(pad, width - text.len()));
             mask.extend(std::iter::repeat_n(1, text.len()));
@@ -189,7 +189,7 @@ mod tests {
 
     #[test]
     fn padding_is_on_the_right() {
-        let batch = TokenBatch::new(&[&[1, 2, 3], &[4]], 9);
+        let batch = TokenBatch::new(&[vec![1, 2, 3], vec![4]], 9);
         assert_eq!((batch.rows, batch.width), (2, 3));
         assert_eq!(batch.ids, [1, 2, 3, 4, 9, 9]);
         assert_eq!(batch.mask, [1, 1, 1, 1, 0, 0]);

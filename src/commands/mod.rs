@@ -3,6 +3,10 @@
 pub(crate) mod doctor;
 pub(crate) mod encode;
 pub(crate) mod eval_mteb;
+#[cfg(feature = "train")]
+pub(crate) mod export_onnx;
 pub(crate) mod index;
 pub(crate) mod interrupt;
 pub(crate) mod search;
+#[cfg(feature = "train")]
+pub(crate) mod train;

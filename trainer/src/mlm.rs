@@ -83,7 +83,7 @@ mod tests {
         let masking = Masking { mask: 4, size: 100, special: vec![0, 1, 2, 3, 4] };
         let text: Vec<u32> = [2].into_iter().chain((0..998).map(|n| 5 + n % 95)).chain([3]).collect();
         let mut rng = ChaCha8Rng::seed_from_u64(1);
-        let original = TokenBatch::new(&[&text, &text[..500]], 0);
+        let original = TokenBatch::new(&[&text[..], &text[..500]], 0);
         let mut batch = original.clone();
         let targets = masking.hide(&mut batch, &mut rng);
         let share = targets.len() as f64 / 1497.0;
@@ -105,7 +105,7 @@ mod tests {
         let masking = Masking { mask: 4, size: 100, special: vec![0, 1, 2, 3, 4] };
         let mut rng = ChaCha8Rng::seed_from_u64(1);
         for _ in 0..50 {
-            let mut batch = TokenBatch::new(&[&[2, 9, 3]], 0);
+            let mut batch = TokenBatch::new(&[[2, 9, 3]], 0);
             assert_eq!(masking.hide(&mut batch, &mut rng), [(1, 9)]);
         }
     }

@@ -8,8 +8,9 @@ use candle_core::{Device, Tensor};
 use ort::environment::Environment;
 use ort::session::{Session, SessionInputValue};
 use ort::value::Tensor as OrtTensor;
-use splade_export::parity::{Backend, Batch};
+use splade_export::parity::Backend;
 use splade_export::{Error, Head, ModelProto, Options, Result, export};
+use splade_index::TokenBatch;
 use splade_trainer::model::{TransformerConfig, Weights};
 
 /// A model folder with what the reference implementation computes.
@@ -37,19 +38,25 @@ impl Golden {
     }
 
     /// The golden texts as one padded batch.
-    pub(crate) fn batch(&self) -> Batch {
+    pub(crate) fn batch(&self) -> TokenBatch {
         let column = |name: &str| self.expected[name].flatten_all().unwrap().to_vec1::<i64>().unwrap();
         let (ids, mask) = (column("input_ids"), column("attention_mask"));
-        Batch { ids, mask, rows: self.expected["input_ids"].dims()[0] }
+        let &[rows, width] = self.expected["input_ids"].dims() else { panic!("ids have two axes") };
+        TokenBatch {
+            ids: ids.iter().map(|&id| id.try_into().unwrap()).collect(),
+            mask: mask.iter().map(|&mask| mask.try_into().unwrap()).collect(),
+            rows,
+            width,
+        }
     }
 
     /// The golden texts without padding.
     pub(crate) fn texts(&self) -> Vec<Vec<u32>> {
         let batch = self.batch();
-        let rows = batch.ids.chunks(batch.width()).zip(batch.mask.chunks(batch.width()));
-        let text = |(ids, mask): (&[i64], &[i64])| {
+        let rows = batch.ids.chunks(batch.width).zip(batch.mask.chunks(batch.width));
+        let text = |(ids, mask): (&[u32], &[u8])| {
             let tokens = ids.iter().zip(mask).filter(|(_, mask)| **mask == 1);
-            tokens.map(|(&id, _)| u32::try_from(id).unwrap()).collect()
+            tokens.map(|(&id, _)| id).collect()
         };
         rows.map(text).collect()
     }
@@ -67,7 +74,7 @@ impl Backend for Known {
         "golden"
     }
 
-    fn run(&self, _: &Batch) -> Result<Vec<f32>> {
+    fn run(&self, _: &TokenBatch) -> Result<Vec<f32>> {
         Ok(self.0.clone())
     }
 }
@@ -95,15 +102,15 @@ impl Backend for OnnxRuntime {
         "onnx runtime"
     }
 
-    fn run(&self, batch: &Batch) -> Result<Vec<f32>> {
+    fn run(&self, batch: &TokenBatch) -> Result<Vec<f32>> {
         let mut session = self.0.lock().unwrap();
         let values = |name: &str| match name {
-            "input_ids" => batch.ids.clone(),
-            "attention_mask" => batch.mask.clone(),
+            "input_ids" => batch.ids.iter().map(|&id| i64::from(id)).collect(),
+            "attention_mask" => batch.mask.iter().map(|&mask| i64::from(mask)).collect(),
             _ => vec![0; batch.ids.len()],
         };
         let input = |name: &str| {
-            let tensor = OrtTensor::from_array(([batch.rows, batch.width()], values(name))).unwrap();
+            let tensor = OrtTensor::from_array(([batch.rows, batch.width], values(name))).unwrap();
             (name.to_owned(), SessionInputValue::from(tensor))
         };
         let inputs: Vec<_> = session.inputs().iter().map(|outlet| input(outlet.name())).collect();

@@ -1,0 +1,153 @@
+//! `splade export-onnx`: checkpoint → ONNX files → proof that they agree with it.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use serde_json::json;
+use splade_export::parity::{Backend, CandleOnnx, OnnxRuntime, Reference, Report, compare};
+use splade_export::{Head, Options, export, write};
+use splade_index::{ModelDir, OnnxModel, OnnxOptions, POOLING_KEY, TokenBatch, load_onnx_runtime};
+use splade_trainer::model::{TransformerConfig, Weights};
+
+use crate::cli::{ExportOnnxArgs, HeadChoice};
+use crate::console::Table;
+use crate::encoders::{onnx_runtime_candidates, use_threads};
+use crate::outputs::refuse_existing;
+
+pub(crate) fn run(args: &ExportOnnxArgs) -> Result<()> {
+    use_threads(args.threads);
+    let model = ModelDir::open(&args.model)?;
+    let config = TransformerConfig::read(&model.config_path())?;
+    let folder = args.output.clone().unwrap_or_else(|| model.onnx_dir());
+    let heads: Vec<Head> = [(HeadChoice::Logits, Head::Logits), (HeadChoice::Splade, Head::Splade(model.pooling()))]
+        .into_iter()
+        .filter(|(choice, _)| args.head.is_none_or(|wanted| wanted == *choice))
+        .map(|(_, head)| head)
+        .collect();
+    for head in &heads {
+        refuse_existing(&folder.join(head.file_name()), args.overwrite)?;
+    }
+    let weights = Weights::read(&model.weights_path()?, &config)?;
+    std::fs::create_dir_all(&folder).with_context(|| folder.display().to_string())?;
+    let batches = if args.no_verify { Vec::new() } else { batches(&model)? };
+    let mut reports = Vec::new();
+    for head in heads {
+        let path = folder.join(head.file_name());
+        let options = Options { opset: args.opset, metadata: metadata(&model, head)? };
+        // beside its place until it is proved, so that a file that disagrees is never found by anyone
+        let aside = tempfile::Builder::new().prefix(".splade-").tempdir_in(&folder)?;
+        let unproved = aside.path().join(head.file_name());
+        write(export(&config, &weights, head, &options)?, &unproved)?;
+        if !args.no_verify {
+            let mut report = verify(&unproved, head, &config, &weights, &batches, args)?;
+            report.file = path.clone();
+            report.check()?;
+            reports.push(report);
+        }
+        for entry in std::fs::read_dir(aside.path())? {
+            let entry = entry?;
+            std::fs::rename(entry.path(), folder.join(entry.file_name()))?;
+        }
+        tracing::info!("{}: {:.1} MB", path.display(), std::fs::metadata(&path)?.len() as f64 / 1e6);
+    }
+    print(&reports, args);
+    Ok(())
+}
+
+fn metadata(model: &ModelDir, head: Head) -> Result<BTreeMap<String, String>> {
+    let mut metadata = BTreeMap::from([
+        ("splade.version".to_owned(), env!("CARGO_PKG_VERSION").to_owned()),
+        ("splade.max_length".to_owned(), model.max_length().to_string()),
+    ]);
+    if let Head::Splade(pooling) = head {
+        let pooling = serde_json::to_value((pooling.strategy, pooling.activation))?;
+        metadata.insert(POOLING_KEY.to_owned(), pooling.to_string());
+    }
+    Ok(metadata)
+}
+
+/// Texts to compare on: a single word, sentences, a text of the greatest length, an empty one; alone and padded together.
+const TEXTS: [&str; 6] = [
+    "",
+    "fjord",
+    "Hva er hovedstaden i Norge?",
+    "Snø og regn på Vestlandet, blåbærsyltetøy på Østlandet.",
+    "Learned sparse retrieval expands documents with related words, e.g. rain.",
+    "Kommunen ansatte 3 nye lærere i 2024, og Ærfugløya fikk en båt; strømprisene steg, og barna leste bøker om fisk.",
+];
+
+fn batches(model: &ModelDir) -> Result<Vec<TokenBatch>> {
+    // no need for more tokens than the longest text that is usual
+    let vocabulary = model.vocabulary(Some(model.max_length().min(256)))?;
+    let pad = model.pad_id(&vocabulary)?;
+    let mut texts: Vec<String> = TEXTS.map(str::to_owned).to_vec();
+    texts.push(TEXTS.join(" ").repeat(8));
+    let mut ids = vocabulary.tokenize_all(&texts)?;
+    // a tokenizer without special tokens makes nothing of nothing
+    ids.retain(|ids| !ids.is_empty());
+    let mut batches: Vec<TokenBatch> = ids.iter().map(|ids| TokenBatch::new(&[ids], pad)).collect();
+    batches.push(TokenBatch::new(&ids, pad));
+    Ok(batches)
+}
+
+fn verify(
+    file: &Path,
+    head: Head,
+    config: &TransformerConfig,
+    weights: &Weights,
+    batches: &[TokenBatch],
+    args: &ExportOnnxArgs,
+) -> Result<Report> {
+    let candle_onnx = CandleOnnx::read(file)?;
+    let mut runtimes: Vec<&dyn Backend> = vec![&candle_onnx];
+    let onnx_runtime = match load_onnx_runtime(&onnx_runtime_candidates()) {
+        Ok(_) => Some(OnnxRuntime::new(OnnxModel::open(file, &OnnxOptions { threads: args.threads })?)),
+        Err(error) => {
+            tracing::warn!("the file is not compared in ONNX Runtime: {error}");
+            None
+        }
+    };
+    runtimes.splice(0..0, onnx_runtime.as_ref().map(|runtime| runtime as &dyn Backend));
+    Ok(compare(file, head, &Reference::new(config, weights, head), &runtimes, batches)?)
+}
+
+fn print(reports: &[Report], args: &ExportOnnxArgs) {
+    if args.json {
+        let reports: Vec<_> = reports
+            .iter()
+            .map(|report| {
+                let runtimes: Vec<_> = report
+                    .agreements
+                    .iter()
+                    .map(|a| {
+                        json!({"runtime": a.backend, "vectors": a.vectors, "difference": a.difference,
+                               "cosine": a.cosine, "same_top": a.same_top})
+                    })
+                    .collect();
+                json!({"file": report.file, "tolerance": report.tolerance, "runtimes": runtimes})
+            })
+            .collect();
+        println!("{:#}", json!({"files": reports}));
+        return;
+    }
+    if reports.is_empty() {
+        return;
+    }
+    let mut table = Table::new(["file", "runtime", "vectors", "difference", "allowed", "cosine", "same top 10"]);
+    for report in reports {
+        let name = report.file.file_name().map(PathBuf::from).unwrap_or_default();
+        for agreement in &report.agreements {
+            table.row([
+                name.display().to_string(),
+                agreement.backend.clone(),
+                agreement.vectors.to_string(),
+                format!("{:.1e}", agreement.difference),
+                format!("{:.0e}", report.tolerance),
+                format!("{:.7}", agreement.cosine),
+                format!("{}/{}", agreement.same_top, agreement.vectors),
+            ]);
+        }
+    }
+    print!("{table}");
+}

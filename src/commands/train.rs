@@ -1,0 +1,220 @@
+//! `splade train`: YAML → config → data → fit → where the model is.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::Instant;
+
+use anyhow::Result;
+use indicatif::ProgressBar;
+use serde_json::Value;
+use splade_index::Error;
+use splade_trainer::{Event, Observer, Plan, Scalar, Start, TrainConfig, apply_override, fit, plan};
+
+use super::interrupt;
+use crate::cli::TrainArgs;
+use crate::console;
+use crate::encoders::use_threads;
+
+pub(crate) fn run(args: &TrainArgs) -> Result<()> {
+    use_threads(args.threads);
+    let (config, notes) = read_config(args)?;
+    for note in &notes {
+        tracing::warn!("{note}");
+    }
+    let start = match (&args.resume_from, args.resume, args.overwrite) {
+        (Some(folder), _, _) => Start::ResumeFrom(folder.clone()),
+        (None, true, _) => Start::Resume,
+        (None, false, true) => Start::Overwrite,
+        (None, false, false) => Start::New,
+    };
+    if args.dry_run {
+        let plan = plan(&config, &Start::Overwrite)?;
+        println!("{}", serde_yaml::to_string(&config)?);
+        describe(&plan).iter().for_each(|line| println!("{line}"));
+        return Ok(());
+    }
+    let mut watch = Watch::new();
+    let outcome = fit(&config, &start, &mut watch)?;
+    watch.bar.finish_and_clear();
+    if let Some(checkpoint) = &outcome.checkpoint {
+        tracing::warn!(
+            "interrupted after {} steps; saved in {}, go on with --resume",
+            outcome.steps,
+            checkpoint.display()
+        );
+    }
+    if let Some(model) = &outcome.model {
+        if let Some(metric) = outcome.best_metric {
+            tracing::info!("best {}: {metric:.4}", config.training.metric_for_best_model);
+        }
+        println!("{}", model.display());
+    }
+    Ok(())
+}
+
+fn read_config(args: &TrainArgs) -> Result<(TrainConfig, Vec<splade_trainer::Note>)> {
+    let path = &args.config;
+    let text = std::fs::read_to_string(path).map_err(Error::io(path))?;
+    let mut value = parse_yaml(path, &text)?;
+    for set in &args.set {
+        apply_override(&mut value, set)?;
+    }
+    Ok(TrainConfig::from_value(&value)?)
+}
+
+/// YAML as a JSON value; an error shows the line it is about.
+fn parse_yaml(path: &Path, text: &str) -> Result<Value> {
+    serde_yaml::from_str(text).map_err(|error| {
+        let Some(location) = error.location() else { return Error::file(path, error.to_string()).into() };
+        let line = text.lines().nth(location.line().saturating_sub(1)).unwrap_or_default();
+        Error::line(path, location.line(), format!("{error}: {:?}", line.trim())).into()
+    })
+}
+
+/// What will be done, in a few lines.
+fn describe(plan: &Plan) -> Vec<String> {
+    let mut lines = Vec::new();
+    for set in &plan.sets {
+        let mut dropped = Vec::new();
+        for (count, why) in [
+            (set.filtered, "filtered out"),
+            (set.without_anchor, "without an anchor"),
+            (set.without_positive, "without a positive"),
+            (set.without_label, "without a label"),
+        ] {
+            if count > 0 {
+                dropped.push(format!("{count} {why}"));
+            }
+        }
+        let dropped = if dropped.is_empty() { String::new() } else { format!(" (left out: {})", dropped.join(", ")) };
+        let dev = if set.dev > 0 { format!(", {} to evaluate on", set.dev) } else { String::new() };
+        lines.push(format!("{}: {} examples{dev}{dropped}", set.name, set.train));
+        if set.split_by_negatives {
+            let name = &set.name;
+            lines.push(format!(
+                "{name}: rows without a negative became the set {name}_pairs, since a batch has one shape"
+            ));
+        }
+    }
+    if plan.pieces > 0 {
+        lines.push(format!("{} pieces of running text", plan.pieces));
+    }
+    let (state, activations) = plan.memory_bytes;
+    lines.push(format!(
+        "{:.1} M parameters, {} terms; {} batches an epoch, {} steps; about {} for weights and optimizer, up to {} for a batch",
+        plan.parameters as f64 / 1e6,
+        plan.dimensions,
+        plan.batches_per_epoch,
+        plan.total_steps,
+        megabytes(state),
+        megabytes(activations),
+    ));
+    for (learning_rate, decay, tensors) in &plan.groups {
+        lines.push(format!(
+            "parameter group: {tensors} tensors, learning rate {learning_rate:.1e}, weight decay {decay}"
+        ));
+    }
+    lines
+}
+
+fn megabytes(bytes: u64) -> String {
+    format!("{:.0} MB", bytes as f64 / 1e6)
+}
+
+/// Shows a training: a bar on a terminal, a line now and then elsewhere.
+struct Watch {
+    bar: ProgressBar,
+    total: usize,
+    begun: Option<Instant>,
+    first: usize,
+    examples: usize,
+    step: usize,
+    scalars: BTreeMap<String, f64>,
+}
+
+impl Observer for Watch {
+    fn event(&mut self, event: Event<'_>) {
+        match event {
+            Event::Started(plan) => {
+                for line in describe(plan) {
+                    tracing::info!("{line}");
+                }
+                (self.total, self.first, self.begun) = (plan.total_steps, plan.first_step, Some(Instant::now()));
+                self.bar = console::progress("training", Some(plan.total_steps as u64));
+                self.bar.set_style(console::style("{bar:30} {pos}/{len}  {msg}  {eta} left"));
+                self.bar.set_position(plan.first_step as u64);
+                self.bar.reset_eta();
+            }
+            Event::Step { step, loss, examples } => {
+                self.step = step;
+                self.examples += examples;
+                let speed = self.examples as f64 / self.seconds();
+                let active = self.scalars.iter().find(|(key, _)| key.ends_with("corpus_active_dims"));
+                let active = active.map_or_else(String::new, |(_, dims)| format!("  {dims:.0} active dims"));
+                self.bar.set_message(format!("loss {loss:.4}  {speed:.0} examples/s{active}"));
+                self.bar.set_position(step as u64);
+            }
+            Event::Logged(line) => self.say(&self.log_line(line)),
+            Event::Evaluated(line) => {
+                self.scalars.extend(line.iter().cloned());
+                self.say(&evaluation_line(line));
+            }
+            Event::Sample(text) => self.bar.suspend(|| tracing::debug!("{text}")),
+            Event::Saved(path) => self.bar.suspend(|| tracing::debug!("saved {}", path.display())),
+            Event::Warning(text) => self.bar.suspend(|| tracing::warn!("{text}")),
+        }
+    }
+
+    fn should_stop(&mut self) -> bool {
+        interrupt::came()
+    }
+}
+
+impl Watch {
+    fn new() -> Self {
+        Self {
+            bar: ProgressBar::hidden(),
+            total: 0,
+            begun: None,
+            first: 0,
+            examples: 0,
+            step: 0,
+            scalars: BTreeMap::new(),
+        }
+    }
+
+    fn seconds(&self) -> f64 {
+        self.begun.map_or(0.0, |begun| begun.elapsed().as_secs_f64()).max(1e-9)
+    }
+
+    fn say(&self, line: &str) {
+        self.bar.suspend(|| tracing::info!("{line}"));
+    }
+
+    fn log_line(&self, line: &[Scalar]) -> String {
+        let value = |key: &str| line.iter().find(|(name, _)| name == key).map_or(f64::NAN, |(_, value)| *value);
+        let done = (self.step - self.first).max(1) as f64;
+        let left = (self.total - self.step) as f64 * self.seconds() / done;
+        format!(
+            "step {:>5}/{}  loss {:.4}  (ranking {:.4}, regularizer {:.4})  {:.1} examples/s  {:.0} s left",
+            self.step,
+            self.total,
+            value("loss"),
+            value("base_loss"),
+            value("document_regularizer_loss"),
+            self.examples as f64 / self.seconds(),
+            left,
+        )
+    }
+}
+
+/// The few numbers of an evaluation that people look at.
+fn evaluation_line(line: &[Scalar]) -> String {
+    let shown = ["_loss", "dot_ndcg@10", "dot_mrr@10", "query_active_dims", "corpus_active_dims"];
+    let parts: Vec<String> = line
+        .iter()
+        .filter(|(key, _)| shown.iter().any(|end| key.ends_with(end)))
+        .map(|(key, value)| format!("{} {value:.4}", key.strip_prefix("eval_").unwrap_or(key)))
+        .collect();
+    format!("evaluated: {}", parts.join("  "))
+}
