@@ -2,6 +2,8 @@
 //!
 //! `main` parses, dispatches, and turns an error into one line and an exit code; a command is one file of `commands/`.
 
+#![forbid(unsafe_code)]
+
 mod cli;
 mod commands;
 mod console;

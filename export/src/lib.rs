@@ -25,6 +25,9 @@
 //! document vectors, several times faster, since `[B, T, V]` is activated nowhere. [`parity`] proves that a file agrees
 //! with the checkpoint, in every runtime at hand.
 
+#![forbid(unsafe_code)]
+#![warn(clippy::print_stdout, clippy::print_stderr)]
+
 mod error;
 mod graph;
 pub mod parity;

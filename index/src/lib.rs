@@ -1,5 +1,8 @@
 //! From text to ranking: sparse vectors, encoders for inference, the inverted index, its evaluation.
 
+#![forbid(unsafe_code)]
+#![warn(clippy::print_stdout, clippy::print_stderr)]
+
 mod atomic;
 mod bm25;
 mod corpus;

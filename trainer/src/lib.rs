@@ -1,5 +1,8 @@
 //! From examples to a checkpoint.
 
+#![forbid(unsafe_code)]
+#![warn(clippy::print_stdout, clippy::print_stderr)]
+
 mod card;
 mod checkpoint;
 mod config;
