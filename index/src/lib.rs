@@ -12,6 +12,7 @@ mod error;
 pub mod eval;
 mod fusion;
 mod inverted;
+mod json;
 mod model_dir;
 #[cfg(feature = "onnx")]
 mod onnx;
@@ -23,7 +24,7 @@ mod vector;
 mod vector_file;
 mod vocabulary;
 
-pub use atomic::AtomicFile;
+pub use atomic::{AtomicFile, AtomicFolder};
 pub use corpus::{Document, Position, Query, Row, Rows, Text, read_documents, read_queries, read_rows, read_texts};
 pub use document::{BATCH_TOKENS, DocumentEncoder, DocumentSettings, Network, TokenBatch, encode_stream};
 pub use encoder::Encoder;

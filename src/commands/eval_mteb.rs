@@ -30,8 +30,11 @@ pub(crate) fn run(args: &EvalMtebArgs) -> Result<()> {
     let tasks = tasks(args)?;
     let meta = meta(&model, args)?;
     let results_dir = args.output_dir.join("results");
-    let folders: Vec<(Mode, PathBuf)> =
-        args.modes.iter().map(|mode| Ok((*mode, result_dir(&results_dir, &meta, *mode)?))).collect::<Result<_>>()?;
+    let folders: Vec<(Mode, PathBuf)> = args
+        .modes
+        .iter()
+        .map(|mode| Ok((*mode, meta.results_folder(&results_dir, experiment(*mode))?)))
+        .collect::<Result<_>>()?;
     for (_, folder) in &folders {
         for task in &tasks {
             refuse_existing(&folder.join(format!("{}.json", task.name)), args.overwrite)?;
@@ -110,14 +113,6 @@ fn meta(model: &ModelDir, args: &EvalMtebArgs) -> Result<ModelMeta> {
 /// Sparse results lie where mteb looks first; the other modes are mteb's "experiments" of the same model.
 fn experiment(mode: Mode) -> Option<&'static str> {
     (mode != Mode::Sparse).then(|| mode.name())
-}
-
-fn result_dir(results: &Path, meta: &ModelMeta, mode: Mode) -> Result<PathBuf> {
-    let folder = results.join(meta.folder()?);
-    Ok(match experiment(mode) {
-        None => folder,
-        Some(experiment) => folder.join("experiments").join(experiment),
-    })
 }
 
 fn save_run(folder: &Path, task: &TaskData, mode: Mode, run: &Run) -> Result<()> {
