@@ -3,9 +3,9 @@
 //! The functions take rows of weights over the vocabulary, as tensors with gradients. Everything is one matrix product
 //! per term: with a vocabulary of 50 000, a needless copy of the rows would cost more than the loss itself.
 
-use candle_core::backend::BackendStorage;
-use candle_core::{CpuStorage, CudaStorage, CustomOp2, D, DType, Layout, MetalStorage, Shape, Tensor};
+use candle_core::{D, DType, Tensor};
 
+use crate::model::Linear;
 use crate::{Error, Result};
 
 /// The vectors of a batch of B examples over a vocabulary of V.
@@ -44,7 +44,7 @@ impl Embeddings {
 
     /// q_i · d_j for all pairs: [B, m · B].
     fn all_products(&self) -> Result<Tensor> {
-        Ok(self.queries.contiguous()?.apply_op2(&self.documents.contiguous()?, DotProducts)?)
+        Ok(self.queries.contiguous()?.apply_op2(&self.documents.contiguous()?, Linear)?)
     }
 
     /// q_i · d for the documents of example i only: [B, m], positive first.
@@ -54,72 +54,6 @@ impl Embeddings {
         let own: Vec<u32> = (0..n_queries).flat_map(own).collect();
         let own = Tensor::from_vec(own, (n_queries, columns), self.queries.device())?;
         Ok(self.all_products()?.gather(&own, 1)?)
-    }
-}
-
-/// Products of all rows of one matrix [n, V] with all rows of another [k, V]: [n, k].
-///
-/// The same as a matrix product with the transposed second matrix, but its backward pass writes both gradients in
-/// the layout of the rows; candle's own writes the second one transposed and adds it element by strided element.
-struct DotProducts;
-
-impl DotProducts {
-    fn forward<S: BackendStorage>(
-        a: &S,
-        a_layout: &Layout,
-        b: &S,
-        b_layout: &Layout,
-    ) -> candle_core::Result<(S, Shape)> {
-        let ((n, dims), (k, _)) = (a_layout.shape().dims2()?, b_layout.shape().dims2()?);
-        let products = a.matmul(b, (1, n, k, dims), a_layout, &b_layout.transpose(0, 1)?)?;
-        Ok((products, Shape::from((n, k))))
-    }
-}
-
-impl CustomOp2 for DotProducts {
-    fn name(&self) -> &'static str {
-        "dot-products"
-    }
-
-    fn cpu_fwd(
-        &self,
-        a: &CpuStorage,
-        al: &Layout,
-        b: &CpuStorage,
-        bl: &Layout,
-    ) -> candle_core::Result<(CpuStorage, Shape)> {
-        Self::forward(a, al, b, bl)
-    }
-
-    fn cuda_fwd(
-        &self,
-        a: &CudaStorage,
-        al: &Layout,
-        b: &CudaStorage,
-        bl: &Layout,
-    ) -> candle_core::Result<(CudaStorage, Shape)> {
-        Self::forward(a, al, b, bl)
-    }
-
-    fn metal_fwd(
-        &self,
-        a: &MetalStorage,
-        al: &Layout,
-        b: &MetalStorage,
-        bl: &Layout,
-    ) -> candle_core::Result<(MetalStorage, Shape)> {
-        Self::forward(a, al, b, bl)
-    }
-
-    fn bwd(
-        &self,
-        a: &Tensor,
-        b: &Tensor,
-        _: &Tensor,
-        gradient: &Tensor,
-    ) -> candle_core::Result<(Option<Tensor>, Option<Tensor>)> {
-        let gradient = gradient.contiguous()?;
-        Ok((Some(gradient.matmul(b)?), Some(gradient.t()?.matmul(a)?)))
     }
 }
 

@@ -100,11 +100,11 @@ impl Algebra for Candle<'_> {
         let mut shape = x.dims().to_vec();
         let input = shape.pop().unwrap_or_default();
         shape.push(weight.dim(0)?);
-        let product = x.reshape(((), input))?.matmul(&weight.t()?)?;
+        let x = x.reshape(((), input))?;
         let sum = match bias {
-            None => product,
-            Some(bias) if self.plain => product.broadcast_add(bias)?,
-            Some(bias) => product.apply_op2(bias, ops::AddBias)?,
+            None => x.apply_op2(weight, ops::Linear)?,
+            Some(bias) if self.plain => x.matmul(&weight.t()?)?.broadcast_add(bias)?,
+            Some(bias) => x.apply_op3(weight, bias, ops::Linear)?,
         };
         Ok(sum.reshape(shape)?)
     }

@@ -18,6 +18,7 @@ pub use config::{ARCHITECTURES, TransformerConfig};
 pub use declaration::{Declaration, Declared};
 pub use mlm_head::{Encoded, MlmHead};
 pub use network::{CandleNetwork, candle_encoder};
+pub(crate) use ops::Linear;
 pub use ops::cross_entropy;
 pub use splade::splade;
 pub use weights::Weights;

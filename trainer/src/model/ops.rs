@@ -6,7 +6,11 @@
 
 use std::sync::Arc;
 
-use candle_core::{CpuStorage, CustomOp1, CustomOp2, CustomOp3, DType, Layout, Result, Shape, Storage, Tensor, bail};
+use candle_core::backend::BackendStorage;
+use candle_core::{
+    CpuStorage, CudaStorage, CustomOp1, CustomOp2, CustomOp3, DType, Layout, MetalStorage, Result, Shape, Storage,
+    Tensor, bail,
+};
 use rayon::prelude::*;
 
 use crate::Error;
@@ -128,34 +132,89 @@ fn column_sums(rows: usize, width: usize, add: impl Fn(usize, &mut [f32]) + Sync
     total
 }
 
-/// `x + bias` for `x` `[N, D]` and `bias` `[D]`.
-pub(crate) struct AddBias;
+/// `x·Wᵀ` for `x` `[N, in]` and `W` `[out, in]`, plus a bias `[out]` on the CPU.
+///
+/// Candle's own product with a transposed matrix has a backward pass that writes the gradient of `W` transposed, and
+/// everything after it walks over it element by strided element; here both gradients come in the layout of their
+/// tensors, and the bias is added in place.
+pub(crate) struct Linear;
 
-impl CustomOp2 for AddBias {
-    fn name(&self) -> &'static str {
-        "add-bias"
+impl Linear {
+    fn product<S: BackendStorage>(x: &S, x_layout: &Layout, w: &S, w_layout: &Layout) -> Result<(S, Shape)> {
+        let ((n, from), (to, _)) = (x_layout.shape().dims2()?, w_layout.shape().dims2()?);
+        let product = x.matmul(w, (1, n, to, from), x_layout, &w_layout.transpose(0, 1)?)?;
+        Ok((product, Shape::from((n, to))))
     }
 
-    fn cpu_fwd(&self, s1: &CpuStorage, l1: &Layout, s2: &CpuStorage, l2: &Layout) -> Result<(CpuStorage, Shape)> {
-        let (x, bias) = (slice(s1, l1)?, slice(s2, l2)?);
+    fn gradients(x: &Tensor, weight: &Tensor, grad: &Tensor) -> Result<(Option<Tensor>, Option<Tensor>)> {
+        let grad = grad.contiguous()?;
+        Ok((Some(grad.matmul(weight)?), Some(grad.t()?.matmul(x)?)))
+    }
+}
+
+impl CustomOp2 for Linear {
+    fn name(&self) -> &'static str {
+        "linear"
+    }
+
+    fn cpu_fwd(&self, x: &CpuStorage, xl: &Layout, w: &CpuStorage, wl: &Layout) -> Result<(CpuStorage, Shape)> {
+        Self::product(x, xl, w, wl)
+    }
+
+    fn cuda_fwd(&self, x: &CudaStorage, xl: &Layout, w: &CudaStorage, wl: &Layout) -> Result<(CudaStorage, Shape)> {
+        Self::product(x, xl, w, wl)
+    }
+
+    fn metal_fwd(&self, x: &MetalStorage, xl: &Layout, w: &MetalStorage, wl: &Layout) -> Result<(MetalStorage, Shape)> {
+        Self::product(x, xl, w, wl)
+    }
+
+    fn bwd(&self, x: &Tensor, weight: &Tensor, _: &Tensor, grad: &Tensor) -> Result<(Option<Tensor>, Option<Tensor>)> {
+        Self::gradients(x, weight, grad)
+    }
+}
+
+impl CustomOp3 for Linear {
+    fn name(&self) -> &'static str {
+        "linear-bias"
+    }
+
+    fn cpu_fwd(
+        &self,
+        x: &CpuStorage,
+        xl: &Layout,
+        w: &CpuStorage,
+        wl: &Layout,
+        bias: &CpuStorage,
+        bl: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
+        let (product, shape) = Self::product(x, xl, w, wl)?;
+        let bias = slice(bias, bl)?;
+        let CpuStorage::F32(mut out) = product else { bail!("a product is not of f32") };
         let width = bias.len().max(1);
-        let mut out = vec![0_f32; x.len()];
         fill(
             &mut out,
             CHUNK * width,
             #[inline(always)]
-            |start, out| {
-                for (out, x) in out.chunks_exact_mut(width).zip(x[start..].chunks_exact(width)) {
-                    for ((out, x), bias) in out.iter_mut().zip(x).zip(bias) {
-                        *out = x + bias;
+            |_, out| {
+                for row in out.chunks_exact_mut(width) {
+                    for (out, bias) in row.iter_mut().zip(bias) {
+                        *out += bias;
                     }
                 }
             },
         );
-        Ok((CpuStorage::F32(out), l1.shape().clone()))
+        Ok((CpuStorage::F32(out), shape))
     }
 
-    fn bwd(&self, _: &Tensor, bias: &Tensor, _: &Tensor, grad: &Tensor) -> Result<(Option<Tensor>, Option<Tensor>)> {
+    fn bwd(
+        &self,
+        x: &Tensor,
+        weight: &Tensor,
+        bias: &Tensor,
+        _: &Tensor,
+        grad: &Tensor,
+    ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
         let width = bias.elem_count().max(1);
         let sums = read(grad, |grad| {
             Ok(column_sums(
@@ -169,7 +228,8 @@ impl CustomOp2 for AddBias {
                 },
             ))
         })?;
-        Ok((Some(grad.clone()), Some(Tensor::from_vec(sums, bias.shape(), grad.device())?)))
+        let (x, weight) = Self::gradients(x, weight, grad)?;
+        Ok((x, weight, Some(Tensor::from_vec(sums, bias.shape(), grad.device())?)))
     }
 }
 

@@ -1,0 +1,52 @@
+#!/usr/bin/env bash
+# The main job end to end on data in the repository: Norwegian text → pretrained network → trained inference-free SPLADE
+# model → ONNX file → index → explained hits → evaluation against BM25 on held-out queries.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+splade=target/release/splade
+data=tests/data/lohelp-nb
+out=demo
+if [ -t 1 ]; then bold=$'\e[1m'; plain=$'\e[0m'; else bold=''; plain=''; fi
+begun=$SECONDS
+
+step() { printf '\n%s%s%s\n' "$bold" "$1" "$plain"; }
+run() { printf '$ splade %s\n' "$*"; "$splade" "$@"; }
+ask() { printf '\n$ splade search --index %s "%s" -k 2 --explain\n' "$out/help.index" "$1"; "$splade" search --index "$out/help.index" "$1" -k 2 --explain; }
+
+rm -rf "$out"
+printf 'The Norwegian help of LibreOffice: %s passages to search, %s held-out queries, training pairs from other pages.\n' \
+  "$(wc -l < $data/corpus.jsonl)" "$(wc -l < $data/queries.jsonl)"
+
+step '1. A small network learns Norwegian words: masked-language modelling from nothing'
+run train configs/demo-pretrain.yaml
+
+step '2. It becomes an inference-free SPLADE model: queries a table of weights, documents the network'
+run train configs/demo.yaml
+
+step '3. The network as ONNX, compared with the checkpoint in two runtimes'
+run export-onnx "$out/model/final"
+
+step '4. The help pages, encoded by ONNX Runtime into an index'
+run index "$out/model/final" --input "$data/corpus.jsonl" --index "$out/help.index" --language norwegian
+
+step '5. Three questions. No network runs: a query is tokenized and looked up'
+ask 'slå sammen celler i en tabell'
+ask 'lage innholdsfortegnelse'
+ask 'passord på dokument'
+
+step '6. Is it any good? Held-out queries, judged as MTEB does, beside BM25 and both together'
+run eval-mteb "$out/model/final" --data "$data" --modes sparse,bm25,hybrid --language none --analyze-sparsity --output-dir "$out/results"
+
+minutes=$(( (SECONDS - begun + 30) / 60 ))
+step "Done in $minutes minutes. Everything is in $out/:"
+cat <<END
+  $out/model/final    the model; it also loads in Python: SparseEncoder("$out/model/final")
+  $out/help.index     the index; copy it anywhere, it needs no model and no network
+  $out/results        mteb's result files
+Next:
+  $splade search --index $out/help.index "din egen spørring" --explain
+  $splade search --index $out/help.index "din egen spørring" --mode hybrid --json
+  edit configs/demo.yaml: your files under datasets, your base model as base_model, more steps
+  tensorboard --logdir $out/model/runs
+END
