@@ -16,7 +16,10 @@ use clap::Parser;
 use cli::{Cli, Command};
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return failure::report_usage(&error),
+    };
     console::start(&cli.console);
     match run(&cli) {
         Ok(()) => ExitCode::SUCCESS,
