@@ -1,12 +1,18 @@
 //! Where results go: stdout or a file that appears whole, a folder that appears whole; nothing replaced unasked.
 
+use std::fmt::Display;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use splade_index::AtomicFile;
 
 use crate::failure::bad_input;
+
+/// A result as a line on stdout. Unlike `println!` it does not panic when nobody reads it any more.
+pub(crate) fn say(line: impl Display) -> Result<()> {
+    Ok(writeln!(std::io::stdout(), "{line}")?)
+}
 
 /// Results on stdout, or in a file that takes its name only when it is complete.
 pub(crate) enum Output {
@@ -76,7 +82,7 @@ impl NewFolder {
             std::fs::create_dir_all(parent)?;
             tempfile::Builder::new().prefix(".splade-").suffix(".part").tempdir_in(parent)
         };
-        let aside = make().with_context(|| parent.display().to_string())?;
+        let aside = make().map_err(splade_index::Error::io(parent))?;
         Ok(Self { place: place.to_owned(), aside })
     }
 
@@ -100,7 +106,7 @@ impl NewFolder {
                 std::fs::rename(&aside, &place)
             }
         };
-        swap().with_context(|| place.display().to_string())
+        Ok(swap().map_err(splade_index::Error::io(&place))?)
     }
 }
 

@@ -63,7 +63,8 @@ impl ModelDir {
     /// A folder that is missing or is no model, a module we do not know, a file that is missing or broken, by name.
     pub fn open(root: &Path) -> Result<Self> {
         if !root.is_dir() {
-            return Err(Error::io(root)(std::io::ErrorKind::NotFound.into()));
+            let what = if root.exists() { "not a folder" } else { "no such folder" };
+            return Err(Error::invalid(format!("{}: {what}", root.display()), "MODEL is the folder of a model"));
         }
         if root.join("modules.json").is_file() {
             return Self::from_modules(root);
@@ -280,12 +281,21 @@ impl ModelDir {
     /// The network's tokenizer, cutting at `max_length` tokens or at the folder's own length.
     ///
     /// # Errors
-    /// A file that is missing or broken.
+    /// A file that is missing or broken, a tokenizer with more tokens than the network has terms.
     pub fn vocabulary(&self, max_length: Option<usize>) -> Result<Vocabulary> {
         // no text may be longer than the position table, whatever is asked for
         let positions = number(&self.config, "max_position_embeddings").unwrap_or(usize::MAX);
         let length = max_length.unwrap_or(self.max_length).min(positions);
-        Vocabulary::read(&self.transformer.join("tokenizer.json"), length)
+        let path = self.transformer.join("tokenizer.json");
+        let vocabulary = Vocabulary::read(&path, length)?;
+        let (size, terms) = (vocabulary.size(), self.dimensions()?);
+        if size > terms {
+            return Err(Error::invalid(
+                format!("{}: {size} tokens, but the network has {terms} terms", path.display()),
+                "take the tokenizer.json that the model was trained with",
+            ));
+        }
+        Ok(vocabulary)
     }
 
     /// The id padding has: the tokenizer files' `pad_token`, else `pad_token_id` of `config.json`, else 0.
@@ -335,8 +345,8 @@ impl ModelDir {
         } else {
             QueryWeights::read_idf(&side.weights, &vocabulary)?
         };
-        let encoder = QueryEncoder::new(vocabulary, weights, self.query_prompt())
-            .map_err(|error| Error::file(&side.weights, error.to_string()))?;
+        let encoder =
+            QueryEncoder::new(vocabulary, weights, self.query_prompt()).map_err(|error| error.of(&side.weights))?;
         Ok(encoder.with_max_active_dims(self.max_active_dims))
     }
 

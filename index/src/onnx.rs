@@ -26,7 +26,11 @@ pub fn load_onnx_runtime(candidates: &[PathBuf]) -> Result<&'static Path> {
         let found = candidates.iter().find(|path| path.is_file());
         let named = || if let [named] = candidates { named.clone() } else { PathBuf::from(LIBRARY) };
         let path = found.cloned().unwrap_or_else(named);
-        let builder = ort::init_from(&path).map_err(|error| format!("{}: {error}", path.display()))?;
+        let builder = ort::init_from(&path).map_err(|error| match (found, candidates) {
+            (Some(path), _) => format!("cannot be loaded: {}: {error}", path.display()),
+            (None, [only]) => format!("was not found: there is no {}", only.display()),
+            (None, _) => format!("was not found: no {LIBRARY} here or on the system"),
+        })?;
         let environment = builder.with_name("splade").build().map_err(|error| error.to_string())?;
         environment.set_log_level(ort::logging::LogLevel::Error);
         Ok((environment, path))
@@ -34,7 +38,7 @@ pub fn load_onnx_runtime(candidates: &[PathBuf]) -> Result<&'static Path> {
     match loaded {
         Ok((_, path)) => Ok(path),
         Err(message) => Err(Error::invalid(
-            format!("ONNX Runtime was not found: {}", message.lines().next().unwrap_or_default()),
+            format!("ONNX Runtime {}", message.lines().next().unwrap_or_default()),
             "run `make setup`, or let ORT_DYLIB_PATH name the library (it is in the Python wheel onnxruntime), \
              or take --backend candle",
         )),

@@ -45,7 +45,7 @@ impl Vocabulary {
         let json = std::fs::read(path).map_err(Error::io(path))?;
         Self::parse(json, max_length).map_err(|error| match error {
             Error::Tokenizer(message) => Error::file(path, format!("not a tokenizer: {message}")),
-            other => other,
+            other => other.of(path),
         })
     }
 
@@ -148,7 +148,7 @@ fn cut_at(tokenizer: &mut Tokenizer, max_length: usize) -> Result<()> {
     if max_length <= special {
         return Err(Error::invalid(
             format!("texts of {max_length} tokens have no room for a word beside {special} special tokens"),
-            format!("make it at least {}", special + 1),
+            format!("allow at least {}", special + 1),
         ));
     }
     tokenizer.with_truncation(Some(TruncationParams { max_length, ..Default::default() })).map_err(tokenizer_error)?;

@@ -1,6 +1,7 @@
 //! `splade eval-mteb`: data folders → scores, as mteb computes and files them.
 
 use std::collections::BTreeMap;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
@@ -20,7 +21,7 @@ use crate::cli::{EvalMtebArgs, Mode};
 use crate::console::{self, Table};
 use crate::encoders::{document_encoder, query_encoder};
 use crate::failure::bad_input;
-use crate::outputs::refuse_existing;
+use crate::outputs::{refuse_existing, say};
 
 /// The scores of the table; the result files have all of them.
 const SHOWN: [&str; 5] = ["ndcg_at_10", "mrr_at_10", "map_at_100", "recall_at_100", "precision_at_10"];
@@ -116,7 +117,6 @@ fn experiment(mode: Mode) -> Option<&'static str> {
 }
 
 fn save_run(folder: &Path, task: &TaskData, mode: Mode, run: &Run) -> Result<()> {
-    use std::io::Write;
     let name = if task.subset == splade_index::eval::DEFAULT_SUBSET {
         format!("{}.run.trec", task.name)
     } else {
@@ -202,6 +202,7 @@ fn score(
 }
 
 fn print_tables(judged: &[(&TaskData, Outcome)], args: &EvalMtebArgs) -> Result<()> {
+    let mut output = std::io::stdout();
     let mut table = Table::new(["task", "mode"].into_iter().chain(SHOWN));
     for (task, outcome) in judged {
         for (mode, (_, scores)) in args.modes.iter().zip(&outcome.modes) {
@@ -209,7 +210,7 @@ fn print_tables(judged: &[(&TaskData, Outcome)], args: &EvalMtebArgs) -> Result<
             table.row([label(task), mode.name().to_owned()].into_iter().chain(shown));
         }
     }
-    print!("{table}");
+    write!(output, "{table}")?;
     if args.analyze_sparsity {
         let heading = ["task", "side", "vectors", "active dims", "p50", "p95", "max", "sparsity", "used dims", "FLOPS"];
         let mut table = Table::new(heading);
@@ -231,7 +232,7 @@ fn print_tables(judged: &[(&TaskData, Outcome)], args: &EvalMtebArgs) -> Result<
                 ]);
             }
         }
-        print!("\n{table}");
+        write!(output, "\n{table}")?;
     }
     Ok(())
 }
@@ -267,8 +268,7 @@ fn print_json(judged: &[(&TaskData, Outcome)], args: &EvalMtebArgs) -> Result<()
         Ok(value)
     };
     let tasks = judged.iter().map(of_task).collect::<Result<Vec<_>>>()?;
-    println!("{:#}", json!({"tasks": tasks}));
-    Ok(())
+    say(format_args!("{:#}", json!({"tasks": tasks})))
 }
 
 fn print_comparison(ours: &[TaskResult], baseline: &Path, args: &EvalMtebArgs) -> Result<()> {
@@ -290,9 +290,9 @@ fn print_comparison(ours: &[TaskResult], baseline: &Path, args: &EvalMtebArgs) -
         ]);
     }
     if args.json {
-        eprint!("{table}")
+        write!(std::io::stderr(), "{table}")?;
     } else {
-        print!("\n{table}")
+        write!(std::io::stdout(), "\n{table}")?;
     }
     Ok(())
 }

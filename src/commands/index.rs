@@ -15,7 +15,7 @@ use crate::cli::IndexArgs;
 use crate::console;
 use crate::encoders::document_encoder;
 use crate::failure::bad_input;
-use crate::outputs::{NewFolder, refuse_existing};
+use crate::outputs::{NewFolder, refuse_existing, say};
 
 pub(crate) fn run(args: &IndexArgs) -> Result<()> {
     let model = ModelDir::open(&args.model)?;
@@ -77,6 +77,12 @@ fn fill(index: &ImpactIndex, model: &ModelDir, args: &IndexArgs) -> Result<()> {
         }
         let (count, seconds) = (sink.seen.len(), sink.bar.elapsed().as_secs_f64());
         sink.bar.finish_and_clear();
+        if count == 0 {
+            return Err(bad_input(
+                format!("{}: there are no documents in it", input.display()),
+                "one JSON object a line is needed: {\"_id\": \"d1\", \"text\": \"…\"}",
+            ));
+        }
         tracing::info!("{count} documents in {seconds:.1} s ({:.0} per second)", count as f64 / seconds.max(1e-9));
         writer = sink.writer;
     }
@@ -114,7 +120,10 @@ impl Sink<'_> {
         interrupt::check()?;
         if !self.seen.insert(document.id.clone()) {
             let input = self.args.input.as_deref().unwrap_or(Path::new("-"));
-            return Err(bad_input(format!("{}: the id {:?} occurs twice", input.display(), document.id), ""));
+            return Err(bad_input(
+                format!("{}: the id {:?} occurs twice", input.display(), document.id),
+                "every document needs an id of its own",
+            ));
         }
         let vector = match self.args.max_active_dims {
             Some(k) => vector.top_k(k),
@@ -165,10 +174,9 @@ impl Sink<'_> {
 fn report(index: &ImpactIndex, args: &IndexArgs) -> Result<()> {
     let stats = index.stats()?;
     if args.json {
-        println!("{}", serde_json::to_string_pretty(&stats)?);
-        return Ok(());
+        return say(serde_json::to_string_pretty(&stats)?);
     }
-    println!(
+    say(format_args!(
         "{}: {} documents, {:.0} active dims each, {} segment{}, {:.1} MB",
         args.index.display(),
         stats.documents,
@@ -176,6 +184,5 @@ fn report(index: &ImpactIndex, args: &IndexArgs) -> Result<()> {
         stats.segments,
         if stats.segments == 1 { "" } else { "s" },
         stats.total_bytes as f64 / 1e6,
-    );
-    Ok(())
+    ))
 }

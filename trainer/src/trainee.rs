@@ -103,11 +103,6 @@ impl Trainee {
         let transformer = TransformerConfig::read(&model.config_path())?;
         let weights = Weights::read(&model.weights_path()?, &transformer)?;
         let vocabulary = model.vocabulary(Some(config.training.max_seq_length))?;
-        if vocabulary.size() > transformer.vocab_size() {
-            let message =
-                format!("{} tokens, but the network has {} terms", vocabulary.size(), transformer.vocab_size());
-            return Err(Error::file(model.transformer_dir().join("tokenizer.json"), message));
-        }
         let pad = model.pad_id(&vocabulary)?;
         let read = |name: &str| std::fs::read(model.transformer_dir().join(name));
         let tokenizer_files =
