@@ -11,7 +11,7 @@ pub struct TokenBatch {
     pub mask: Vec<u8>,
     /// number of texts
     pub rows: usize,
-    /// tokens of the longest text
+    /// tokens of the longest text, at least 1 where there is a text
     pub width: usize,
 }
 
@@ -19,7 +19,7 @@ impl TokenBatch {
     /// Pads `texts` with `pad`.
     #[must_use]
     pub fn new<T: AsRef<[u32]>>(texts: &[T], pad: u32) -> Self {
-        let width = texts.iter().map(|ids| ids.as_ref().len()).max().unwrap_or(0);
+        let width = texts.iter().map(|ids| ids.as_ref().len().max(1)).max().unwrap_or(0);
         let mut ids = Vec::with_capacity(texts.len() * width);
         let mut mask = Vec::with_capacity(texts.len() * width);
         for text in texts.iter().map(AsRef::as_ref) {
@@ -275,5 +275,7 @@ mod tests {
         assert_eq!((batch.rows, batch.width), (2, 3));
         assert_eq!(batch.ids, [1, 2, 3, 4, 9, 9]);
         assert_eq!(batch.mask, [1, 1, 1, 1, 0, 0]);
+        let empty = TokenBatch::new(&[[0_u32; 0]], 9);
+        assert_eq!((empty.width, empty.ids, empty.mask), (1, vec![9], vec![0]));
     }
 }

@@ -6,8 +6,8 @@ use std::path::Path;
 use anyhow::Result;
 use indicatif::ProgressBar;
 use splade_index::{
-    Architecture, Document, ImpactIndex, ImpactWriter, IndexSettings, Language, ModelDir, SparseVector, StoredDocument,
-    WriterOptions, encode_stream, read_documents, read_rows, read_vectors,
+    Architecture, AtomicFolder, Document, ImpactIndex, ImpactWriter, IndexSettings, Language, ModelDir, SparseVector,
+    StoredDocument, WriterOptions, encode_stream, read_documents, read_rows, read_vectors,
 };
 
 use super::interrupt;
@@ -15,7 +15,7 @@ use crate::cli::IndexArgs;
 use crate::console;
 use crate::encoders::document_encoder;
 use crate::failure::bad_input;
-use crate::outputs::{NewFolder, refuse_existing, say};
+use crate::outputs::{refuse_existing, say};
 
 pub(crate) fn run(args: &IndexArgs) -> Result<()> {
     let model = ModelDir::open(&args.model)?;
@@ -27,15 +27,28 @@ pub(crate) fn run(args: &IndexArgs) -> Result<()> {
         return report(&index, args);
     }
     refuse_existing(&args.index, args.overwrite)?;
-    let folder = NewFolder::create(&args.index)?;
+    refuse_other(&args.index)?;
+    let folder = AtomicFolder::create(&args.index)?;
     let index = ImpactIndex::create(folder.path(), &settings)?;
     if model.architecture() == Architecture::InferenceFree {
         model.query_encoder()?.save(&index.query_dir())?;
     }
     fill(&index, &model, args)?;
     drop(index);
-    folder.finish()?;
+    folder.commit()?;
     report(&ImpactIndex::open(&args.index)?, args)
+}
+
+/// `--overwrite` replaces indexes: a folder of something else, given by mistake, is not deleted.
+fn refuse_other(place: &Path) -> Result<()> {
+    let is_empty = || std::fs::read_dir(place).is_ok_and(|mut entries| entries.next().is_none());
+    if place.exists() && !ImpactIndex::is_at(place) && !is_empty() {
+        return Err(bad_input(
+            format!("{}: is there and is no index, so it is not replaced", place.display()),
+            "choose another --index, or remove it yourself",
+        ));
+    }
+    Ok(())
 }
 
 fn settings(model: &ModelDir, args: &IndexArgs) -> Result<IndexSettings> {

@@ -117,6 +117,12 @@ impl ImpactIndex {
         Self::from_parts(dir, settings.clone(), fields, index)
     }
 
+    /// Whether `dir` holds an index, of whatever version.
+    #[must_use]
+    pub fn is_at(dir: &Path) -> bool {
+        dir.join(settings::MANIFEST_FILE).is_file()
+    }
+
     /// Opens the index in `dir`.
     ///
     /// # Errors
