@@ -266,7 +266,7 @@ pub(crate) struct SearchArgs {
     #[arg(long, default_value = "rrf")]
     pub(crate) fusion: FusionChoice,
     /// The constant of reciprocal rank fusion
-    #[arg(long, value_name = "K", default_value_t = 60.0)]
+    #[arg(long, value_name = "K", default_value_t = 60.0, allow_negative_numbers = true)]
     pub(crate) rrf_k: f32,
     /// Weights of the sparse and the BM25 ranking in --fusion weighted
     #[arg(long, value_name = "SPARSE,BM25", value_delimiter = ',', num_args = 2, default_values_t = [0.5, 0.5])]
