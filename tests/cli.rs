@@ -392,9 +392,11 @@ mod index {
     #[test]
     fn wrong_wishes_are_refused() {
         let place = place_with_index();
-        let search = |args: &[&str]| place.run(&with(&["search", "--index", "toy.index", "Oslo"], args));
+        let search = |args: &[&str]| place.run(&with(&["search", "--index", "toy.index", "i Norge"], args));
         search(&["--filter", "theme"]).fails(2, "the filter \"theme\" is not of the form", "for instance");
         search(&["--mode", "hybrid", "--rrf-k", "-1"]).fails(2, "--rrf-k and --weights must be numbers", "");
+        search(&["--mode", "hybrid", "--fusion", "weighted", "--weights", "1"]).fails(2, "two numbers", "--help");
+        search(&["--mode", "hybrid", "--fusion", "weighted", "--weights", "0.7,0.3"]).done();
         assert!(search(&["--filter", "theme=by"]).done().contains(" 1. "));
         assert_eq!(search(&["--filter", "theme=gibberish"]).done(), "nothing found\n");
         let ran = place.run(&["index", "model", "--input", "corpus.jsonl", "--index", "i", "--language", "finnish"]);
@@ -451,7 +453,11 @@ mod index {
         place.write("bad.jsonl", "{\"_id\": \"oslo\", \"indices\": [5, 5], \"values\": [1, 1]}\n");
         index("bad.jsonl").fails(2, "bad.jsonl:1", "");
         place.write("wide.jsonl", "{\"_id\": \"oslo\", \"indices\": [420], \"values\": [1]}\n");
-        index("wide.jsonl").fails(2, "oslo", "");
+        index("wide.jsonl").fails(
+            2,
+            "document oslo: index 420 is beyond the vocabulary of 420",
+            "the model of the index",
+        );
         assert!(!place.path("toy.index").exists());
         let fresh = place.ok(&INDEX);
         place.ok(&with(&INDEX, &["--vectors", "v.jsonl", "--overwrite"]));
@@ -704,7 +710,7 @@ mod training {
         let yaml = yaml.replace("unused: {query_regularizer_weight: 1.0e-4}\n", "");
         place.write("trap.yaml", yaml);
         let ran = place.run(&["train", "trap.yaml", "--dry-run"]);
-        let trap = "warning: router.learning_rate_patterns..*query.*";
+        let trap = "warning: router.learning_rate_patterns: `.*query.*`";
         assert!(ran.stderr.contains(trap) && ran.stderr.contains("also matches"), "{}", ran.stderr);
         ran.done();
     }

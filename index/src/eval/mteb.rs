@@ -295,7 +295,8 @@ pub fn write_mteb_results(
     Ok(folder)
 }
 
-/// Reads one result file, or all in a folder and the folders in it; by task name.
+/// Reads one result file, or all in a folder and the folders in it; by task name. Results below a folder `experiments`
+/// are further ones of a model and left out, unless it is the folder given.
 ///
 /// # Errors
 /// A file that does not open or is no result, a folder without results, a task found twice.
@@ -327,7 +328,9 @@ fn collect_files(folder: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
         let path = entry.path();
         // Of the entry itself: a link to a folder above must not lead round in circles.
         if entry.file_type().map_err(Error::io(&path))?.is_dir() {
-            collect_files(&path, files)?;
+            if !path.ends_with("experiments") {
+                collect_files(&path, files)?;
+            }
         } else if path.extension().is_some_and(|ending| ending == "json") && !path.ends_with("model_meta.json") {
             files.push(path);
         }
