@@ -18,6 +18,14 @@ pub(crate) struct Cli {
     pub(crate) command: Command,
 }
 
+fn two_weights(text: &str) -> Result<[f32; 2], String> {
+    let numbers = text.split(',').map(|number| number.trim().parse::<f32>());
+    match numbers.collect::<Result<Vec<_>, _>>().as_deref() {
+        Ok([sparse, bm25]) => Ok([*sparse, *bm25]),
+        _ => Err("two numbers are needed, like 0.7,0.3".to_owned()),
+    }
+}
+
 fn at_least_one(text: &str) -> Result<usize, String> {
     match text.parse() {
         Ok(0) => Err("at least 1 is needed".to_owned()),
@@ -266,11 +274,11 @@ pub(crate) struct SearchArgs {
     #[arg(long, default_value = "rrf")]
     pub(crate) fusion: FusionChoice,
     /// The constant of reciprocal rank fusion
-    #[arg(long, value_name = "K", default_value_t = 60.0)]
+    #[arg(long, value_name = "K", default_value_t = 60.0, allow_negative_numbers = true)]
     pub(crate) rrf_k: f32,
     /// Weights of the sparse and the BM25 ranking in --fusion weighted
-    #[arg(long, value_name = "SPARSE,BM25", value_delimiter = ',', num_args = 2, default_values_t = [0.5, 0.5])]
-    pub(crate) weights: Vec<f32>,
+    #[arg(long, value_name = "SPARSE,BM25", default_value = "0.5,0.5", value_parser = two_weights)]
+    pub(crate) weights: [f32; 2],
     /// Hits taken from each ranking before fusion
     #[arg(long, value_name = "N", default_value_t = 100)]
     pub(crate) depth: usize,

@@ -64,7 +64,7 @@ impl ModelDir {
     pub fn open(root: &Path) -> Result<Self> {
         if !root.is_dir() {
             let what = if root.exists() { "not a folder" } else { "no such folder" };
-            return Err(Error::invalid(format!("{}: {what}", root.display()), "MODEL is the folder of a model"));
+            return Err(Error::invalid(format!("{}: {what}", root.display()), "give the folder of a model"));
         }
         if root.join("modules.json").is_file() {
             return Self::from_modules(root);

@@ -41,6 +41,8 @@ pub(crate) fn run(args: &EvalMtebArgs) -> Result<()> {
             refuse_existing(&folder.join(format!("{}.json", task.name)), args.overwrite)?;
         }
     }
+    // before the work, so that a wrong path costs nothing
+    let baseline = args.baseline.as_deref().map(read_mteb_results).transpose()?;
     let encoders = Encoders {
         query: query_encoder(&model, &args.network)?,
         document: Box::new(document_encoder(&model, &args.network)?),
@@ -70,7 +72,7 @@ pub(crate) fn run(args: &EvalMtebArgs) -> Result<()> {
         write_mteb_results(&results_dir, &meta, experiment(*mode), &of_mode)?;
     }
     if args.json { print_json(&judged, args) } else { print_tables(&judged, args) }?;
-    if let Some(baseline) = &args.baseline {
+    if let Some(baseline) = &baseline {
         let ours: Vec<TaskResult> =
             results.into_iter().filter(|((position, _), _)| *position == 0).map(|(_, result)| result).collect();
         print_comparison(&ours, baseline, args)?;
@@ -271,11 +273,10 @@ fn print_json(judged: &[(&TaskData, Outcome)], args: &EvalMtebArgs) -> Result<()
     say(format_args!("{:#}", json!({"tasks": tasks})))
 }
 
-fn print_comparison(ours: &[TaskResult], baseline: &Path, args: &EvalMtebArgs) -> Result<()> {
-    let theirs = read_mteb_results(baseline)?;
-    let comparisons = compare_results(ours, &theirs, "ndcg_at_10");
+fn print_comparison(ours: &[TaskResult], baseline: &[TaskResult], args: &EvalMtebArgs) -> Result<()> {
+    let comparisons = compare_results(ours, baseline, "ndcg_at_10");
     if comparisons.is_empty() {
-        tracing::warn!("{} has no result of these tasks", baseline.display());
+        tracing::warn!("the baseline has no result of these tasks");
         return Ok(());
     }
     let mut table = Table::new(["task", "split", "subset", "baseline", args.modes[0].name(), "difference"]);

@@ -9,36 +9,36 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 /// A folder to run the program in, gone when dropped.
-pub struct Place(TempDir);
+pub(crate) struct Place(TempDir);
 
 /// What a run left behind.
 #[derive(Debug)]
-pub struct Ran {
+pub(crate) struct Ran {
     /// Exit code; none if a signal ended it.
-    pub code: Option<i32>,
+    pub(crate) code: Option<i32>,
     /// Results.
-    pub stdout: String,
+    pub(crate) stdout: String,
     /// Everything else.
-    pub stderr: String,
+    pub(crate) stderr: String,
 }
 
 /// A fresh folder.
-pub fn setup() -> Place {
+pub(crate) fn setup() -> Place {
     Place(tempfile::tempdir().unwrap())
 }
 
 /// A file or folder under `tests/`.
-pub fn ours(path: &str) -> PathBuf {
+pub(crate) fn ours(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests").join(path)
 }
 
 /// A file or folder under `tests/fixtures/sparse-encoder/`.
-pub fn fixture(path: &str) -> PathBuf {
+pub(crate) fn fixture(path: &str) -> PathBuf {
     ours("fixtures/sparse-encoder").join(path)
 }
 
 /// What lies beside the repository on machines that have it; `None` says so on stderr.
-pub fn shared(path: &str) -> Option<PathBuf> {
+pub(crate) fn shared(path: &str) -> Option<PathBuf> {
     let root = std::env::var_os("SPLADE_SHARED").map(PathBuf::from);
     let root = root.unwrap_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared"));
     let path = root.join(path);
@@ -50,7 +50,7 @@ pub fn shared(path: &str) -> Option<PathBuf> {
 }
 
 /// ONNX Runtime: what `ORT_DYLIB_PATH` says, else what `make setup` put into `.onnxruntime/`.
-pub fn onnx_runtime() -> PathBuf {
+pub(crate) fn onnx_runtime() -> PathBuf {
     if let Some(path) = std::env::var_os("ORT_DYLIB_PATH") {
         return path.into();
     }
@@ -66,34 +66,34 @@ pub fn onnx_runtime() -> PathBuf {
 
 impl Place {
     /// A path in this folder.
-    pub fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.0.path().join(name)
     }
 
     /// Writes a file.
-    pub fn write(&self, name: &str, content: impl AsRef<[u8]>) {
+    pub(crate) fn write(&self, name: &str, content: impl AsRef<[u8]>) {
         let path = self.path(name);
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
         std::fs::write(path, content).unwrap();
     }
 
     /// The text of a file.
-    pub fn read(&self, name: &str) -> String {
+    pub(crate) fn read(&self, name: &str) -> String {
         std::fs::read_to_string(self.path(name)).unwrap()
     }
 
     /// Copies a folder or file to `name` in this one.
-    pub fn copy(&self, from: &Path, name: &str) {
+    pub(crate) fn copy(&self, from: &Path, name: &str) {
         copy(from, &self.path(name));
     }
 
     /// The names in this folder, hidden ones too, sorted.
-    pub fn names(&self) -> Vec<String> {
+    pub(crate) fn names(&self) -> Vec<String> {
         names(self.0.path())
     }
 
     /// The program, about to run here.
-    pub fn command(&self, args: &[&str]) -> Command {
+    pub(crate) fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_splade"));
         command.args(args).current_dir(self.0.path()).env("ORT_DYLIB_PATH", onnx_runtime());
         // the width of help does not depend on who runs the tests, and a backtrace must not show even where it is on
@@ -103,29 +103,29 @@ impl Place {
     }
 
     /// Runs it to its end.
-    pub fn run(&self, args: &[&str]) -> Ran {
+    pub(crate) fn run(&self, args: &[&str]) -> Ran {
         finish(self.command(args).spawn().unwrap())
     }
 
     /// Runs it with `input` on stdin.
-    pub fn feed(&self, args: &[&str], input: &str) -> Ran {
+    pub(crate) fn feed(&self, args: &[&str], input: &str) -> Ran {
         let mut child = self.command(args).stdin(Stdio::piped()).spawn().unwrap();
         child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
         finish(child)
     }
 
     /// Runs it, must succeed, and gives stdout.
-    pub fn ok(&self, args: &[&str]) -> String {
+    pub(crate) fn ok(&self, args: &[&str]) -> String {
         self.run(args).done()
     }
 
     /// Runs it and reads each line of stdout as JSON.
-    pub fn json_lines(&self, args: &[&str]) -> Vec<Value> {
+    pub(crate) fn json_lines(&self, args: &[&str]) -> Vec<Value> {
         self.ok(args).lines().map(|line| serde_json::from_str(line).expect(line)).collect()
     }
 
     /// Runs it and reads stdout as one JSON document.
-    pub fn json(&self, args: &[&str]) -> Value {
+    pub(crate) fn json(&self, args: &[&str]) -> Value {
         serde_json::from_str(&self.ok(args)).unwrap()
     }
 }
@@ -133,7 +133,7 @@ impl Place {
 impl Ran {
     /// Stdout of a run that must have succeeded.
     #[track_caller]
-    pub fn done(self) -> String {
+    pub(crate) fn done(self) -> String {
         assert_eq!(self.code, Some(0), "{}", self.stderr);
         self.stdout
     }
@@ -141,7 +141,7 @@ impl Ran {
     /// A run that must have failed as the contract says: this exit code, `error:` and perhaps `hint:` as the last lines
     /// of stderr with these words in them, nothing on stdout, no panic.
     #[track_caller]
-    pub fn fails(&self, code: i32, error: &str, hint: &str) {
+    pub(crate) fn fails(&self, code: i32, error: &str, hint: &str) {
         let shown = format!("{}\n{}", self.stdout, self.stderr);
         assert_eq!(self.code, Some(code), "{shown}");
         assert_eq!(self.stdout, "", "{shown}");
@@ -160,7 +160,7 @@ impl Ran {
 }
 
 /// Waits for the end of a run.
-pub fn finish(child: Child) -> Ran {
+pub(crate) fn finish(child: Child) -> Ran {
     let output = child.wait_with_output().unwrap();
     Ran {
         code: output.status.code(),
@@ -171,7 +171,7 @@ pub fn finish(child: Child) -> Ran {
 
 /// Waits until something is so; half a minute at most.
 #[track_caller]
-pub fn wait_until(what: &str, so: impl Fn() -> bool) {
+pub(crate) fn wait_until(what: &str, so: impl Fn() -> bool) {
     for _ in 0..3000 {
         if so() {
             return;
@@ -182,7 +182,7 @@ pub fn wait_until(what: &str, so: impl Fn() -> bool) {
 }
 
 /// The names in a folder, hidden ones too, sorted.
-pub fn names(folder: &Path) -> Vec<String> {
+pub(crate) fn names(folder: &Path) -> Vec<String> {
     let names = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
     let mut names: Vec<String> = names.collect();
     names.sort();
@@ -202,7 +202,7 @@ fn copy(from: &Path, to: &Path) {
 }
 
 /// Numbers rounded to three places, so that a snapshot holds on every processor; times are left out.
-pub fn rounded(value: &Value) -> Value {
+pub(crate) fn rounded(value: &Value) -> Value {
     match value {
         Value::Number(number) if number.is_f64() => {
             serde_json::json!((number.as_f64().unwrap() * 1000.0).round() / 1000.0)

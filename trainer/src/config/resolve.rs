@@ -109,7 +109,9 @@ fn model(mut keys: Section<'_>, notes: &mut Notes) -> Result<ModelConfig> {
     let base_model = keys.text("base_model")?;
     let init = if keys.value("init").is_some() { Some(model_init(keys.section("init")?)?) } else { None };
     match (&base_model, &init) {
-        (None, None) => return Err(keys.missing("base_model", "give a model folder, or model.init for a new model")),
+        (None, None) => {
+            return Err(keys.missing(&["base_model", "init"], "give a model folder, or model.init for a new model"));
+        }
         (Some(_), Some(_)) => {
             return Err(keys.error("init", "contradicts base_model: a model is either new or not", "keep one of them"));
         }
@@ -190,7 +192,7 @@ fn training(mut keys: Section<'_>, evaluation: &EvaluationConfig, notes: &mut No
         objective: keys.choice("objective")?.unwrap_or(Objective::Retrieval),
         output_dir: match keys.text("output_dir")? {
             Some(path) => path.into(),
-            None => return Err(keys.missing("output_dir", "give the folder for checkpoints")),
+            None => return Err(keys.missing(&["output_dir"], "give the folder for checkpoints")),
         },
         num_train_epochs: keys.number("num_train_epochs", POSITIVE..=f64::MAX)?.unwrap_or(1.0),
         max_steps: keys.limit("max_steps")?,

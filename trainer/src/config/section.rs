@@ -173,12 +173,12 @@ impl<'a> Section<'a> {
         Err(self.error(key, format!("`{name}` is none of {}", names.join(", ")), did_you_mean(&name, &names)))
     }
 
-    /// An error about a key that must be there; a key that looks like it is taken for a slip of the pen.
-    pub(super) fn missing(&self, key: &str, hint: &str) -> Error {
-        let written = self.named_entries().map(|(name, _)| name);
-        match written.max_by(|a, b| likeness(a, key).total_cmp(&likeness(b, key))) {
-            Some(name) if likeness(name, key) > 0.85 => self.error(name, "unknown key", did_you_mean(name, &[key])),
-            _ => self.error(key, "is missing", hint),
+    /// An error about keys of which one must be there; a key that looks like one is taken for a slip of the pen.
+    pub(super) fn missing(&self, keys: &[&str], hint: &str) -> Error {
+        let slip = |name: &str| keys.iter().any(|key| likeness(name, key) > 0.85);
+        match self.named_entries().find(|(name, _)| slip(name)) {
+            Some((name, _)) => self.error(name, "unknown key", did_you_mean(name, keys)),
+            None => self.error(keys.first().copied().unwrap_or_default(), "is missing", hint),
         }
     }
 
