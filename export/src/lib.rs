@@ -32,7 +32,7 @@
 //!
 //! # Types
 //!
-//! * [`export`] records, [`write`] writes; [`Options`] has the operator set and metadata.
+//! * [`export`] records, [`write()`] writes; [`Options`] has the operator set and metadata.
 //! * [`Head::Logits`] is what the Python libraries, Vespa and fastembed read; [`Head::Splade`] gives finished document
 //!   vectors, several times faster, since `[B, T, V]` is activated nowhere.
 //! * [`parity`] compares a file with its checkpoint, in every runtime at hand.
