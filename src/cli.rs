@@ -18,17 +18,33 @@ pub(crate) struct Cli {
     pub(crate) command: Command,
 }
 
+fn two_weights(text: &str) -> Result<[f32; 2], String> {
+    let numbers = text.split(',').map(|number| number.trim().parse::<f32>());
+    match numbers.collect::<Result<Vec<_>, _>>().as_deref() {
+        Ok([sparse, bm25]) => Ok([*sparse, *bm25]),
+        _ => Err("two numbers are needed, like 0.7,0.3".to_owned()),
+    }
+}
+
+fn at_least_one(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(0) => Err("at least 1 is needed".to_owned()),
+        Ok(number) => Ok(number),
+        Err(_) => Err("a whole number is needed".to_owned()),
+    }
+}
+
 /// How much is said.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Console {
     /// Say only what went wrong
-    #[arg(short, long, global = true)]
+    #[arg(short, long, global = true, display_order = 900)]
     pub(crate) quiet: bool,
     /// Say more
-    #[arg(short, long, global = true, conflicts_with = "quiet")]
+    #[arg(short, long, global = true, conflicts_with = "quiet", display_order = 901)]
     pub(crate) verbose: bool,
     /// How log lines are written to stderr
-    #[arg(long, global = true, value_name = "FORMAT", default_value = "text")]
+    #[arg(long, global = true, value_name = "FORMAT", default_value = "text", display_order = 902)]
     pub(crate) log_format: LogFormat,
 }
 
@@ -162,7 +178,7 @@ pub(crate) enum Role {
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   splade encode models/demo/final --input corpus.jsonl --role document --output vectors.jsonl
-  echo 'Hva er hovedstaden i Norge?' | splade encode models/demo/final --input - --role query --format tokens")]
+  echo 'Hvem bor i Oslo?' | splade encode models/demo/final --input - --role query")]
 pub(crate) struct EncodeArgs {
     /// A model folder
     pub(crate) model: PathBuf,
@@ -176,7 +192,7 @@ pub(crate) struct EncodeArgs {
     #[arg(long, value_name = "FILE")]
     pub(crate) output: Option<PathBuf>,
     /// Keep only so many entries of largest weight
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = at_least_one)]
     pub(crate) top_k: Option<usize>,
     /// Entries by number or by token
     #[arg(long, value_name = "FORMAT", default_value = "indices")]
@@ -221,7 +237,7 @@ pub(crate) struct IndexArgs {
     #[arg(long, value_name = "FILE")]
     pub(crate) vectors: Option<PathBuf>,
     /// Keep only so many entries of each document
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = at_least_one)]
     pub(crate) max_active_dims: Option<usize>,
     /// Stemmer of BM25: none, norwegian, danish, swedish, english; fixed when the index is made
     #[arg(long, value_name = "LANGUAGE")]
@@ -249,7 +265,7 @@ pub(crate) struct SearchArgs {
     #[arg(long, value_name = "FILE")]
     pub(crate) queries: Option<PathBuf>,
     /// Hits per query
-    #[arg(short, value_name = "K", default_value_t = 10)]
+    #[arg(short, value_name = "K", default_value_t = 10, value_parser = at_least_one)]
     pub(crate) k: usize,
     /// What ranks
     #[arg(long, default_value = "sparse")]
@@ -258,11 +274,11 @@ pub(crate) struct SearchArgs {
     #[arg(long, default_value = "rrf")]
     pub(crate) fusion: FusionChoice,
     /// The constant of reciprocal rank fusion
-    #[arg(long, value_name = "K", default_value_t = 60.0)]
+    #[arg(long, value_name = "K", default_value_t = 60.0, allow_negative_numbers = true)]
     pub(crate) rrf_k: f32,
     /// Weights of the sparse and the BM25 ranking in --fusion weighted
-    #[arg(long, value_name = "SPARSE,BM25", value_delimiter = ',', num_args = 2, default_values_t = [0.5, 0.5])]
-    pub(crate) weights: Vec<f32>,
+    #[arg(long, value_name = "SPARSE,BM25", default_value = "0.5,0.5", value_parser = two_weights)]
+    pub(crate) weights: [f32; 2],
     /// Hits taken from each ranking before fusion
     #[arg(long, value_name = "N", default_value_t = 100)]
     pub(crate) depth: usize,
@@ -318,7 +334,7 @@ pub(crate) enum HitFormat {
 /// Evaluate a model on data folders, as MTEB does
 #[derive(Debug, Args)]
 #[command(after_help = "Example:
-  splade eval-mteb models/demo/final --data tests/data/lohelp-nb --modes sparse,bm25,hybrid --analyze-sparsity")]
+  splade eval-mteb models/demo/final --data tests/data/lohelp-nb --modes sparse,bm25,hybrid")]
 pub(crate) struct EvalMtebArgs {
     /// A model folder
     pub(crate) model: PathBuf,

@@ -1,6 +1,9 @@
 //! An error becomes one `error:` line, a `hint:` line where there is something to do, and an exit code.
 
+use std::io::Write;
 use std::process::ExitCode;
+
+use clap::error::ErrorKind;
 
 use crate::cli::{Console, LogFormat};
 
@@ -26,14 +29,34 @@ pub(crate) fn report(error: &anyhow::Error, console: &Console) -> ExitCode {
     let message = one_line(error);
     match console.log_format {
         LogFormat::Text => {
-            eprintln!("error: {message}");
-            if let Some(hint) = hint {
-                eprintln!("hint: {hint}");
-            }
+            complain(&format!("error: {message}"));
+            hint.iter().for_each(|hint| complain(&format!("hint: {hint}")));
         }
-        LogFormat::Json => eprintln!("{}", serde_json::json!({"level": "ERROR", "message": message, "hint": hint})),
+        LogFormat::Json => {
+            complain(&serde_json::json!({"level": "ERROR", "message": message, "hint": hint}).to_string());
+        }
     }
     ExitCode::from(if bad_input { 2 } else { 1 })
+}
+
+/// A line on stderr; if nobody reads it there is nothing more to be done.
+fn complain(line: &str) {
+    let _ = writeln!(std::io::stderr(), "{line}");
+}
+
+/// Says in the same two lines what is wrong with the flags; prints help and version, which clap calls errors too.
+pub(crate) fn report_usage(error: &clap::Error) -> ExitCode {
+    if !error.use_stderr() || error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
+        let _ = error.print();
+        return ExitCode::from(if error.use_stderr() { 2 } else { 0 });
+    }
+    let text = error.render().to_string();
+    // clap's paragraphs: what is wrong, tips, usage, where to find help
+    let mut paragraphs = text.split("\n\n").map(|paragraph| paragraph.split_whitespace().collect::<Vec<_>>().join(" "));
+    complain(&paragraphs.next().unwrap_or_default());
+    let tip = paragraphs.find_map(|paragraph| Some(paragraph.strip_prefix("tip: ")?.to_owned()));
+    complain(&format!("hint: {}", tip.unwrap_or_else(|| "--help shows what there is".to_owned())));
+    ExitCode::from(2)
 }
 
 /// The chain of causes as one line; a cause whose text its effect repeats already is left out.
@@ -47,8 +70,22 @@ fn one_line(error: &anyhow::Error) -> String {
             }
             line.push_str(&text);
         }
+        if let Some(error) = cause.downcast_ref::<std::io::Error>() {
+            line = line.replace(&text, &in_words(error));
+        }
     }
     line.replace('\n', " ")
+}
+
+/// What the system said, without its capital letter and number.
+fn in_words(error: &std::io::Error) -> String {
+    if error.kind() == std::io::ErrorKind::NotFound {
+        return "no such file or folder".to_owned();
+    }
+    let text = error.to_string();
+    let mut characters = text.split(" (os error").next().unwrap_or_default().chars();
+    let first = characters.next().map(char::to_lowercase);
+    first.into_iter().flatten().chain(characters).collect()
 }
 
 /// What to do, and whether the input is at fault.

@@ -2,6 +2,8 @@
 //!
 //! `main` parses, dispatches, and turns an error into one line and an exit code; a command is one file of `commands/`.
 
+#![forbid(unsafe_code)]
+
 mod cli;
 mod commands;
 mod console;
@@ -19,7 +21,10 @@ use cli::{Cli, Command};
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return failure::report_usage(&error),
+    };
     console::start(&cli.console);
     match run(&cli) {
         Ok(()) => ExitCode::SUCCESS,

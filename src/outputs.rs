@@ -1,12 +1,18 @@
 //! Where results go: stdout or a file that appears whole, a folder that appears whole; nothing replaced unasked.
 
+use std::fmt::Display;
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use splade_index::AtomicFile;
 
 use crate::failure::bad_input;
+
+/// A result as a line on stdout. Unlike `println!` it does not panic when nobody reads it any more.
+pub(crate) fn say(line: impl Display) -> Result<()> {
+    Ok(writeln!(std::io::stdout(), "{line}")?)
+}
 
 /// Results on stdout, or in a file that takes its name only when it is complete.
 pub(crate) enum Output {
@@ -57,61 +63,5 @@ pub(crate) fn refuse_existing(path: &Path, overwrite: bool) -> Result<()> {
     if path.exists() && !overwrite {
         return Err(bad_input(format!("{}: exists already", path.display()), "give --overwrite to replace it"));
     }
-    Ok(())
-}
-
-/// A folder written beside its place, and renamed to it when it is complete.
-pub(crate) struct NewFolder {
-    place: PathBuf,
-    aside: tempfile::TempDir,
-}
-
-impl NewFolder {
-    pub(crate) fn create(place: &Path) -> Result<Self> {
-        let parent = match place.parent() {
-            Some(parent) if !parent.as_os_str().is_empty() => parent,
-            _ => Path::new("."),
-        };
-        let make = || -> std::io::Result<tempfile::TempDir> {
-            std::fs::create_dir_all(parent)?;
-            tempfile::Builder::new().prefix(".splade-").suffix(".part").tempdir_in(parent)
-        };
-        let aside = make().with_context(|| parent.display().to_string())?;
-        Ok(Self { place: place.to_owned(), aside })
-    }
-
-    /// Where to write meanwhile.
-    pub(crate) fn path(&self) -> &Path {
-        self.aside.path()
-    }
-
-    /// Puts the folder in its place; what was there before is removed last.
-    pub(crate) fn finish(self) -> Result<()> {
-        let place = self.place;
-        let aside = self.aside.keep();
-        let swap = || -> std::io::Result<()> {
-            open_to_others(&aside)?;
-            if place.exists() {
-                let old = aside.with_extension("old");
-                std::fs::rename(&place, &old)?;
-                std::fs::rename(&aside, &place)?;
-                std::fs::remove_dir_all(&old)
-            } else {
-                std::fs::rename(&aside, &place)
-            }
-        };
-        swap().with_context(|| place.display().to_string())
-    }
-}
-
-/// Temporary folders are for their owner only; a result is for whom anybody's results are.
-#[cfg(unix)]
-fn open_to_others(folder: &Path) -> std::io::Result<()> {
-    use std::os::unix::fs::PermissionsExt;
-    std::fs::set_permissions(folder, std::fs::Permissions::from_mode(0o755))
-}
-
-#[cfg(not(unix))]
-fn open_to_others(_: &Path) -> std::io::Result<()> {
     Ok(())
 }

@@ -1,29 +1,52 @@
 //! From a checkpoint to an ONNX file that agrees with it.
 //!
-//! A forward pass is written once, in `splade-trainer`; this crate runs it over a recorder that writes an ONNX node where
-//! Candle computes. Nothing about a family is written down a second time.
+//! A trained model is used where ONNX runs: in ONNX Runtime beside our index, in Python, in search engines. Its graph is
+//! not written by hand, and Python is not needed: the forward pass, written once in `splade-trainer`, is run over a
+//! recorder that writes an ONNX node where Candle computes.
 //!
-//! ```no_run
-//! use std::path::Path;
-//! use splade_export::{Head, Options, export, write};
-//! use splade_trainer::model::{TransformerConfig, Weights};
+//! ```
+//! use splade_export::parity::{CandleOnnx, Reference, compare};
+//! use splade_export::{Head, Options, SPLADE_FILE, export, write};
+//! use splade_index::TokenBatch;
+//! use splade_trainer::model::{BertConfig, TransformerConfig, Weights};
 //!
-//! # fn main() -> splade_export::Result<()> {
-//! let folder = Path::new("model");
-//! let path = folder.join("config.json");
-//! let json = std::fs::read_to_string(&path).map_err(splade_index::Error::io(&path))?;
-//! let config = TransformerConfig::parse(&json, &path)?;
-//! let weights = Weights::read(&folder.join("model.safetensors"), &config)?;
+//! // A new model; `TransformerConfig::read` and `Weights::read` take one from a model folder.
+//! let sizes = BertConfig {
+//!     vocab_size: 40, hidden_size: 16, num_hidden_layers: 1, num_attention_heads: 2, intermediate_size: 32,
+//!     ..BertConfig::default()
+//! };
+//! let config = TransformerConfig::Bert(sizes);
+//! let weights = Weights::new(&config, 1)?;
 //!
-//! let model = export(&config, &weights, Head::Splade(Default::default()), &Options::default())?;
-//! write(model, &folder.join(splade_export::SPLADE_FILE))?;
-//! # Ok(())
-//! # }
+//! let head = Head::Splade(Default::default());
+//! let folder = tempfile::tempdir()?;
+//! let file = folder.path().join(SPLADE_FILE);
+//! write(export(&config, &weights, head, &Options::default())?, &file)?;
+//!
+//! // Proof: the file and the checkpoint on the same texts.
+//! let batch = TokenBatch::new(&[vec![2, 17, 5, 3], vec![2, 9, 3]], 0);
+//! let reference = Reference::new(&config, &weights, head);
+//! compare(&file, head, &reference, &[&CandleOnnx::read(&file)?], &[batch])?.check()?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! Two heads: [`Head::Logits`] is what the Python libraries, Vespa and fastembed read; [`Head::Splade`] gives finished
-//! document vectors, several times faster, since `[B, T, V]` is activated nowhere. [`parity`] proves that a file agrees
-//! with the checkpoint, in every runtime at hand.
+//! # Types
+//!
+//! * [`export`] records, [`write`] writes; [`Options`] has the operator set and metadata.
+//! * [`Head::Logits`] is what the Python libraries, Vespa and fastembed read; [`Head::Splade`] gives finished document
+//!   vectors, several times faster, since `[B, T, V]` is activated nowhere.
+//! * [`parity`] compares a file with its checkpoint, in every runtime at hand.
+//!
+//! # Design
+//!
+//! * Nothing about a family is written down a second time: a new one exports as soon as it trains.
+//! * Names, types and axes are those of the Python exporter: `input_ids`, `attention_mask`, `token_type_ids`, `logits`, batch
+//!   and sequence free, operator sets 17 and 18.
+//! * Padding is excluded by selection, never by multiplication, so that no NaN comes out of a masked position.
+//! * A file is whole or not there; above 2 GiB its weights lie in a second file beside it.
+
+#![forbid(unsafe_code)]
+#![warn(clippy::print_stdout, clippy::print_stderr)]
 
 mod error;
 mod graph;

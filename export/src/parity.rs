@@ -135,7 +135,7 @@ impl Backend for CandleOnnx {
     }
 
     fn run(&self, batch: &TokenBatch) -> Result<Vec<f32>> {
-        self.output(batch).map_err(|error| Error::backend(&self.file, self.name(), error))
+        self.output(batch).map_err(|error| Error::backend(&self.file, self.name(), splade_trainer::Error::from(error)))
     }
 }
 

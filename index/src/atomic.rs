@@ -1,10 +1,10 @@
-//! [`AtomicFile`]: an output that appears complete or not at all.
+//! [`AtomicFile`] and [`AtomicFolder`]: outputs that appear complete or not at all.
 
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
-use tempfile::NamedTempFile;
+use tempfile::{NamedTempFile, TempDir};
 
 use crate::{Error, Result};
 
@@ -23,16 +23,22 @@ impl AtomicFile {
     /// # Errors
     /// The folder cannot be made or written.
     pub fn create(destination: &Path) -> Result<Self> {
-        let folder = match destination.parent() {
-            Some(folder) if !folder.as_os_str().is_empty() => folder,
-            _ => Path::new("."),
-        };
-        std::fs::create_dir_all(folder).map_err(Error::io(folder))?;
+        let folder = make_parent(destination)?;
         let mut builder = tempfile::Builder::new();
         builder.prefix(".splade-").suffix(".tmp");
         open_to_others(&mut builder);
         let file = builder.tempfile_in(folder).map_err(Error::io(folder))?;
         Ok(Self { destination: destination.to_owned(), file: BufWriter::new(file) })
+    }
+
+    /// Writes a whole file at once.
+    ///
+    /// # Errors
+    /// The file cannot be made, written or renamed.
+    pub fn write_whole(destination: &Path, bytes: &[u8]) -> Result<()> {
+        let mut file = Self::create(destination)?;
+        file.write_all(bytes).map_err(Error::io(destination))?;
+        file.commit()
     }
 
     /// Makes the file visible under its name, replacing what was there.
@@ -58,6 +64,67 @@ impl Write for AtomicFile {
     }
 }
 
+/// A folder that is filled beside its destination and takes its place in [`commit`](Self::commit).
+///
+/// Dropped without a commit it leaves no trace; an interrupted command leaves the old folder or the new one.
+#[derive(Debug)]
+pub struct AtomicFolder {
+    destination: PathBuf,
+    aside: TempDir,
+    folder: PathBuf,
+}
+
+impl AtomicFolder {
+    /// Starts a folder that will be at `destination`; missing folders above it are made.
+    ///
+    /// # Errors
+    /// The folder above cannot be made or written.
+    pub fn create(destination: &Path) -> Result<Self> {
+        let parent = make_parent(destination)?;
+        let mut builder = tempfile::Builder::new();
+        let aside = builder.prefix(".splade-").suffix(".tmp").tempdir_in(parent).map_err(Error::io(parent))?;
+        // A temporary folder is for its owner only; one made in it is for whom the user's umask says.
+        let folder = aside.path().join("new");
+        std::fs::create_dir(&folder).map_err(Error::io(&folder))?;
+        Ok(Self { destination: destination.to_owned(), aside, folder })
+    }
+
+    /// Where to write meanwhile.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.folder
+    }
+
+    /// Makes the folder visible under its name; what was there is removed when the new one is in its place.
+    ///
+    /// # Errors
+    /// A folder cannot be renamed; the destination is as it was then.
+    pub fn commit(self) -> Result<()> {
+        let failed = Error::io(&self.destination);
+        if !self.destination.exists() {
+            return std::fs::rename(&self.folder, &self.destination).map_err(failed);
+        }
+        // removed with the temporary folder it is moved into
+        let old = self.aside.path().join("old");
+        std::fs::rename(&self.destination, &old).map_err(Error::io(&self.destination))?;
+        std::fs::rename(&self.folder, &self.destination).map_err(|error| {
+            // nothing better can be done if this fails too, and the first error is the one to report
+            let _ = std::fs::rename(&old, &self.destination);
+            failed(error)
+        })
+    }
+}
+
+/// The folder above `destination`, made if need be.
+fn make_parent(destination: &Path) -> Result<&Path> {
+    let parent = match destination.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    std::fs::create_dir_all(parent).map_err(Error::io(parent))?;
+    Ok(parent)
+}
+
 /// Temporary files are for their owner only; a result is for whom the user's umask says.
 #[cfg(unix)]
 fn open_to_others(builder: &mut tempfile::Builder<'_, '_>) {
@@ -76,13 +143,40 @@ mod tests {
     fn a_dropped_file_leaves_the_old_one() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("new/out.txt");
-        let mut file = AtomicFile::create(&path).unwrap();
-        file.write_all(b"old").unwrap();
-        file.commit().unwrap();
+        AtomicFile::write_whole(&path, b"old").unwrap();
         let mut file = AtomicFile::create(&path).unwrap();
         file.write_all(b"half").unwrap();
         drop(file);
         assert_eq!(std::fs::read(&path).unwrap(), b"old");
         assert_eq!(std::fs::read_dir(path.parent().unwrap()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_folder_replaces_the_old_one_whole_or_not_at_all() {
+        let place = tempfile::tempdir().unwrap();
+        let path = place.path().join("deep/result");
+        for name in ["first", "second"] {
+            let folder = AtomicFolder::create(&path).unwrap();
+            std::fs::write(folder.path().join(name), name).unwrap();
+            folder.commit().unwrap();
+        }
+        drop(AtomicFolder::create(&path).unwrap());
+        assert!(path.join("second").is_file() && !path.join("first").exists());
+        assert_eq!(std::fs::read_dir(place.path().join("deep")).unwrap().count(), 1);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn results_are_as_open_as_anything_the_user_makes() {
+        use std::os::unix::fs::PermissionsExt;
+        let place = tempfile::tempdir().unwrap();
+        let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        let (ours, theirs) = (place.path().join("ours"), place.path().join("theirs"));
+        AtomicFile::write_whole(&ours.join("file"), b"").unwrap();
+        std::fs::create_dir(&theirs).unwrap();
+        std::fs::write(theirs.join("file"), b"").unwrap();
+        assert_eq!(mode(&ours.join("file")), mode(&theirs.join("file")));
+        AtomicFolder::create(&place.path().join("folder")).unwrap().commit().unwrap();
+        assert_eq!(mode(&place.path().join("folder")), mode(&theirs));
     }
 }

@@ -11,7 +11,7 @@ pub struct TokenBatch {
     pub mask: Vec<u8>,
     /// number of texts
     pub rows: usize,
-    /// tokens of the longest text
+    /// tokens of the longest text, at least 1 where there is a text
     pub width: usize,
 }
 
@@ -19,7 +19,7 @@ impl TokenBatch {
     /// Pads `texts` with `pad`.
     #[must_use]
     pub fn new<T: AsRef<[u32]>>(texts: &[T], pad: u32) -> Self {
-        let width = texts.iter().map(|ids| ids.as_ref().len()).max().unwrap_or(0);
+        let width = texts.iter().map(|ids| ids.as_ref().len().max(1)).max().unwrap_or(0);
         let mut ids = Vec::with_capacity(texts.len() * width);
         let mut mask = Vec::with_capacity(texts.len() * width);
         for text in texts.iter().map(AsRef::as_ref) {
@@ -63,6 +63,38 @@ pub struct DocumentSettings {
 pub const BATCH_TOKENS: usize = 2048;
 
 /// A tokenizer and a network.
+///
+/// ```
+/// use splade_index::{DocumentEncoder, DocumentSettings, Encoder, Network, Result, SparseVector, TokenBatch, Vocabulary};
+///
+/// /// Counts tokens, where a real network would weigh terms.
+/// struct Counts;
+///
+/// impl Network for Counts {
+///     fn dimensions(&self) -> usize {
+///         3
+///     }
+///
+///     fn forward(&self, batch: &TokenBatch) -> Result<Vec<SparseVector>> {
+///         let tokens = batch.ids.chunks(batch.width).zip(batch.mask.chunks(batch.width));
+///         let count = |(ids, mask): (&[u32], &[u8])| {
+///             let mut row = [0.0; 3];
+///             ids.iter().zip(mask).for_each(|(id, mask)| row[*id as usize] += f32::from(*mask));
+///             SparseVector::from_dense(&row).expect("counts are finite")
+///         };
+///         Ok(tokens.map(count).collect())
+///     }
+/// }
+///
+/// let json = r###"{"added_tokens": [], "pre_tokenizer": {"type": "Whitespace"},
+///     "model": {"type": "WordLevel", "unk_token": "[UNK]", "vocab": {"[UNK]": 0, "fjord": 1, "fisk": 2}}}"###;
+/// let vocabulary = Vocabulary::parse(json.into(), 512)?;
+/// let encoder = DocumentEncoder::new(vocabulary, Box::new(Counts), DocumentSettings::default())?;
+/// let vectors = encoder.encode(&["fisk fjord fisk", "", "fjord"])?;
+/// assert_eq!(vectors[0].iter().collect::<Vec<_>>(), [(1, 1.0), (2, 2.0)]);
+/// assert!(vectors[1].is_empty());
+/// # Ok::<(), splade_index::Error>(())
+/// ```
 pub struct DocumentEncoder {
     vocabulary: Vocabulary,
     network: Box<dyn Network>,
@@ -115,6 +147,10 @@ impl Encoder for DocumentEncoder {
         for batch in batches(&tokens, budget) {
             let rows: Vec<&[u32]> = batch.iter().map(|&text| tokens[text].as_slice()).collect();
             let found = self.network.forward(&TokenBatch::new(&rows, self.settings.pad))?;
+            if found.len() != batch.len() {
+                let message = format!("the network gave {} vectors for {} texts", found.len(), batch.len());
+                return Err(Error::Encoder(message.into()));
+            }
             for (&text, vector) in batch.iter().zip(found) {
                 vectors[text] = match self.settings.max_active_dims {
                     Some(k) => vector.top_k(k),
@@ -127,8 +163,10 @@ impl Encoder for DocumentEncoder {
 }
 
 /// Indices of texts, batch by batch: longest first, so that memory peaks at the start and padding is least.
+///
+/// Texts without a token are left out: their vector is zero, whatever the network.
 fn batches(tokens: &[Vec<u32>], budget: usize) -> Vec<Vec<usize>> {
-    let mut order: Vec<usize> = (0..tokens.len()).collect();
+    let mut order: Vec<usize> = (0..tokens.len()).filter(|text| !tokens[*text].is_empty()).collect();
     order.sort_by_key(|&text| (std::cmp::Reverse(tokens[text].len()), text));
     let mut batches: Vec<Vec<usize>> = Vec::new();
     for text in order {
@@ -140,8 +178,10 @@ fn batches(tokens: &[Vec<u32>], budget: usize) -> Vec<Vec<usize>> {
     batches
 }
 
-/// Texts taken from the stream at a time by [`encode_stream`]: enough to sort by length, few enough to hold.
+/// What [`encode_stream`] takes from its stream at a time, at most so many texts and about so many bytes: enough to sort
+/// by length, few enough to hold, and to show that something moves.
 const WINDOW: usize = 1024;
+const WINDOW_BYTES: usize = 1 << 18;
 
 /// Encodes a stream of texts in input order, holding only a window of them, so that memory does not grow with the corpus.
 ///
@@ -155,16 +195,21 @@ pub fn encode_stream<T, E: From<Error>>(
     text: impl Fn(&T) -> String,
     mut sink: impl FnMut(T, SparseVector) -> std::result::Result<(), E>,
 ) -> std::result::Result<(), E> {
-    let mut items = items.into_iter();
+    let mut items = items.into_iter().fuse();
     loop {
-        let window = items.by_ref().take(WINDOW).collect::<std::result::Result<Vec<T>, E>>()?;
+        let (mut window, mut texts, mut bytes) = (Vec::new(), Vec::new(), 0);
+        while window.len() < WINDOW && bytes < WINDOW_BYTES {
+            let Some(item) = items.next().transpose()? else { break };
+            let text = text(&item);
+            bytes += text.len();
+            texts.push(text);
+            window.push(item);
+        }
         if window.is_empty() {
             return Ok(());
         }
-        let texts: Vec<String> = window.iter().map(&text).collect();
         let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
-        let vectors = encoder.encode(&texts)?;
-        for (item, vector) in window.into_iter().zip(vectors) {
+        for (item, vector) in window.into_iter().zip(encoder.encode(&texts)?) {
             sink(item, vector)?;
         }
     }
@@ -188,10 +233,49 @@ mod tests {
     }
 
     #[test]
+    fn texts_without_a_token_are_in_no_batch() {
+        let tokens = [vec![], vec![7; 3], vec![]];
+        assert_eq!(batches(&tokens, 20), [[1]]);
+        assert!(batches(&[vec![]], 20).is_empty());
+    }
+
+    /// The length of a text in bytes, at dimension 0.
+    struct Lengths;
+
+    impl Encoder for Lengths {
+        fn dimensions(&self) -> usize {
+            1
+        }
+
+        fn encode(&self, texts: &[&str]) -> Result<Vec<SparseVector>> {
+            assert!(texts.len() <= WINDOW);
+            assert!(texts.iter().rev().skip(1).map(|text| text.len()).sum::<usize>() < WINDOW_BYTES);
+            let vector = |text: &&str| SparseVector::from_pairs([(0, text.len() as f32)]).unwrap();
+            Ok(texts.iter().map(vector).collect())
+        }
+    }
+
+    #[test]
+    fn a_stream_of_any_lengths_comes_out_in_its_order() {
+        let length = |n: usize| if n % 700 == 3 { 2 * WINDOW_BYTES } else { n % 50 };
+        let items = (0..3000).map(Ok::<usize, Error>);
+        let mut next = 0;
+        let sink = |n: usize, vector: SparseVector| {
+            assert_eq!((n, vector.weight(0)), (next, length(n) as f32));
+            next += 1;
+            Ok(())
+        };
+        encode_stream(&Lengths, items, |n| "x".repeat(length(*n)), sink).unwrap();
+        assert_eq!(next, 3000);
+    }
+
+    #[test]
     fn padding_is_on_the_right() {
         let batch = TokenBatch::new(&[vec![1, 2, 3], vec![4]], 9);
         assert_eq!((batch.rows, batch.width), (2, 3));
         assert_eq!(batch.ids, [1, 2, 3, 4, 9, 9]);
         assert_eq!(batch.mask, [1, 1, 1, 1, 0, 0]);
+        let empty = TokenBatch::new(&[[0_u32; 0]], 9);
+        assert_eq!((empty.width, empty.ids, empty.mask), (1, vec![9], vec![0]));
     }
 }

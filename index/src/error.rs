@@ -89,6 +89,17 @@ impl Error {
         Self::Invalid { message: message.into(), hint: hint.into() }
     }
 
+    /// The same with the file in front, where the message names none.
+    #[must_use]
+    pub(crate) fn of(self, path: &std::path::Path) -> Self {
+        match self {
+            Self::Invalid { message, hint } => {
+                Self::Invalid { message: format!("{}: {message}", path.display()), hint }
+            }
+            other => other,
+        }
+    }
+
     /// What to do about it, if there is something to do.
     #[must_use]
     pub fn hint(&self) -> Option<&str> {

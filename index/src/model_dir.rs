@@ -12,6 +12,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
+use crate::json::{read_json, read_json_or_default};
 use crate::vocabulary::hex;
 use crate::{
     DocumentSettings, Error, Pooling, PoolingActivation, QueryEncoder, QueryWeights, Result, SpladePooling, Vocabulary,
@@ -46,6 +47,7 @@ pub struct QuerySide {
 pub struct ModelDir {
     root: PathBuf,
     transformer: PathBuf,
+    config: Value,
     query: Option<QuerySide>,
     pooling: SpladePooling,
     prompts: (String, String),
@@ -61,7 +63,8 @@ impl ModelDir {
     /// A folder that is missing or is no model, a module we do not know, a file that is missing or broken, by name.
     pub fn open(root: &Path) -> Result<Self> {
         if !root.is_dir() {
-            return Err(Error::io(root)(std::io::ErrorKind::NotFound.into()));
+            let what = if root.exists() { "not a folder" } else { "no such folder" };
+            return Err(Error::invalid(format!("{}: {what}", root.display()), "give the folder of a model"));
         }
         if root.join("modules.json").is_file() {
             return Self::from_modules(root);
@@ -160,7 +163,6 @@ impl ModelDir {
             Some(folder) => read_json::<PoolingFile>(&folder.join("config.json"))?.into(),
             None => SpladePooling::default(),
         };
-        let positions = config.get("max_position_embeddings").and_then(Value::as_u64).unwrap_or(u64::MAX);
         let length = max_length(&transformer, sentence.max_seq_length)?;
         let prompt = |names: &[&str]| names.iter().find_map(|name| st.prompts.get(*name).cloned()).unwrap_or_default();
         Ok(Self {
@@ -169,9 +171,10 @@ impl ModelDir {
             pooling,
             prompts: (prompt(&["query"]), prompt(&["document", "passage", "corpus"])),
             max_active_dims: st.max_active_dims,
-            max_length: length.min(usize::try_from(positions).unwrap_or(usize::MAX)),
+            max_length: length.min(number(&config, "max_position_embeddings").unwrap_or(usize::MAX)),
             lower_case: sentence.do_lower_case,
             transformer,
+            config,
         })
     }
 
@@ -208,12 +211,9 @@ impl ModelDir {
     /// V by `config.json`, which every family calls `vocab_size`: the length of a document vector.
     ///
     /// # Errors
-    /// A file that is broken or has no such key.
+    /// A file that has no such key.
     pub fn dimensions(&self) -> Result<usize> {
-        let path = self.config_path();
-        let config: Value = read_json(&path)?;
-        let size = config.get("vocab_size").and_then(Value::as_u64).and_then(|size| usize::try_from(size).ok());
-        size.ok_or_else(|| Error::file(path, "no vocab_size"))
+        number(&self.config, "vocab_size").ok_or_else(|| Error::file(self.config_path(), "no vocab_size"))
     }
 
     /// The checkpoint: `model.safetensors`, else `pytorch_model.bin`.
@@ -281,17 +281,21 @@ impl ModelDir {
     /// The network's tokenizer, cutting at `max_length` tokens or at the folder's own length.
     ///
     /// # Errors
-    /// A file that is missing or broken.
+    /// A file that is missing or broken, a tokenizer with more tokens than the network has terms.
     pub fn vocabulary(&self, max_length: Option<usize>) -> Result<Vocabulary> {
-        let length = max_length.unwrap_or(self.max_length).min(self.max_length_allowed()?);
-        Vocabulary::read(&self.transformer.join("tokenizer.json"), length)
-    }
-
-    /// `max_position_embeddings`: no text may be longer, whatever is asked for.
-    fn max_length_allowed(&self) -> Result<usize> {
-        let config: Value = read_json(&self.config_path())?;
-        let positions = config.get("max_position_embeddings").and_then(Value::as_u64).unwrap_or(u64::MAX);
-        Ok(usize::try_from(positions).unwrap_or(usize::MAX))
+        // no text may be longer than the position table, whatever is asked for
+        let positions = number(&self.config, "max_position_embeddings").unwrap_or(usize::MAX);
+        let length = max_length.unwrap_or(self.max_length).min(positions);
+        let path = self.transformer.join("tokenizer.json");
+        let vocabulary = Vocabulary::read(&path, length)?;
+        let (size, terms) = (vocabulary.size(), self.dimensions()?);
+        if size > terms {
+            return Err(Error::invalid(
+                format!("{}: {size} tokens, but the network has {terms} terms", path.display()),
+                "take the tokenizer.json that the model was trained with",
+            ));
+        }
+        Ok(vocabulary)
     }
 
     /// The id padding has: the tokenizer files' `pad_token`, else `pad_token_id` of `config.json`, else 0.
@@ -310,9 +314,7 @@ impl ModelDir {
                 return Ok(dim);
             }
         }
-        let config: Value = read_json(&self.config_path())?;
-        let id = config.get("pad_token_id").and_then(Value::as_u64).and_then(|id| u32::try_from(id).ok());
-        Ok(id.unwrap_or(0))
+        Ok(number(&self.config, "pad_token_id").and_then(|id| u32::try_from(id).ok()).unwrap_or(0))
     }
 
     /// How documents reach the network.
@@ -343,22 +345,21 @@ impl ModelDir {
         } else {
             QueryWeights::read_idf(&side.weights, &vocabulary)?
         };
-        let encoder = QueryEncoder::new(vocabulary, weights, self.query_prompt())
-            .map_err(|error| Error::file(&side.weights, error.to_string()))?;
+        let encoder =
+            QueryEncoder::new(vocabulary, weights, self.query_prompt()).map_err(|error| error.of(&side.weights))?;
         Ok(encoder.with_max_active_dims(self.max_active_dims))
     }
 
-    /// SHA-256 over everything that decides a document's vector: config, weights, tokenizer, pooling, prompts, length.
+    /// SHA-256 over everything that decides a vector: config, weights, tokenizer, query table, pooling, prompts, length.
     ///
     /// # Errors
     /// A file that is missing.
     pub fn fingerprint(&self) -> Result<String> {
         let mut digest = Sha256::new();
-        for path in [self.config_path(), self.weights_path()?, self.transformer.join("tokenizer.json")] {
-            digest.update(std::fs::read(&path).map_err(Error::io(&path))?);
-        }
-        if let Some(side) = &self.query {
-            digest.update(std::fs::read(&side.weights).map_err(Error::io(&side.weights))?);
+        let network = [self.config_path(), self.weights_path()?, self.transformer.join("tokenizer.json")];
+        for path in network.iter().chain(self.query.iter().map(|side| &side.weights)) {
+            let mut file = std::fs::File::open(path).map_err(Error::io(path))?;
+            std::io::copy(&mut file, &mut digest).map_err(Error::io(path))?;
         }
         digest.update(format!(
             "{:?} {:?} {} {} {:?}",
@@ -606,6 +607,11 @@ fn max_length(folder: &Path, max_seq_length: Option<usize>) -> Result<usize> {
     Ok(if length >= 1e9 { usize::MAX } else { length as usize })
 }
 
+/// A key of a `config.json` that is a whole number.
+fn number(config: &Value, key: &str) -> Option<usize> {
+    config.get(key).and_then(Value::as_u64).and_then(|number| usize::try_from(number).ok())
+}
+
 /// The last component of a class path: the package before it differs from version to version.
 fn class(path: &str) -> &str {
     path.rsplit('.').next().unwrap_or(path)
@@ -617,13 +623,4 @@ fn is_transformer(class: &str) -> bool {
 
 fn join(folder: &Path, part: &str) -> PathBuf {
     if part.is_empty() { folder.to_owned() } else { folder.join(part) }
-}
-
-fn read_json<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T> {
-    let bytes = std::fs::read(path).map_err(Error::io(path))?;
-    serde_json::from_slice(&bytes).map_err(|error| Error::file(path, error.to_string()))
-}
-
-fn read_json_or_default<T: serde::de::DeserializeOwned + Default>(path: &Path) -> Result<T> {
-    if path.is_file() { read_json(path) } else { Ok(T::default()) }
 }

@@ -16,6 +16,7 @@ static ENVIRONMENT: OnceLock<std::result::Result<(Environment, PathBuf), String>
 
 /// Loads ONNX Runtime from the first of `candidates` that exists, or from the system's loader if none does.
 ///
+/// A single candidate is what the user named: it is taken as it is, so that an error is about it and nothing else.
 /// The library stays loaded for the process; later calls return what the first one found.
 ///
 /// # Errors
@@ -23,8 +24,13 @@ static ENVIRONMENT: OnceLock<std::result::Result<(Environment, PathBuf), String>
 pub fn load_onnx_runtime(candidates: &[PathBuf]) -> Result<&'static Path> {
     let loaded = ENVIRONMENT.get_or_init(|| {
         let found = candidates.iter().find(|path| path.is_file());
-        let path = found.cloned().unwrap_or_else(|| PathBuf::from(LIBRARY));
-        let builder = ort::init_from(&path).map_err(|error| format!("{}: {error}", path.display()))?;
+        let named = || if let [named] = candidates { named.clone() } else { PathBuf::from(LIBRARY) };
+        let path = found.cloned().unwrap_or_else(named);
+        let builder = ort::init_from(&path).map_err(|error| match (found, candidates) {
+            (Some(path), _) => format!("cannot be loaded: {}: {error}", path.display()),
+            (None, [only]) => format!("was not found: there is no {}", only.display()),
+            (None, _) => format!("was not found: no {LIBRARY} here or on the system"),
+        })?;
         let environment = builder.with_name("splade").build().map_err(|error| error.to_string())?;
         environment.set_log_level(ort::logging::LogLevel::Error);
         Ok((environment, path))
@@ -32,7 +38,7 @@ pub fn load_onnx_runtime(candidates: &[PathBuf]) -> Result<&'static Path> {
     match loaded {
         Ok((_, path)) => Ok(path),
         Err(message) => Err(Error::invalid(
-            format!("ONNX Runtime was not found: {}", message.lines().next().unwrap_or_default()),
+            format!("ONNX Runtime {}", message.lines().next().unwrap_or_default()),
             "run `make setup`, or let ORT_DYLIB_PATH name the library (it is in the Python wheel onnxruntime), \
              or take --backend candle",
         )),
@@ -83,12 +89,11 @@ impl OnnxModel {
             let builder = Session::builder(environment).map_err(|error| error.to_string())?;
             let builder =
                 builder.with_optimization_level(GraphOptimizationLevel::All).map_err(|error| error.to_string())?;
-            let builder = if options.threads > 0 {
+            let mut builder = if options.threads > 0 {
                 builder.with_intra_threads(options.threads).map_err(|error| error.to_string())?
             } else {
                 builder
             };
-            let mut builder = builder;
             builder.commit_from_file(path).map_err(|error| error.to_string())
         };
         let session = configure().map_err(broken)?;
@@ -96,6 +101,9 @@ impl OnnxModel {
         let known = ["input_ids", "attention_mask", "token_type_ids"];
         if let Some(other) = inputs.iter().find(|name| !known.contains(&name.as_str())) {
             return Err(Error::file(path, format!("input {other} is not one of {}", known.join(", "))));
+        }
+        if session.outputs().is_empty() {
+            return Err(Error::file(path, "it has no output"));
         }
         let metadata = read_metadata(&session);
         Ok(Self { session: Mutex::new(session), path: path.to_owned(), inputs, metadata })
@@ -205,12 +213,13 @@ fn sparse(row: &[f32]) -> Result<SparseVector> {
 
 /// SPLADE pooling of one text's logits `[T, V]` over the tokens with mask 1.
 ///
-/// `max`: the maximum of the raw logits first, then the activation once per term.
+/// `max`: the maximum of the raw logits first, then the activation once per term. NaN stays NaN, to be refused later.
 #[must_use]
 pub fn pool(logits: &[f32], mask: &[u8], terms: usize, pooling: SpladePooling) -> Vec<f32> {
     let tokens = logits.chunks_exact(terms).zip(mask).filter(|(_, mask)| **mask != 0).map(|(logits, _)| logits);
     let activate = |x: f32| {
-        let once = x.max(0.0).ln_1p();
+        // not `max`, which takes 0 for NaN
+        let once = if x <= 0.0 { 0.0 } else { x.ln_1p() };
         match pooling.activation {
             PoolingActivation::Relu => once,
             PoolingActivation::Log1pRelu => once.ln_1p(),
@@ -221,7 +230,7 @@ pub fn pool(logits: &[f32], mask: &[u8], terms: usize, pooling: SpladePooling) -
         Pooling::Max => {
             for logits in tokens {
                 for (row, logit) in row.iter_mut().zip(logits) {
-                    *row = row.max(*logit);
+                    *row = if *logit > *row || logit.is_nan() { *logit } else { *row };
                 }
             }
             row.iter_mut().for_each(|value| *value = activate(*value));
@@ -235,4 +244,21 @@ pub fn pool(logits: &[f32], mask: &[u8], terms: usize, pooling: SpladePooling) -
         }
     }
     row
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_model_that_gives_nan_is_refused() {
+        for strategy in [Pooling::Max, Pooling::Sum] {
+            let pooling = SpladePooling { strategy, activation: PoolingActivation::Relu };
+            for logits in [[1.0, f32::NAN, 2.0, 3.0], [1.0, 3.0, 2.0, f32::NAN]] {
+                let error = sparse(&pool(&logits, &[1, 1], 2, pooling)).unwrap_err();
+                assert!(error.to_string().contains("index 1"), "{error}");
+            }
+            assert_eq!(pool(&[1.0, 2.0, f32::NAN, f32::NAN], &[1, 0], 2, pooling), [2_f32.ln(), 3_f32.ln()]);
+        }
+    }
 }

@@ -1,10 +1,10 @@
 //! The static query encoder: a query is tokenized and looked up in a table, with no network.
 
-use std::io::Write;
 use std::path::Path;
 
 use safetensors::{Dtype, SafeTensors};
 
+use crate::json::{read_json, write_json};
 use crate::{AtomicFile, Encoder, Error, Result, SparseVector, Vocabulary};
 
 /// One learned weight per vocabulary term; negative ones are allowed.
@@ -119,6 +119,21 @@ fn tsv_weight(path: &Path, at: usize, line: &str) -> Result<(String, f32)> {
 }
 
 /// Query weights with the tokenizer they belong to: everything a query needs.
+///
+/// ```
+/// use splade_index::{Encoder, QueryEncoder, QueryWeights, Vocabulary};
+///
+/// let json = r###"{"added_tokens": [], "pre_tokenizer": {"type": "Whitespace"},
+///     "model": {"type": "WordLevel", "unk_token": "[UNK]", "vocab": {"[UNK]": 0, "hvor": 1, "fjord": 2}}}"###;
+/// let vocabulary = Vocabulary::parse(json.into(), 512)?;
+/// let table = QueryWeights::new(vec![0.0, 0.25, 2.0])?;
+/// let encoder = QueryEncoder::new(vocabulary, table, "")?;
+///
+/// let query = encoder.encode_query("hvor hvor fjord")?;
+/// assert_eq!(query.iter().collect::<Vec<_>>(), [(1, 0.25), (2, 2.0)]);
+/// assert_eq!(encoder.encode(&["fjord", "ukjent"])?[1].active_dims(), 0);
+/// # Ok::<(), splade_index::Error>(())
+/// ```
 #[derive(Debug, Clone)]
 pub struct QueryEncoder {
     vocabulary: Vocabulary,
@@ -172,24 +187,15 @@ impl QueryEncoder {
     /// # Errors
     /// A file that cannot be written.
     pub fn save(&self, folder: &Path) -> Result<()> {
-        std::fs::create_dir_all(folder).map_err(Error::io(folder))?;
         let settings = Settings {
             version: VERSION,
             prompt: self.prompt.clone(),
             max_length: self.vocabulary.max_length(),
             max_active_dims: self.max_active_dims,
         };
-        let settings = serde_json::to_vec_pretty(&settings).map_err(|error| Error::file(folder, error.to_string()))?;
-        for (name, bytes) in [
-            (TOKENIZER_FILE, self.vocabulary.json()),
-            (WEIGHTS_FILE, &self.weights.to_safetensors()),
-            (SETTINGS_FILE, &settings),
-        ] {
-            let mut file = AtomicFile::create(&folder.join(name))?;
-            file.write_all(bytes).map_err(Error::io(folder.join(name)))?;
-            file.commit()?;
-        }
-        Ok(())
+        AtomicFile::write_whole(&folder.join(TOKENIZER_FILE), self.vocabulary.json())?;
+        AtomicFile::write_whole(&folder.join(WEIGHTS_FILE), &self.weights.to_safetensors())?;
+        write_json(&folder.join(SETTINGS_FILE), &settings)
     }
 
     /// Reads what [`save`](Self::save) wrote.
@@ -198,9 +204,7 @@ impl QueryEncoder {
     /// Files that are missing or broken, a version from the future.
     pub fn open(folder: &Path) -> Result<Self> {
         let path = folder.join(SETTINGS_FILE);
-        let bytes = std::fs::read(&path).map_err(Error::io(&path))?;
-        let settings: Settings =
-            serde_json::from_slice(&bytes).map_err(|error| Error::file(&path, error.to_string()))?;
+        let settings: Settings = read_json(&path)?;
         if settings.version != VERSION {
             let message = format!("version {} of the query side, this program reads {VERSION}", settings.version);
             return Err(Error::file(path, message));

@@ -4,13 +4,25 @@ use std::path::Path;
 
 use rayon::prelude::*;
 use sha2::{Digest, Sha256};
-use tokenizers::{Tokenizer, TruncationParams};
+use tokenizers::{PostProcessor, Tokenizer, TruncationParams};
 
 use crate::{Error, Result};
 
 /// A tokenizer whose token ids are the dimensions of sparse vectors.
 ///
 /// The file's own truncation and padding sections are ignored: the length is the one given here.
+///
+/// ```
+/// use splade_index::Vocabulary;
+///
+/// let json = r###"{"added_tokens": [], "pre_tokenizer": {"type": "Whitespace"},
+///     "model": {"type": "WordPiece", "unk_token": "[UNK]", "continuing_subword_prefix": "##",
+///               "max_input_chars_per_word": 100, "vocab": {"[UNK]": 0, "fjord": 1, "##en": 2}}}"###;
+/// let vocabulary = Vocabulary::parse(json.into(), 512)?;
+/// assert_eq!(vocabulary.tokenize("fjorden fjord")?, [1, 2, 1]);
+/// assert_eq!(vocabulary.token(2).as_deref(), Some("##en"));
+/// # Ok::<(), splade_index::Error>(())
+/// ```
 #[derive(Clone)]
 pub struct Vocabulary {
     tokenizer: Tokenizer,
@@ -31,19 +43,20 @@ impl Vocabulary {
     /// A file that is missing or is no tokenizer.
     pub fn read(path: &Path, max_length: usize) -> Result<Self> {
         let json = std::fs::read(path).map_err(Error::io(path))?;
-        Self::parse(json, max_length).map_err(|error| Error::file(path, format!("not a tokenizer: {error}")))
+        Self::parse(json, max_length).map_err(|error| match error {
+            Error::Tokenizer(message) => Error::file(path, format!("not a tokenizer: {message}")),
+            other => other.of(path),
+        })
     }
 
     /// The same from the bytes of a `tokenizer.json`.
     ///
     /// # Errors
-    /// Bytes that are no tokenizer.
+    /// Bytes that are no tokenizer; a length that has no room for a token beside the special ones.
     pub fn parse(json: Vec<u8>, max_length: usize) -> Result<Self> {
         let mut tokenizer = Tokenizer::from_bytes(&json).map_err(tokenizer_error)?;
         tokenizer.with_padding(None);
-        tokenizer
-            .with_truncation(Some(TruncationParams { max_length: max_length.max(1), ..Default::default() }))
-            .map_err(tokenizer_error)?;
+        cut_at(&mut tokenizer, max_length)?;
         let fingerprint = hex(&Sha256::digest(&json));
         Ok(Self { tokenizer, fingerprint, json })
     }
@@ -57,9 +70,11 @@ impl Vocabulary {
     /// The same tokenizer, cutting at another length.
     ///
     /// # Errors
-    /// A length the tokenizer refuses.
+    /// A length that has no room for a token beside the special ones.
     pub fn with_max_length(&self, max_length: usize) -> Result<Self> {
-        Self::parse(self.json.clone(), max_length)
+        let mut same = self.clone();
+        cut_at(&mut same.tokenizer, max_length)?;
+        Ok(same)
     }
 
     /// The number of entries, added tokens included: `len(get_vocab())` of the reference.
@@ -126,6 +141,20 @@ impl Vocabulary {
     }
 }
 
+/// Makes `tokenizer` cut texts at `max_length` tokens, special ones counted.
+fn cut_at(tokenizer: &mut Tokenizer, max_length: usize) -> Result<()> {
+    // the tokenizer subtracts one from the other unchecked
+    let special = tokenizer.get_post_processor().map_or(0, |processor| processor.added_tokens(false));
+    if max_length <= special {
+        return Err(Error::invalid(
+            format!("texts of {max_length} tokens have no room for a word beside {special} special tokens"),
+            format!("allow at least {}", special + 1),
+        ));
+    }
+    tokenizer.with_truncation(Some(TruncationParams { max_length, ..Default::default() })).map_err(tokenizer_error)?;
+    Ok(())
+}
+
 fn tokenizer_error(error: tokenizers::Error) -> Error {
     Error::Tokenizer(error.to_string())
 }
@@ -133,4 +162,34 @@ fn tokenizer_error(error: tokenizers::Error) -> Error {
 /// Lower-case hexadecimal.
 pub(crate) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tokenizer() -> Vec<u8> {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/fixtures/models/bert-tiny/tokenizer.json");
+        std::fs::read(path).unwrap()
+    }
+
+    #[test]
+    fn a_length_without_room_for_a_word_is_refused() {
+        for length in [0, 1, 2] {
+            let error = Vocabulary::parse(tokenizer(), length).unwrap_err();
+            assert!(error.to_string().contains("2 special tokens") && error.is_bad_input(), "{error}");
+        }
+        let vocabulary = Vocabulary::parse(tokenizer(), 3).unwrap();
+        assert_eq!(vocabulary.tokenize_for_network("to ord til").unwrap().len(), 3);
+    }
+
+    #[test]
+    fn another_length_is_the_same_vocabulary() {
+        let vocabulary = Vocabulary::parse(tokenizer(), 3).unwrap();
+        let longer = vocabulary.with_max_length(usize::MAX).unwrap();
+        assert_eq!((vocabulary.max_length(), longer.max_length()), (3, usize::MAX));
+        assert_eq!(vocabulary.fingerprint(), longer.fingerprint());
+        assert!(longer.tokenize_for_network("to ord til").unwrap().len() > 4);
+        assert!(longer.with_max_length(1).is_err());
+    }
 }

@@ -5,6 +5,7 @@ use splade_index::load_onnx_runtime;
 
 use crate::cli::DoctorArgs;
 use crate::encoders::onnx_runtime_candidates;
+use crate::outputs::say;
 
 pub(crate) fn run(args: &DoctorArgs) -> Result<()> {
     let candidates = onnx_runtime_candidates();
@@ -19,21 +20,19 @@ pub(crate) fn run(args: &DoctorArgs) -> Result<()> {
             "threads": threads,
             "backends": backends,
         });
-        println!("{report:#}");
-        return Ok(());
+        return say(format_args!("{report:#}"));
     }
-    println!("splade        {}", env!("CARGO_PKG_VERSION"));
+    say(format_args!("splade        {}", env!("CARGO_PKG_VERSION")))?;
     match &runtime {
-        Ok(path) => println!("ONNX Runtime  {}", path.display()),
+        Ok(path) => say(format_args!("ONNX Runtime  {}", path.display()))?,
         Err(error) => {
-            println!("ONNX Runtime  missing: {error}");
-            println!("              {}", error.hint().unwrap_or_default());
+            say(format_args!("ONNX Runtime  {}", error.to_string().trim_start_matches("ONNX Runtime ")))?;
+            say(format_args!("              {}", error.hint().unwrap_or_default()))?;
         }
     }
     for path in candidates.iter().filter(|path| runtime.as_ref().ok().is_none_or(|found| *found != path.as_path())) {
-        println!("              also looked at {}", path.display());
+        say(format_args!("              also looked at {}", path.display()))?;
     }
-    println!("threads       {threads}");
-    println!("backends      {}", backends.join(", "));
-    Ok(())
+    say(format_args!("threads       {threads}"))?;
+    say(format_args!("backends      {}", backends.join(", ")))
 }

@@ -35,6 +35,9 @@ pub(crate) fn run(args: &EncodeArgs) -> Result<()> {
     })?;
     let (count, elapsed) = (bar.position(), bar.elapsed().as_secs_f64());
     bar.finish_and_clear();
+    if count == 0 {
+        tracing::warn!("{}: there are no texts in it", args.input.display());
+    }
     tracing::info!("{count} texts in {elapsed:.1} s ({:.0} per second)", count as f64 / elapsed.max(1e-9));
     output.finish()
 }

@@ -1,6 +1,7 @@
 //! `splade eval-mteb`: data folders → scores, as mteb computes and files them.
 
 use std::collections::BTreeMap;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
@@ -20,7 +21,7 @@ use crate::cli::{EvalMtebArgs, Mode};
 use crate::console::{self, Table};
 use crate::encoders::{document_encoder, query_encoder};
 use crate::failure::bad_input;
-use crate::outputs::refuse_existing;
+use crate::outputs::{refuse_existing, say};
 
 /// The scores of the table; the result files have all of them.
 const SHOWN: [&str; 5] = ["ndcg_at_10", "mrr_at_10", "map_at_100", "recall_at_100", "precision_at_10"];
@@ -30,13 +31,18 @@ pub(crate) fn run(args: &EvalMtebArgs) -> Result<()> {
     let tasks = tasks(args)?;
     let meta = meta(&model, args)?;
     let results_dir = args.output_dir.join("results");
-    let folders: Vec<(Mode, PathBuf)> =
-        args.modes.iter().map(|mode| Ok((*mode, result_dir(&results_dir, &meta, *mode)?))).collect::<Result<_>>()?;
+    let folders: Vec<(Mode, PathBuf)> = args
+        .modes
+        .iter()
+        .map(|mode| Ok((*mode, meta.results_folder(&results_dir, experiment(*mode))?)))
+        .collect::<Result<_>>()?;
     for (_, folder) in &folders {
         for task in &tasks {
             refuse_existing(&folder.join(format!("{}.json", task.name)), args.overwrite)?;
         }
     }
+    // before the work, so that a wrong path costs nothing
+    let baseline = args.baseline.as_deref().map(read_mteb_results).transpose()?;
     let encoders = Encoders {
         query: query_encoder(&model, &args.network)?,
         document: Box::new(document_encoder(&model, &args.network)?),
@@ -66,7 +72,7 @@ pub(crate) fn run(args: &EvalMtebArgs) -> Result<()> {
         write_mteb_results(&results_dir, &meta, experiment(*mode), &of_mode)?;
     }
     if args.json { print_json(&judged, args) } else { print_tables(&judged, args) }?;
-    if let Some(baseline) = &args.baseline {
+    if let Some(baseline) = &baseline {
         let ours: Vec<TaskResult> =
             results.into_iter().filter(|((position, _), _)| *position == 0).map(|(_, result)| result).collect();
         print_comparison(&ours, baseline, args)?;
@@ -112,16 +118,7 @@ fn experiment(mode: Mode) -> Option<&'static str> {
     (mode != Mode::Sparse).then(|| mode.name())
 }
 
-fn result_dir(results: &Path, meta: &ModelMeta, mode: Mode) -> Result<PathBuf> {
-    let folder = results.join(meta.folder()?);
-    Ok(match experiment(mode) {
-        None => folder,
-        Some(experiment) => folder.join("experiments").join(experiment),
-    })
-}
-
 fn save_run(folder: &Path, task: &TaskData, mode: Mode, run: &Run) -> Result<()> {
-    use std::io::Write;
     let name = if task.subset == splade_index::eval::DEFAULT_SUBSET {
         format!("{}.run.trec", task.name)
     } else {
@@ -207,6 +204,7 @@ fn score(
 }
 
 fn print_tables(judged: &[(&TaskData, Outcome)], args: &EvalMtebArgs) -> Result<()> {
+    let mut output = std::io::stdout();
     let mut table = Table::new(["task", "mode"].into_iter().chain(SHOWN));
     for (task, outcome) in judged {
         for (mode, (_, scores)) in args.modes.iter().zip(&outcome.modes) {
@@ -214,7 +212,7 @@ fn print_tables(judged: &[(&TaskData, Outcome)], args: &EvalMtebArgs) -> Result<
             table.row([label(task), mode.name().to_owned()].into_iter().chain(shown));
         }
     }
-    print!("{table}");
+    write!(output, "{table}")?;
     if args.analyze_sparsity {
         let heading = ["task", "side", "vectors", "active dims", "p50", "p95", "max", "sparsity", "used dims", "FLOPS"];
         let mut table = Table::new(heading);
@@ -236,7 +234,7 @@ fn print_tables(judged: &[(&TaskData, Outcome)], args: &EvalMtebArgs) -> Result<
                 ]);
             }
         }
-        print!("\n{table}");
+        write!(output, "\n{table}")?;
     }
     Ok(())
 }
@@ -272,15 +270,13 @@ fn print_json(judged: &[(&TaskData, Outcome)], args: &EvalMtebArgs) -> Result<()
         Ok(value)
     };
     let tasks = judged.iter().map(of_task).collect::<Result<Vec<_>>>()?;
-    println!("{:#}", json!({"tasks": tasks}));
-    Ok(())
+    say(format_args!("{:#}", json!({"tasks": tasks})))
 }
 
-fn print_comparison(ours: &[TaskResult], baseline: &Path, args: &EvalMtebArgs) -> Result<()> {
-    let theirs = read_mteb_results(baseline)?;
-    let comparisons = compare_results(ours, &theirs, "ndcg_at_10");
+fn print_comparison(ours: &[TaskResult], baseline: &[TaskResult], args: &EvalMtebArgs) -> Result<()> {
+    let comparisons = compare_results(ours, baseline, "ndcg_at_10");
     if comparisons.is_empty() {
-        tracing::warn!("{} has no result of these tasks", baseline.display());
+        tracing::warn!("the baseline has no result of these tasks");
         return Ok(());
     }
     let mut table = Table::new(["task", "split", "subset", "baseline", args.modes[0].name(), "difference"]);
@@ -295,9 +291,9 @@ fn print_comparison(ours: &[TaskResult], baseline: &Path, args: &EvalMtebArgs) -
         ]);
     }
     if args.json {
-        eprint!("{table}")
+        write!(std::io::stderr(), "{table}")?;
     } else {
-        print!("\n{table}")
+        write!(std::io::stdout(), "\n{table}")?;
     }
     Ok(())
 }

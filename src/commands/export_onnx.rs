@@ -3,17 +3,18 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use serde_json::json;
 use splade_export::parity::{Backend, CandleOnnx, OnnxRuntime, Reference, Report, compare};
 use splade_export::{Head, Options, export, write};
 use splade_index::{ModelDir, OnnxModel, OnnxOptions, POOLING_KEY, TokenBatch, load_onnx_runtime};
 use splade_trainer::model::{TransformerConfig, Weights};
 
+use super::interrupt;
 use crate::cli::{ExportOnnxArgs, HeadChoice};
 use crate::console::Table;
 use crate::encoders::{onnx_runtime_candidates, use_threads};
-use crate::outputs::refuse_existing;
+use crate::outputs::{refuse_existing, say};
 
 pub(crate) fn run(args: &ExportOnnxArgs) -> Result<()> {
     use_threads(args.threads);
@@ -29,10 +30,11 @@ pub(crate) fn run(args: &ExportOnnxArgs) -> Result<()> {
         refuse_existing(&folder.join(head.file_name()), args.overwrite)?;
     }
     let weights = Weights::read(&model.weights_path()?, &config)?;
-    std::fs::create_dir_all(&folder).with_context(|| folder.display().to_string())?;
+    std::fs::create_dir_all(&folder).map_err(splade_index::Error::io(&folder))?;
     let batches = if args.no_verify { Vec::new() } else { batches(&model)? };
     let mut reports = Vec::new();
     for head in heads {
+        interrupt::check()?;
         let path = folder.join(head.file_name());
         let options = Options { opset: args.opset, metadata: metadata(&model, head)? };
         // beside its place until it is proved, so that a file that disagrees is never found by anyone
@@ -45,14 +47,14 @@ pub(crate) fn run(args: &ExportOnnxArgs) -> Result<()> {
             report.check()?;
             reports.push(report);
         }
+        interrupt::check()?;
         for entry in std::fs::read_dir(aside.path())? {
             let entry = entry?;
             std::fs::rename(entry.path(), folder.join(entry.file_name()))?;
         }
         tracing::info!("{}: {:.1} MB", path.display(), std::fs::metadata(&path)?.len() as f64 / 1e6);
     }
-    print(&reports, args);
-    Ok(())
+    print(&reports, args)
 }
 
 fn metadata(model: &ModelDir, head: Head) -> Result<BTreeMap<String, String>> {
@@ -112,7 +114,7 @@ fn verify(
     Ok(compare(file, head, &Reference::new(config, weights, head), &runtimes, batches)?)
 }
 
-fn print(reports: &[Report], args: &ExportOnnxArgs) {
+fn print(reports: &[Report], args: &ExportOnnxArgs) -> Result<()> {
     if args.json {
         let reports: Vec<_> = reports
             .iter()
@@ -128,11 +130,10 @@ fn print(reports: &[Report], args: &ExportOnnxArgs) {
                 json!({"file": report.file, "tolerance": report.tolerance, "runtimes": runtimes})
             })
             .collect();
-        println!("{:#}", json!({"files": reports}));
-        return;
+        return say(format_args!("{:#}", json!({"files": reports})));
     }
     if reports.is_empty() {
-        return;
+        return Ok(());
     }
     let mut table = Table::new(["file", "runtime", "vectors", "difference", "allowed", "cosine", "same top 10"]);
     for report in reports {
@@ -149,5 +150,5 @@ fn print(reports: &[Report], args: &ExportOnnxArgs) {
             ]);
         }
     }
-    print!("{table}");
+    say(table.to_string().trim_end())
 }

@@ -6,8 +6,8 @@ use std::path::Path;
 use anyhow::Result;
 use indicatif::ProgressBar;
 use splade_index::{
-    Architecture, Document, ImpactIndex, ImpactWriter, IndexSettings, Language, ModelDir, SparseVector, StoredDocument,
-    WriterOptions, encode_stream, read_documents, read_rows, read_vectors,
+    Architecture, AtomicFolder, Document, ImpactIndex, ImpactWriter, IndexSettings, Language, ModelDir, SparseVector,
+    StoredDocument, WriterOptions, encode_stream, read_documents, read_rows, read_vectors,
 };
 
 use super::interrupt;
@@ -15,7 +15,7 @@ use crate::cli::IndexArgs;
 use crate::console;
 use crate::encoders::document_encoder;
 use crate::failure::bad_input;
-use crate::outputs::{NewFolder, refuse_existing};
+use crate::outputs::{refuse_existing, say};
 
 pub(crate) fn run(args: &IndexArgs) -> Result<()> {
     let model = ModelDir::open(&args.model)?;
@@ -27,15 +27,28 @@ pub(crate) fn run(args: &IndexArgs) -> Result<()> {
         return report(&index, args);
     }
     refuse_existing(&args.index, args.overwrite)?;
-    let folder = NewFolder::create(&args.index)?;
+    refuse_other(&args.index)?;
+    let folder = AtomicFolder::create(&args.index)?;
     let index = ImpactIndex::create(folder.path(), &settings)?;
     if model.architecture() == Architecture::InferenceFree {
         model.query_encoder()?.save(&index.query_dir())?;
     }
     fill(&index, &model, args)?;
     drop(index);
-    folder.finish()?;
+    folder.commit()?;
     report(&ImpactIndex::open(&args.index)?, args)
+}
+
+/// `--overwrite` replaces indexes: a folder of something else, given by mistake, is not deleted.
+fn refuse_other(place: &Path) -> Result<()> {
+    let is_empty = || std::fs::read_dir(place).is_ok_and(|mut entries| entries.next().is_none());
+    if place.exists() && !ImpactIndex::is_at(place) && !is_empty() {
+        return Err(bad_input(
+            format!("{}: is there and is no index, so it is not replaced", place.display()),
+            "choose another --index, or remove it yourself",
+        ));
+    }
+    Ok(())
 }
 
 fn settings(model: &ModelDir, args: &IndexArgs) -> Result<IndexSettings> {
@@ -77,6 +90,12 @@ fn fill(index: &ImpactIndex, model: &ModelDir, args: &IndexArgs) -> Result<()> {
         }
         let (count, seconds) = (sink.seen.len(), sink.bar.elapsed().as_secs_f64());
         sink.bar.finish_and_clear();
+        if count == 0 {
+            return Err(bad_input(
+                format!("{}: there are no documents in it", input.display()),
+                "one JSON object a line is needed: {\"_id\": \"d1\", \"text\": \"…\"}",
+            ));
+        }
         tracing::info!("{count} documents in {seconds:.1} s ({:.0} per second)", count as f64 / seconds.max(1e-9));
         writer = sink.writer;
     }
@@ -114,7 +133,10 @@ impl Sink<'_> {
         interrupt::check()?;
         if !self.seen.insert(document.id.clone()) {
             let input = self.args.input.as_deref().unwrap_or(Path::new("-"));
-            return Err(bad_input(format!("{}: the id {:?} occurs twice", input.display(), document.id), ""));
+            return Err(bad_input(
+                format!("{}: the id {:?} occurs twice", input.display(), document.id),
+                "every document needs an id of its own",
+            ));
         }
         let vector = match self.args.max_active_dims {
             Some(k) => vector.top_k(k),
@@ -165,10 +187,9 @@ impl Sink<'_> {
 fn report(index: &ImpactIndex, args: &IndexArgs) -> Result<()> {
     let stats = index.stats()?;
     if args.json {
-        println!("{}", serde_json::to_string_pretty(&stats)?);
-        return Ok(());
+        return say(serde_json::to_string_pretty(&stats)?);
     }
-    println!(
+    say(format_args!(
         "{}: {} documents, {:.0} active dims each, {} segment{}, {:.1} MB",
         args.index.display(),
         stats.documents,
@@ -176,6 +197,5 @@ fn report(index: &ImpactIndex, args: &IndexArgs) -> Result<()> {
         stats.segments,
         if stats.segments == 1 { "" } else { "s" },
         stats.total_bytes as f64 / 1e6,
-    );
-    Ok(())
+    ))
 }

@@ -65,7 +65,7 @@ fn fusion(args: &SearchArgs) -> Result<Fusion> {
     }
     Ok(match args.fusion {
         FusionChoice::Rrf => Fusion::Rrf { k: args.rrf_k },
-        FusionChoice::Weighted => Fusion::Weighted { weights: args.weights.clone() },
+        FusionChoice::Weighted => Fusion::Weighted { weights: args.weights.to_vec() },
     })
 }
 
@@ -184,7 +184,8 @@ impl Search<'_> {
         for (rank, found) in (1..).zip(&answer.found) {
             let document = self.searcher.document(found.address)?;
             let title = document.title.unwrap_or_default();
-            writeln!(output, "{rank:>2}. {:<8.3} {}  {title}", found.hit.score, found.hit.id)?;
+            let line = format!("{rank:>2}. {:<8.3} {}  {title}", found.hit.score, found.hit.id);
+            writeln!(output, "{}", line.trim_end())?;
             writeln!(output, "    {}", snippet(&document.text, 100))?;
             if let Some(terms) = self.explain(answer, found)? {
                 let mut table = Table::new(["    term", "query", "document", "score", ""]);

@@ -14,6 +14,7 @@ use super::interrupt;
 use crate::cli::TrainArgs;
 use crate::console;
 use crate::encoders::use_threads;
+use crate::outputs::say;
 
 pub(crate) fn run(args: &TrainArgs) -> Result<()> {
     use_threads(args.threads);
@@ -29,9 +30,9 @@ pub(crate) fn run(args: &TrainArgs) -> Result<()> {
     };
     if args.dry_run {
         let plan = plan(&config, &Start::Overwrite)?;
-        println!("{}", serde_yaml::to_string(&config)?);
-        describe(&plan).iter().for_each(|line| println!("{line}"));
-        return Ok(());
+        say(serde_yaml::to_string(&config)?)?;
+        plan.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+        return describe(&plan).iter().try_for_each(say);
     }
     let mut watch = Watch::new();
     let outcome = fit(&config, &start, &mut watch)?;
@@ -47,7 +48,7 @@ pub(crate) fn run(args: &TrainArgs) -> Result<()> {
         if let Some(metric) = outcome.best_metric {
             tracing::info!("best {}: {metric:.4}", config.training.metric_for_best_model);
         }
-        println!("{}", model.display());
+        say(model.display())?;
     }
     Ok(())
 }

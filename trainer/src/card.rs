@@ -3,17 +3,17 @@
 use serde_json::Value;
 use splade_index::Architecture;
 
+use crate::TrainerState;
 use crate::config::{Objective, TrainConfig};
-use crate::{DataSet, TrainerState};
 
-/// The card of a model trained as `config` says on `sets`, with the last evaluation of `state`.
-pub(crate) fn card(config: &TrainConfig, sets: &[DataSet], state: &TrainerState) -> String {
+/// The card of a model trained as `config` says on `sets` (names and numbers of examples), with the last evaluation of `state`.
+pub(crate) fn card(config: &TrainConfig, sets: &[(String, usize)], state: &TrainerState) -> String {
     let card = &config.model_card;
     let kind = match config.model.architecture {
         Architecture::InferenceFree => ["asymmetric", "inference-free", "splade"].as_slice(),
         Architecture::Splade => ["splade"].as_slice(),
     };
-    let examples: usize = sets.iter().map(|set| set.examples.len()).sum();
+    let examples: usize = sets.iter().map(|(_, examples)| examples).sum();
     let mut tags: Vec<String> = ["sentence-transformers", "sparse-encoder", "sparse"].map(str::to_owned).to_vec();
     tags.extend(kind.iter().map(|tag| (*tag).to_owned()));
     if config.training.objective == Objective::Retrieval {
@@ -47,7 +47,7 @@ pub(crate) fn card(config: &TrainConfig, sets: &[DataSet], state: &TrainerState)
              log(1 + relu(logit)) over the tokens."
         }
     };
-    let sets: String = sets.iter().map(|set| format!("- {}: {} examples\n", set.name, set.examples.len())).collect();
+    let sets: String = sets.iter().map(|(name, examples)| format!("- {name}: {examples} examples\n")).collect();
     let evaluation = last_evaluation(state);
     format!(
         "---\n{}\n---\n\n# {title}\n\n{how}\n\nTrained with `splade`. It loads in sentence-transformers as \

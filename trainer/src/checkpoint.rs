@@ -17,6 +17,7 @@ use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
+use splade_index::AtomicFolder;
 
 use crate::{Error, Result, TrainConfig};
 
@@ -262,28 +263,9 @@ pub fn save_checkpoint(
 /// # Errors
 /// Whatever `write` returns, or a folder that cannot be made or renamed; `path` is as it was then.
 pub fn write_folder(path: &Path, write: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
-    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    std::fs::create_dir_all(parent).map_err(Error::io(parent))?;
-    let aside = aside(parent)?;
-    let folder = aside.path().join("folder");
-    std::fs::create_dir(&folder).map_err(Error::io(&folder))?;
-    write(&folder)?;
-    if path.exists() {
-        let old = aside.path().join("old");
-        std::fs::rename(path, &old).map_err(Error::io(path))?;
-        if let Err(error) = std::fs::rename(&folder, path) {
-            // Nothing better can be done if this fails too, and the first error is the one to report.
-            let _ = std::fs::rename(&old, path);
-            return Err(Error::io(path)(error));
-        }
-        return Ok(());
-    }
-    std::fs::rename(&folder, path).map_err(Error::io(path))
-}
-
-/// A folder beside the target, removed when dropped; its name is not that of a checkpoint.
-fn aside(parent: &Path) -> Result<tempfile::TempDir> {
-    tempfile::Builder::new().prefix(".writing-").tempdir_in(parent).map_err(Error::io(parent))
+    let folder = AtomicFolder::create(path)?;
+    write(folder.path())?;
+    Ok(folder.commit()?)
 }
 
 fn write_json(path: &Path, value: &impl Serialize) -> Result<()> {

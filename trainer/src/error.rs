@@ -15,7 +15,7 @@ pub enum Error {
     Index(#[from] splade_index::Error),
     /// A tensor operation failed: shapes, types, memory or the device.
     #[error("tensor: {0}")]
-    Candle(#[from] candle_core::Error),
+    Candle(#[source] candle_core::Error),
     /// A key of the training config is unknown, missing, or has a value that cannot be.
     #[error("{key}: {message}")]
     Config {
@@ -58,6 +58,16 @@ pub enum Error {
 
 /// `Result` with this crate's [`Error`].
 pub type Result<T> = std::result::Result<T, Error>;
+
+impl From<candle_core::Error> for Error {
+    /// Without the backtrace and its many lines, which candle puts into the text when `RUST_BACKTRACE` is set.
+    fn from(error: candle_core::Error) -> Self {
+        match error {
+            candle_core::Error::WithBacktrace { inner, .. } => Self::from(*inner),
+            bare => Self::Candle(bare),
+        }
+    }
+}
 
 impl Error {
     /// A file that could not be read or written, as a closure for `map_err`.

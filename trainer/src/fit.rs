@@ -109,7 +109,8 @@ pub struct Outcome {
 struct Prepared {
     session: Session,
     judge: Judge,
-    train: Vec<DataSet>,
+    /// names and numbers of examples, for the model card
+    train: Vec<(String, usize)>,
     sampler: Sampler,
     state: TrainerState,
     position: Position,
@@ -220,13 +221,15 @@ fn prepare(config: &TrainConfig, start: &Start) -> Result<Prepared> {
     let checkpoint = checkpoint_of(config, start)?;
     let device = device_of(config)?;
     let mut warnings = not_done(config);
-    let data = Data::read(config)?;
+    let mut data = Data::read(config)?;
     let texts = || data.texts(config);
     let trainee = match &checkpoint {
         Some(path) => Trainee::from_checkpoint(config, path, &device)?,
         None => Trainee::new(config, texts, &device)?,
     };
-    let (train, material) = data.material(config, &trainee)?;
+    let train: Vec<_> = data.train.iter().map(|set| (set.name.clone(), set.examples.len())).collect();
+    let widest = data.train.iter().map(columns).max().unwrap_or(1);
+    let material = data.take_material(config, &trainee)?;
     let rules = BatchRules { batch_size: config.training.per_device_train_batch_size, drop_last: false };
     let sampler = match &material {
         Material::Examples(sets) => Sampler::new(
@@ -257,7 +260,7 @@ fn prepare(config: &TrainConfig, start: &Start) -> Result<Prepared> {
         parameters: trainee.parameter_count(),
         dimensions: trainee.dimensions(),
         groups: Vec::new(),
-        memory_bytes: memory(config, &trainee, train.iter().map(columns).max().unwrap_or(1)),
+        memory_bytes: memory(config, &trainee, widest),
         warnings: Vec::new(),
     };
     let mut session = Session::new(config, trainee, material, steps.total())?;
@@ -375,19 +378,21 @@ impl Data {
         Ok(positives.collect())
     }
 
-    /// What the session learns from, and the sets for the model card.
-    fn material(&self, config: &TrainConfig, trainee: &Trainee) -> Result<(Vec<DataSet>, Material)> {
+    /// What the session learns from, moved out of here: there is one copy of the data.
+    fn take_material(&mut self, config: &TrainConfig, trainee: &Trainee) -> Result<Material> {
         if config.training.objective == Objective::Retrieval {
-            return Ok((self.train.clone(), Material::Examples(self.train.clone())));
+            return Ok(Material::Examples(std::mem::take(&mut self.train)));
         }
-        let pieces = pieces(trainee, &self.texts, config.training.max_seq_length)?;
-        Ok((Vec::new(), Material::Pieces(pieces)))
+        let texts = std::mem::take(&mut self.texts);
+        Ok(Material::Pieces(pieces(trainee, &texts)?))
     }
 }
 
-/// Running text cut into pieces of `length` tokens, each with the special tokens of a text of its own: no padding at all
+/// Running text cut into pieces as long as texts may be, each with the special tokens of a text of its own: no padding at all
 /// but in the last piece.
-fn pieces(trainee: &Trainee, texts: &[String], length: usize) -> Result<Vec<Vec<u32>>> {
+fn pieces(trainee: &Trainee, texts: &[String]) -> Result<Vec<Vec<u32>>> {
+    // of the config, or of the position table where that is shorter
+    let length = trainee.vocabulary().max_length();
     let vocabulary = trainee.vocabulary().with_max_length(usize::MAX)?;
     let frame = vocabulary.tokenize_for_network("")?;
     // what a post-processor puts before and after a text: half of an even frame, all before in an odd one (`<s>` alone)
@@ -404,8 +409,11 @@ fn pieces(trainee: &Trainee, texts: &[String], length: usize) -> Result<Vec<Vec<
     for ids in tokenize_bare(&vocabulary, texts)? {
         stream.extend(ids);
     }
+    let special = vocabulary.special_dims();
+    let has_a_word = |words: &&[u32]| words.iter().any(|id| special.binary_search(id).is_err());
     let piece = |words: &[u32]| [before, words, after].concat();
-    Ok(stream.chunks(room).map(piece).collect())
+    // a piece of unknown words alone has nothing to hide and nothing to learn
+    Ok(stream.chunks(room).filter(has_a_word).map(piece).collect())
 }
 
 fn tokenize_bare(vocabulary: &splade_index::Vocabulary, texts: &[String]) -> Result<Vec<Vec<u32>>> {
@@ -455,7 +463,7 @@ fn evaluate(
 fn save_here(
     config: &TrainConfig,
     session: &Session,
-    train: &[DataSet],
+    train: &[(String, usize)],
     state: &TrainerState,
     position: Position,
 ) -> Result<PathBuf> {
@@ -468,7 +476,7 @@ fn save_here(
 }
 
 /// Writes `final`: the best checkpoint's model if it is wanted, else the model as it is.
-fn finish(config: &TrainConfig, session: &Session, train: &[DataSet], state: &TrainerState) -> Result<PathBuf> {
+fn finish(config: &TrainConfig, session: &Session, train: &[(String, usize)], state: &TrainerState) -> Result<PathBuf> {
     let training = &config.training;
     let path = training.output_dir.join("final");
     let best = state.best_model_checkpoint.as_ref().filter(|path| training.load_best_model_at_end && path.is_dir());

@@ -162,9 +162,13 @@ impl Session {
     /// The loss of a batch of this session's material.
     fn loss_of(&self, batch: &MicroBatch, weights: RegularizerWeights, seed: Option<u64>) -> Result<LossParts> {
         match &self.material {
-            Material::Examples(sets) => self.ranking_loss(&sets[batch.data_set], &batch.rows, weights, seed),
+            Material::Examples(sets) => {
+                let set = sets.get(batch.data_set).ok_or_else(|| not_there("data set", batch.data_set))?;
+                self.ranking_loss(set, &batch.rows, weights, seed)
+            }
             Material::Pieces(pieces) => {
-                let rows: Vec<&[u32]> = batch.rows.iter().map(|&row| pieces[row].as_slice()).collect();
+                let piece = |row: &usize| pieces.get(*row).ok_or_else(|| not_there("piece", *row));
+                let rows = batch.rows.iter().map(|row| Ok(piece(row)?.as_slice())).collect::<Result<Vec<&[u32]>>>()?;
                 self.masked_loss(&rows, seed)
             }
         }
@@ -173,7 +177,7 @@ impl Session {
     /// The loss of rows of a data set, training (`seed`) or evaluating.
     ///
     /// # Errors
-    /// Tensor operations, labels that are missing.
+    /// Tensor operations, rows that are not there, examples of several shapes, labels that are missing.
     pub fn ranking_loss(
         &self,
         set: &DataSet,
@@ -181,13 +185,17 @@ impl Session {
         weights: RegularizerWeights,
         seed: Option<u64>,
     ) -> Result<LossParts> {
-        let examples: Vec<_> = rows.iter().map(|&row| &set.examples[row]).collect();
+        let example = |row: &usize| set.examples.get(*row).ok_or_else(|| not_there("example", *row));
+        let examples = rows.iter().map(example).collect::<Result<Vec<_>>>()?;
+        let negatives = examples.first().map_or(0, |example| example.negatives.len());
+        if examples.iter().any(|example| example.negatives.len() != negatives) {
+            return Err(Error::data_set(&set.name, "its examples have different numbers of negatives", "split it"));
+        }
         let anchors: Vec<&str> = examples.iter().map(|example| example.anchor.as_str()).collect();
-        let columns = 1 + examples.first().map_or(0, |example| example.negatives.len());
         // all columns in one forward pass, positives first
-        let mut documents: Vec<&str> = Vec::with_capacity(columns * rows.len());
+        let mut documents: Vec<&str> = Vec::with_capacity((1 + negatives) * rows.len());
         documents.extend(examples.iter().map(|example| example.positive.as_str()));
-        for negative in 0..columns - 1 {
+        for negative in 0..negatives {
             documents.extend(examples.iter().map(|example| example.negatives[negative].as_str()));
         }
         let batch = Embeddings {
@@ -240,6 +248,13 @@ fn splade_loss(config: &TrainConfig) -> SpladeLoss {
         document_threshold: config.loss.document_regularizer_threshold,
         document_regularizer_only: config.loss.use_document_regularizer_only,
     }
+}
+
+fn not_there(what: &str, at: usize) -> Error {
+    Error::invalid(
+        format!("a batch names {what} {at}, which is not there"),
+        "take batches of a sampler over the same data",
+    )
 }
 
 /// A seed per micro-batch, so that a resumed run draws what an uninterrupted one draws.

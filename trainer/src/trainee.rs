@@ -103,11 +103,6 @@ impl Trainee {
         let transformer = TransformerConfig::read(&model.config_path())?;
         let weights = Weights::read(&model.weights_path()?, &transformer)?;
         let vocabulary = model.vocabulary(Some(config.training.max_seq_length))?;
-        if vocabulary.size() > transformer.vocab_size() {
-            let message =
-                format!("{} tokens, but the network has {} terms", vocabulary.size(), transformer.vocab_size());
-            return Err(Error::file(model.transformer_dir().join("tokenizer.json"), message));
-        }
         let pad = model.pad_id(&vocabulary)?;
         let read = |name: &str| std::fs::read(model.transformer_dir().join(name));
         let tokenizer_files =
@@ -123,7 +118,7 @@ impl Trainee {
         };
         let mut trainee = Self::assemble(config, transformer, &weights, vocabulary, pad, files, device)?;
         if with_query && config.model.architecture == Architecture::InferenceFree {
-            let table = model.query_encoder()?.weights().as_slice().to_vec();
+            let table = as_long_as(model.query_encoder()?.weights().as_slice(), trainee.config.vocab_size())?;
             trainee.query = Some(Var::from_vec(table, trainee.config.vocab_size(), device)?);
         }
         Ok(trainee)
@@ -213,20 +208,14 @@ impl Trainee {
 
     fn initial_query_weights(&self, init: &QueryInit, texts: impl Fn() -> Result<Vec<String>>) -> Result<Vec<f32>> {
         let terms = self.config.vocab_size();
-        let mut weights = match init {
-            QueryInit::Ones => vec![1.0; terms],
-            QueryInit::Idf => idf(&self.vocabulary, &texts()?, terms)?,
+        match init {
+            QueryInit::Ones => Ok(vec![1.0; terms]),
+            QueryInit::Idf => idf(&self.vocabulary, &texts()?, terms),
             QueryInit::File(path) if path.extension().is_some_and(|extension| extension == "safetensors") => {
-                QueryWeights::read(path)?.as_slice().to_vec()
+                as_long_as(QueryWeights::read(path)?.as_slice(), terms)
             }
-            QueryInit::File(path) => QueryWeights::read_idf(path, &self.vocabulary)?.as_slice().to_vec(),
-        };
-        if weights.len() > terms {
-            let message = format!("{} weights for {terms} terms", weights.len());
-            return Err(Error::config("model.query_init", message, "take the table of this tokenizer"));
+            QueryInit::File(path) => as_long_as(QueryWeights::read_idf(path, &self.vocabulary)?.as_slice(), terms),
         }
-        weights.resize(terms, 0.0);
-        Ok(weights)
     }
 
     /// What an optimizer moves, the query table first.
@@ -386,6 +375,17 @@ impl Trainee {
         };
         Ok(model.write(root)?)
     }
+}
+
+/// A query table as long as the network's output: terms that no token has weigh nothing.
+fn as_long_as(table: &[f32], terms: usize) -> Result<Vec<f32>> {
+    if table.len() > terms {
+        let message = format!("the query table has {} weights, but the network has {terms} terms", table.len());
+        return Err(Error::invalid(message, "take the table of this model's tokenizer"));
+    }
+    let mut table = table.to_vec();
+    table.resize(terms, 0.0);
+    Ok(table)
 }
 
 fn train_tokenizer(files: &[String], texts: impl Fn() -> Result<Vec<String>>, size: usize) -> Result<Vec<u8>> {

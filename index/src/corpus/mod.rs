@@ -120,7 +120,8 @@ fn document(row: Row) -> Result<Document> {
 /// Takes `_id`, or `id` where there is no `_id`: a string or a whole number.
 fn take_id(position: &Position, fields: &mut Map<String, Value>) -> Result<String> {
     let name = if fields.contains_key("_id") { "_id" } else { "id" };
-    match fields.remove(name) {
+    // shift_remove: the other fields stay in the order of the file
+    match fields.shift_remove(name) {
         Some(Value::String(id)) if id.is_empty() => Err(position.error(format!("empty {name}"))),
         Some(Value::String(id)) => Ok(id),
         Some(Value::Number(id)) if id.is_i64() || id.is_u64() => Ok(id.to_string()),
@@ -133,7 +134,7 @@ fn take_id(position: &Position, fields: &mut Map<String, Value>) -> Result<Strin
 }
 
 fn take_string(position: &Position, fields: &mut Map<String, Value>, name: &str) -> Result<Option<String>> {
-    match fields.remove(name) {
+    match fields.shift_remove(name) {
         None | Some(Value::Null) => Ok(None),
         Some(Value::String(text)) => Ok(Some(text)),
         Some(other) => Err(position.error(format!("{name} is {}, not a string", rows::kind(&other)))),

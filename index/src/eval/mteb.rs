@@ -3,7 +3,6 @@
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
-use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use serde::de::{Deserializer, MapAccess, Visitor};
@@ -13,8 +12,8 @@ use serde_json::Value;
 
 use super::Scores;
 use super::scores::round_to;
-use crate::atomic::AtomicFile;
 use crate::corpus::read_text;
+use crate::json::write_json;
 use crate::{Error, Result};
 
 /// The mteb whose metrics and files these are.
@@ -22,6 +21,9 @@ pub const MTEB_VERSION: &str = "2.26.24";
 
 /// The main score of every retrieval task.
 pub const MAIN_SCORE: &str = "ndcg_at_10";
+
+/// The folder below a model's results where mteb keeps those with other arguments.
+const EXPERIMENTS: &str = "experiments";
 
 /// The revision mteb writes for what has none.
 pub const NO_REVISION: &str = "no_revision_available";
@@ -92,7 +94,7 @@ impl TaskResult {
     /// # Errors
     /// A file that does not open, is no JSON or lacks what mteb requires.
     pub fn read(path: &Path) -> Result<Self> {
-        read_json(path)
+        read_result(path)
     }
 }
 
@@ -227,6 +229,19 @@ impl ModelMeta {
         }
         Ok(Path::new(&name).join(&self.revision))
     }
+
+    /// Where results of this model lie: in [`folder`](Self::folder) below `results`, those with other than the model's own
+    /// arguments in `experiments/<experiment>` there.
+    ///
+    /// # Errors
+    /// As [`folder`](Self::folder).
+    pub fn results_folder(&self, results: &Path, experiment: Option<&str>) -> Result<PathBuf> {
+        let folder = results.join(self.folder()?);
+        Ok(match experiment {
+            None => folder,
+            Some(experiment) => folder.join(EXPERIMENTS).join(experiment),
+        })
+    }
 }
 
 impl Serialize for ModelMeta {
@@ -272,9 +287,8 @@ impl Serialize for ModelMeta {
     }
 }
 
-/// Writes `<results>/<model>/<revision>/<TaskName>.json` and `model_meta.json` beside it, and gives back their folder.
-/// `results` is the folder of that name in mteb's cache. Results with other than the model's own arguments go into
-/// `experiments/<experiment>/` there.
+/// Writes `<TaskName>.json` of every task and `model_meta.json` into the model's
+/// [`results_folder`](ModelMeta::results_folder), and gives it back. `results` is the folder of that name in mteb's cache.
 ///
 /// # Errors
 /// Names that are no names of folders, files that cannot be written.
@@ -284,10 +298,7 @@ pub fn write_mteb_results(
     experiment: Option<&str>,
     tasks: &[TaskResult],
 ) -> Result<PathBuf> {
-    let mut folder = results.join(model.folder()?);
-    if let Some(experiment) = experiment {
-        folder = folder.join("experiments").join(experiment);
-    }
+    let folder = model.results_folder(results, experiment)?;
     for task in tasks {
         task.write(&folder.join(format!("{}.json", task.task_name)))?;
     }
@@ -296,6 +307,9 @@ pub fn write_mteb_results(
 }
 
 /// Reads one result file, or all in a folder and the folders in it; by task name.
+///
+/// Experiments of a model (its `experiments` folder) are other results of the same tasks: they are read only where `path`
+/// is one of them.
 ///
 /// # Errors
 /// A file that does not open or is no result, a folder without results, a task found twice.
@@ -327,7 +341,9 @@ fn collect_files(folder: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
         let path = entry.path();
         // Of the entry itself: a link to a folder above must not lead round in circles.
         if entry.file_type().map_err(Error::io(&path))?.is_dir() {
-            collect_files(&path, files)?;
+            if entry.file_name() != EXPERIMENTS {
+                collect_files(&path, files)?;
+            }
         } else if path.extension().is_some_and(|ending| ending == "json") && !path.ends_with("model_meta.json") {
             files.push(path);
         }
@@ -386,14 +402,7 @@ fn values<'a>(results: &'a [TaskResult], metric: &'a str) -> impl Iterator<Item 
     })
 }
 
-fn write_json(path: &Path, value: &impl Serialize) -> Result<()> {
-    let mut file = AtomicFile::create(path)?;
-    serde_json::to_writer_pretty(&mut file, value).map_err(|error| Error::io(path)(error.into()))?;
-    file.write_all(b"\n").map_err(Error::io(path))?;
-    file.commit()
-}
-
-fn read_json<T: for<'de> Deserialize<'de>>(path: &Path) -> Result<T> {
+fn read_result<T: for<'de> Deserialize<'de>>(path: &Path) -> Result<T> {
     let text = read_text(path)?;
     serde_json::from_str(&nan_as_null(&text)).map_err(|error| Error::file(path, format!("no mteb result: {error}")))
 }
@@ -460,13 +469,20 @@ mod tests {
         assert!(text.contains("\"ndcg_at_10\": 0.333333,") && text.contains("\"nauc_ndcg_at_10_max\": null"));
         let read = read_mteb_results(folder.path()).unwrap();
         assert_eq!(read[1].scores["test"][0].main_score, 0.5);
-        let meta: ModelMeta = read_json(&path.join("model_meta.json")).unwrap();
+        let meta: ModelMeta = read_result(&path.join("model_meta.json")).unwrap();
         assert_eq!(meta, model);
 
         let ours = [result("B", 0.75), result("C", 0.5)];
         let compared = compare_results(&ours, &read, "main_score");
         assert_eq!((compared.len(), compared[0].task_name.as_str(), compared[0].difference()), (1, "B", 0.25));
-        write_mteb_results(folder.path(), &model, Some("hybrid"), &ours).unwrap();
+        let hybrid = write_mteb_results(folder.path(), &model, Some("hybrid"), &ours).unwrap();
+        assert_eq!(
+            read_mteb_results(folder.path()).unwrap()[1].scores["test"][0].main_score,
+            0.5,
+            "not the experiment's"
+        );
+        assert_eq!(read_mteb_results(&hybrid).unwrap().len(), 2);
+        write_mteb_results(folder.path(), &ModelMeta::new("local/other"), None, &ours).unwrap();
         let error = read_mteb_results(folder.path()).unwrap_err().to_string();
         assert!(error.contains("B is also in"), "{error}");
     }

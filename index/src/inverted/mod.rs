@@ -117,6 +117,12 @@ impl ImpactIndex {
         Self::from_parts(dir, settings.clone(), fields, index)
     }
 
+    /// Whether `dir` holds an index, of whatever version.
+    #[must_use]
+    pub fn is_at(dir: &Path) -> bool {
+        dir.join(settings::MANIFEST_FILE).is_file()
+    }
+
     /// Opens the index in `dir`.
     ///
     /// # Errors
@@ -175,10 +181,16 @@ impl ImpactIndex {
         ];
         match differences.into_iter().find(|(_, index, model)| index != model) {
             None => Ok(()),
-            Some((what, index, model)) => Err(Error::file(
-                &self.dir,
-                format!("the index was built with another model: its {what} is {index}, the model's is {model}"),
-            )),
+            Some((what, index, model)) => {
+                // the start of a fingerprint tells two models apart
+                let (index, model): (String, String) =
+                    (index.chars().take(12).collect(), model.chars().take(12).collect());
+                let dir = self.dir.display();
+                Err(Error::invalid(
+                    format!("{dir}: built with another model: its {what} is {index}, the model's is {model}"),
+                    "give the model that the index was built with, or make the index anew",
+                ))
+            }
         }
     }
 

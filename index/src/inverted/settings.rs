@@ -1,6 +1,5 @@
 //! What an index was made for, and `manifest.json`, which says it.
 
-use std::io::Write;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
@@ -8,6 +7,7 @@ use sha2::{Digest, Sha256};
 
 use super::format::Identity;
 use super::row::RowLayout;
+use crate::json::write_json;
 use crate::{Error, Result};
 
 /// The manifest of an index folder.
@@ -123,18 +123,10 @@ impl IndexSettings {
         }
     }
 
-    /// Writes the manifest of the index folder `dir`: to a temporary sibling, then renamed.
+    /// Writes the manifest of the index folder `dir`.
     pub(crate) fn save(&self, dir: &Path) -> Result<()> {
         let manifest = Manifest { format: FORMAT.into(), version: VERSION, settings: self.clone() };
-        let mut text = serde_json::to_string_pretty(&manifest)
-            .map_err(|error| Error::file(dir.join(MANIFEST_FILE), error.to_string()))?;
-        text.push('\n');
-        let path = dir.join(MANIFEST_FILE);
-        let mut file = tempfile::NamedTempFile::new_in(dir).map_err(Error::io(&path))?;
-        file.write_all(text.as_bytes()).map_err(Error::io(&path))?;
-        file.as_file().sync_all().map_err(Error::io(&path))?;
-        file.persist(&path).map_err(|error| Error::io(&path)(error.error))?;
-        Ok(())
+        write_json(&dir.join(MANIFEST_FILE), &manifest)
     }
 
     /// Reads the manifest of the index folder `dir`.

@@ -54,16 +54,22 @@ impl TrainConfig {
     pub fn from_value(value: &Value) -> Result<(Self, Vec<Note>)> {
         let mut notes = Notes(Vec::new());
         let mut root = Section::root(value)?;
-        let model = model(root.section("model")?, &mut notes)?;
-        let evaluation = evaluation(root.section("evaluation")?, &mut notes)?;
-        let training = training(root.section("training")?, &evaluation, &mut notes)?;
-        let loss = loss(root.section("loss")?, &mut notes)?;
-        let datasets = datasets(root.section("datasets")?, &mut notes)?;
-        let router = router(root.section("router")?, model.use_router, &mut notes)?;
-        let model_card = model_card(root.section("model_card")?)?;
+        let mut section = |name| root.section(name);
+        let (model_keys, evaluation_keys, training_keys) =
+            (section("model")?, section("evaluation")?, section("training")?);
+        let (loss_keys, set_keys, router_keys) = (section("loss")?, section("datasets")?, section("router")?);
+        let (card_keys, hardware_keys) = (section("model_card")?, section("hardware")?);
         let mlflow = mlflow(&mut root)?;
-        let hardware = hardware(root.section("hardware")?, &mut notes)?;
+        // before the sections are read, so that a misspelt one is not reported as missing
         root.finish()?;
+        let model = model(model_keys, &mut notes)?;
+        let evaluation = evaluation(evaluation_keys, &mut notes)?;
+        let training = training(training_keys, &evaluation, &mut notes)?;
+        let loss = loss(loss_keys, &mut notes)?;
+        let datasets = datasets(set_keys, &mut notes)?;
+        let router = router(router_keys, model.use_router, &mut notes)?;
+        let model_card = model_card(card_keys)?;
+        let hardware = hardware(hardware_keys, &mut notes)?;
         let config = Self { model, training, loss, datasets, evaluation, router, model_card, mlflow, hardware };
         config.note_traps(&mut notes);
         Ok((config, notes.0))
@@ -103,7 +109,9 @@ fn model(mut keys: Section<'_>, notes: &mut Notes) -> Result<ModelConfig> {
     let base_model = keys.text("base_model")?;
     let init = if keys.value("init").is_some() { Some(model_init(keys.section("init")?)?) } else { None };
     match (&base_model, &init) {
-        (None, None) => return Err(keys.error("base_model", "is missing", "give a Hub id or a folder")),
+        (None, None) => {
+            return Err(keys.missing(&["base_model", "init"], "give a model folder, or model.init for a new model"));
+        }
         (Some(_), Some(_)) => {
             return Err(keys.error("init", "contradicts base_model: a model is either new or not", "keep one of them"));
         }
@@ -184,7 +192,7 @@ fn training(mut keys: Section<'_>, evaluation: &EvaluationConfig, notes: &mut No
         objective: keys.choice("objective")?.unwrap_or(Objective::Retrieval),
         output_dir: match keys.text("output_dir")? {
             Some(path) => path.into(),
-            None => return Err(keys.error("output_dir", "is missing", "give the folder for checkpoints")),
+            None => return Err(keys.missing(&["output_dir"], "give the folder for checkpoints")),
         },
         num_train_epochs: keys.number("num_train_epochs", POSITIVE..=f64::MAX)?.unwrap_or(1.0),
         max_steps: keys.limit("max_steps")?,

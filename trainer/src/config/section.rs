@@ -173,6 +173,15 @@ impl<'a> Section<'a> {
         Err(self.error(key, format!("`{name}` is none of {}", names.join(", ")), did_you_mean(&name, &names)))
     }
 
+    /// An error about keys of which one must be there; a key that looks like one is taken for a slip of the pen.
+    pub(super) fn missing(&self, keys: &[&str], hint: &str) -> Error {
+        let slip = |name: &str| keys.iter().any(|key| likeness(name, key) > 0.85);
+        match self.named_entries().find(|(name, _)| slip(name)) {
+            Some((name, _)) => self.error(name, "unknown key", did_you_mean(name, keys)),
+            None => self.error(keys.first().copied().unwrap_or_default(), "is missing", hint),
+        }
+    }
+
     /// All keys have been asked for: any other is an error with the nearest known one.
     pub(super) fn finish(self) -> Result<()> {
         match self.named_entries().next() {
@@ -182,13 +191,18 @@ impl<'a> Section<'a> {
     }
 }
 
+/// 1 for equal names, 0 for names that share nothing.
+fn likeness(a: &str, b: &str) -> f64 {
+    strsim::jaro_winkler(a, b)
+}
+
 /// `did you mean …?`, or nothing if no known name is near.
 pub(super) fn did_you_mean(name: &str, known: &[&str]) -> String {
     // Found by trial on misspelt config keys: below this, suggestions look random.
     const NEAR: f64 = 0.75;
     let nearest = known
         .iter()
-        .map(|known| (strsim::jaro_winkler(name, known), known))
+        .map(|known| (likeness(name, known), known))
         .filter(|(similarity, _)| *similarity >= NEAR)
         .max_by(|a, b| a.0.total_cmp(&b.0));
     nearest.map_or_else(String::new, |(_, known)| format!("did you mean `{known}`?"))

@@ -67,6 +67,11 @@ pub(crate) const WORD_EMBEDDINGS: &str = "bert.embeddings.word_embeddings.weight
 /// The name of the output matrix where one is stored.
 pub(crate) const DECODER: &str = "cls.predictions.decoder.weight";
 
+/// The name of the output bias.
+const BIAS: &str = "cls.predictions.bias";
+/// Second names of parameters, and the first: the transformers library stores the bias under one or both.
+pub(crate) const ALIASES: [(&str, &str); 1] = [("cls.predictions.decoder.bias", BIAS)];
+
 impl BertConfig {
     /// The `config.json` of this model, as the transformers library writes it.
     #[must_use]
@@ -116,8 +121,15 @@ impl BertConfig {
             ("max_position_embeddings", self.max_position_embeddings),
             ("type_vocab_size", self.type_vocab_size),
         ];
-        match sizes.iter().find(|(_, size)| *size == 0) {
-            Some((key, _)) => Err(Error::config(*key, "must be at least 1", "")),
+        if let Some((key, _)) = sizes.iter().find(|(_, size)| *size == 0) {
+            return Err(Error::config(*key, "must be at least 1", ""));
+        }
+        let dropouts = [
+            ("hidden_dropout_prob", self.hidden_dropout_prob),
+            ("attention_probs_dropout_prob", self.attention_probs_dropout_prob),
+        ];
+        match dropouts.iter().find(|(_, probability)| !(0.0..1.0).contains(probability)) {
+            Some((key, probability)) => Err(Error::config(*key, format!("{probability} is not from 0 to below 1"), "")),
             None => Ok(()),
         }
     }
@@ -193,10 +205,7 @@ impl BertConfig {
         let h = a.activate(&h, self.hidden_act)?;
         let features = self.norm(a, "cls.predictions.transform.LayerNorm", &h)?;
         let weight = if a.has(DECODER) { self.weight(a, DECODER, &[v, d])? } else { words.clone() };
-        // transformers stores the bias once or twice (one is an alias of the other)
-        let bias = ["cls.predictions.bias", "cls.predictions.decoder.bias"];
-        let bias = if !a.has(bias[0]) && a.has(bias[1]) { bias[1] } else { bias[0] };
-        let bias = a.parameter(bias, &[v], Init::Zeros)?;
+        let bias = a.parameter(BIAS, &[v], Init::Zeros)?;
         Ok(MlmHead { features, weight, bias })
     }
 

@@ -116,6 +116,13 @@ impl TransformerConfig {
         }
     }
 
+    /// Second names under which checkpoints store a parameter, with its first; the second name's value counts.
+    pub(crate) fn aliases(&self) -> &'static [(&'static str, &'static str)] {
+        match self {
+            Self::Bert(_) => &super::bert::ALIASES,
+        }
+    }
+
     /// Whether an output matrix equal to the embedding is the same parameter (`tie_word_embeddings`).
     #[must_use]
     pub fn ties_output(&self) -> bool {

@@ -86,7 +86,7 @@ fn erf(x: f32) -> f32 {
     let x = x.clamp(-4.0, 4.0);
     let x2 = x * x;
     let mut p = -2.726_142_3e-10_f32;
-    for c in [2.770_681_4e-8, -2.101_024e-6, -5.692_506_5e-5, -7.349_906_3e-4, -2.954_599_8e-3, -1.609_603_3e-2] {
+    for c in [2.770_681_4e-8, -2.101_024e-6, -5.692_506_5e-5, -7.349_906_3e-4, -2.954_6e-3, -1.609_603_3e-2] {
         p = p * x2 + c;
     }
     let mut q = -1.456_607_2e-5_f32;
@@ -473,7 +473,7 @@ impl Pointwise for Gelu {
     }
 }
 
-/// `log(1 + max(0, x))`.
+/// `log(1 + max(0, x))`; NaN stays NaN, so that a model gone wrong is noticed.
 pub(crate) struct Log1pRelu;
 
 impl Pointwise for Log1pRelu {
@@ -481,12 +481,12 @@ impl Pointwise for Log1pRelu {
 
     #[inline(always)]
     fn value(x: f32) -> f32 {
-        if x > 0.0 { x.ln_1p() } else { 0.0 }
+        if x <= 0.0 { 0.0 } else { x.ln_1p() }
     }
 
     #[inline(always)]
     fn derivative(x: f32) -> f32 {
-        if x > 0.0 { 1.0 / (1.0 + x) } else { 0.0 }
+        if x <= 0.0 { 0.0 } else { 1.0 / (1.0 + x) }
     }
 }
 
@@ -964,5 +964,13 @@ mod tests {
         for variable in [&x, &weight, &bias] {
             close(grads.get(variable).unwrap(), plain_grads.get(variable).unwrap(), 2e-3);
         }
+    }
+
+    #[test]
+    fn a_model_gone_wrong_is_not_taken_for_an_empty_vector() {
+        let x = Tensor::new(&[f32::NAN, -1.0, 0.0, 1.0], &candle_core::Device::Cpu).unwrap();
+        let y: Vec<f32> = x.apply_op1(Log1pRelu).unwrap().to_vec1().unwrap();
+        assert!(y[0].is_nan());
+        assert_eq!(y[1..], [0.0, 0.0, 2_f32.ln()]);
     }
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use candle_core::safetensors::Load;
 use candle_core::{DType, Device, Tensor};
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
@@ -39,6 +40,11 @@ impl Weights {
                 found.insert(name, tensor.to_dtype(DType::F32)?.contiguous()?);
             }
         }
+        for (alias, name) in config.aliases() {
+            if let Some(tensor) = found.remove(*alias) {
+                found.insert((*name).to_owned(), tensor);
+            }
+        }
         drop_tied_copy(&mut found, config)?;
         let wanted = config.parameters(found.keys().cloned())?;
         let mut tensors = BTreeMap::new();
@@ -52,8 +58,6 @@ impl Weights {
             }
             tensors.insert(name, tensor);
         }
-        // an alias of a bias that was read under its other name
-        found.remove("cls.predictions.decoder.bias");
         match found.keys().next() {
             Some(name) => Err(Error::file(path, format!("tensor {name} is unknown to this architecture"))),
             None => Ok(Self { tensors }),
@@ -130,13 +134,17 @@ fn read_safetensors(path: &Path) -> Result<Vec<(String, Tensor)>, Error> {
     let file = safetensors::SafeTensors::deserialize(&bytes).map_err(|error| broken(error.to_string()))?;
     let mut tensors = Vec::new();
     for (name, view) in file.iter() {
-        // integer buffers such as position_ids are never parameters
-        if matches!(
-            view.dtype(),
-            safetensors::Dtype::F32 | safetensors::Dtype::F16 | safetensors::Dtype::BF16 | safetensors::Dtype::F64
-        ) {
-            use candle_core::safetensors::Load;
-            tensors.push((name.to_owned(), view.load(&Device::Cpu).map_err(|error| broken(error.to_string()))?));
+        use safetensors::Dtype::{BF16, BOOL, F16, F32, F64, I8, I16, I32, I64, U8, U16, U32, U64};
+        match view.dtype() {
+            F32 | F16 | BF16 | F64 => {
+                tensors.push((name.to_owned(), view.load(&Device::Cpu).map_err(|error| broken(error.to_string()))?));
+            }
+            // buffers such as position_ids are never parameters
+            BOOL | I8 | I16 | I32 | I64 | U8 | U16 | U32 | U64 => {}
+            other => {
+                let message = format!("tensor {name} is of type {other:?}, not F32, F16, BF16 or F64");
+                return Err(Error::file(path, message));
+            }
         }
     }
     Ok(tensors)
@@ -190,4 +198,82 @@ fn drop_tied_copy(found: &mut BTreeMap<String, Tensor>, config: &TransformerConf
         found.remove(output);
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::BertConfig;
+
+    fn config() -> TransformerConfig {
+        TransformerConfig::Bert(BertConfig {
+            vocab_size: 6,
+            hidden_size: 4,
+            num_hidden_layers: 1,
+            num_attention_heads: 2,
+            intermediate_size: 8,
+            max_position_embeddings: 8,
+            ..BertConfig::default()
+        })
+    }
+
+    /// A new model with `change` made to its tensors, written and read again.
+    fn reread(change: impl FnOnce(&mut BTreeMap<String, Tensor>)) -> Result<Weights, Error> {
+        let mut weights = Weights::new(&config(), 1).unwrap();
+        change(&mut weights.tensors);
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("model.safetensors");
+        std::fs::write(&path, weights.to_safetensors().unwrap()).unwrap();
+        Weights::read(&path, &config())
+    }
+
+    #[test]
+    fn the_bias_of_the_decoder_counts_under_either_name() {
+        let bias = |value: f32| Tensor::full(value, 6, &Device::Cpu).unwrap();
+        let alias = "cls.predictions.decoder.bias".to_owned();
+        let name = "cls.predictions.bias";
+        let read = |weights: Weights| weights.tensors[name].to_vec1::<f32>().unwrap();
+        let both = reread(|tensors| drop(tensors.insert(alias.clone(), bias(2.0)))).unwrap();
+        assert_eq!(read(both), [2.0; 6]);
+        let one = reread(|tensors| {
+            tensors.remove(name);
+            tensors.insert(alias.clone(), bias(3.0));
+        });
+        assert_eq!(read(one.unwrap()), [3.0; 6]);
+    }
+
+    #[test]
+    fn a_tied_matrix_stays_one_and_half_precision_is_widened() {
+        let (decoder, words) = config().tied();
+        let tied = reread(|tensors| drop(tensors.insert(decoder.to_owned(), tensors[words].clone()))).unwrap();
+        assert!(!tied.tensors.contains_key(decoder));
+        let under_the_other_name = reread(|tensors| {
+            let shared = tensors.remove(words).unwrap();
+            tensors.insert(decoder.to_owned(), shared.to_dtype(DType::BF16).unwrap());
+        });
+        assert_eq!(under_the_other_name.unwrap().tensors[words].dtype(), DType::F32);
+    }
+
+    #[test]
+    fn tensors_that_cannot_be_are_named() {
+        let change = |dtype| {
+            move |tensors: &mut BTreeMap<String, Tensor>| {
+                let name = "cls.predictions.bias";
+                let tensor = tensors[name].to_dtype(dtype).unwrap();
+                tensors.insert(name.to_owned(), tensor);
+            }
+        };
+        let cases = [
+            (reread(change(DType::F8E4M3)), "is of type F8_E4M3, not"),
+            (reread(change(DType::I64)), "of shape [6] is missing"),
+            (
+                reread(|tensors| drop(tensors.insert("x".into(), tensors["cls.predictions.bias"].clone()))),
+                "x is unknown",
+            ),
+        ];
+        for (result, wanted) in cases {
+            let error = result.unwrap_err();
+            assert!(error.to_string().contains(wanted) && error.is_bad_input(), "{error}");
+        }
+    }
 }

@@ -1,0 +1,727 @@
+//! What the program says when something is wrong, and that it leaves nothing half done (docs: exit codes 0, 1, 2).
+
+mod util;
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use util::{Place, finish, fixture, names, ours, setup, wait_until};
+
+/// The smallest training there is.
+const TINY: &str = "
+model:
+  architecture: splade
+  init: {hidden_size: 16, layers: 1, heads: 2, intermediate_size: 32, vocab_size: 300}
+training:
+  output_dir: out
+  max_steps: 4
+  per_device_train_batch_size: 4
+  max_seq_length: 32
+  eval_strategy: no
+  save_steps: 2
+loss: {query_regularizer_weight: 1.0e-4}
+datasets:
+  a: {files: [train.jsonl]}
+";
+
+/// A folder with the two tiny models, a corpus, queries and a training.
+fn place() -> Place {
+    let place = setup();
+    place.copy(&fixture("inference-free/model"), "model");
+    place.copy(&ours("data/toy/corpus.jsonl"), "corpus.jsonl");
+    place.copy(&ours("data/toy/queries.jsonl"), "queries.jsonl");
+    place
+}
+
+fn place_to_train() -> Place {
+    let place = setup();
+    place.copy(&fixture("training-data/dataset_a.jsonl"), "train.jsonl");
+    place.write("train.yaml", TINY);
+    place
+}
+
+/// Replaces a part of a file.
+fn edit(place: &Place, name: &str, from: &str, to: &str) {
+    let text = place.read(name);
+    assert!(text.contains(from), "{text}");
+    place.write(name, text.replace(from, to));
+}
+
+const ENCODE: [&str; 6] = ["encode", "model", "--input", "corpus.jsonl", "--role", "document"];
+const INDEX: [&str; 6] = ["index", "model", "--input", "corpus.jsonl", "--index", "toy.index"];
+
+fn with<'a>(args: &[&'a str], more: &[&'a str]) -> Vec<&'a str> {
+    [args, more].concat()
+}
+
+mod flags {
+    use super::*;
+
+    #[test]
+    fn wrong_flags_are_named_with_the_right_ones() {
+        let place = setup();
+        let run = |args: &[&str]| place.run(args);
+        run(&["encode", "m", "--input", "x", "--role", "query", "--formt", "tokens"]).fails(
+            2,
+            "'--formt'",
+            "'--format'",
+        );
+        run(&["encode", "m", "--input", "x", "--role", "reader"]).fails(2, "'reader'", "--help");
+        run(&["encode", "m", "--role", "query"]).fails(2, "--input <FILE>", "--help");
+        run(&["serch"]).fails(2, "'serch'", "'search'");
+        run(&["search", "--index", "i"]).fails(2, "<QUERY>", "--help");
+        run(&["search", "--index", "i", "q", "-k", "0"]).fails(2, "at least 1", "--help");
+        run(&["search", "--index", "i", "q", "-k", "many"]).fails(2, "a whole number", "--help");
+        run(&["search", "--index", "i", "q", "--queries", "f"]).fails(2, "cannot be used with", "--help");
+        run(&["index", "m", "--index", "i", "--input", "f", "--append", "--overwrite"]).fails(
+            2,
+            "cannot be used with",
+            "--help",
+        );
+    }
+
+    #[test]
+    fn no_command_shows_them_all() {
+        let ran = setup().run(&[]);
+        assert_eq!((ran.code, ran.stdout.as_str()), (Some(2), ""));
+        assert!(ran.stderr.contains("eval-mteb"), "{}", ran.stderr);
+        assert!(setup().ok(&["--version"]).starts_with("splade 0."));
+    }
+}
+
+mod input {
+    use super::*;
+
+    #[test]
+    fn a_missing_file_is_named() {
+        let place = place();
+        let encode = |file| place.run(&["encode", "model", "--input", file, "--role", "query"]);
+        encode("no.jsonl").fails(2, "no.jsonl: no such file or folder", "");
+        encode("model").fails(2, "model: unknown kind of file", "");
+        place.run(&["index", "model", "--input", "no.jsonl", "--index", "i"]).fails(2, "no.jsonl: no such file", "");
+        assert!(!place.path("i").exists());
+        place.run(&["train", "no.yaml"]).fails(2, "no.yaml: no such file", "");
+        place.run(&["search", "--index", "no", "q"]).fails(2, "no: no index there", "");
+        place.run(&["eval-mteb", "model", "--data", "no"]).fails(2, "no", "");
+    }
+
+    #[test]
+    fn a_broken_line_is_named_by_its_number() {
+        let place = place();
+        let good = "{\"_id\": \"a\", \"text\": \"En torsk.\"}\n";
+        for (line, why) in [
+            ("{\"_id\": \"b\", \"text\": ", "broken JSON"),
+            ("[1]", "found an array"),
+            ("{\"_id\": \"b\"}", "missing text"),
+            ("{\"text\": \"b\"}", "missing _id"),
+            ("{\"_id\": \"b\", \"text\": 3}", "text is a number"),
+        ] {
+            place.write("bad.jsonl", format!("{}{line}\n{good}", good.repeat(16)));
+            for role in ["query", "document"] {
+                let ran =
+                    place.run(&["encode", "model", "--input", "bad.jsonl", "--role", role, "--output", "v.jsonl"]);
+                ran.fails(2, "bad.jsonl:17: ", "");
+                assert!(ran.stderr.contains(why), "{why}: {}", ran.stderr);
+            }
+        }
+        assert_eq!(place.names(), ["bad.jsonl", "corpus.jsonl", "model", "queries.jsonl"]);
+    }
+
+    #[test]
+    fn a_torn_archive_is_named() {
+        let place = place();
+        let gzip = Command::new("gzip").args(["-k", "corpus.jsonl"]).current_dir(place.path("")).status();
+        if !gzip.is_ok_and(|status| status.success()) {
+            eprintln!("skipped: gzip is not here");
+            return;
+        }
+        let whole = std::fs::read(place.path("corpus.jsonl.gz")).unwrap();
+        place.write("torn.jsonl.gz", &whole[..whole.len() / 2]);
+        let encode = |file| place.run(&["encode", "model", "--input", file, "--role", "query"]);
+        assert_eq!(encode("corpus.jsonl.gz").done().lines().count(), 12);
+        let ran = place.run(&["index", "model", "--input", "torn.jsonl.gz", "--index", "i"]);
+        ran.fails(2, "the gzip data is damaged or cut off", "");
+        place.write("no.jsonl.gz", "plain text");
+        encode("no.jsonl.gz").fails(2, "no.jsonl.gz:1: the gzip data is damaged", "");
+    }
+
+    #[test]
+    fn an_empty_corpus_makes_no_index() {
+        let place = place();
+        place.write("empty.jsonl", "");
+        place.run(&["index", "model", "--input", "empty.jsonl", "--index", "i"]).fails(2, "no documents in it", "_id");
+        let ran = place.run(&["encode", "model", "--input", "empty.jsonl", "--role", "query"]);
+        assert!(ran.stderr.contains("warning: empty.jsonl: there are no texts in it"), "{}", ran.stderr);
+        assert_eq!(ran.done(), "");
+        assert_eq!(place.names(), ["corpus.jsonl", "empty.jsonl", "model", "queries.jsonl"]);
+    }
+
+    #[test]
+    fn an_id_may_occur_once() {
+        let place = place();
+        place.write("twice.jsonl", place.read("corpus.jsonl").lines().next().unwrap().to_owned().repeat(1) + "\n");
+        let line = place.read("twice.jsonl");
+        place.write("twice.jsonl", line.repeat(2));
+        let ran = place.run(&["index", "model", "--input", "twice.jsonl", "--index", "i"]);
+        ran.fails(2, "twice.jsonl: the id \"oslo\" occurs twice", "an id of its own");
+        assert!(!place.path("i").exists());
+    }
+
+    #[test]
+    fn stdin_is_a_dash() {
+        let place = place();
+        let from_file = place.ok(&["encode", "model", "--input", "corpus.jsonl", "--role", "query"]);
+        let dash = ["encode", "model", "--input", "-", "--role", "query"];
+        assert_eq!(place.feed(&dash, &place.read("corpus.jsonl")).done(), from_file);
+        let plain = place.feed(&dash, "Oslo\nBergen\n").done();
+        assert!(plain.starts_with("{\"_id\":\"0\",") && plain.contains("{\"_id\":\"1\","), "{plain}");
+        place.feed(&dash, "{\"_id\": \"a\"}\n").fails(2, "<stdin>:1: missing text", "");
+        let index = ["index", "model", "--input", "-", "--index", "i"];
+        place.feed(&index, &place.read("corpus.jsonl")).done();
+        let search = ["search", "--index", "i", "--queries", "-", "--format", "trec", "--mode", "bm25"];
+        assert!(place.feed(&search, &place.read("queries.jsonl")).done().starts_with("q1 Q0 oslo 1 "));
+    }
+}
+
+mod model {
+    use super::*;
+
+    const NETWORK: &str = "model/document_0_Transformer";
+
+    fn file(name: &str) -> String {
+        format!("{NETWORK}/{name}")
+    }
+
+    /// Every command that runs the network says the same.
+    #[track_caller]
+    fn all_fail(place: &Place, error: &str, hint: &str) {
+        place.run(&ENCODE).fails(2, error, hint);
+        place.run(&INDEX).fails(2, error, hint);
+        place.run(&["export-onnx", "model"]).fails(2, error, hint);
+        place.write(
+            "base.yaml",
+            TINY.replace(
+                "init: {hidden_size: 16, layers: 1, heads: 2, intermediate_size: 32, vocab_size: 300}",
+                "base_model: model",
+            ),
+        );
+        place.copy(&fixture("training-data/dataset_a.jsonl"), "train.jsonl");
+        place.run(&["train", "base.yaml"]).fails(2, error, hint);
+        assert!(!place.path("toy.index").exists() && !place.path(&file("onnx/model.onnx")).exists());
+    }
+
+    #[test]
+    fn what_is_no_model_folder_is_refused() {
+        let place = place();
+        let encode = |model| place.run(&["encode", model, "--input", "corpus.jsonl", "--role", "document"]);
+        encode("no").fails(2, "no: no such folder", "give the folder of a model");
+        encode("corpus.jsonl").fails(2, "corpus.jsonl: not a folder", "give the folder of a model");
+        std::fs::create_dir(place.path("empty")).unwrap();
+        encode("empty").fails(2, "empty: not a model folder: it has neither modules.json nor config.json", "");
+        place.write("model/modules.json", "[{");
+        encode("model").fails(2, "model/modules.json: ", "");
+    }
+
+    #[test]
+    fn a_truncated_checkpoint_is_named() {
+        let place = place();
+        let whole = std::fs::read(place.path(&file("model.safetensors"))).unwrap();
+        for length in [0, 5, 3000, whole.len() - 1] {
+            place.write(&file("model.safetensors"), &whole[..length]);
+            all_fail(&place, "document_0_Transformer/model.safetensors: not a whole safetensors file", "");
+        }
+        std::fs::remove_file(place.path(&file("model.safetensors"))).unwrap();
+        all_fail(&place, "document_0_Transformer: no model.safetensors", "");
+    }
+
+    #[test]
+    fn a_truncated_query_table_is_named() {
+        let place = place();
+        let table = "model/query_0_SparseStaticEmbedding/model.safetensors";
+        place.write(table, &std::fs::read(place.path(table)).unwrap()[..800]);
+        place.run(&["encode", "model", "--input", "corpus.jsonl", "--role", "query"]).fails(
+            2,
+            &format!("{table}: not a whole safetensors file"),
+            "",
+        );
+    }
+
+    #[test]
+    fn the_tokenizer_of_another_model_is_refused() {
+        let place = place();
+        let mut tokenizer: serde_json::Value = serde_json::from_str(&place.read(&file("tokenizer.json"))).unwrap();
+        let vocabulary = tokenizer["model"]["vocab"].as_object_mut().unwrap();
+        for id in vocabulary.len()..vocabulary.len() + 80 {
+            vocabulary.insert(format!("ord{id}"), id.into());
+        }
+        place.write(&file("tokenizer.json"), tokenizer.to_string());
+        let why = "document_0_Transformer/tokenizer.json: 500 tokens, but the network has 420 terms";
+        all_fail(&place, why, "take the tokenizer.json that the model was trained with");
+        let query = "model/query_0_SparseStaticEmbedding/tokenizer.json";
+        place.copy(&fixture("inference-free/model/document_0_Transformer/tokenizer.json"), &file("tokenizer.json"));
+        place.write(query, tokenizer.to_string());
+        let ran = place.run(&["encode", "model", "--input", "corpus.jsonl", "--role", "query"]);
+        ran.fails(2, "420 weights, but the tokenizer has 500 tokens", "take the tokenizer.json");
+    }
+
+    #[test]
+    fn an_architecture_we_lack_is_named() {
+        let place = place();
+        edit(&place, &file("config.json"), "BertForMaskedLM", "ReformerForMaskedLM");
+        edit(&place, &file("config.json"), "\"model_type\": \"bert\"", "\"model_type\": \"reformer\"");
+        all_fail(&place, "config.json: unsupported architecture ReformerForMaskedLM", "can be loaded: BertForMaskedLM");
+    }
+
+    #[test]
+    fn an_encoder_without_a_head_is_told_so() {
+        let place = place();
+        edit(&place, &file("config.json"), "BertForMaskedLM", "BertModel");
+        let why = "unsupported architecture BertModel, which has no masked-LM head";
+        all_fail(&place, why, "give the masked-LM checkpoint of this model");
+    }
+}
+
+mod backend {
+    use super::*;
+
+    #[test]
+    fn without_onnx_runtime_candle_steps_in_and_says_so() {
+        let place = place();
+        let run = |args: &[&str]| {
+            finish(place.command(args).env("ORT_DYLIB_PATH", place.path("lib/libonnxruntime.so")).spawn().unwrap())
+        };
+        let ran = run(&["export-onnx", "model"]);
+        assert!(ran.stderr.contains("warning: the file is not compared in ONNX Runtime: "), "{}", ran.stderr);
+        let table = ran.done();
+        assert!(table.contains("candle-onnx") && !table.contains("onnx runtime"), "{table}");
+
+        let ran = run(&ENCODE);
+        let why = "the network runs in Candle: ONNX Runtime was not found: there is no ";
+        assert!(ran.stderr.contains(why) && ran.stderr.contains("lib/libonnxruntime.so"), "{}", ran.stderr);
+        assert_eq!(ran.done().lines().count(), 12);
+
+        let ran = run(&with(&ENCODE, &["--backend", "onnx"]));
+        ran.fails(2, "lib/libonnxruntime.so", "run `make setup`, or let ORT_DYLIB_PATH name the library");
+
+        let doctor = run(&["doctor"]).done();
+        assert!(doctor.contains("was not found") && doctor.contains("make setup"), "{doctor}");
+    }
+
+    #[test]
+    fn a_library_that_is_none_is_named() {
+        let place = place();
+        place.write("libonnxruntime.so", "not a library");
+        place.ok(&["export-onnx", "model"]);
+        let library = place.path("libonnxruntime.so");
+        let args = with(&ENCODE, &["--backend", "onnx"]);
+        let ran = finish(place.command(&args).env("ORT_DYLIB_PATH", &library).spawn().unwrap());
+        ran.fails(2, "ONNX Runtime cannot be loaded: ", "make setup");
+    }
+
+    #[test]
+    fn the_backend_that_runs_is_named() {
+        let place = place();
+        let ran = place.run(&ENCODE);
+        assert!(ran.stderr.contains("runs in Candle: the model folder has no ONNX file"), "{}", ran.stderr);
+        let ran = place.run(&with(&ENCODE, &["--backend", "onnx"]));
+        ran.fails(2, "model: no ONNX file", "run `splade export-onnx model`, or take --backend candle");
+        place.ok(&["export-onnx", "model"]);
+        let ran = place.run(&ENCODE);
+        assert!(ran.stderr.contains("runs in ONNX Runtime (") && ran.stderr.contains("model_splade.onnx"));
+        let ran = place.run(&with(&ENCODE, &["--backend", "candle"]));
+        assert!(!ran.stderr.contains("ONNX"), "{}", ran.stderr);
+        place.write("model/document_0_Transformer/onnx/model_splade.onnx", "not a model");
+        place.run(&ENCODE).fails(2, "model_splade.onnx: not a model ONNX Runtime can load", "");
+    }
+
+    #[test]
+    fn a_device_that_is_not_there_is_refused() {
+        let place = place();
+        if !cfg!(feature = "cuda") {
+            let ran = place.run(&with(&ENCODE, &["--device", "cuda", "--backend", "candle"]));
+            ran.fails(2, "device cuda cannot be used", "take cpu");
+        }
+    }
+}
+
+mod index {
+    use super::*;
+
+    /// The other tiny model: another tokenizer.
+    fn place_with_index() -> Place {
+        let place = place();
+        place.ok(&INDEX);
+        place.copy(&fixture("splade/model"), "other");
+        place
+    }
+
+    #[test]
+    fn an_index_of_another_model_is_refused() {
+        let place = place_with_index();
+        let why = "toy.index: built with another model: its tokenizer is ";
+        let hint = "give the model that the index was built with";
+        place
+            .run(&["index", "other", "--input", "corpus.jsonl", "--index", "toy.index", "--append"])
+            .fails(2, why, hint);
+        place.run(&["search", "--index", "toy.index", "Oslo", "--model", "other"]).fails(2, why, hint);
+        place.copy(&fixture("layouts/v5.1/inference-free/model"), "same-words");
+        edit(&place, "same-words/config_sentence_transformers.json", "\"prompts\"", "\"were_prompts\"");
+        place.write("same-words/document_1_SpladePooling/config.json", r#"{"pooling_strategy": "sum"}"#);
+        place.run(&["search", "--index", "toy.index", "Oslo", "--model", "same-words"]).fails(2, "its model is ", hint);
+        place.ok(&["search", "--index", "toy.index", "Oslo", "--model", "model"]);
+        assert_eq!(
+            place.json(&["index", "model", "--index", "toy.index", "--append", "--input", "corpus.jsonl", "--json"])["documents"],
+            12
+        );
+    }
+
+    #[test]
+    fn queries_through_the_network_need_the_model() {
+        let place = place_with_index();
+        place.ok(&["index", "other", "--input", "corpus.jsonl", "--index", "other.index"]);
+        place.run(&["search", "--index", "other.index", "Oslo"]).fails(
+            2,
+            "other.index: queries of this index go through the model's network",
+            "give the model folder with --model",
+        );
+        assert!(place.ok(&["search", "--index", "other.index", "Oslo", "--mode", "bm25"]).contains("oslo"));
+        assert!(place.ok(&["search", "--index", "other.index", "Oslo", "--model", "other"]).contains(" 1. "));
+    }
+
+    #[test]
+    fn wrong_wishes_are_refused() {
+        let place = place_with_index();
+        let search = |args: &[&str]| place.run(&with(&["search", "--index", "toy.index", "i Norge"], args));
+        search(&["--filter", "theme"]).fails(2, "the filter \"theme\" is not of the form", "for instance");
+        search(&["--mode", "hybrid", "--rrf-k", "-1"]).fails(2, "--rrf-k and --weights must be numbers", "");
+        search(&["--mode", "hybrid", "--fusion", "weighted", "--weights", "1"]).fails(2, "two numbers", "--help");
+        search(&["--mode", "hybrid", "--fusion", "weighted", "--weights", "0.7,0.3"]).done();
+        assert!(search(&["--filter", "theme=by"]).done().contains(" 1. "));
+        assert_eq!(search(&["--filter", "theme=gibberish"]).done(), "nothing found\n");
+        let ran = place.run(&["index", "model", "--input", "corpus.jsonl", "--index", "i", "--language", "finnish"]);
+        ran.fails(2, "no stemmer for the language \"finnish\"", "one of none, norwegian");
+        let append = ["index", "model", "--input", "corpus.jsonl", "--index", "toy.index", "--append"];
+        place.run(&with(&append, &["--language", "norwegian"])).fails(
+            2,
+            "made for the language none",
+            "leave --language",
+        );
+        place.run(&["index", "model", "--input", "corpus.jsonl", "--index", "no.index", "--append"]).fails(
+            2,
+            "no.index: no index there",
+            "",
+        );
+    }
+
+    #[test]
+    fn a_damaged_index_is_told_so() {
+        let place = place_with_index();
+        let manifest = place.read("toy.index/manifest.json");
+        place.write("toy.index/manifest.json", &manifest[..manifest.len() / 2]);
+        place.run(&["search", "--index", "toy.index", "Oslo"]).fails(2, "manifest.json", "");
+        place.write("toy.index/manifest.json", &manifest);
+        place.ok(&["search", "--index", "toy.index", "Oslo"]);
+        std::fs::remove_file(place.path("toy.index/query/query_weights.safetensors")).unwrap();
+        place.run(&["search", "--index", "toy.index", "Oslo"]).fails(2, "toy.index/query", "");
+    }
+
+    #[test]
+    fn documents_are_deleted_and_replaced() {
+        let place = place_with_index();
+        place.write("gone.txt", "oslo\nbergen\n");
+        place.write("new.jsonl", "{\"_id\": \"laks\", \"text\": \"Laksen er rosa.\"}\n");
+        let args =
+            ["index", "model", "--index", "toy.index", "--append", "--delete", "gone.txt", "--input", "new.jsonl"];
+        assert_eq!(place.json(&with(&args, &["--json"]))["documents"], 10);
+        assert_eq!(place.ok(&["search", "--index", "toy.index", "hovedstaden", "--mode", "bm25"]), "nothing found\n");
+        assert!(place.ok(&["search", "--index", "toy.index", "rosa", "--mode", "bm25"]).contains("Laksen er rosa."));
+    }
+
+    #[test]
+    fn vectors_of_another_corpus_are_refused() {
+        let place = place();
+        place.ok(&with(&ENCODE, &["--output", "v.jsonl"]));
+        let lines = place.read("v.jsonl");
+        place.write("short.jsonl", lines.lines().take(11).map(|line| format!("{line}\n")).collect::<String>());
+        let index = |vectors| place.run(&with(&INDEX, &["--vectors", vectors]));
+        index("short.jsonl").fails(2, "short.jsonl: it ends where the corpus has \"fjord\"", "encode --role document");
+        place.write("swapped.jsonl", lines.lines().rev().map(|line| format!("{line}\n")).collect::<String>());
+        index("swapped.jsonl").fails(2, "the id \"fjord\" where the corpus has \"oslo\"", "over the same corpus");
+        place.write("more.jsonl", lines.clone() + "{\"_id\": \"x\", \"indices\": [], \"values\": []}\n");
+        index("more.jsonl").fails(2, "the id \"x\" is not in the corpus", "over the same corpus");
+        place.write("bad.jsonl", "{\"_id\": \"oslo\", \"indices\": [5, 5], \"values\": [1, 1]}\n");
+        index("bad.jsonl").fails(2, "bad.jsonl:1", "");
+        place.write("wide.jsonl", "{\"_id\": \"oslo\", \"indices\": [420], \"values\": [1]}\n");
+        index("wide.jsonl").fails(
+            2,
+            "document oslo: index 420 is beyond the vocabulary of 420",
+            "the model of the index",
+        );
+        assert!(!place.path("toy.index").exists());
+        let fresh = place.ok(&INDEX);
+        place.ok(&with(&INDEX, &["--vectors", "v.jsonl", "--overwrite"]));
+        assert!(fresh.contains("12 documents"), "{fresh}");
+    }
+}
+
+mod outputs {
+    use super::*;
+
+    #[test]
+    fn nothing_is_replaced_unasked() {
+        let place = place();
+        place.copy(&ours("data/toy"), "toy");
+        let evaluate = ["eval-mteb", "model", "--data", "toy", "--modes", "sparse,bm25"];
+        for args in
+            [with(&ENCODE, &["--output", "v.jsonl"]), INDEX.to_vec(), vec!["export-onnx", "model"], evaluate.to_vec()]
+        {
+            place.ok(&args);
+            place.run(&args).fails(2, "exists already", "give --overwrite to replace it");
+            place.ok(&with(&args, &["--overwrite"]));
+        }
+        assert_eq!(place.names(), ["corpus.jsonl", "model", "queries.jsonl", "results", "toy", "toy.index", "v.jsonl"]);
+        assert_eq!(names(&place.path("model/document_0_Transformer/onnx")), ["model.onnx", "model_splade.onnx"]);
+    }
+
+    #[test]
+    fn a_failed_run_leaves_the_old_output() {
+        let place = place();
+        place.ok(&INDEX);
+        place.ok(&with(&ENCODE, &["--output", "v.jsonl"]));
+        let before = place.read("v.jsonl");
+        place.write("bad.jsonl", place.read("corpus.jsonl") + "{");
+        let args = ["index", "model", "--input", "bad.jsonl", "--index", "toy.index", "--overwrite"];
+        place.run(&args).fails(2, "bad.jsonl:13: ", "");
+        let args =
+            ["encode", "model", "--input", "bad.jsonl", "--role", "document", "--output", "v.jsonl", "--overwrite"];
+        place.run(&args).fails(2, "bad.jsonl:13: ", "");
+        let append = ["index", "model", "--input", "bad.jsonl", "--index", "toy.index", "--append"];
+        place.run(&append).fails(2, "bad.jsonl:13: ", "");
+        assert_eq!(place.read("v.jsonl"), before);
+        assert!(place.ok(&["search", "--index", "toy.index", "hovedstaden", "--mode", "bm25"]).contains("oslo"));
+        assert_eq!(place.names(), ["bad.jsonl", "corpus.jsonl", "model", "queries.jsonl", "toy.index", "v.jsonl"]);
+    }
+
+    #[test]
+    fn results_alone_are_on_stdout() {
+        let place = place();
+        let ran = place.run(&with(&ENCODE, &["-q"]));
+        assert_eq!(ran.stderr, "");
+        assert!(ran.done().lines().all(|line| serde_json::from_str::<serde_json::Value>(line).is_ok()));
+        let ran = place.run(&with(&INDEX, &["--log-format", "json", "--json"]));
+        let lines: Vec<serde_json::Value> =
+            ran.stderr.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        assert!(lines.iter().any(|line| line["message"].as_str().unwrap().contains("12 documents")), "{lines:?}");
+        assert_eq!(serde_json::from_str::<serde_json::Value>(&ran.done()).unwrap()["documents"], 12);
+        let ran = place.run(&with(&INDEX, &["--log-format", "json"]));
+        assert_eq!(ran.code, Some(2));
+        let error: serde_json::Value = serde_json::from_str(ran.stderr.lines().last().unwrap()).unwrap();
+        assert_eq!(error["level"], "ERROR");
+        assert_eq!(error["message"], "toy.index: exists already");
+        assert_eq!(error["hint"], "give --overwrite to replace it");
+    }
+
+    #[test]
+    fn a_reader_that_goes_away_is_no_error() {
+        let place = place();
+        let many: String = (0..20_000).map(|id| format!("{{\"_id\": \"{id}\", \"text\": \"Oslo {id}\"}}\n")).collect();
+        place.write("many.jsonl", many);
+        let mut child =
+            place.command(&["encode", "model", "--input", "many.jsonl", "--role", "query"]).spawn().unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        assert!(line.starts_with("{\"_id\":\"0\""), "{line}");
+        let ran = finish(child);
+        assert_eq!((ran.code, ran.stderr.as_str()), (Some(0), ""));
+        for args in [vec!["doctor"], vec!["doctor", "--json"], INDEX.to_vec(), vec!["export-onnx", "model"]] {
+            let mut child = place.command(&args).spawn().unwrap();
+            drop(child.stdout.take());
+            let ran = finish(child);
+            assert!(ran.code == Some(0) && !ran.stderr.contains("panicked"), "{args:?}: {}", ran.stderr);
+        }
+        let mut child = place.command(&["encode", "no", "--input", "no", "--role", "query"]).spawn().unwrap();
+        drop(child.stderr.take());
+        assert_eq!(child.wait().unwrap().code(), Some(2));
+    }
+}
+
+#[cfg(unix)]
+mod interrupts {
+    use super::*;
+
+    fn signal(name: &str, child: &std::process::Child) {
+        assert!(Command::new("kill").args([name, &child.id().to_string()]).status().unwrap().success());
+    }
+
+    /// Starts a command that reads stdin, interrupts it in the middle, and feeds it the rest.
+    #[track_caller]
+    fn interrupt(place: &Place, args: &[&str], aside: &str) {
+        for name in ["-INT", "-TERM"] {
+            let before = place.names();
+            let mut child = place.command(args).stdin(Stdio::piped()).spawn().unwrap();
+            let mut stdin = child.stdin.take().unwrap();
+            let corpus = place.read("corpus.jsonl");
+            let (first, rest) = corpus.split_at(corpus.find('\n').unwrap() + 1);
+            stdin.write_all(first.as_bytes()).unwrap();
+            wait_until("it writes aside", || place.names().iter().any(|name| name.ends_with(aside)));
+            signal(name, &child);
+            std::thread::sleep(std::time::Duration::from_millis(100));
+            // it may be gone already
+            let _ = stdin.write_all(rest.as_bytes());
+            drop(stdin);
+            finish(child).fails(1, "interrupted: nothing was written", "");
+            assert_eq!(place.names(), before);
+        }
+    }
+
+    #[test]
+    fn an_interrupted_command_leaves_no_trace() {
+        let place = place();
+        interrupt(&place, &["encode", "model", "--input", "-", "--role", "document", "--output", "v.jsonl"], ".tmp");
+        interrupt(&place, &["index", "model", "--input", "-", "--index", "toy.index"], ".part");
+        place.ok(&INDEX);
+        interrupt(&place, &["index", "model", "--input", "-", "--index", "toy.index", "--overwrite"], ".part");
+        assert!(place.ok(&["search", "--index", "toy.index", "hovedstaden", "--mode", "bm25"]).contains("oslo"));
+    }
+
+    #[test]
+    fn an_interrupted_training_saves_and_goes_on() {
+        let place = place_to_train();
+        let long = ["train", "train.yaml", "--set", "training.max_steps=100000", "--set", "training.save_steps=100000"];
+        let child = place.command(&long).spawn().unwrap();
+        wait_until("it trains", || place.path("out/runs").exists());
+        std::thread::sleep(std::time::Duration::from_millis(300));
+        signal("-INT", &child);
+        let ran = finish(child);
+        assert!(ran.code == Some(0) && ran.stdout.is_empty(), "{ran:?}");
+        assert!(ran.stderr.contains("saved in out/checkpoint-") && ran.stderr.contains("--resume"), "{}", ran.stderr);
+        let checkpoint = names(&place.path("out")).into_iter().find(|name| name.starts_with("checkpoint-")).unwrap();
+        let step: usize = checkpoint.trim_start_matches("checkpoint-").parse().unwrap();
+        let limit = format!("training.max_steps={}", step + 2);
+        let result = place.ok(&["train", "train.yaml", "--resume", "--set", &limit]);
+        assert_eq!(result, "out/final\n");
+    }
+
+    #[test]
+    fn a_killed_training_leaves_whole_checkpoints() {
+        let place = place_to_train();
+        let long = ["--set", "training.max_steps=100000", "--set", "training.save_steps=1"];
+        let all = ["--set", "training.save_total_limit=0"];
+        let mut child = place.command(&[&["train", "train.yaml"], &long[..], &all].concat()).spawn().unwrap();
+        wait_until("it saves", || place.path("out/checkpoint-5").exists());
+        signal("-KILL", &child);
+        child.wait().unwrap();
+        let checkpoints = |out: &Path| -> Vec<String> {
+            names(out).into_iter().filter(|name| name.starts_with("checkpoint-")).collect()
+        };
+        let whole = names(&place.path("out/checkpoint-1"));
+        for name in ["model.safetensors", "optimizer.safetensors", "progress.json", "trainer_state.json"] {
+            assert!(whole.iter().any(|found| found == name), "{name} in {whole:?}");
+        }
+        for name in checkpoints(&place.path("out")) {
+            assert_eq!(names(&place.path("out").join(&name)), whole, "{name}");
+        }
+        let steps =
+            checkpoints(&place.path("out")).iter().map(|name| name[11..].parse::<usize>().unwrap()).max().unwrap();
+        let limit = format!("training.max_steps={}", steps + 2);
+        let ran = place.run(&["train", "train.yaml", "--resume", "--set", &limit, "--set", "training.logging_steps=1"]);
+        assert!(ran.stderr.contains(&format!("step {:>5}/{}", steps + 1, steps + 2)), "{}", ran.stderr);
+        assert_eq!(ran.done(), "out/final\n");
+    }
+}
+
+mod training {
+    use super::*;
+
+    #[test]
+    fn a_config_that_cannot_be_is_explained() {
+        let place = place_to_train();
+        let train = |yaml: &str| {
+            place.write("bad.yaml", yaml);
+            place.run(&["train", "bad.yaml"])
+        };
+        train(&TINY.replace("max_steps", "max_stepz")).fails(
+            2,
+            "training.max_stepz: unknown key",
+            "did you mean `max_steps`?",
+        );
+        train(&TINY.replace("init:", "innit:")).fails(2, "model.innit: unknown key", "did you mean `init`?");
+        train(&TINY.replace("output_dir", "outputdir")).fails(2, "training.outputdir: unknown key", "`output_dir`");
+        train(&TINY.replace("training:", "trainning:")).fails(2, "trainning: unknown key", "did you mean `training`?");
+        train("model: {base_modle: x}").fails(2, "model.base_modle: unknown key", "did you mean `base_model`?");
+        train(&TINY.replace("max_steps: 4", "max_steps: four")).fails(
+            2,
+            "training.max_steps: expected a whole number",
+            "",
+        );
+        train(&TINY.replace("splade\n", "spalde\n")).fails(2, "model.architecture: `spalde` is none of", "`splade`");
+        train(&TINY.replace("train.jsonl", "no.jsonl")).fails(2, "no.jsonl: no such file", "");
+        train("").fails(2, "model.base_model: is missing", "give a model folder");
+        train("- a\n").fails(2, "config: expected keys and values, got a list", "");
+        train("model: {base_model: no-such-model}\ntraining: {output_dir: out, eval_strategy: no}\ndatasets: {a: {files: [train.jsonl]}}")
+            .fails(2, "model.base_model: no-such-model is no folder", "give a model folder");
+        assert!(!place.path("out").exists());
+    }
+
+    #[test]
+    fn broken_yaml_is_named_by_its_line() {
+        let place = place_to_train();
+        place.write("bad.yaml", "model:\n  architecture: splade\n  init: {layers: 1\ntraining:\n  output_dir: out\n");
+        place.run(&["train", "bad.yaml"]).fails(2, "bad.yaml:4: ", "");
+        place.write("bad.yaml", "model:\n\tinit: 1\n");
+        place.run(&["train", "bad.yaml"]).fails(2, "bad.yaml:2: ", "");
+        place.run(&["train", "train.yaml", "--set", "max_steps"]).fails(2, "--set max_steps: not of the form", "");
+        place.run(&["train", "train.yaml", "--set", "training.max_stepz=1"]).fails(2, "unknown key", "`max_steps`");
+    }
+
+    #[test]
+    fn a_training_is_not_written_over() {
+        let place = place_to_train();
+        assert_eq!(place.ok(&["train", "train.yaml"]), "out/final\n");
+        place.run(&["train", "train.yaml"]).fails(2, "out: holds a training already", "--resume");
+        place.ok(&["train", "train.yaml", "--overwrite"]);
+        place.run(&["train", "train.yaml", "--resume-from", "out/no"]).fails(
+            2,
+            "out/no: no such folder",
+            "give the folder of a model",
+        );
+    }
+
+    #[test]
+    fn a_dry_run_says_what_would_be_done_and_touches_nothing() {
+        let place = place_to_train();
+        let text = place.ok(&["train", "train.yaml", "--dry-run"]);
+        for part in ["max_steps: 4", "learning_rate: 0.00002", "a: 48 examples", "12 batches an epoch, 4 steps"] {
+            assert!(text.contains(part), "{part}: {text}");
+        }
+        assert_eq!(place.names(), ["train.jsonl", "train.yaml"]);
+        // what it prints is a config again, up to the blank line
+        let (resolved, _) = text.split_once("\n\n").unwrap();
+        place.write("resolved.yaml", resolved);
+        assert_eq!(place.ok(&["train", "resolved.yaml", "--dry-run"]), text);
+    }
+
+    #[test]
+    fn a_pattern_that_does_not_move_what_it_names_is_warned_about() {
+        let place = place_to_train();
+        let yaml = TINY.replace("architecture: splade", "architecture: inference-free-splade");
+        let yaml = yaml.replace("loss:", "router: {learning_rate_patterns: {'.*query.*': 1.0e-3}}\nunused:");
+        let yaml = yaml.replace("unused: {query_regularizer_weight: 1.0e-4}\n", "");
+        place.write("trap.yaml", yaml);
+        let ran = place.run(&["train", "trap.yaml", "--dry-run"]);
+        let trap = "warning: router.learning_rate_patterns: `.*query.*`";
+        assert!(ran.stderr.contains(trap) && ran.stderr.contains("also matches"), "{}", ran.stderr);
+        ran.done();
+    }
+}
+
+#[test]
+fn a_child_that_reads_is_never_left_waiting() {
+    // stdin that is closed at once is an empty input, not a reason to hang
+    let place = place();
+    let mut child = place.command(&["encode", "model", "--input", "-", "--role", "query"]).spawn().unwrap();
+    let mut text = String::new();
+    child.stdout.take().unwrap().read_to_string(&mut text).unwrap();
+    assert_eq!((text.as_str(), child.wait().unwrap().code()), ("", Some(0)));
+}

@@ -1,0 +1,218 @@
+//! The whole line at small size: train → export → encode → index → search → evaluate, each step by the program itself.
+
+mod util;
+
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+use util::{Place, fixture, names, ours, setup};
+
+/// Pretraining, then the same network as an inference-free model.
+const CONFIGS: [(&str, &str); 2] = [
+    (
+        "mlm.yaml",
+        "
+model:
+  init: {hidden_size: 32, layers: 2, heads: 2, intermediate_size: 64, vocab_size: 400}
+training: {objective: mlm, output_dir: mlm, max_steps: 8, per_device_train_batch_size: 4, max_seq_length: 32,
+  learning_rate: 1.0e-3, eval_strategy: no, logging_steps: 4}
+datasets:
+  text: {files: [toy/corpus.jsonl]}
+",
+    ),
+    (
+        "train.yaml",
+        "
+model: {base_model: mlm/final, query_init: idf}
+training: {output_dir: run, max_steps: 12, per_device_train_batch_size: 8, max_seq_length: 32, learning_rate: 1.0e-3,
+  query_learning_rate: 1.0e-2, eval_steps: 6, save_steps: 6, logging_steps: 4}
+loss: {document_regularizer_weight: 1.0e-3}
+datasets:
+  a: {files: [a.jsonl]}
+  b: {files: [b.jsonl]}
+evaluation: {evaluator: sparse_ir, data: [toy]}
+",
+    ),
+];
+
+/// Id → (index → value) of lines as `encode` writes them.
+fn vectors(lines: &str) -> Vec<(String, BTreeMap<u64, f64>)> {
+    let read = |line: &str| {
+        let line: Value = serde_json::from_str(line).unwrap();
+        let indices: Vec<u64> = line["indices"].as_array().unwrap().iter().map(|i| i.as_u64().unwrap()).collect();
+        assert!(indices.windows(2).all(|pair| pair[0] < pair[1]), "indices ascend: {line}");
+        let values = line["values"].as_array().unwrap().iter().map(|value| value.as_f64().unwrap());
+        (line["_id"].as_str().unwrap().to_owned(), indices.into_iter().zip(values).collect())
+    };
+    lines.lines().map(read).collect()
+}
+
+fn assert_close(a: &str, b: &str) {
+    let (a, b) = (vectors(a), vectors(b));
+    assert_eq!(a.len(), b.len());
+    for ((id, a), (other, b)) in a.iter().zip(&b) {
+        assert_eq!(id, other);
+        for dim in a.keys().chain(b.keys()) {
+            let (a, b) = (a.get(dim).unwrap_or(&0.0), b.get(dim).unwrap_or(&0.0));
+            assert!((a - b).abs() <= 1e-4, "{id} dim {dim}: {a} {b}");
+        }
+    }
+}
+
+#[test]
+fn from_a_config_to_an_evaluation() {
+    let place = setup();
+    place.copy(&ours("data/toy"), "toy");
+    for name in ["a", "b"] {
+        place.copy(&fixture(&format!("training-data/dataset_{name}.jsonl")), &format!("{name}.jsonl"));
+    }
+    for (name, yaml) in CONFIGS {
+        place.write(name, yaml);
+    }
+    train(&place);
+    let parity = place.json(&["export-onnx", "run/final", "--json"]);
+    for file in parity["files"].as_array().unwrap() {
+        assert_eq!(file["runtimes"].as_array().unwrap().len(), 2, "{file:#}");
+    }
+    encode(&place);
+    index(&place);
+    search(&place);
+    evaluate(&place);
+}
+
+fn train(place: &Place) {
+    assert_eq!(place.ok(&["train", "mlm.yaml"]), "mlm/final\n");
+    let ran = place.run(&["train", "train.yaml"]);
+    assert!(ran.stderr.contains("best eval_mean_dot_ndcg@10: "), "{}", ran.stderr);
+    assert_eq!(ran.done(), "run/final\n");
+    for name in ["model.safetensors", "README.md", "modules.json", "router_config.json", "training_config.json"] {
+        let found = place.path("run/final").join(name).is_file()
+            || place.path("run/final/document_0_MLMTransformer").join(name).is_file();
+        assert!(found, "{name} in {:?}", names(&place.path("run/final")));
+    }
+    for line in place.read("run/log.jsonl").lines() {
+        assert!(serde_json::from_str::<Value>(line).is_ok(), "{line}");
+    }
+}
+
+fn encode(place: &Place) {
+    let encode = |role: &str, backend: &str, more: &[&str]| {
+        let input = if role == "query" { "toy/queries.jsonl" } else { "toy/corpus.jsonl" };
+        place.ok(&[&["encode", "run/final", "--input", input, "--role", role, "--backend", backend], more].concat())
+    };
+    for role in ["query", "document"] {
+        let onnx = encode(role, "onnx", &[]);
+        assert_close(&onnx, &encode(role, "candle", &[]));
+        // tokens are the same vectors under other names, weight descending
+        let tokens = encode(role, "onnx", &["--format", "tokens", "--top-k", "3"]);
+        for (line, (id, vector)) in tokens.lines().zip(vectors(&onnx)) {
+            let line: Value = serde_json::from_str(line).unwrap();
+            assert_eq!(line["_id"], id.as_str());
+            let weights: Vec<f64> = line["tokens"].as_object().unwrap().values().map(|w| w.as_f64().unwrap()).collect();
+            assert!(weights.windows(2).all(|pair| pair[0] >= pair[1]), "{line}");
+            let mut largest: Vec<f64> = vector.values().copied().collect();
+            largest.sort_by(|a, b| b.total_cmp(a));
+            largest.truncate(3);
+            assert_eq!(weights, largest, "{line}");
+        }
+    }
+    place.ok(&["encode", "run/final", "--input", "toy/corpus.jsonl", "--role", "document", "--output", "v.jsonl"]);
+    assert_eq!(place.read("v.jsonl"), encode("document", "onnx", &[]));
+}
+
+fn index(place: &Place) {
+    let index = ["index", "run/final", "--input", "toy/corpus.jsonl", "--language", "norwegian", "--index"];
+    let stats = place.json(&[&index[..], &["toy.index", "--json"]].concat());
+    assert_eq!(stats["documents"], 12);
+    // vectors that were encoded before make the same index
+    place.ok(&[&index[..], &["again.index", "--vectors", "v.jsonl"]].concat());
+    let hits = |index| place.ok(&["search", "--index", index, "--queries", "toy/queries.jsonl", "--json"]);
+    assert_eq!(hits("toy.index"), hits("again.index"));
+}
+
+/// The index alone, in another folder, and no model anywhere.
+fn search(place: &Place) {
+    let away = setup();
+    away.copy(&place.path("toy.index"), "moved.index");
+    away.copy(&place.path("toy/queries.jsonl"), "queries.jsonl");
+    std::fs::rename(place.path("run"), place.path("hidden")).unwrap();
+    for mode in ["sparse", "bm25", "hybrid"] {
+        let base = ["search", "--index", "moved.index", "--queries", "queries.jsonl", "--mode", mode, "-k", "5"];
+        let lines = away.json_lines(&[&base[..], &["--json", "--explain"]].concat());
+        assert_eq!(lines.len(), 4);
+        let mut trec = String::new();
+        for line in &lines {
+            let hits = line["hits"].as_array().unwrap();
+            let score = |hit: &Value| hit["score"].as_f64().unwrap() as f32;
+            for (rank, pair) in hits.windows(2).enumerate() {
+                assert_eq!(pair[0]["rank"], rank + 1);
+                let (a, b) = (score(&pair[0]), score(&pair[1]));
+                let in_order = a > b || (a == b && pair[0]["_id"].as_str() < pair[1]["_id"].as_str());
+                assert!(in_order, "{mode}: {pair:?}");
+            }
+            for hit in hits {
+                assert!(hit["text"].is_string() && hit["theme"].is_string(), "other fields come back: {hit}");
+                let terms = hit["terms"].as_array().unwrap();
+                let sum: f64 = terms.iter().map(|term| term["score"].as_f64().unwrap()).sum();
+                if mode == "sparse" {
+                    assert!((sum - f64::from(score(hit))).abs() <= 1e-4 * sum.abs(), "terms add up: {hit:#}");
+                }
+                for term in terms {
+                    let product = term["query_weight"].as_f64().unwrap() * term["document_weight"].as_f64().unwrap();
+                    assert!((product - term["score"].as_f64().unwrap()).abs() <= 1e-5, "{term}");
+                    assert!(term["token"].is_string() && term["expansion"].is_boolean(), "{term}");
+                }
+                let (query, id) = (line["query_id"].as_str().unwrap(), hit["_id"].as_str().unwrap());
+                trec.push_str(&format!("{query} Q0 {id} {} {} splade\n", hit["rank"], score(hit)));
+            }
+        }
+        assert!(lines.iter().any(|line| !line["hits"].as_array().unwrap().is_empty()), "{mode} finds something");
+        assert_eq!(away.ok(&[&base[..], &["--format", "trec"]].concat()), trec, "{mode}");
+    }
+    let filtered = away.json_lines(&[
+        "search",
+        "--index",
+        "moved.index",
+        "Norge",
+        "--mode",
+        "bm25",
+        "--json",
+        "--filter",
+        "theme=fisk",
+    ]);
+    let hits = filtered[0]["hits"].as_array().unwrap();
+    assert!(!hits.is_empty() && hits.iter().all(|hit| hit["theme"] == "fisk"), "{hits:?}");
+    std::fs::rename(place.path("hidden"), place.path("run")).unwrap();
+}
+
+fn evaluate(place: &Place) {
+    let evaluate =
+        ["eval-mteb", "run/final", "--data", "toy", "--modes", "sparse,bm25,hybrid", "--language", "norwegian"];
+    let json = place.json(&[&evaluate[..], &["--json", "--save-runs", "--analyze-sparsity"]].concat());
+    let task = &json["tasks"][0];
+    for mode in ["sparse", "bm25", "hybrid"] {
+        for metric in ["ndcg_at_10", "mrr_at_10", "map_at_100", "recall_at_100", "precision_at_10"] {
+            let value = task["scores"][mode][metric].as_f64().expect(metric);
+            assert!((0.0..=1.0).contains(&value), "{mode} {metric} {value}");
+        }
+    }
+    assert!(task["scores"]["bm25"]["ndcg_at_10"].as_f64().unwrap() > 0.8, "{task:#}");
+    assert_eq!(task["sparsity"]["documents"]["count"], 12);
+    // the sparse ranking through the index and the one of `search` are the same
+    let model = place.path("results/results/local__run-final");
+    let revision = model.join(&names(&model)[0]);
+    let run = std::fs::read_to_string(revision.join("toy.run.trec")).unwrap();
+    let searched =
+        place.ok(&["search", "--index", "toy.index", "--queries", "toy/queries.jsonl", "--format", "trec", "-k", "12"]);
+    let pairs = |text: &str| -> Vec<(String, String)> {
+        let fields = |line: &str| line.split(' ').map(str::to_owned).collect::<Vec<_>>();
+        text.lines().map(fields).map(|fields| (fields[0].clone(), fields[2].clone())).collect()
+    };
+    assert_eq!(pairs(&run), pairs(&searched));
+    let result: Value = serde_json::from_slice(&std::fs::read(revision.join("toy.json")).unwrap()).unwrap();
+    assert_eq!(result["task_name"], "toy");
+    assert_eq!(result["scores"]["test"][0]["ndcg_at_10"], task["scores"]["sparse"]["ndcg_at_10"]);
+    for mode in ["bm25", "hybrid"] {
+        assert!(revision.join("experiments").join(mode).join("toy.json").is_file(), "{mode}");
+    }
+}

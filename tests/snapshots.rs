@@ -1,0 +1,70 @@
+//! What people see: help, tables and results on a tiny fixed model and twelve documents that can be read in a minute.
+
+mod util;
+
+use serde_json::Value;
+use util::{Place, fixture, ours, rounded, setup};
+
+/// Shows a snapshot in a file of its own under `tests/snapshots/`.
+fn check(name: &str, text: &str) {
+    insta::with_settings!({omit_expression => true, prepend_module_to_snapshot => false}, {
+        insta::assert_snapshot!(name, text);
+    });
+}
+
+fn place() -> Place {
+    let place = setup();
+    place.copy(&fixture("inference-free/model"), "model");
+    place.copy(&ours("data/toy"), "toy");
+    place.ok(&["index", "model", "--input", "toy/corpus.jsonl", "--index", "toy.index", "--language", "norwegian"]);
+    place
+}
+
+#[test]
+fn help() {
+    let place = setup();
+    check("help", &place.ok(&["--help"]));
+    for command in ["train", "export-onnx", "encode", "index", "search", "eval-mteb", "doctor"] {
+        check(&format!("help-{command}"), &place.ok(&[command, "--help"]));
+    }
+}
+
+#[test]
+fn search() {
+    let place = place();
+    let search = |args: &[&str]| place.ok(&[&["search", "--index", "toy.index"], args].concat());
+    let question = "nordlyset om vinteren";
+    check("search-explain", &search(&[question, "-k", "2", "--explain"]));
+    check("search-bm25", &search(&["--queries", "toy/queries.jsonl", "-k", "2", "--mode", "bm25"]));
+    let json: Value = serde_json::from_str(&search(&[question, "-k", "1", "--json", "--explain"])).unwrap();
+    check("search-json", &format!("{:#}", rounded(&json)));
+    let trec = search(&["--queries", "toy/queries.jsonl", "-k", "2", "--mode", "hybrid", "--format", "trec"]);
+    check("search-trec", &trec);
+}
+
+#[test]
+fn evaluation() {
+    let place = place();
+    let evaluate = ["eval-mteb", "model", "--data", "toy", "--modes", "sparse,bm25,hybrid", "--analyze-sparsity"];
+    check("eval-table", &place.ok(&evaluate));
+    let again =
+        [&evaluate[..], &["--output-dir", "again", "--baseline", "results", "--language", "norwegian"]].concat();
+    check("eval-baseline", &place.ok(&again));
+    let json = place.json(&["eval-mteb", "model", "--data", "toy", "--json", "--output-dir", "third"]);
+    let task = &json["tasks"][0];
+    assert_eq!((task["task"].as_str(), task["split"].as_str()), (Some("toy"), Some("test")));
+    let ndcg = task["scores"]["sparse"]["ndcg_at_10"].as_f64().unwrap();
+    assert!((0.0..=1.0).contains(&ndcg), "{json:#}");
+}
+
+#[test]
+fn export() {
+    let table = place().ok(&["export-onnx", "model"]);
+    // the differences are of this processor, the rest is not
+    let columns = |line: &str| -> Vec<String> {
+        let cells: Vec<&str> = line.split("  ").map(str::trim).filter(|cell| !cell.is_empty()).collect();
+        [0, 1, 2, 4, 6].iter().map(|&at| cells[at].to_owned()).collect()
+    };
+    let lines: Vec<String> = table.lines().map(|line| columns(line).join(" | ")).collect();
+    check("export-table", &lines.join("\n"));
+}

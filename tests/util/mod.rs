@@ -1,0 +1,217 @@
+//! The program as its users meet it: run by its name and flags, in a folder of its own.
+#![allow(dead_code)] // every test file uses a part of it
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+/// A folder to run the program in, gone when dropped.
+pub(crate) struct Place(TempDir);
+
+/// What a run left behind.
+#[derive(Debug)]
+pub(crate) struct Ran {
+    /// Exit code; none if a signal ended it.
+    pub(crate) code: Option<i32>,
+    /// Results.
+    pub(crate) stdout: String,
+    /// Everything else.
+    pub(crate) stderr: String,
+}
+
+/// A fresh folder.
+pub(crate) fn setup() -> Place {
+    Place(tempfile::tempdir().unwrap())
+}
+
+/// A file or folder under `tests/`.
+pub(crate) fn ours(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests").join(path)
+}
+
+/// A file or folder under `tests/fixtures/sparse-encoder/`.
+pub(crate) fn fixture(path: &str) -> PathBuf {
+    ours("fixtures/sparse-encoder").join(path)
+}
+
+/// What lies beside the repository on machines that have it; `None` says so on stderr.
+pub(crate) fn shared(path: &str) -> Option<PathBuf> {
+    let root = std::env::var_os("SPLADE_SHARED").map(PathBuf::from);
+    let root = root.unwrap_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared"));
+    let path = root.join(path);
+    if !path.exists() {
+        eprintln!("skipped: {} is not here", path.display());
+        return None;
+    }
+    Some(path)
+}
+
+/// ONNX Runtime: what `ORT_DYLIB_PATH` says, else what `make setup` put into `.onnxruntime/`.
+pub(crate) fn onnx_runtime() -> PathBuf {
+    if let Some(path) = std::env::var_os("ORT_DYLIB_PATH") {
+        return path.into();
+    }
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join(".onnxruntime");
+    let files = std::fs::read_dir(&folder).expect("run `make setup` first: there is no .onnxruntime/");
+    let mut files: Vec<PathBuf> = files.map(|file| file.unwrap().path()).collect();
+    files.retain(|path| {
+        let name = path.file_name().unwrap().to_string_lossy();
+        ["libonnxruntime.", "onnxruntime.dll"].iter().any(|start| name.starts_with(start))
+    });
+    files.pop().expect("run `make setup` first: .onnxruntime/ is empty")
+}
+
+impl Place {
+    /// A path in this folder.
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    /// Writes a file.
+    pub(crate) fn write(&self, name: &str, content: impl AsRef<[u8]>) {
+        let path = self.path(name);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, content).unwrap();
+    }
+
+    /// The text of a file.
+    pub(crate) fn read(&self, name: &str) -> String {
+        std::fs::read_to_string(self.path(name)).unwrap()
+    }
+
+    /// Copies a folder or file to `name` in this one.
+    pub(crate) fn copy(&self, from: &Path, name: &str) {
+        copy(from, &self.path(name));
+    }
+
+    /// The names in this folder, hidden ones too, sorted.
+    pub(crate) fn names(&self) -> Vec<String> {
+        names(self.0.path())
+    }
+
+    /// The program, about to run here.
+    pub(crate) fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_splade"));
+        command.args(args).current_dir(self.0.path()).env("ORT_DYLIB_PATH", onnx_runtime());
+        // the width of help does not depend on who runs the tests, and a backtrace must not show even where it is on
+        command.env_remove("COLUMNS").env("RUST_BACKTRACE", "1");
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+    }
+
+    /// Runs it to its end.
+    pub(crate) fn run(&self, args: &[&str]) -> Ran {
+        finish(self.command(args).spawn().unwrap())
+    }
+
+    /// Runs it with `input` on stdin.
+    pub(crate) fn feed(&self, args: &[&str], input: &str) -> Ran {
+        let mut child = self.command(args).stdin(Stdio::piped()).spawn().unwrap();
+        child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+        finish(child)
+    }
+
+    /// Runs it, must succeed, and gives stdout.
+    pub(crate) fn ok(&self, args: &[&str]) -> String {
+        self.run(args).done()
+    }
+
+    /// Runs it and reads each line of stdout as JSON.
+    pub(crate) fn json_lines(&self, args: &[&str]) -> Vec<Value> {
+        self.ok(args).lines().map(|line| serde_json::from_str(line).expect(line)).collect()
+    }
+
+    /// Runs it and reads stdout as one JSON document.
+    pub(crate) fn json(&self, args: &[&str]) -> Value {
+        serde_json::from_str(&self.ok(args)).unwrap()
+    }
+}
+
+impl Ran {
+    /// Stdout of a run that must have succeeded.
+    #[track_caller]
+    pub(crate) fn done(self) -> String {
+        assert_eq!(self.code, Some(0), "{}", self.stderr);
+        self.stdout
+    }
+
+    /// A run that must have failed as the contract says: this exit code, `error:` and perhaps `hint:` as the last lines
+    /// of stderr with these words in them, nothing on stdout, no panic.
+    #[track_caller]
+    pub(crate) fn fails(&self, code: i32, error: &str, hint: &str) {
+        let shown = format!("{}\n{}", self.stdout, self.stderr);
+        assert_eq!(self.code, Some(code), "{shown}");
+        assert_eq!(self.stdout, "", "{shown}");
+        for word in ["panicked", "backtrace", "RUST_BACKTRACE", "   0: ", "os error"] {
+            assert!(!self.stderr.contains(word), "{shown}");
+        }
+        let lines: Vec<&str> = self.stderr.lines().collect();
+        let start = |word: &str| lines.iter().filter(|line| line.starts_with(word)).count();
+        assert_eq!(start("error: "), 1, "one line says what is wrong: {shown}");
+        assert_eq!(start("hint: "), usize::from(!hint.is_empty()), "hint: {shown}");
+        let last = lines.len() - usize::from(!hint.is_empty());
+        assert!(lines[last - 1].starts_with("error: ") && lines[last - 1].contains(error), "{error}: {shown}");
+        assert!(lines[last - 1].len() < 300, "a long line: {shown}");
+        assert!(hint.is_empty() || lines[last].contains(hint), "{hint}: {shown}");
+    }
+}
+
+/// Waits for the end of a run.
+pub(crate) fn finish(child: Child) -> Ran {
+    let output = child.wait_with_output().unwrap();
+    Ran {
+        code: output.status.code(),
+        stdout: String::from_utf8(output.stdout).unwrap(),
+        stderr: String::from_utf8(output.stderr).unwrap(),
+    }
+}
+
+/// Waits until something is so; half a minute at most.
+#[track_caller]
+pub(crate) fn wait_until(what: &str, so: impl Fn() -> bool) {
+    for _ in 0..3000 {
+        if so() {
+            return;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+    panic!("waited in vain until {what}");
+}
+
+/// The names in a folder, hidden ones too, sorted.
+pub(crate) fn names(folder: &Path) -> Vec<String> {
+    let names = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    let mut names: Vec<String> = names.collect();
+    names.sort();
+    names
+}
+
+/// Copies a file, or a folder with all in it; what is copied can be written, whatever the original allowed.
+fn copy(from: &Path, to: &Path) {
+    if from.is_dir() {
+        std::fs::create_dir_all(to).unwrap();
+        for name in names(from) {
+            copy(&from.join(&name), &to.join(&name));
+        }
+    } else {
+        std::fs::write(to, std::fs::read(from).unwrap()).unwrap();
+    }
+}
+
+/// Numbers rounded to three places, so that a snapshot holds on every processor; times are left out.
+pub(crate) fn rounded(value: &Value) -> Value {
+    match value {
+        Value::Number(number) if number.is_f64() => {
+            serde_json::json!((number.as_f64().unwrap() * 1000.0).round() / 1000.0)
+        }
+        Value::Array(values) => values.iter().map(rounded).collect(),
+        Value::Object(entries) => {
+            let kept = entries.iter().filter(|(key, _)| !key.contains("per_second"));
+            Value::Object(kept.map(|(key, value)| (key.clone(), rounded(value))).collect())
+        }
+        other => other.clone(),
+    }
+}
