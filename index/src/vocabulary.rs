@@ -4,7 +4,7 @@ use std::path::Path;
 
 use rayon::prelude::*;
 use sha2::{Digest, Sha256};
-use tokenizers::{Tokenizer, TruncationParams};
+use tokenizers::{PostProcessor, Tokenizer, TruncationParams};
 
 use crate::{Error, Result};
 
@@ -31,16 +31,26 @@ impl Vocabulary {
     /// A file that is missing or is no tokenizer.
     pub fn read(path: &Path, max_length: usize) -> Result<Self> {
         let json = std::fs::read(path).map_err(Error::io(path))?;
-        Self::parse(json, max_length).map_err(|error| Error::file(path, format!("not a tokenizer: {error}")))
+        Self::parse(json, max_length).map_err(|error| match error {
+            Error::Tokenizer(message) => Error::file(path, format!("not a tokenizer: {message}")),
+            other => other.of(path),
+        })
     }
 
     /// The same from the bytes of a `tokenizer.json`.
     ///
     /// # Errors
-    /// Bytes that are no tokenizer.
+    /// Bytes that are no tokenizer; a length that has no room for the tokens it adds to every text.
     pub fn parse(json: Vec<u8>, max_length: usize) -> Result<Self> {
         let mut tokenizer = Tokenizer::from_bytes(&json).map_err(tokenizer_error)?;
         tokenizer.with_padding(None);
+        let added = tokenizer.get_post_processor().map_or(0, |processor| processor.added_tokens(false));
+        if max_length.max(1) < added {
+            return Err(Error::invalid(
+                format!("a length of {max_length} has no room for the {added} special tokens of a text"),
+                "allow more tokens",
+            ));
+        }
         tokenizer
             .with_truncation(Some(TruncationParams { max_length: max_length.max(1), ..Default::default() }))
             .map_err(tokenizer_error)?;

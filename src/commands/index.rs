@@ -27,6 +27,7 @@ pub(crate) fn run(args: &IndexArgs) -> Result<()> {
         return report(&index, args);
     }
     refuse_existing(&args.index, args.overwrite)?;
+    refuse_other_folders(&args.index)?;
     let folder = NewFolder::create(&args.index)?;
     let index = ImpactIndex::create(folder.path(), &settings)?;
     if model.architecture() == Architecture::InferenceFree {
@@ -36,6 +37,15 @@ pub(crate) fn run(args: &IndexArgs) -> Result<()> {
     drop(index);
     folder.finish()?;
     report(&ImpactIndex::open(&args.index)?, args)
+}
+
+/// What --overwrite removes must be an index: a slip of the pen is not to cost a model or a home folder.
+fn refuse_other_folders(place: &Path) -> Result<()> {
+    let is_empty = || std::fs::read_dir(place).is_ok_and(|mut entries| entries.next().is_none());
+    if !place.exists() || place.join("manifest.json").is_file() || is_empty() {
+        return Ok(());
+    }
+    Err(bad_input(format!("{}: exists and is no index", place.display()), "--overwrite replaces an index only"))
 }
 
 fn settings(model: &ModelDir, args: &IndexArgs) -> Result<IndexSettings> {
