@@ -58,9 +58,18 @@ fn read_config(args: &TrainArgs) -> Result<(TrainConfig, Vec<splade_trainer::Not
     let text = std::fs::read_to_string(path).map_err(Error::io(path))?;
     let mut value = parse_yaml(path, &text)?;
     for set in &args.set {
-        apply_override(&mut value, set)?;
+        apply_override(&mut value, &with_json_value(set))?;
     }
     Ok(TrainConfig::from_value(&value)?)
+}
+
+/// `key=value` with its value, which is written as in the config, as JSON.
+fn with_json_value(set: &str) -> String {
+    let value = |text| serde_yaml::from_str::<Value>(text).ok().filter(|value| !value.is_null() || text == "null");
+    match set.split_once('=').map(|(key, text)| (key, value(text))) {
+        Some((key, Some(value))) => format!("{key}={value}"),
+        _ => set.to_owned(),
+    }
 }
 
 /// YAML as a JSON value; an error shows the line it is about.

@@ -12,17 +12,20 @@ use crate::evaluation::Judge;
 use crate::session::Material;
 use crate::{
     Batch, BatchRules, CheckpointState, DataSet, Error, EventWriter, LabelUse, LossWindow, Position, Progress, Result,
-    RunLog, Sampler, Scalar, Session, SourceReport, StepPlan, Trainee, TrainerState, best_device,
+    RunLog, Sampler, Scalar, Session, SourceReport, StepPlan, Trainee, TrainerState, best_device, checkpoints,
     delete_old_checkpoints, device, keep_only, latest_checkpoint, load_checkpoint, load_data_set, load_texts,
     save_checkpoint, speed_scalars, write_folder,
 };
+
+/// The log in the output folder, one line of JSON after the other.
+const LOG: &str = "log.jsonl";
 
 /// Where a training starts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Start {
     /// from the base model; an output folder with checkpoints is refused
     New,
-    /// from the base model, whatever the output folder holds
+    /// from the base model; checkpoints that the output folder holds are removed
     Overwrite,
     /// from the last whole checkpoint in the output folder, or anew if there is none
     Resume,
@@ -133,6 +136,9 @@ pub fn fit(config: &TrainConfig, start: &Start, observer: &mut dyn Observer) -> 
     let Prepared { mut session, judge, train, sampler, mut state, mut position, plan } = prepare(config, start)?;
     let training = &config.training;
     let output = &training.output_dir;
+    if *start == Start::Overwrite {
+        forget(output)?;
+    }
     observer.event(Event::Started(&plan));
     plan.warnings.iter().for_each(|warning| observer.event(Event::Warning(warning)));
     let mut log = open_log(config, &state)?;
@@ -206,6 +212,15 @@ pub fn fit(config: &TrainConfig, start: &Start, observer: &mut dyn Observer) -> 
     state.log_history = log.history().to_vec();
     let model = finish(config, &session, &train, &state)?;
     Ok(Outcome { model: Some(model), steps: state.global_step, best_metric: state.best_metric, checkpoint: None })
+}
+
+/// Removes the checkpoints and the log of an earlier run: its later steps would pass for the newest ones of this run.
+fn forget(output: &Path) -> Result<()> {
+    for path in checkpoints(output)? {
+        std::fs::remove_dir_all(&path).map_err(Error::io(&path))?;
+    }
+    let log = output.join(LOG);
+    if log.is_file() { std::fs::remove_file(&log).map_err(Error::io(&log)) } else { Ok(()) }
 }
 
 /// Whether something that happens by `strategy` happens now.
@@ -427,7 +442,7 @@ fn open_log(config: &TrainConfig, state: &TrainerState) -> Result<RunLog> {
         true => Some(EventWriter::create(&training.event_dir())?),
         false => None,
     };
-    RunLog::new(events, training.output_dir.join("log.jsonl"), state.log_history.clone())
+    RunLog::new(events, training.output_dir.join(LOG), state.log_history.clone())
 }
 
 fn evaluate(
