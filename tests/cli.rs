@@ -240,8 +240,8 @@ mod model {
     fn a_length_without_room_for_words_is_refused() {
         let place = place();
         let ran = place.run(&with(&ENCODE, &["--max-length", "1"]));
-        ran.fails(2, "a length of 1 has no room for the 2 special tokens of a text", "allow more tokens");
-        assert_eq!(place.ok(&with(&ENCODE, &["--max-length", "2"])).lines().count(), 12);
+        ran.fails(2, "texts of 1 tokens have no room for a word beside 2 special tokens", "allow at least 3");
+        assert_eq!(place.ok(&with(&ENCODE, &["--max-length", "3"])).lines().count(), 12);
         // more than the network has positions for is cut to those
         assert_eq!(
             place.ok(&with(&ENCODE, &["--max-length", "100000"])),
@@ -551,7 +551,7 @@ mod outputs {
         std::fs::create_dir(place.path("empty")).unwrap();
         for other in ["model", "corpus.jsonl", "."] {
             let index = ["index", "model", "--input", "corpus.jsonl", "--overwrite", "--index", other];
-            place.run(&index).fails(2, "exists and is no index", "--overwrite replaces an index only");
+            place.run(&index).fails(2, "is there and is no index", "choose another --index");
         }
         place.ok(&["index", "model", "--input", "corpus.jsonl", "--overwrite", "--index", "empty"]);
         assert_eq!(place.names(), ["corpus.jsonl", "empty", "model", "queries.jsonl"]);

@@ -46,6 +46,8 @@ pub enum Event<'a> {
         loss: f64,
         /// examples of this step
         examples: usize,
+        /// mean active dims of this step's documents; 0 for the masked-language-model objective
+        active_dims: f64,
     },
     /// a log line
     Logged(&'a [Scalar]),
@@ -166,7 +168,12 @@ pub fn fit(config: &TrainConfig, start: &Start, observer: &mut dyn Observer) -> 
         report.losses.iter().for_each(|values| window.add_micro_batch(values, of));
         window.end_step();
         total_loss += report.losses.iter().map(|values| values.total()).sum::<f64>() / of as f64;
-        observer.event(Event::Step { step: state.global_step, loss: window.mean_loss(), examples: in_step });
+        observer.event(Event::Step {
+            step: state.global_step,
+            loss: window.mean_loss(),
+            examples: in_step,
+            active_dims: report.active_dims,
+        });
 
         let ends_epoch = queue.is_empty();
         let last = state.global_step == plan.total_steps;
