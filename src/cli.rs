@@ -87,7 +87,7 @@ pub(crate) struct TrainArgs {
     /// Print the resolved config, the data found and the number of steps, and train nothing
     #[arg(long)]
     pub(crate) dry_run: bool,
-    /// Start anew where output_dir already holds a training
+    /// Start anew where output_dir already holds a training; its checkpoints are removed
     #[arg(long)]
     pub(crate) overwrite: bool,
     /// Threads for tensors and tokenizers; 0 means all

@@ -1,4 +1,5 @@
 //! What the program says when something is wrong, and that it leaves nothing half done (docs: exit codes 0, 1, 2).
+#![cfg(feature = "train")]
 
 mod util;
 
@@ -160,9 +161,9 @@ mod input {
     #[test]
     fn an_id_may_occur_once() {
         let place = place();
-        place.write("twice.jsonl", place.read("corpus.jsonl").lines().next().unwrap().to_owned().repeat(1) + "\n");
-        let line = place.read("twice.jsonl");
-        place.write("twice.jsonl", line.repeat(2));
+        let corpus = place.read("corpus.jsonl");
+        let first = &corpus[..=corpus.find('\n').unwrap()];
+        place.write("twice.jsonl", first.repeat(2));
         let ran = place.run(&["index", "model", "--input", "twice.jsonl", "--index", "i"]);
         ran.fails(2, "twice.jsonl: the id \"oslo\" occurs twice", "an id of its own");
         assert!(!place.path("i").exists());
@@ -233,6 +234,19 @@ mod model {
         }
         std::fs::remove_file(place.path(&file("model.safetensors"))).unwrap();
         all_fail(&place, "document_0_Transformer: no model.safetensors", "");
+    }
+
+    #[test]
+    fn a_length_without_room_for_words_is_refused() {
+        let place = place();
+        let ran = place.run(&with(&ENCODE, &["--max-length", "1"]));
+        ran.fails(2, "texts of 1 tokens have no room for a word beside 2 special tokens", "allow at least 3");
+        assert_eq!(place.ok(&with(&ENCODE, &["--max-length", "3"])).lines().count(), 12);
+        // more than the network has positions for is cut to those
+        assert_eq!(
+            place.ok(&with(&ENCODE, &["--max-length", "100000"])),
+            place.ok(&with(&ENCODE, &["--max-length", "64"]))
+        );
     }
 
     #[test]
@@ -465,6 +479,53 @@ mod index {
     }
 }
 
+mod evaluation {
+    use super::*;
+
+    fn place_with_data() -> Place {
+        let place = place();
+        place.copy(&ours("data/toy"), "toy");
+        place
+    }
+
+    const EVALUATE: [&str; 4] = ["eval-mteb", "model", "--data", "toy"];
+
+    #[test]
+    fn data_that_cannot_be_judged_is_explained() {
+        for (file, text, error, hint) in [
+            ("corpus.jsonl", "", "toy: there are no documents in its corpus", ""),
+            ("corpus.jsonl", "{", "corpus.jsonl:1: broken JSON", ""),
+            ("queries.jsonl", "", "toy/queries.jsonl: no query has a relevant document", ""),
+            ("queries.jsonl", "[]", "queries.jsonl:1: expected a JSON object", ""),
+            ("qrels/test.tsv", "", "toy/qrels/test.tsv", ""),
+            ("qrels/test.tsv", "query-id\tcorpus-id\tscore\nq1\toslo\tx\n", "test.tsv:2: the grade 'x'", ""),
+        ] {
+            let place = place_with_data();
+            place.write(&format!("toy/{file}"), text);
+            place.run(&EVALUATE).fails(2, error, hint);
+            std::fs::remove_file(place.path(&format!("toy/{file}"))).unwrap();
+            place.run(&EVALUATE).fails(2, "found, looked for", "");
+            assert!(!place.path("results").exists());
+        }
+        let place = place_with_data();
+        let twice = place.read("toy/corpus.jsonl").repeat(2);
+        place.write("toy/corpus.jsonl", twice);
+        place.run(&EVALUATE).fails(2, "document oslo: its id is in the index already", "ids must be unique");
+    }
+
+    #[test]
+    fn wrong_wishes_are_refused() {
+        let place = place_with_data();
+        place.run(&with(&EVALUATE, &["--tasks", "frob"])).fails(2, "no data folder holds the task frob", "found: toy");
+        place.run(&with(&EVALUATE, &["toy"])).fails(2, "two data folders hold the task toy", "each folder once");
+        place.run(&with(&EVALUATE, &["--split", "dev"])).fails(2, "toy: no qrels for split 'dev', only for test", "");
+        place.run(&with(&EVALUATE, &["--language", "klingon"])).fails(2, "no stemmer for the language", "one of none");
+        place.run(&with(&EVALUATE, &["--baseline", "no"])).fails(2, "no: no such file or folder", "");
+        place.run(&with(&EVALUATE, &["--modes", "dense"])).fails(2, "'dense'", "--help");
+        assert!(!place.path("results").exists());
+    }
+}
+
 mod outputs {
     use super::*;
 
@@ -482,6 +543,18 @@ mod outputs {
         }
         assert_eq!(place.names(), ["corpus.jsonl", "model", "queries.jsonl", "results", "toy", "toy.index", "v.jsonl"]);
         assert_eq!(names(&place.path("model/document_0_Transformer/onnx")), ["model.onnx", "model_splade.onnx"]);
+    }
+
+    #[test]
+    fn only_an_index_is_replaced_by_an_index() {
+        let place = place();
+        std::fs::create_dir(place.path("empty")).unwrap();
+        for other in ["model", "corpus.jsonl", "."] {
+            let index = ["index", "model", "--input", "corpus.jsonl", "--overwrite", "--index", other];
+            place.run(&index).fails(2, "is there and is no index", "choose another --index");
+        }
+        place.ok(&["index", "model", "--input", "corpus.jsonl", "--overwrite", "--index", "empty"]);
+        assert_eq!(place.names(), ["corpus.jsonl", "empty", "model", "queries.jsonl"]);
     }
 
     #[test]
@@ -665,12 +738,24 @@ mod training {
     }
 
     #[test]
+    fn numbers_that_cannot_be_are_explained() {
+        let place = place_to_train();
+        let train = |set: &str| place.run(&["train", "train.yaml", "--set", set]);
+        train("training.num_train_epochs=0").fails(2, "training.num_train_epochs: 0 is not above 0", "");
+        train("training.warmup_ratio=2").fails(2, "training.warmup_ratio: 2 is not between 0 and 1", "");
+        train("model.init.heads=3").fails(2, "3 attention heads do not divide a width of 16", "");
+        train("training.learning_rate=1e30").fails(1, "is NaN", "lower learning_rate");
+    }
+
+    #[test]
     fn broken_yaml_is_named_by_its_line() {
         let place = place_to_train();
         place.write("bad.yaml", "model:\n  architecture: splade\n  init: {layers: 1\ntraining:\n  output_dir: out\n");
         place.run(&["train", "bad.yaml"]).fails(2, "bad.yaml:4: ", "");
         place.write("bad.yaml", "model:\n\tinit: 1\n");
         place.run(&["train", "bad.yaml"]).fails(2, "bad.yaml:2: ", "");
+        let list = ["train", "train.yaml", "--dry-run", "--set", "datasets.a.files=[train.jsonl]"];
+        assert!(place.ok(&list).contains("a: 48 examples"));
         place.run(&["train", "train.yaml", "--set", "max_steps"]).fails(2, "--set max_steps: not of the form", "");
         place.run(&["train", "train.yaml", "--set", "training.max_stepz=1"]).fails(2, "unknown key", "`max_steps`");
     }

@@ -1,4 +1,5 @@
 //! The whole line at small size: train → export → encode → index → search → evaluate, each step by the program itself.
+#![cfg(feature = "train")]
 
 mod util;
 

@@ -1,4 +1,5 @@
 //! What people see: help, tables and results on a tiny fixed model and twelve documents that can be read in a minute.
+#![cfg(feature = "train")]
 
 mod util;
 

@@ -1,6 +1,6 @@
 //! `splade eval-mteb`: data folders → scores, as mteb computes and files them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
@@ -86,6 +86,10 @@ fn tasks(args: &EvalMtebArgs) -> Result<Vec<TaskData>> {
     for folder in &args.data {
         tasks.extend(TaskData::open(folder, args.split.as_deref())?);
     }
+    let mut seen = HashSet::new();
+    if let Some(twice) = tasks.iter().find(|task| !seen.insert((&task.name, &task.subset, &task.split))) {
+        return Err(bad_input(format!("two data folders hold the task {}", twice.name), "name each folder once"));
+    }
     if !args.tasks.is_empty() {
         if let Some(name) = args.tasks.iter().find(|name| !tasks.iter().any(|task| task.name == **name)) {
             let names: Vec<&str> = tasks.iter().map(|task| task.name.as_str()).collect();
@@ -164,6 +168,9 @@ fn evaluate(task: &TaskData, model: &ModelDir, encoders: &Encoders, args: &EvalM
         bar.inc(1);
         Ok(())
     })?;
+    if bar.position() == 0 {
+        return Err(bad_input(format!("{}: there are no documents in its corpus", task.name), ""));
+    }
     let documents_per_second = bar.position() as f64 / bar.elapsed().as_secs_f64().max(1e-9);
     bar.finish_and_clear();
     writer.finish()?;

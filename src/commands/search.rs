@@ -160,7 +160,7 @@ impl Search<'_> {
             let mut hit = Map::new();
             hit.insert("rank".into(), json!(rank));
             hit.insert("_id".into(), json!(found.hit.id));
-            hit.insert("score".into(), json!(found.hit.score));
+            hit.insert("score".into(), number(found.hit.score));
             hit.extend(document.title.map(|title| ("title".to_owned(), json!(title))));
             hit.insert("text".into(), json!(document.text));
             for (name, value) in document.other {
@@ -209,12 +209,17 @@ impl Term {
     fn to_json(&self) -> Value {
         json!({
             "token": self.token,
-            "query_weight": self.query_weight,
-            "document_weight": self.document_weight,
-            "score": self.score,
+            "query_weight": number(self.query_weight),
+            "document_weight": number(self.document_weight),
+            "score": number(self.score),
             "expansion": self.expansion,
         })
     }
+}
+
+/// A weight with as few decimals as read back equal: `12.3`, not the `12.300000190734863` of the f64 nearest to it.
+fn number(weight: f32) -> Value {
+    json!(weight.to_string().parse::<f64>().unwrap_or(weight.into()))
 }
 
 /// The start of a text on one line.

@@ -1,6 +1,5 @@
 //! `splade train`: YAML → config → data → fit → where the model is.
 
-use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Instant;
 
@@ -58,9 +57,18 @@ fn read_config(args: &TrainArgs) -> Result<(TrainConfig, Vec<splade_trainer::Not
     let text = std::fs::read_to_string(path).map_err(Error::io(path))?;
     let mut value = parse_yaml(path, &text)?;
     for set in &args.set {
-        apply_override(&mut value, set)?;
+        apply_override(&mut value, &with_json_value(set))?;
     }
     Ok(TrainConfig::from_value(&value)?)
+}
+
+/// `key=value` with its value, which is written as in the config, as JSON.
+fn with_json_value(set: &str) -> String {
+    let value = |text| serde_yaml::from_str::<Value>(text).ok().filter(|value| !value.is_null() || text == "null");
+    match set.split_once('=').map(|(key, text)| (key, value(text))) {
+        Some((key, Some(value))) => format!("{key}={value}"),
+        _ => set.to_owned(),
+    }
 }
 
 /// YAML as a JSON value; an error shows the line it is about.
@@ -130,7 +138,7 @@ struct Watch {
     first: usize,
     examples: usize,
     step: usize,
-    scalars: BTreeMap<String, f64>,
+    active_dims: f64,
 }
 
 impl Observer for Watch {
@@ -146,18 +154,17 @@ impl Observer for Watch {
                 self.bar.set_position(plan.first_step as u64);
                 self.bar.reset_eta();
             }
-            Event::Step { step, loss, examples } => {
+            Event::Step { step, loss, examples, active_dims } => {
                 self.step = step;
                 self.examples += examples;
                 let speed = self.examples as f64 / self.seconds();
-                let active = self.scalars.iter().find(|(key, _)| key.ends_with("corpus_active_dims"));
-                let active = active.map_or_else(String::new, |(_, dims)| format!("  {dims:.0} active dims"));
+                self.active_dims = active_dims;
+                let active = self.active();
                 self.bar.set_message(format!("loss {loss:.4}  {speed:.0} examples/s{active}"));
                 self.bar.set_position(step as u64);
             }
             Event::Logged(line) => self.say(&self.log_line(line)),
             Event::Evaluated(line) => {
-                self.scalars.extend(line.iter().cloned());
                 self.say(&evaluation_line(line));
             }
             Event::Sample(text) => self.bar.suspend(|| tracing::debug!("{text}")),
@@ -173,19 +180,16 @@ impl Observer for Watch {
 
 impl Watch {
     fn new() -> Self {
-        Self {
-            bar: ProgressBar::hidden(),
-            total: 0,
-            begun: None,
-            first: 0,
-            examples: 0,
-            step: 0,
-            scalars: BTreeMap::new(),
-        }
+        Self { bar: ProgressBar::hidden(), total: 0, begun: None, first: 0, examples: 0, step: 0, active_dims: 0.0 }
     }
 
     fn seconds(&self) -> f64 {
         self.begun.map_or(0.0, |begun| begun.elapsed().as_secs_f64()).max(1e-9)
+    }
+
+    /// `  123 active dims`, of the last step's documents; nothing where there are none.
+    fn active(&self) -> String {
+        if self.active_dims > 0.0 { format!("  {:.0} active dims", self.active_dims) } else { String::new() }
     }
 
     fn say(&self, line: &str) {
@@ -197,12 +201,13 @@ impl Watch {
         let done = (self.step - self.first).max(1) as f64;
         let left = (self.total - self.step) as f64 * self.seconds() / done;
         format!(
-            "step {:>5}/{}  loss {:.4}  (ranking {:.4}, regularizer {:.4})  {:.1} examples/s  {:.0} s left",
+            "step {:>5}/{}  loss {:.4}  (ranking {:.4}, regularizer {:.4}){}  {:.1} examples/s  {:.0} s left",
             self.step,
             self.total,
             value("loss"),
             value("base_loss"),
             value("document_regularizer_loss"),
+            self.active(),
             self.examples as f64 / self.seconds(),
             left,
         )

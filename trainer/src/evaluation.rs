@@ -99,7 +99,7 @@ impl Judge {
             let rows: Vec<usize> = (0..set.examples.len()).collect();
             let batches: Vec<&[usize]> = rows.chunks(self.batch_size).collect();
             for batch in &batches {
-                let parts = session.ranking_loss(set, batch, session.regularizer_weights(step), None)?.values()?;
+                let parts = session.ranking_loss(set, batch, session.regularizer_weights(step), None)?.0.values()?;
                 // the reference weighs batches by their rows
                 let share = batch.len() as f64 / rows.len() as f64;
                 sum.base += parts.base * share;

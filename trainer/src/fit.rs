@@ -12,17 +12,20 @@ use crate::evaluation::Judge;
 use crate::session::Material;
 use crate::{
     Batch, BatchRules, CheckpointState, DataSet, Error, EventWriter, LabelUse, LossWindow, Position, Progress, Result,
-    RunLog, Sampler, Scalar, Session, SourceReport, StepPlan, Trainee, TrainerState, best_device,
+    RunLog, Sampler, Scalar, Session, SourceReport, StepPlan, Trainee, TrainerState, best_device, checkpoints,
     delete_old_checkpoints, device, keep_only, latest_checkpoint, load_checkpoint, load_data_set, load_texts,
     save_checkpoint, speed_scalars, write_folder,
 };
+
+/// The log in the output folder, one line of JSON after the other.
+const LOG: &str = "log.jsonl";
 
 /// Where a training starts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Start {
     /// from the base model; an output folder with checkpoints is refused
     New,
-    /// from the base model, whatever the output folder holds
+    /// from the base model; checkpoints that the output folder holds are removed
     Overwrite,
     /// from the last whole checkpoint in the output folder, or anew if there is none
     Resume,
@@ -43,6 +46,8 @@ pub enum Event<'a> {
         loss: f64,
         /// examples of this step
         examples: usize,
+        /// mean active dims of this step's documents; 0 for the masked-language-model objective
+        active_dims: f64,
     },
     /// a log line
     Logged(&'a [Scalar]),
@@ -133,6 +138,9 @@ pub fn fit(config: &TrainConfig, start: &Start, observer: &mut dyn Observer) -> 
     let Prepared { mut session, judge, train, sampler, mut state, mut position, plan } = prepare(config, start)?;
     let training = &config.training;
     let output = &training.output_dir;
+    if *start == Start::Overwrite {
+        forget(output)?;
+    }
     observer.event(Event::Started(&plan));
     plan.warnings.iter().for_each(|warning| observer.event(Event::Warning(warning)));
     let mut log = open_log(config, &state)?;
@@ -160,7 +168,12 @@ pub fn fit(config: &TrainConfig, start: &Start, observer: &mut dyn Observer) -> 
         report.losses.iter().for_each(|values| window.add_micro_batch(values, of));
         window.end_step();
         total_loss += report.losses.iter().map(|values| values.total()).sum::<f64>() / of as f64;
-        observer.event(Event::Step { step: state.global_step, loss: window.mean_loss(), examples: in_step });
+        observer.event(Event::Step {
+            step: state.global_step,
+            loss: window.mean_loss(),
+            examples: in_step,
+            active_dims: report.active_dims,
+        });
 
         let ends_epoch = queue.is_empty();
         let last = state.global_step == plan.total_steps;
@@ -206,6 +219,15 @@ pub fn fit(config: &TrainConfig, start: &Start, observer: &mut dyn Observer) -> 
     state.log_history = log.history().to_vec();
     let model = finish(config, &session, &train, &state)?;
     Ok(Outcome { model: Some(model), steps: state.global_step, best_metric: state.best_metric, checkpoint: None })
+}
+
+/// Removes the checkpoints and the log of an earlier run: its later steps would pass for the newest ones of this run.
+fn forget(output: &Path) -> Result<()> {
+    for path in checkpoints(output)? {
+        std::fs::remove_dir_all(&path).map_err(Error::io(&path))?;
+    }
+    let log = output.join(LOG);
+    if log.is_file() { std::fs::remove_file(&log).map_err(Error::io(&log)) } else { Ok(()) }
 }
 
 /// Whether something that happens by `strategy` happens now.
@@ -427,7 +449,7 @@ fn open_log(config: &TrainConfig, state: &TrainerState) -> Result<RunLog> {
         true => Some(EventWriter::create(&training.event_dir())?),
         false => None,
     };
-    RunLog::new(events, training.output_dir.join("log.jsonl"), state.log_history.clone())
+    RunLog::new(events, training.output_dir.join(LOG), state.log_history.clone())
 }
 
 fn evaluate(

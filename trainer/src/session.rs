@@ -1,6 +1,6 @@
 //! [`Session`]: a model, what it learns from, and one optimizer step.
 
-use candle_core::{Device, Tensor};
+use candle_core::{DType, Device, Tensor};
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use splade_index::TokenBatch;
@@ -49,6 +49,8 @@ pub struct StepReport {
     pub learning_rate: f64,
     /// those in force
     pub regularizer_weights: RegularizerWeights,
+    /// mean active dims of the documents; 0 for the masked-language-model objective
+    pub active_dims: f64,
 }
 
 impl Session {
@@ -121,14 +123,14 @@ impl Session {
     /// A loss or gradient that is not finite (nothing has been moved then), tensor operations.
     pub fn step(&mut self, step: usize, batches: &[MicroBatch]) -> Result<StepReport> {
         let weights = self.regularizers.weights(step);
-        let (gradients, losses) = self.gradients(step, batches, weights)?;
+        let (gradients, losses, active_dims) = self.gradients(step, batches, weights)?;
         let multiplier = self.schedule.multiplier(step);
         let learning_rate = self.optimizer.groups().first().map_or(0.0, |group| group.learning_rate) * multiplier;
         let grad_norm = self.optimizer.step(&gradients, multiplier)?;
-        Ok(StepReport { losses, grad_norm, learning_rate, regularizer_weights: weights })
+        Ok(StepReport { losses, grad_norm, learning_rate, regularizer_weights: weights, active_dims })
     }
 
-    /// The gradients of a step, before clipping.
+    /// The gradients of a step, before clipping, the losses of its micro-batches, and the documents' mean active dims.
     ///
     /// # Errors
     /// As [`step`](Self::step); no batches.
@@ -137,12 +139,14 @@ impl Session {
         step: usize,
         batches: &[MicroBatch],
         weights: RegularizerWeights,
-    ) -> Result<(Gradients, Vec<LossValues>)> {
+    ) -> Result<(Gradients, Vec<LossValues>, f64)> {
         let mut sum: Option<Gradients> = None;
+        let mut active_dims = 0.0;
         let mut losses = Vec::with_capacity(batches.len());
         for (at, batch) in batches.iter().enumerate() {
             let seed = seed_of(self.seed, step, at);
-            let parts = self.loss_of(batch, weights, Some(seed))?;
+            let (parts, active) = self.loss_of(batch, weights, Some(seed))?;
+            active_dims += active / batches.len() as f64;
             let values = parts.values()?;
             if !values.total().is_finite() {
                 return Err(Error::NotFinite { step, what: "loss", value: values.total() });
@@ -156,11 +160,11 @@ impl Session {
             }
         }
         let sum = sum.ok_or_else(|| Error::invalid("a step needs at least one batch", ""))?;
-        Ok((sum, losses))
+        Ok((sum, losses, active_dims))
     }
 
-    /// The loss of a batch of this session's material.
-    fn loss_of(&self, batch: &MicroBatch, weights: RegularizerWeights, seed: Option<u64>) -> Result<LossParts> {
+    /// The loss of a batch of this session's material, and the documents' mean active dims.
+    fn loss_of(&self, batch: &MicroBatch, weights: RegularizerWeights, seed: Option<u64>) -> Result<(LossParts, f64)> {
         match &self.material {
             Material::Examples(sets) => {
                 let set = sets.get(batch.data_set).ok_or_else(|| not_there("data set", batch.data_set))?;
@@ -169,12 +173,12 @@ impl Session {
             Material::Pieces(pieces) => {
                 let piece = |row: &usize| pieces.get(*row).ok_or_else(|| not_there("piece", *row));
                 let rows = batch.rows.iter().map(|row| Ok(piece(row)?.as_slice())).collect::<Result<Vec<&[u32]>>>()?;
-                self.masked_loss(&rows, seed)
+                Ok((self.masked_loss(&rows, seed)?, 0.0))
             }
         }
     }
 
-    /// The loss of rows of a data set, training (`seed`) or evaluating.
+    /// The loss of rows of a data set, training (`seed`) or evaluating, and the documents' mean active dims.
     ///
     /// # Errors
     /// Tensor operations, rows that are not there, examples of several shapes, labels that are missing.
@@ -184,7 +188,7 @@ impl Session {
         rows: &[usize],
         weights: RegularizerWeights,
         seed: Option<u64>,
-    ) -> Result<LossParts> {
+    ) -> Result<(LossParts, f64)> {
         let example = |row: &usize| set.examples.get(*row).ok_or_else(|| not_there("example", *row));
         let examples = rows.iter().map(example).collect::<Result<Vec<_>>>()?;
         let negatives = examples.first().map_or(0, |example| example.negatives.len());
@@ -210,7 +214,9 @@ impl Session {
                 Some(Tensor::from_vec(values, (rows.len(), n), batch.queries.device())?)
             }
         };
-        self.loss.forward(&batch, labels.as_ref(), weights)
+        let active = batch.documents.detach().ne(0.0)?.to_dtype(DType::F32)?.sum_all()?.to_scalar::<f32>()?;
+        let active_dims = f64::from(active) / documents.len().max(1) as f64;
+        Ok((self.loss.forward(&batch, labels.as_ref(), weights)?, active_dims))
     }
 
     fn masked_loss(&self, rows: &[&[u32]], seed: Option<u64>) -> Result<LossParts> {

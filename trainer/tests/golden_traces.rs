@@ -209,7 +209,7 @@ fn first_gradients_agree() {
             document: first["document_regularizer_weight"].as_f64().unwrap(),
             query: first["query_regularizer_weight"].as_f64(),
         };
-        let (gradients, _) = replay.session.gradients(0, &replay.steps()[0], weights).unwrap();
+        let (gradients, ..) = replay.session.gradients(0, &replay.steps()[0], weights).unwrap();
         let file = replay.folder.join("grads_step0_unclipped.safetensors");
         let expected = candle_core::safetensors::load(file, &Device::Cpu).unwrap();
         for (at, parameter) in replay.session.optimizer().parameters().iter().enumerate() {

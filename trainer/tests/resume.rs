@@ -212,4 +212,14 @@ fn a_training_that_is_there_is_not_written_over() {
     let error = fit(&config, &Start::New, &mut Watch::default()).unwrap_err();
     assert!(error.to_string().contains("holds a training already") && error.is_bad_input(), "{error}");
     run(&config, &Start::Overwrite);
+
+    // later steps of the old run do not pass for the newest ones of the new run
+    let changes = |steps: usize| json!({"save_strategy": "steps", "save_steps": 1, "max_steps": steps});
+    let long = self::config(folder.path(), "again", changes(5));
+    run(&long, &Start::New);
+    let short = self::config(folder.path(), "again", changes(2));
+    run(&short, &Start::Overwrite);
+    assert_eq!(steps(&short.training.output_dir), ["2"]);
+    let log = std::fs::read_to_string(short.training.output_dir.join("log.jsonl")).unwrap();
+    assert_eq!(log.lines().count(), 2, "a step and the end: {log}");
 }

@@ -203,7 +203,7 @@ impl<'a> QueryPlan<'a> {
         for &(at, window) in windows {
             let segment = &self.segments[at];
             let first = (window * WINDOW) as u32;
-            arch.dispatch(|| segment.add_up(window, &mut sums));
+            arch.dispatch(AddUp { segment, window, sums: &mut sums });
             let n_docs = segment.file.n_docs();
             let threshold = top.threshold;
             let mut look = |group: usize, sums: &[u32; GROUP]| {
@@ -214,8 +214,41 @@ impl<'a> QueryPlan<'a> {
                 }
                 top.threshold
             };
-            arch.dispatch(|| scan(&mut sums, threshold, &mut look));
+            arch.dispatch(Scan { sums: &mut sums, threshold, look: &mut look });
         }
+    }
+}
+
+/// [`SegmentPlan::add_up`] for [`pulp::Arch::dispatch`]: a struct, since a closure would be called through a function of
+/// its own, which is compiled for the oldest machine.
+struct AddUp<'a, 'p> {
+    segment: &'a SegmentPlan<'p>,
+    window: usize,
+    sums: &'a mut Sums,
+}
+
+impl pulp::WithSimd for AddUp<'_, '_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: pulp::Simd>(self, _: S) {
+        self.segment.add_up(self.window, self.sums);
+    }
+}
+
+/// [`scan`] for [`pulp::Arch::dispatch`].
+struct Scan<'a, F> {
+    sums: &'a mut Sums,
+    threshold: u32,
+    look: &'a mut F,
+}
+
+impl<F: FnMut(usize, &[u32; GROUP]) -> u32> pulp::WithSimd for Scan<'_, F> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: pulp::Simd>(self, _: S) {
+        scan(self.sums, self.threshold, self.look);
     }
 }
 

@@ -154,6 +154,7 @@ impl<'a> Section<'a> {
         let (low, high) = range.into_inner();
         let bound = match (low.is_finite(), high < 9e15) {
             (true, true) => format!("between {low} and {high}"),
+            (true, false) if low == f64::MIN_POSITIVE => "above 0".to_owned(),
             (true, false) => format!("at least {low}"),
             _ => format!("at most {high}"),
         };

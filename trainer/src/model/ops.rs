@@ -96,15 +96,48 @@ fn erf(x: f32) -> f32 {
     x * p / q
 }
 
+/// A piece of work for [`pulp::Arch::dispatch`].
+///
+/// A struct, since a closure would be called through a function of its own, which is compiled for the oldest machine.
+struct Fill<'a, F> {
+    fill: &'a F,
+    start: usize,
+    out: &'a mut [f32],
+}
+
+impl<F: Fn(usize, &mut [f32])> pulp::WithSimd for Fill<'_, F> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: pulp::Simd>(self, _: S) {
+        (self.fill)(self.start, self.out);
+    }
+}
+
 /// Fills `out` chunk by chunk on all threads; `fill` gets the index of the chunk's first element.
 fn fill(out: &mut [f32], chunk: usize, fill: impl Fn(usize, &mut [f32]) + Sync) {
     let arch = pulp::Arch::new();
     out.par_chunks_mut(chunk.max(1)).enumerate().for_each(|(index, out)| {
-        arch.dispatch(
-            #[inline(always)]
-            || fill(index * chunk, out),
-        );
+        arch.dispatch(Fill { fill: &fill, start: index * chunk, out });
     });
+}
+
+/// Some rows of [`column_sums`], for [`pulp::Arch::dispatch`].
+struct AddRows<'a, F> {
+    add: &'a F,
+    rows: std::ops::Range<usize>,
+    sums: &'a mut [f32],
+}
+
+impl<F: Fn(usize, &mut [f32])> pulp::WithSimd for AddRows<'_, F> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: pulp::Simd>(self, _: S) {
+        for row in self.rows {
+            (self.add)(row, self.sums);
+        }
+    }
 }
 
 /// Column sums of a matrix with `width` columns, over rows made by `row(index, out)`.
@@ -112,14 +145,8 @@ fn column_sums(rows: usize, width: usize, add: impl Fn(usize, &mut [f32]) + Sync
     let arch = pulp::Arch::new();
     let partial = |chunk: usize| {
         let mut sums = vec![0_f32; width];
-        arch.dispatch(
-            #[inline(always)]
-            || {
-                for row in chunk * CHUNK..((chunk + 1) * CHUNK).min(rows) {
-                    add(row, &mut sums);
-                }
-            },
-        );
+        let rows = chunk * CHUNK..((chunk + 1) * CHUNK).min(rows);
+        arch.dispatch(AddRows { add: &add, rows, sums: &mut sums });
         sums
     };
     let partials: Vec<Vec<f32>> = (0..rows.div_ceil(CHUNK)).into_par_iter().map(partial).collect();
@@ -641,26 +668,40 @@ fn reduce_tokens(
     let arch = pulp::Arch::new();
     let outs = largest.par_chunks_mut(terms).zip(at.par_chunks_mut(terms)).enumerate();
     outs.for_each(|(row, (largest, at))| {
-        let (largest, at) = (&mut largest[start..start + some], &mut at[start..start + some]);
-        arch.dispatch(
-            #[inline(always)]
-            || {
-                for index in starts[row]..starts[row + 1] {
-                    let (logits, token) = (&product[index * some..][..some], tokens[index]);
-                    if index == starts[row] {
-                        largest.copy_from_slice(logits);
-                        at.fill(token);
-                        continue;
-                    }
-                    for ((largest, at), logit) in largest.iter_mut().zip(at.iter_mut()).zip(logits) {
-                        let larger = *logit > *largest;
-                        *largest = if larger { *logit } else { *largest };
-                        *at = if larger { token } else { *at };
-                    }
-                }
-            },
-        );
+        arch.dispatch(ReduceRow {
+            product: &product[starts[row] * some..starts[row + 1] * some],
+            tokens: &tokens[starts[row]..starts[row + 1]],
+            largest: &mut largest[start..start + some],
+            at: &mut at[start..start + some],
+        });
     });
+}
+
+/// The tokens of one row, reduced: `product` holds as many values a token as `largest` and `at`.
+struct ReduceRow<'a> {
+    product: &'a [f32],
+    tokens: &'a [u32],
+    largest: &'a mut [f32],
+    at: &'a mut [u32],
+}
+
+impl pulp::WithSimd for ReduceRow<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: pulp::Simd>(self, _: S) {
+        let mut rows = self.product.chunks_exact(self.largest.len()).zip(self.tokens);
+        let Some((first, token)) = rows.next() else { return };
+        self.largest.copy_from_slice(first);
+        self.at.fill(*token);
+        for (logits, token) in rows {
+            for ((largest, at), logit) in self.largest.iter_mut().zip(self.at.iter_mut()).zip(logits) {
+                let larger = *logit > *largest;
+                *largest = if larger { *logit } else { *largest };
+                *at = if larger { *token } else { *at };
+            }
+        }
+    }
 }
 
 /// Carries the maxima already found, and the tokens they came from, for the gradient.
