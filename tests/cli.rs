@@ -652,9 +652,9 @@ mod interrupts {
     fn an_interrupted_command_leaves_no_trace() {
         let place = place();
         interrupt(&place, &["encode", "model", "--input", "-", "--role", "document", "--output", "v.jsonl"], ".tmp");
-        interrupt(&place, &["index", "model", "--input", "-", "--index", "toy.index"], ".part");
+        interrupt(&place, &["index", "model", "--input", "-", "--index", "toy.index"], ".tmp");
         place.ok(&INDEX);
-        interrupt(&place, &["index", "model", "--input", "-", "--index", "toy.index", "--overwrite"], ".part");
+        interrupt(&place, &["index", "model", "--input", "-", "--index", "toy.index", "--overwrite"], ".tmp");
         assert!(place.ok(&["search", "--index", "toy.index", "hovedstaden", "--mode", "bm25"]).contains("oslo"));
     }
 

@@ -26,7 +26,7 @@
 //!     "model": {
 //!         "architecture": "inference-free-splade",
 //!         "init": {"architecture": "bert", "hidden_size": 16, "layers": 1, "heads": 2, "intermediate_size": 32,
-//!                  "vocab_size": 90, "tokenizer": {"train_on": []}},
+//!                  "vocab_size": 100, "tokenizer": {"train_on": []}},
 //!     },
 //!     "training": {"output_dir": folder.path().join("run"), "max_steps": 2, "per_device_train_batch_size": 4,
 //!                  "max_seq_length": 16, "eval_strategy": "no", "save_strategy": "no"},
