@@ -469,7 +469,13 @@ mod tests {
         let ours = [result("B", 0.75), result("C", 0.5)];
         let compared = compare_results(&ours, &read, "main_score");
         assert_eq!((compared.len(), compared[0].task_name.as_str(), compared[0].difference()), (1, "B", 0.25));
-        write_mteb_results(folder.path(), &model, Some("hybrid"), &ours).unwrap();
+        let hybrid = write_mteb_results(folder.path(), &model, Some("hybrid"), &ours).unwrap();
+        let names = |path| -> Vec<String> {
+            read_mteb_results(path).unwrap().into_iter().map(|result| result.task_name).collect()
+        };
+        assert_eq!(names(folder.path()), ["A", "B"], "experiments are left out");
+        assert_eq!(names(&hybrid), ["B", "C"]);
+        write_mteb_results(folder.path(), &ModelMeta::new("local/other"), None, &ours).unwrap();
         let error = read_mteb_results(folder.path()).unwrap_err().to_string();
         assert!(error.contains("B is also in"), "{error}");
     }
