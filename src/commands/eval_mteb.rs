@@ -43,10 +43,7 @@ pub(crate) fn run(args: &EvalMtebArgs) -> Result<()> {
     }
     // before the work, so that a wrong path costs nothing
     let baseline = args.baseline.as_deref().map(read_mteb_results).transpose()?;
-    let encoders = Encoders {
-        query: query_encoder(&model, &args.network)?,
-        document: Box::new(document_encoder(&model, &args.network)?),
-    };
+    let encoders = encoders(&model, args)?;
     let mut results: BTreeMap<(usize, String), TaskResult> = BTreeMap::new();
     let mut judged = Vec::new();
     for task in &tasks {
@@ -137,6 +134,31 @@ fn save_run(folder: &Path, task: &TaskData, mode: Mode, run: &Run) -> Result<()>
 struct Encoders {
     query: Box<dyn Encoder>,
     document: Box<dyn Encoder>,
+}
+
+/// The model's encoders; for BM25 alone no vectors are needed, and no network runs.
+fn encoders(model: &ModelDir, args: &EvalMtebArgs) -> Result<Encoders> {
+    if args.modes.iter().all(|mode| *mode == Mode::Bm25) && !args.analyze_sparsity {
+        let dimensions = model.dimensions()?;
+        return Ok(Encoders { query: Box::new(NoVectors(dimensions)), document: Box::new(NoVectors(dimensions)) });
+    }
+    Ok(Encoders {
+        query: query_encoder(model, &args.network)?,
+        document: Box::new(document_encoder(model, &args.network)?),
+    })
+}
+
+/// In the place of a model that nobody asks: every vector is zero.
+struct NoVectors(usize);
+
+impl Encoder for NoVectors {
+    fn dimensions(&self) -> usize {
+        self.0
+    }
+
+    fn encode(&self, texts: &[&str]) -> splade_index::Result<Vec<SparseVector>> {
+        Ok(vec![SparseVector::default(); texts.len()])
+    }
 }
 
 /// What one task gave: a run and its scores for each mode asked for, and what the vectors are like.
