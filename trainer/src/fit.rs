@@ -7,7 +7,7 @@ use std::time::Instant;
 use candle_core::Device;
 
 use crate::card::card;
-use crate::config::{DeviceChoice, InnerLossType, Objective, Reporter, Strategy, TrainConfig};
+use crate::config::{DeviceChoice, InnerLossType, Objective, Reporter, SamplingStrategy, Strategy, TrainConfig};
 use crate::evaluation::Judge;
 use crate::session::Material;
 use crate::{
@@ -250,6 +250,7 @@ fn prepare(config: &TrainConfig, start: &Start) -> Result<Prepared> {
         None => Trainee::new(config, texts, &device)?,
     };
     let train: Vec<_> = data.train.iter().map(|set| (set.name.clone(), set.examples.len())).collect();
+    warnings.extend(uneven_round(config, &train));
     let widest = data.train.iter().map(columns).max().unwrap_or(1);
     let material = data.take_material(config, &trainee)?;
     let rules = BatchRules { batch_size: config.training.per_device_train_batch_size, drop_last: false };
@@ -306,6 +307,22 @@ fn prepare(config: &TrainConfig, start: &Start) -> Result<Prepared> {
         .collect();
     plan.warnings = warnings;
     Ok(Prepared { session, judge, train, sampler, state, position, plan })
+}
+
+/// A round ends with its smallest set: what that leaves of a much larger one.
+fn uneven_round(config: &TrainConfig, train: &[(String, usize)]) -> Option<String> {
+    if config.datasets.sampling_strategy != SamplingStrategy::RoundRobin {
+        return None;
+    }
+    let (small, least) = train.iter().min_by_key(|(_, examples)| *examples)?;
+    let (large, most) = train.iter().max_by_key(|(_, examples)| *examples)?;
+    let share = 100.0 * *least as f64 / (*most).max(1) as f64;
+    (share < 25.0).then(|| {
+        format!(
+            "round_robin ends an epoch with {small} ({least} examples), so it uses {share:.0} % of {large} ({most}); \
+             datasets.sampling_strategy: proportional uses all"
+        )
+    })
 }
 
 fn columns(set: &DataSet) -> usize {
