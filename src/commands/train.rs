@@ -200,17 +200,17 @@ impl Watch {
         let value = |key: &str| line.iter().find(|(name, _)| name == key).map_or(f64::NAN, |(_, value)| *value);
         let done = (self.step - self.first).max(1) as f64;
         let left = (self.total - self.step) as f64 * self.seconds() / done;
-        format!(
-            "step {:>5}/{}  loss {:.4}  (ranking {:.4}, regularizer {:.4}){}  {:.1} examples/s  {:.0} s left",
-            self.step,
-            self.total,
-            value("loss"),
-            value("base_loss"),
-            value("document_regularizer_loss"),
-            self.active(),
-            self.examples as f64 / self.seconds(),
-            left,
-        )
+        // the masked-language-model objective has no terms to tell apart
+        let terms = match self.active_dims > 0.0 {
+            true => {
+                let (ranking, regularizer) = (value("base_loss"), value("document_regularizer_loss"));
+                format!("  (ranking {ranking:.4}, regularizer {regularizer:.4}){}", self.active())
+            }
+            false => String::new(),
+        };
+        let (step, total, loss) = (self.step, self.total, value("loss"));
+        let speed = self.examples as f64 / self.seconds();
+        format!("step {step:>5}/{total}  loss {loss:.4}{terms}  {speed:.1} examples/s  {left:.0} s left")
     }
 }
 
