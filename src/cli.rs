@@ -14,6 +14,9 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 pub(crate) struct Cli {
     #[command(flatten)]
     pub(crate) console: Console,
+    /// Never use the network: models of the Hub are taken from the cache; HF_HUB_OFFLINE=1 says the same
+    #[arg(long, global = true, display_order = 903)]
+    pub(crate) offline: bool,
     #[command(subcommand)]
     pub(crate) command: Command,
 }
@@ -100,9 +103,10 @@ pub(crate) struct TrainArgs {
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  splade export-onnx models/demo/final")]
 pub(crate) struct ExportOnnxArgs {
-    /// A model folder
+    /// A model folder, or a Hub id: owner/name or owner/name@revision
     pub(crate) model: PathBuf,
-    /// Where the files go; default: `onnx/` beside the network's config.json, where every tool looks
+    /// Where the files go; default: `onnx/` beside the network's config.json, where every tool looks. A model of the Hub is
+    /// copied to ./NAME first
     #[arg(long, value_name = "DIR")]
     pub(crate) output: Option<PathBuf>,
     /// The ONNX operator set
@@ -180,7 +184,7 @@ pub(crate) enum Role {
   splade encode models/demo/final --input corpus.jsonl --role document --output vectors.jsonl
   echo 'Hvem bor i Oslo?' | splade encode models/demo/final --input - --role query")]
 pub(crate) struct EncodeArgs {
-    /// A model folder
+    /// A model folder, or a Hub id: owner/name or owner/name@revision
     pub(crate) model: PathBuf,
     /// Texts: .jsonl, .tsv, .parquet, or .txt with one text a line; also .gz and .zst; - is stdin
     #[arg(long, value_name = "FILE")]
@@ -216,7 +220,7 @@ pub(crate) enum VectorFormat {
   splade index models/demo/final --input corpus.jsonl.gz --index wiki.index --language norwegian
   splade index models/demo/final --index wiki.index --append --input more.jsonl --delete gone.txt")]
 pub(crate) struct IndexArgs {
-    /// A model folder
+    /// A model folder, or a Hub id: owner/name or owner/name@revision
     pub(crate) model: PathBuf,
     /// Documents: .jsonl, .tsv or .parquet, also .gz and .zst; - is stdin
     #[arg(long, value_name = "CORPUS", required_unless_present = "delete")]
@@ -294,7 +298,7 @@ pub(crate) struct SearchArgs {
     /// The same as --format json
     #[arg(long, conflicts_with = "format")]
     pub(crate) json: bool,
-    /// The model folder, for models whose queries go through the network
+    /// The model folder or Hub id, for models whose queries go through the network
     #[arg(long, value_name = "MODEL")]
     pub(crate) model: Option<PathBuf>,
     #[command(flatten)]
@@ -336,7 +340,7 @@ pub(crate) enum HitFormat {
 #[command(after_help = "Example:
   splade eval-mteb models/demo/final --data tests/data/lohelp-nb --modes sparse,bm25,hybrid")]
 pub(crate) struct EvalMtebArgs {
-    /// A model folder
+    /// A model folder, or a Hub id: owner/name or owner/name@revision
     pub(crate) model: PathBuf,
     /// Folders in BEIR or in the Hub's parquet layout
     #[arg(long, value_name = "DIR", required = true, num_args = 1..)]

@@ -103,7 +103,7 @@ pub use inverted::{
     Address, Filter, ForwardPrecision, Found, ImpactIndex, ImpactWriter, IndexSettings, IndexStats, Language, Scoring,
     SearchOptions, Searcher, StoredDocument, TermScore, WriteCounts, WriterOptions, to_ranking,
 };
-pub use model_dir::{Architecture, ModelDir, NewModel, QuerySide};
+pub use model_dir::{Architecture, ModelDir, NewModel, ONNX_FILES, QuerySide};
 #[cfg(feature = "onnx")]
 pub use onnx::{LIBRARY, OnnxModel, OnnxNetwork, OnnxOptions, POOLING_KEY, load_onnx_runtime, pool};
 pub use pooling::{Pooling, PoolingActivation, SpladePooling};

@@ -14,11 +14,15 @@ use super::interrupt;
 use crate::cli::{ExportOnnxArgs, HeadChoice};
 use crate::console::Table;
 use crate::encoders::{onnx_runtime_candidates, use_threads};
+use crate::hub::{self, Wants};
 use crate::outputs::{refuse_existing, say};
 
 pub(crate) fn run(args: &ExportOnnxArgs) -> Result<()> {
     use_threads(args.threads);
-    let model = ModelDir::open(&args.model)?;
+    let place = hub::locate(&args.model, Wants::CHECKPOINT)?;
+    // what lies in the Hub's cache is not ours to write beside
+    let root = if args.output.is_some() { place.folder } else { place.into_writable()? };
+    let model = ModelDir::open(&root)?;
     let config = TransformerConfig::read(&model.config_path())?;
     let folder = args.output.clone().unwrap_or_else(|| model.onnx_dir());
     let heads: Vec<Head> = [(HeadChoice::Logits, Head::Logits), (HeadChoice::Splade, Head::Splade(model.pooling()))]

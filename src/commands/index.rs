@@ -15,10 +15,11 @@ use crate::cli::IndexArgs;
 use crate::console;
 use crate::encoders::document_encoder;
 use crate::failure::bad_input;
+use crate::hub::{self, Wants};
 use crate::outputs::{refuse_existing, say};
 
 pub(crate) fn run(args: &IndexArgs) -> Result<()> {
-    let model = ModelDir::open(&args.model)?;
+    let model = hub::open(&args.model, Wants::encoder(&args.network).and_weights())?;
     let settings = settings(&model, args)?;
     if args.append {
         let index = ImpactIndex::open(&args.index)?;
