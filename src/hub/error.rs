@@ -94,12 +94,20 @@ impl HubError {
         Self::input(format!("{id}: {} does not accept the token", hub()), "set HF_TOKEN to a valid one, or remove it")
     }
 
-    /// The network is forbidden, and the cache has not what is needed.
-    pub(super) fn offline(id: &HubId, what: &str) -> Self {
-        Self::input(
-            format!("{id}: no such folder here, offline, and {what} is not in {}", cache_dir().display()),
-            "run once without --offline or HF_HUB_OFFLINE",
-        )
+    /// The network is forbidden, and the cache has not what is needed: nothing at all, or all but `what`.
+    pub(super) fn offline(id: &HubId, what: Option<&str>) -> Self {
+        let cache = cache_dir();
+        let message = match what {
+            None => format!("{id}: no such folder here, and not cached in {} (offline)", cache.display()),
+            Some(what) => format!("{id}: cached in {} without {what} (offline)", cache.display()),
+        };
+        Self::input(message, "run once without --offline or HF_HUB_OFFLINE")
+    }
+
+    /// The same where it is the Hub that does not answer.
+    pub(super) fn and_not_cached(self, id: &HubId, what: Option<&str>) -> Self {
+        let cached = what.map_or_else(|| "not cached".to_owned(), |what| format!("cached without {what}"));
+        Self { message: format!("{id}: {cached}, and {}", self.brief()), hint: "run again later".to_owned(), ..self }
     }
 
     /// Whether what is cached may stand in.

@@ -83,7 +83,7 @@ impl<'a> Fetch<'a> {
             return Ok(self.id.revision.clone());
         }
         let cached = self.repo.commit_of(&self.id.revision);
-        let Some(client) = &self.client else { return Ok(cached.ok_or_else(|| self.not_cached("it"))?) };
+        let Some(client) = &self.client else { return Ok(cached.ok_or_else(|| self.not_cached(None))?) };
         // with something cached there is no reason to wait
         let again = if cached.is_some() { |_: &HubError| false } else { HubError::is_busy };
         match patiently(again, || client.revision(self.id, &self.id.revision)) {
@@ -135,7 +135,7 @@ impl<'a> Fetch<'a> {
         } else if self.file("config.json")? {
             vec![Module { folder: String::new(), class: "Transformer".to_owned() }]
         } else if self.client.is_none() {
-            return Err(self.not_cached("it").into());
+            return Err(self.not_cached(None).into());
         } else {
             return Err(HubError::input(
                 format!("{}: no model for this program: it has neither modules.json nor config.json", self.id),
@@ -231,7 +231,7 @@ impl<'a> Fetch<'a> {
             }
         }
         if self.client.is_none() {
-            return Err(self.not_cached("its weights").into());
+            return Err(self.not_cached(Some("its weights")).into());
         }
         Err(HubError::input(
             format!("{}: no weights: neither model.safetensors nor pytorch_model.bin among its files", self.id),
@@ -257,7 +257,7 @@ impl<'a> Fetch<'a> {
             self.repo.note_absent(&self.commit, name);
             return Ok(false);
         }
-        let Some(client) = &self.client else { return Err(self.not_cached(name).into()) };
+        let Some(client) = &self.client else { return Err(self.not_cached(Some(name)).into()) };
         Download { client, repo: &self.repo, id: self.id, commit: &self.commit, file: name }.run()?;
         Ok(self.have(name))
     }
@@ -282,12 +282,10 @@ impl<'a> Fetch<'a> {
         Ok(())
     }
 
-    /// Something is missing, and nobody can be asked for it.
-    fn not_cached(&self, what: &str) -> HubError {
-        match &self.outage {
-            Some(outage) => {
-                HubError::run(format!("{}: {what} is not cached, and {}", self.id, outage.brief()), "run again later")
-            }
+    /// The model, or a part of it, is missing, and nobody can be asked for it.
+    fn not_cached(&self, what: Option<&str>) -> HubError {
+        match self.outage.clone() {
+            Some(outage) => outage.and_not_cached(self.id, what),
             None => HubError::offline(self.id, what),
         }
     }
