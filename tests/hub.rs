@@ -114,6 +114,36 @@ mod commands {
         }
     }
 
+    /// NorBERT3 is published as a pickle only, NorBERT4 with code that tells how its head is meant.
+    #[test]
+    fn fresh_base_models_of_norwegian() {
+        let desk = Desk::new();
+        let mut norbert3 = files_of(&ours("fixtures/models/norbert3-tiny"));
+        norbert3.remove("model.safetensors");
+        desk.hub.add("ltg/norbert3-xs", norbert3);
+        let mut norbert4 = files_of(&ours("fixtures/models/norbert4-tiny"));
+        norbert4.insert("modeling_gptbert.py".to_owned(), b"# nothing is capped here".to_vec());
+        desk.hub.add("ltg/norbert4-xs", norbert4);
+        desk.place.copy(&fixture("training-data/dataset_a.jsonl"), "train.jsonl");
+        for (id, folder) in [("ltg/norbert3-xs", "norbert3-tiny"), ("ltg/norbert4-xs", "norbert4-tiny")] {
+            desk.place.copy(&ours("fixtures/models").join(folder), folder);
+        }
+        desk.place.write("norbert4-tiny/modeling_gptbert.py", "# nor here");
+        for (id, folder) in [("ltg/norbert3-xs", "norbert3-tiny"), ("ltg/norbert4-xs", "norbert4-tiny")] {
+            assert_eq!(desk.encode(id).done(), desk.encode(folder).done(), "{id}");
+            desk.ok(&["index", id, "--input", "toy/corpus.jsonl", "--index", &format!("{folder}.index")]);
+            desk.ok(&["eval-mteb", id, "--data", "toy"]);
+            let training = format!(
+                "{{model: {{base_model: {id}}}, datasets: {{a: {{files: [train.jsonl]}}}}, training: {{output_dir: {folder}-out, \
+                 max_steps: 1, per_device_train_batch_size: 4, max_seq_length: 32, eval_strategy: no}}}}"
+            );
+            desk.place.write("train.yaml", training);
+            desk.ok(&["train", "train.yaml"]);
+            desk.encode(&format!("{folder}-out/final")).done();
+        }
+        assert!(desk.snapshot("ltg/norbert3-xs").join("pytorch_model.bin").is_file());
+    }
+
     #[test]
     fn a_training_begins_with_an_id_and_keeps_it() {
         let desk = Desk::new();

@@ -23,7 +23,7 @@ pub(crate) fn run(args: &ExportOnnxArgs) -> Result<()> {
     // what lies in the Hub's cache is not ours to write beside
     let root = if args.output.is_some() { place.folder } else { place.into_writable()? };
     let model = ModelDir::open(&root)?;
-    let config = TransformerConfig::read(&model.config_path())?;
+    let config = TransformerConfig::of(&model)?;
     let folder = args.output.clone().unwrap_or_else(|| model.onnx_dir());
     let heads: Vec<Head> = [(HeadChoice::Logits, Head::Logits), (HeadChoice::Splade, Head::Splade(model.pooling()))]
         .into_iter()
