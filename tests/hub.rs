@@ -125,7 +125,7 @@ mod commands {
         norbert4.insert("modeling_gptbert.py".to_owned(), b"# nothing is capped here".to_vec());
         desk.hub.add("ltg/norbert4-xs", norbert4);
         desk.place.copy(&fixture("training-data/dataset_a.jsonl"), "train.jsonl");
-        for (id, folder) in [("ltg/norbert3-xs", "norbert3-tiny"), ("ltg/norbert4-xs", "norbert4-tiny")] {
+        for folder in ["norbert3-tiny", "norbert4-tiny"] {
             desk.place.copy(&ours("fixtures/models").join(folder), folder);
         }
         desk.place.write("norbert4-tiny/modeling_gptbert.py", "# nor here");
@@ -272,6 +272,30 @@ mod cache {
         let pinned = desk.encode(&format!("ltg/bert-tiny@{COMMIT}")).done();
         assert_eq!(desk.hub.requests(), [] as [String; 0]);
         assert_eq!(pinned, first);
+    }
+
+    /// A Python that lists a commit's files beside them, and notes no absent ones.
+    #[test]
+    fn what_python_listed_is_known_here() {
+        let desk = Desk::new();
+        let whole = desk.encode("ltg/bert-tiny").done();
+        std::fs::remove_dir_all(desk.cached("ltg/bert-tiny").join(".no_exist")).unwrap();
+        let pinned = format!("ltg/bert-tiny@{COMMIT}");
+        desk.hub.requests();
+        assert_eq!(desk.encode(&pinned).done(), whole);
+        assert_eq!(desk.hub.requests().len(), 1, "nobody knows what else there is");
+        std::fs::remove_dir_all(desk.cached("ltg/bert-tiny").join(".no_exist")).unwrap();
+        let files: BTreeMap<String, Value> = files_of(&ours("fixtures/models/bert-tiny"))
+            .into_keys()
+            .map(|name| (name, json!({"size": 1, "blob_id": "x"})))
+            .collect();
+        let tree = json!({"format_version": 1, "files": files}).to_string();
+        desk.place.write(&format!("home/hub/models--ltg--bert-tiny/trees/{COMMIT}.json"), tree);
+        assert_eq!(desk.encode(&pinned).done(), whole);
+        assert_eq!(desk.hub.requests(), [] as [String; 0]);
+        std::fs::remove_file(desk.snapshot("ltg/bert-tiny").join("tokenizer_config.json")).unwrap();
+        let offline = desk.run_with(&[("HF_HUB_OFFLINE", "1")], &encode("ltg/bert-tiny"));
+        offline.fails(2, "without tokenizer_config.json (offline)", "run once without --offline");
     }
 
     #[test]
