@@ -114,6 +114,36 @@ mod commands {
         }
     }
 
+    /// NorBERT3 is published as a pickle only, NorBERT4 with code that tells how its head is meant.
+    #[test]
+    fn fresh_base_models_of_norwegian() {
+        let desk = Desk::new();
+        let mut norbert3 = files_of(&ours("fixtures/models/norbert3-tiny"));
+        norbert3.remove("model.safetensors");
+        desk.hub.add("ltg/norbert3-xs", norbert3);
+        let mut norbert4 = files_of(&ours("fixtures/models/norbert4-tiny"));
+        norbert4.insert("modeling_gptbert.py".to_owned(), b"# nothing is capped here".to_vec());
+        desk.hub.add("ltg/norbert4-xs", norbert4);
+        desk.place.copy(&fixture("training-data/dataset_a.jsonl"), "train.jsonl");
+        for folder in ["norbert3-tiny", "norbert4-tiny"] {
+            desk.place.copy(&ours("fixtures/models").join(folder), folder);
+        }
+        desk.place.write("norbert4-tiny/modeling_gptbert.py", "# nor here");
+        for (id, folder) in [("ltg/norbert3-xs", "norbert3-tiny"), ("ltg/norbert4-xs", "norbert4-tiny")] {
+            assert_eq!(desk.encode(id).done(), desk.encode(folder).done(), "{id}");
+            desk.ok(&["index", id, "--input", "toy/corpus.jsonl", "--index", &format!("{folder}.index")]);
+            desk.ok(&["eval-mteb", id, "--data", "toy"]);
+            let training = format!(
+                "{{model: {{base_model: {id}}}, datasets: {{a: {{files: [train.jsonl]}}}}, training: {{output_dir: {folder}-out, \
+                 max_steps: 1, per_device_train_batch_size: 4, max_seq_length: 32, eval_strategy: no}}}}"
+            );
+            desk.place.write("train.yaml", training);
+            desk.ok(&["train", "train.yaml"]);
+            desk.encode(&format!("{folder}-out/final")).done();
+        }
+        assert!(desk.snapshot("ltg/norbert3-xs").join("pytorch_model.bin").is_file());
+    }
+
     #[test]
     fn a_training_begins_with_an_id_and_keeps_it() {
         let desk = Desk::new();
@@ -242,6 +272,30 @@ mod cache {
         let pinned = desk.encode(&format!("ltg/bert-tiny@{COMMIT}")).done();
         assert_eq!(desk.hub.requests(), [] as [String; 0]);
         assert_eq!(pinned, first);
+    }
+
+    /// A Python that lists a commit's files beside them, and notes no absent ones.
+    #[test]
+    fn what_python_listed_is_known_here() {
+        let desk = Desk::new();
+        let whole = desk.encode("ltg/bert-tiny").done();
+        std::fs::remove_dir_all(desk.cached("ltg/bert-tiny").join(".no_exist")).unwrap();
+        let pinned = format!("ltg/bert-tiny@{COMMIT}");
+        desk.hub.requests();
+        assert_eq!(desk.encode(&pinned).done(), whole);
+        assert_eq!(desk.hub.requests().len(), 1, "nobody knows what else there is");
+        std::fs::remove_dir_all(desk.cached("ltg/bert-tiny").join(".no_exist")).unwrap();
+        let files: BTreeMap<String, Value> = files_of(&ours("fixtures/models/bert-tiny"))
+            .into_keys()
+            .map(|name| (name, json!({"size": 1, "blob_id": "x"})))
+            .collect();
+        let tree = json!({"format_version": 1, "files": files}).to_string();
+        desk.place.write(&format!("home/hub/models--ltg--bert-tiny/trees/{COMMIT}.json"), tree);
+        assert_eq!(desk.encode(&pinned).done(), whole);
+        assert_eq!(desk.hub.requests(), [] as [String; 0]);
+        std::fs::remove_file(desk.snapshot("ltg/bert-tiny").join("tokenizer_config.json")).unwrap();
+        let offline = desk.run_with(&[("HF_HUB_OFFLINE", "1")], &encode("ltg/bert-tiny"));
+        offline.fails(2, "without tokenizer_config.json (offline)", "run once without --offline");
     }
 
     #[test]

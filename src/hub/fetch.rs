@@ -28,6 +28,9 @@ const FOLDER_FILES: [&str; 11] = [
     "spiece.model",
 ];
 
+/// Small files of a model as a whole: what sentence-transformers and we ourselves state about it.
+const ROOT_FILES: [&str; 2] = ["config_sentence_transformers.json", "splade.json"];
+
 /// The model folder of an id: from the cache as far as it is there and still right, from the Hub for the rest.
 ///
 /// A commit that is cached asks nothing; a branch or tag asks once where it stands now. If the Hub does not answer, what
@@ -124,7 +127,9 @@ impl<'a> Fetch<'a> {
             if !has_onnx {
                 splade_trainer::model::TransformerConfig::read(&model.config_path())?;
             }
-            self.weights(&folder)?;
+            if !self.weights(&folder)? && !has_onnx {
+                return Err(self.no_weights(&folder).into());
+            }
         }
         Ok(())
     }
@@ -150,7 +155,9 @@ impl<'a> Fetch<'a> {
                 _ => _ = self.file(&join(folder, "config.json"))?,
             }
         }
-        self.file("config_sentence_transformers.json")?;
+        for name in ROOT_FILES {
+            self.file(name)?;
+        }
         Ok(())
     }
 
@@ -179,7 +186,7 @@ impl<'a> Fetch<'a> {
             self.file(&join(folder, name))?;
         }
         for name in code_files(&self.json(&join(folder, "config.json"))) {
-            self.file(&join(folder, &name))?;
+            let _ = self.file(&join(folder, &name))? || self.file(&name)?;
         }
         if folder.is_empty() && !self.files.iter().any(|file| file == "modules.json") {
             let _ = self.file("idf.json")? || self.file("query_token_weights.txt")?;
@@ -217,27 +224,25 @@ impl<'a> Fetch<'a> {
         Ok(false)
     }
 
-    fn weights(&mut self, folder: &str) -> Result<()> {
-        if self.file(&join(folder, "model.safetensors"))? || self.file(&join(folder, "pytorch_model.bin"))? {
-            return Ok(());
-        }
-        for index in ["model.safetensors.index.json", "pytorch_model.bin.index.json"] {
-            if self.listing.as_ref().is_some_and(|files| files.contains(&join(folder, index))) {
-                return Err(HubError::input(
-                    format!("{}: its weights are split into several files ({index}), which is not supported", self.id),
-                    "save it in one file: save_pretrained(folder, max_shard_size=\"1TB\") in Python; then give the folder",
-                )
-                .into());
-            }
+    fn weights(&mut self, folder: &str) -> Result<bool> {
+        Ok(self.file(&join(folder, "model.safetensors"))? || self.file(&join(folder, "pytorch_model.bin"))?)
+    }
+
+    fn no_weights(&self, folder: &str) -> HubError {
+        let is_listed = |name: &&&str| self.listing.as_ref().is_some_and(|files| files.contains(&join(folder, name)));
+        if let Some(index) = ["model.safetensors.index.json", "pytorch_model.bin.index.json"].iter().find(is_listed) {
+            return HubError::input(
+                format!("{}: its weights are split into several files ({index}), which is not supported", self.id),
+                "save it in one file: save_pretrained(folder, max_shard_size=\"1TB\") in Python; then give the folder",
+            );
         }
         if self.client.is_none() {
-            return Err(self.not_cached(Some("its weights")).into());
+            return self.not_cached(Some("its weights"));
         }
-        Err(HubError::input(
+        HubError::input(
             format!("{}: no weights: neither model.safetensors nor pytorch_model.bin among its files", self.id),
             "weights of other frameworks are not read; where it has ONNX files, --backend onnx may do",
         )
-        .into())
     }
 
     /// Whether the commit has this file, which then is in the snapshot.
@@ -297,13 +302,21 @@ impl<'a> Fetch<'a> {
     }
 }
 
-/// The code files a `config.json` names, which may tell how a checkpoint's head is meant. They are read, never run.
+/// The code files a `config.json` names: they may tell how a checkpoint's head is meant, and go along into models trained
+/// from it. None is ever run.
 fn code_files(config: &Value) -> BTreeSet<String> {
     let classes = config["auto_map"].as_object().into_iter().flat_map(|map| map.values());
     // of another model's code there is nothing to learn
     let module =
         |class: &Value| Some(class.as_str()?.split_once('.')?.0.to_owned()).filter(|name| !name.contains("--"));
-    classes.filter_map(module).filter(|name| name.starts_with("modeling_")).map(|name| format!("{name}.py")).collect()
+    let is_model = |name: &String| name.starts_with("modeling_") || name.starts_with("configuration_");
+    let mut files: BTreeSet<String> =
+        classes.filter_map(module).filter(is_model).map(|name| format!("{name}.py")).collect();
+    if config["architectures"][0] == "GptBertForMaskedLM" {
+        // the one whose text decides something, named or not
+        files.insert("modeling_gptbert.py".to_owned());
+    }
+    files
 }
 
 /// The last part of a class path.
@@ -332,8 +345,11 @@ mod tests {
             "AutoModelForQuestionAnswering": "other/model--modeling_other.Other",
             "AutoTokenizer": ["tokenization_x.Slow", null],
         }});
-        assert_eq!(code_files(&config), ["modeling_gptbert.py".to_owned()].into());
+        let expected = ["configuration_gptbert.py", "modeling_gptbert.py"].map(str::to_owned);
+        assert_eq!(code_files(&config), expected.into());
         assert!(code_files(&Value::Null).is_empty());
+        let bare = serde_json::json!({"architectures": ["GptBertForMaskedLM"]});
+        assert_eq!(code_files(&bare), ["modeling_gptbert.py".to_owned()].into());
     }
 
     #[test]
