@@ -9,6 +9,7 @@ mod mlm_head;
 mod network;
 mod ops;
 mod splade;
+mod torch_file;
 mod weights;
 
 pub use algebra::{Activation, Algebra, Init, Inputs, Positions};
@@ -21,4 +22,5 @@ pub use network::{CandleNetwork, candle_encoder};
 pub(crate) use ops::Linear;
 pub use ops::cross_entropy;
 pub use splade::splade;
+pub use torch_file::read_torch_tensor_list;
 pub use weights::Weights;
