@@ -411,7 +411,7 @@ pub(crate) struct VerifyArgs {
     #[arg(long, default_value = "document", requires = "reference")]
     pub(crate) role: Role,
     /// The largest difference allowed; default: 1e-4 in f32, more in fp16 and int8 files
-    #[arg(long, value_name = "X", value_parser = positive)]
+    #[arg(long, value_name = "X", value_parser = positive, allow_negative_numbers = true)]
     pub(crate) tolerance: Option<f32>,
     /// Where the networks run beside the reference
     #[arg(long, value_name = "DEVICE", default_value = "auto")]

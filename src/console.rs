@@ -79,16 +79,23 @@ pub(crate) fn style(template: &str) -> ProgressStyle {
     ProgressStyle::with_template(template).expect("our templates are well formed")
 }
 
-/// A plain table: left-aligned first column, right-aligned others.
+/// A plain table: the first column and those of text are left-aligned, the others, which are numbers, right-aligned.
 #[derive(Debug, Default)]
 pub(crate) struct Table {
     rows: Vec<Vec<String>>,
+    text: Vec<usize>,
 }
 
 impl Table {
     /// A table with this heading.
     pub(crate) fn new<S: Into<String>>(heading: impl IntoIterator<Item = S>) -> Self {
-        Self { rows: vec![heading.into_iter().map(Into::into).collect()] }
+        Self { rows: vec![heading.into_iter().map(Into::into).collect()], text: vec![0] }
+    }
+
+    /// Further columns of text.
+    pub(crate) fn with_text(mut self, columns: &[usize]) -> Self {
+        self.text.extend(columns);
+        self
     }
 
     /// Adds a row.
@@ -108,7 +115,12 @@ impl fmt::Display for Table {
             let mut line = String::new();
             for (column, cell) in row.iter().enumerate() {
                 let pad = " ".repeat(widths[column] - cell.chars().count());
-                line.push_str(&if column == 0 { format!("{cell}{pad}") } else { format!("  {pad}{cell}") });
+                line.push_str(if column == 0 { "" } else { "  " });
+                line.push_str(&if self.text.contains(&column) {
+                    format!("{cell}{pad}")
+                } else {
+                    format!("{pad}{cell}")
+                });
             }
             writeln!(f, "{}", line.trim_end())?;
         }

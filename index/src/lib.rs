@@ -86,6 +86,8 @@ mod json;
 mod model_dir;
 #[cfg(feature = "onnx")]
 mod onnx;
+#[cfg(feature = "onnx")]
+mod onnx_info;
 mod pooling;
 mod query;
 mod ranking;
@@ -108,6 +110,8 @@ pub use inverted::{
 pub use model_dir::{Architecture, ModelDir, NewModel, QuerySide};
 #[cfg(feature = "onnx")]
 pub use onnx::{LIBRARY, OnnxModel, OnnxNetwork, OnnxOptions, POOLING_KEY, load_onnx_runtime, pool};
+#[cfg(feature = "onnx")]
+pub use onnx_info::{OnnxRuntimeInfo, onnx_runtime_info};
 pub use pooling::{Pooling, PoolingActivation, SpladePooling};
 pub use query::{QueryEncoder, QueryWeights};
 pub use ranking::{Hit, Ranking};

@@ -171,7 +171,7 @@ fn cosine(a: &SparseVector, b: &SparseVector) -> f64 {
     match (squares(a), squares(b)) {
         (0.0, 0.0) => 1.0,
         (aa, bb) if aa == 0.0 || bb == 0.0 => 0.0,
-        (aa, bb) => both(a, b).map(|(_, a, b)| f64::from(a) * f64::from(b)).sum::<f64>() / (aa.sqrt() * bb.sqrt()),
+        (aa, bb) => both(a, b).map(|(_, a, b)| f64::from(a) * f64::from(b)).sum::<f64>() / (aa * bb).sqrt(),
     }
 }
 

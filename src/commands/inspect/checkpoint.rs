@@ -25,7 +25,7 @@ pub(super) fn inspect(path: &Path, tensors: Vec<TensorInfo>, top: usize) -> Resu
     found.facts.add("tensors", format_args!("{}: {}", tensors.len(), types(&tensors)));
     let mut largest: Vec<&TensorInfo> = tensors.iter().collect();
     largest.sort_by_key(|tensor| std::cmp::Reverse(tensor.bytes));
-    let mut table = Table::new(["tensor", "type", "shape", "size"]);
+    let mut table = Table::new(["tensor", "type", "shape", "size"]).with_text(&[1, 2]);
     for tensor in largest.iter().take(top) {
         let shape: Vec<String> = tensor.shape.iter().map(usize::to_string).collect();
         table.row([tensor.name.clone(), tensor.dtype.clone(), shape.join("×"), size(tensor.bytes)]);

@@ -120,7 +120,7 @@ fn sides(model: &ModelDir, found: &mut Findings) -> Result<()> {
     found.json["pooling"] = json!(pooling.strategy);
     found.json["activation"] = json!(pooling.activation);
     let name = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-    let pooling = format!("{} of {}", name(&found.json["pooling"]), name(&found.json["activation"]));
+    let pooling = format!("{}, activation {}", name(&found.json["pooling"]), name(&found.json["activation"]));
     found.facts.add("pooling", pooling);
     let length = limit(model.max_length());
     found.json["max_length"] = json!(length);
