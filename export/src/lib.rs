@@ -134,7 +134,8 @@ pub fn export(config: &TransformerConfig, weights: &Weights, head: Head, options
         let message = format!("opset {} cannot be written", options.opset);
         return Err(Error::invalid(message, "opset 17 is read by every consumer; 18 is the other one"));
     }
-    let recorder = Recorder::new(weights, options.opset);
+    let weights = weights.clone().without_copy(config)?;
+    let recorder = Recorder::new(&weights, options.opset);
     let mask = recorder.input("attention_mask");
     let inputs = Inputs {
         ids: recorder.input("input_ids"),

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use serde_json::{Value, json};
-use splade_index::{Architecture, ModelDir, TensorInfo, Vocabulary, read_tensor_list};
+use splade_index::{Architecture, HeadSource, ModelDir, TensorInfo, Vocabulary, read_tensor_list};
 
 use super::table::Weights;
 use super::{Findings, checkpoint, pairs};
@@ -82,6 +82,16 @@ fn network(model: &ModelDir, found: &mut Findings) -> Result<()> {
         }
     }
     found.facts.add("sizes", sizes.join(", "));
+    if let Some(choice) = model.head_choice() {
+        let source = match choice.source {
+            HeadSource::Stated => "stated in the folder",
+            HeadSource::Code => "as the published code beside it does",
+            HeadSource::Guessed => "a guess: nothing beside it says so; --mlm-head chooses",
+            HeadSource::Asked => "asked for",
+        };
+        found.json["mlm_head"] = json!({"mode": choice.mode, "source": source});
+        found.facts.add("head mode", format_args!("{}, {source}", choice.mode));
+    }
     match model.weights_path() {
         Ok(path) => {
             let tensors = tensors(&path)?;
