@@ -89,6 +89,30 @@ mod verify {
         }
     }
 
+    /// Every family as a bare checkpoint, queries through the network too.
+    #[test]
+    fn every_family_agrees_in_every_backend_that_has_its_operators() {
+        let families = std::fs::read_dir(ours("fixtures/models")).unwrap().map(|entry| entry.unwrap().path());
+        for family in families.filter(|path| path.is_dir()) {
+            let place = setup();
+            place.copy(&family, "model");
+            place.ok(&["export-onnx", "model", "--no-verify"]);
+            let ran = place.run(&["verify", "model", "--json"]);
+            assert_eq!(ran.code, Some(0), "{}: {}", family.display(), ran.stderr);
+            let report: Value = serde_json::from_str(&ran.stdout).unwrap();
+            let ok = rows(&report, "ok");
+            for stage in ["query vectors", "document vectors", "padded batch", "scores", "ranking"] {
+                let of_runtime = |row: &&(String, String, String)| row.0 == stage && row.1 == "onnx runtime";
+                assert_eq!(ok.iter().filter(of_runtime).count(), 2, "{}: {report:#}", family.display());
+            }
+            for row in report["stages"].as_array().unwrap().iter().filter(|row| row["status"] == "skipped") {
+                let reason = row["reason"].as_str().unwrap();
+                assert!(row["backend"] == "candle-onnx" && reason.contains("it has no operator "), "{row:#}");
+                eprintln!("{}: {reason}", family.display());
+            }
+        }
+    }
+
     #[test]
     fn a_folder_without_onnx_files_is_compared_with_itself() {
         let place = setup();
@@ -447,6 +471,30 @@ mod inspect {
             place.run(&["inspect", path, "--json"]).fails(2, error, hint);
         }
         place.run(&["inspect", "vectors.jsonl", "--model", "no"]).fails(2, "no: no such folder", "folder of a model");
+    }
+
+    /// Safetensors, torch's pickle, and heads to choose from.
+    #[test]
+    fn every_family_is_described() {
+        let families = std::fs::read_dir(ours("fixtures/models")).unwrap().map(|entry| entry.unwrap().path());
+        for family in families.filter(|path| path.is_dir()) {
+            let path = family.to_str().unwrap();
+            let found = setup().json(&["inspect", path, "--json"]);
+            assert_eq!(found["supported"], true, "{path}: {found:#}");
+            assert!(found["parameters"].as_u64().unwrap() > 10_000, "{path}: {found:#}");
+            assert_eq!(found["mlm_head"].is_null(), found["family"] != "GptBertForMaskedLM", "{path}: {found:#}");
+            assert!(found["sizes"]["layers"].as_u64().is_some() && found["sizes"]["wide"].as_u64().is_some());
+        }
+        let torch = ours("fixtures/models/norbert3-tiny/pytorch_model.bin");
+        let found = setup().json(&["inspect", torch.to_str().unwrap(), "--json"]);
+        let safetensors = ours("fixtures/models/norbert3-tiny/model.safetensors");
+        let same = setup().json(&["inspect", safetensors.to_str().unwrap(), "--json"]);
+        let names = |found: &Value| -> BTreeSet<String> {
+            let float = |tensor: &&Value| tensor["dtype"] == "F32";
+            let tensors = found["tensors"].as_array().unwrap().iter().filter(float);
+            tensors.map(|tensor| format!("{} {}", tensor["name"].as_str().unwrap(), tensor["shape"])).collect()
+        };
+        assert!(names(&found).is_superset(&names(&same)), "{found:#}\n{same:#}");
     }
 
     /// Every file of a model, cut and emptied in turn: an error or a description, never a panic.

@@ -5,6 +5,7 @@
 use splade_index::{Network, SparseVector, SpladePooling, TokenBatch, pool};
 
 use super::{Backend, larger};
+use crate::Head;
 
 /// The largest difference of a step.
 #[derive(Debug, Clone, PartialEq)]
@@ -178,15 +179,16 @@ fn cosine(a: &SparseVector, b: &SparseVector) -> f64 {
 /// A [`Backend`] behind the contract of an encoder's network: a file of logits is pooled here.
 pub struct BackendNetwork<B> {
     backend: B,
+    head: Head,
     dimensions: usize,
     pooling: SpladePooling,
 }
 
 impl<B: Backend> BackendNetwork<B> {
-    /// `dimensions` is V, `pooling` what the model folder states.
+    /// `head` is what the backend gives, `dimensions` V, `pooling` what the model folder states.
     #[must_use]
-    pub fn new(backend: B, dimensions: usize, pooling: SpladePooling) -> Self {
-        Self { backend, dimensions, pooling }
+    pub fn new(backend: B, head: Head, dimensions: usize, pooling: SpladePooling) -> Self {
+        Self { backend, head, dimensions, pooling }
     }
 }
 
@@ -196,21 +198,24 @@ impl<B: Backend + Send + Sync> Network for BackendNetwork<B> {
     }
 
     fn forward(&self, batch: &TokenBatch) -> splade_index::Result<Vec<SparseVector>> {
-        let failed = |message: String| splade_index::Error::Encoder(message.into());
-        let data = self.backend.run(batch).map_err(|error| failed(error.to_string()))?;
+        let data = self.backend.run(batch).map_err(|error| splade_index::Error::Encoder(error.into()))?;
+        let terms = self.dimensions;
+        let vectors = if self.head == Head::Logits { batch.ids.len() } else { batch.rows };
+        if data.len() != vectors * terms {
+            let numbers = data.len();
+            let message = format!("{} gives {numbers} numbers, not {vectors} × {terms}", self.backend.name());
+            return Err(splade_index::Error::Encoder(message.into()));
+        }
         let sparse = |row: &[f32]| {
             SparseVector::from_dense(row)
                 .map_err(|source| splade_index::Error::Vector { of: "the network's output".into(), source })
         };
-        let terms = self.dimensions;
-        if data.len() == batch.rows * terms {
-            data.chunks_exact(terms).map(sparse).collect()
-        } else if data.len() == batch.ids.len() * terms {
-            let rows = data.chunks_exact(batch.width * terms).zip(batch.mask.chunks_exact(batch.width));
-            rows.map(|(logits, mask)| sparse(&pool(logits, mask, terms, self.pooling))).collect()
-        } else {
-            let message = format!("{} gives {} numbers for {} texts", self.backend.name(), data.len(), batch.rows);
-            Err(failed(message))
+        match self.head {
+            Head::Splade(_) => data.chunks_exact(terms).map(sparse).collect(),
+            Head::Logits => {
+                let rows = data.chunks_exact(batch.width * terms).zip(batch.mask.chunks_exact(batch.width));
+                rows.map(|(logits, mask)| sparse(&pool(logits, mask, terms, self.pooling))).collect()
+            }
         }
     }
 }
@@ -308,13 +313,23 @@ mod tests {
     fn a_backend_is_a_network_whether_it_pools_or_not() {
         let pooling = SpladePooling { strategy: Pooling::Max, activation: PoolingActivation::Relu };
         let batch = TokenBatch::new(&[vec![1, 2], vec![3]], 9);
-        let run = |data: &[f32]| BackendNetwork::new(Fixed(data.to_vec()), 2, pooling).forward(&batch);
-        let pooled = run(&[0.5, 0.0, 0.0, 2.0]).unwrap();
+        let run =
+            |head: Head, data: &[f32]| BackendNetwork::new(Fixed(data.to_vec()), head, 2, pooling).forward(&batch);
+        let pooled = run(Head::Splade(pooling), &[0.5, 0.0, 0.0, 2.0]).unwrap();
         assert_eq!(pooled, [vector(&[(0, 0.5)]), vector(&[(1, 2.0)])]);
         // the last token is padding
-        let logits = run(&[0.0, 1.0, 3.0, -1.0, 0.5, 0.0, 9.0, 9.0]).unwrap();
+        let logits = run(Head::Logits, &[0.0, 1.0, 3.0, -1.0, 0.5, 0.0, 9.0, 9.0]).unwrap();
         assert_eq!(logits, [vector(&[(0, 4_f32.ln()), (1, 2_f32.ln())]), vector(&[(0, 1.5_f32.ln())])]);
-        assert!(run(&[1.0]).unwrap_err().to_string().contains("fixed gives 1 numbers for 2 texts"));
-        assert!(run(&[f32::NAN; 4]).is_err() && run(&[]).is_err());
+        let error = run(Head::Logits, &[0.5, 0.0, 0.0, 2.0]).unwrap_err();
+        assert!(error.to_string().contains("fixed gives 4 numbers, not 4 × 2"), "{error}");
+        assert!(run(Head::Splade(pooling), &[f32::NAN; 4]).is_err() && run(Head::Logits, &[]).is_err());
+    }
+
+    #[test]
+    fn logits_of_texts_of_one_token_are_pooled_too() {
+        let pooling = SpladePooling { strategy: Pooling::Max, activation: PoolingActivation::Relu };
+        let network = BackendNetwork::new(Fixed(vec![1.0, -1.0]), Head::Logits, 2, pooling);
+        let found = network.forward(&TokenBatch::new(&[vec![1]], 9)).unwrap();
+        assert_eq!(found, [vector(&[(0, 2_f32.ln())])]);
     }
 }

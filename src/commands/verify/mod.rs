@@ -177,12 +177,13 @@ impl<'m> Subject<'m> {
 
     /// An ONNX file in both runtimes.
     fn file_rows(&self, file: &Path, reference: &Encoded) -> Result<Vec<Row>> {
-        let precision = match Summary::read(file) {
-            Ok(summary) => summary.precision(),
+        let summary = match Summary::read(file) {
+            Ok(summary) => summary,
             Err(error) => {
                 return Ok(vec![self.row(Stage::DocumentVectors, "onnx", file, Outcome::Failed(error.to_string()))]);
             }
         };
+        let precision = summary.precision();
         let mut rows = match load_onnx_runtime(&onnx_runtime_candidates()) {
             Ok(_) => {
                 let network = onnx_network(self.model, file, self.args.device, self.args.threads);
@@ -196,7 +197,9 @@ impl<'m> Subject<'m> {
         interrupt::check()?;
         let (terms, pooling) = (self.model.dimensions()?, self.model.pooling());
         let network = CandleOnnx::read(file).map_err(anyhow::Error::from);
-        let network = network.map(|model| Shared(Arc::new(BackendNetwork::new(model, terms, pooling))));
+        let is_pooled = summary.outputs.first().is_some_and(|output| output.axes.len() == 2);
+        let head = if is_pooled { Head::Splade(pooling) } else { Head::Logits };
+        let network = network.map(|model| Shared(Arc::new(BackendNetwork::new(model, head, terms, pooling))));
         rows.extend(self.compared("candle-onnx", file, network, reference, precision)?);
         Ok(rows)
     }
