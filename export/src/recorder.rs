@@ -69,7 +69,7 @@ impl<'w> Recorder<'w> {
 
     /// `start, start + 1, … end − 1` as floats.
     fn range(&self, start: &Value, end: &Value) -> Value {
-        let one = self.graph.borrow_mut().integer(1);
+        let one = self.integer(1);
         self.cast(&self.node("Range", &[start, end, &one]), DataType::Float)
     }
 
@@ -153,6 +153,10 @@ impl<'w> Recorder<'w> {
         self.graph.borrow_mut().number(value as f32)
     }
 
+    fn integer(&self, value: i64) -> Value {
+        self.graph.borrow_mut().integer(value)
+    }
+
     fn integers(&self, values: &[i64]) -> Value {
         self.graph.borrow_mut().integers(values)
     }
@@ -228,19 +232,21 @@ impl Algebra for Recorder<'_> {
     fn positions(&self, ids: &Value, positions: Positions) -> Result<Value> {
         match positions {
             Positions::FromZero => {
-                let one = self.graph.borrow_mut().integer(1);
+                let one = self.integer(1);
                 let shape = self.node("Shape", &[ids]);
                 let tokens = self.attributed("", "Gather", &[&shape, &one], vec![proto::int("axis", 0)]);
-                let zero = self.graph.borrow_mut().integer(0);
+                let zero = self.integer(0);
                 let positions = self.unsqueeze(&self.node("Range", &[&zero, &tokens, &one]), 0);
                 // a range has no name for its length, and without one the skip connections after it are not fused
                 self.graph.borrow_mut().state(&positions, DataType::Int64, &[Axis::Fixed(1), TOKENS]);
                 Ok(positions)
             }
             Positions::AfterPadding { pad } => {
-                let (pad, axis) = (self.graph.borrow_mut().integer(pad.into()), self.graph.borrow_mut().integer(1));
-                let counted = self.cast(&self.node("Not", &[&self.node("Equal", &[ids, &pad])]), DataType::Int64);
+                let (pad, axis) = (self.integer(pad.into()), self.integer(1));
+                // counted in floats, which every runtime can sum, and which are exact far beyond any text
+                let counted = self.cast(&self.node("Not", &[&self.node("Equal", &[ids, &pad])]), DataType::Float);
                 let count = self.node("Mul", &[&self.node("CumSum", &[&counted, &axis]), &counted]);
+                let count = self.cast(&count, DataType::Int64);
                 Ok(self.node("Add", &[&count, &pad]))
             }
         }
@@ -359,7 +365,7 @@ impl Algebra for Recorder<'_> {
         let half = size / 2;
         let frequency = |at: usize| theta.powf(-2.0 * (at % half.max(1)) as f64 / size as f64) as f32;
         let frequencies = self.constant((0..size).map(frequency).collect(), &[1, size])?;
-        let zero = self.graph.borrow_mut().integer(0);
+        let zero = self.integer(0);
         let positions = self.unsqueeze(&self.range(&zero, &self.tokens()?), 1);
         let angles = self.node("Mul", &[&positions, &frequencies]);
         let halves = self.split(x, 2)?;
@@ -388,7 +394,7 @@ impl Algebra for Recorder<'_> {
         let query = self.affine(query, scale, 0.0)?;
 
         let tokens = self.tokens()?;
-        let zero = self.graph.borrow_mut().integer(0);
+        let zero = self.integer(0);
         let upwards = self.range(&self.node("Sub", &[&zero, &tokens]), &tokens);
         let downwards = self.node("Mul", &[&upwards, &self.number(-1.0)]);
         let rows: Vec<i64> = offsets.rows().iter().map(|row| i64::from(*row)).collect();
@@ -416,7 +422,7 @@ impl Algebra for Recorder<'_> {
             self.node("Mul", &[&self.node("Sub", &[&self.number(1.0), allowed]), &self.number(LOW.into())])
         };
         let Some(window) = window else { return Ok(low(&mask)) };
-        let zero = self.graph.borrow_mut().integer(0);
+        let zero = self.integer(0);
         let positions = self.range(&zero, &self.tokens()?);
         let apart = self.node("Sub", &[&self.unsqueeze(&positions, 1), &self.unsqueeze(&positions, 0)]);
         let distance = self.node("Abs", &[&apart]);
@@ -448,7 +454,7 @@ impl Algebra for Recorder<'_> {
     }
 
     fn followed(&self, mask: &Value) -> Result<Value> {
-        let zero = self.graph.borrow_mut().integer(0);
+        let zero = self.integer(0);
         let end = self.node("Mul", &[&self.slice(mask, 1, 0, 1), &zero]);
         Ok(self.slice(&self.concat(&[mask, &end], 1), 1, 1, i64::MAX))
     }
