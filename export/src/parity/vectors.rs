@@ -5,7 +5,6 @@
 use splade_index::{Network, SparseVector, SpladePooling, TokenBatch, pool};
 
 use super::{Backend, larger};
-use crate::Head;
 
 /// The largest difference of a step.
 #[derive(Debug, Clone, PartialEq)]
@@ -179,16 +178,16 @@ fn cosine(a: &SparseVector, b: &SparseVector) -> f64 {
 /// A [`Backend`] behind the contract of an encoder's network: a file of logits is pooled here.
 pub struct BackendNetwork<B> {
     backend: B,
-    head: Head,
+    is_pooled: bool,
     dimensions: usize,
     pooling: SpladePooling,
 }
 
 impl<B: Backend> BackendNetwork<B> {
-    /// `head` is what the backend gives, `dimensions` V, `pooling` what the model folder states.
+    /// Whether the backend gives vectors, else it gives logits; `dimensions` is V, `pooling` what the model folder states.
     #[must_use]
-    pub fn new(backend: B, head: Head, dimensions: usize, pooling: SpladePooling) -> Self {
-        Self { backend, head, dimensions, pooling }
+    pub fn new(backend: B, is_pooled: bool, dimensions: usize, pooling: SpladePooling) -> Self {
+        Self { backend, is_pooled, dimensions, pooling }
     }
 }
 
@@ -200,7 +199,7 @@ impl<B: Backend + Send + Sync> Network for BackendNetwork<B> {
     fn forward(&self, batch: &TokenBatch) -> splade_index::Result<Vec<SparseVector>> {
         let data = self.backend.run(batch).map_err(|error| splade_index::Error::Encoder(error.into()))?;
         let terms = self.dimensions;
-        let vectors = if self.head == Head::Logits { batch.ids.len() } else { batch.rows };
+        let vectors = if self.is_pooled { batch.rows } else { batch.ids.len() };
         if data.len() != vectors * terms {
             let numbers = data.len();
             let message = format!("{} gives {numbers} numbers, not {vectors} × {terms}", self.backend.name());
@@ -210,13 +209,11 @@ impl<B: Backend + Send + Sync> Network for BackendNetwork<B> {
             SparseVector::from_dense(row)
                 .map_err(|source| splade_index::Error::Vector { of: "the network's output".into(), source })
         };
-        match self.head {
-            Head::Splade(_) => data.chunks_exact(terms).map(sparse).collect(),
-            Head::Logits => {
-                let rows = data.chunks_exact(batch.width * terms).zip(batch.mask.chunks_exact(batch.width));
-                rows.map(|(logits, mask)| sparse(&pool(logits, mask, terms, self.pooling))).collect()
-            }
+        if self.is_pooled {
+            return data.chunks_exact(terms).map(sparse).collect();
         }
+        let rows = data.chunks_exact(batch.width * terms).zip(batch.mask.chunks_exact(batch.width));
+        rows.map(|(logits, mask)| sparse(&pool(logits, mask, terms, self.pooling))).collect()
     }
 }
 
@@ -314,21 +311,21 @@ mod tests {
         let pooling = SpladePooling { strategy: Pooling::Max, activation: PoolingActivation::Relu };
         let batch = TokenBatch::new(&[vec![1, 2], vec![3]], 9);
         let run =
-            |head: Head, data: &[f32]| BackendNetwork::new(Fixed(data.to_vec()), head, 2, pooling).forward(&batch);
-        let pooled = run(Head::Splade(pooling), &[0.5, 0.0, 0.0, 2.0]).unwrap();
+            |head: Head, data: &[f32]| BackendNetwork::new(Fixed(data.to_vec()), is_pooled, 2, pooling).forward(&batch);
+        let pooled = run(true, &[0.5, 0.0, 0.0, 2.0]).unwrap();
         assert_eq!(pooled, [vector(&[(0, 0.5)]), vector(&[(1, 2.0)])]);
         // the last token is padding
-        let logits = run(Head::Logits, &[0.0, 1.0, 3.0, -1.0, 0.5, 0.0, 9.0, 9.0]).unwrap();
+        let logits = run(false, &[0.0, 1.0, 3.0, -1.0, 0.5, 0.0, 9.0, 9.0]).unwrap();
         assert_eq!(logits, [vector(&[(0, 4_f32.ln()), (1, 2_f32.ln())]), vector(&[(0, 1.5_f32.ln())])]);
-        let error = run(Head::Logits, &[0.5, 0.0, 0.0, 2.0]).unwrap_err();
+        let error = run(false, &[0.5, 0.0, 0.0, 2.0]).unwrap_err();
         assert!(error.to_string().contains("fixed gives 4 numbers, not 4 × 2"), "{error}");
-        assert!(run(Head::Splade(pooling), &[f32::NAN; 4]).is_err() && run(Head::Logits, &[]).is_err());
+        assert!(run(true, &[f32::NAN; 4]).is_err() && run(false, &[]).is_err());
     }
 
     #[test]
     fn logits_of_texts_of_one_token_are_pooled_too() {
         let pooling = SpladePooling { strategy: Pooling::Max, activation: PoolingActivation::Relu };
-        let network = BackendNetwork::new(Fixed(vec![1.0, -1.0]), Head::Logits, 2, pooling);
+        let network = BackendNetwork::new(Fixed(vec![1.0, -1.0]), false, 2, pooling);
         let found = network.forward(&TokenBatch::new(&[vec![1]], 9)).unwrap();
         assert_eq!(found, [vector(&[(0, 2_f32.ln())])]);
     }

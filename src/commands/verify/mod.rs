@@ -198,8 +198,7 @@ impl<'m> Subject<'m> {
         let (terms, pooling) = (self.model.dimensions()?, self.model.pooling());
         let network = CandleOnnx::read(file).map_err(anyhow::Error::from);
         let is_pooled = summary.outputs.first().is_some_and(|output| output.axes.len() == 2);
-        let head = if is_pooled { Head::Splade(pooling) } else { Head::Logits };
-        let network = network.map(|model| Shared(Arc::new(BackendNetwork::new(model, head, terms, pooling))));
+        let network = network.map(|model| Shared(Arc::new(BackendNetwork::new(model, is_pooled, terms, pooling))));
         rows.extend(self.compared("candle-onnx", file, network, reference, precision)?);
         Ok(rows)
     }
