@@ -310,8 +310,9 @@ mod tests {
     fn a_backend_is_a_network_whether_it_pools_or_not() {
         let pooling = SpladePooling { strategy: Pooling::Max, activation: PoolingActivation::Relu };
         let batch = TokenBatch::new(&[vec![1, 2], vec![3]], 9);
-        let run =
-            |head: Head, data: &[f32]| BackendNetwork::new(Fixed(data.to_vec()), is_pooled, 2, pooling).forward(&batch);
+        let run = |is_pooled: bool, data: &[f32]| {
+            BackendNetwork::new(Fixed(data.to_vec()), is_pooled, 2, pooling).forward(&batch)
+        };
         let pooled = run(true, &[0.5, 0.0, 0.0, 2.0]).unwrap();
         assert_eq!(pooled, [vector(&[(0, 0.5)]), vector(&[(1, 2.0)])]);
         // the last token is padding
