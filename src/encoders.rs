@@ -1,6 +1,6 @@
 //! Encoders of a model folder: which backend runs the network, and why.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use splade_index::{
@@ -104,17 +104,23 @@ fn onnx(
         let root = model.root().display();
         bad_input(format!("{root}: no ONNX file"), format!("run `splade export-onnx {root}`, or take --backend candle"))
     })?;
-    if !matches!(args.device, DeviceChoice::Auto | DeviceChoice::Cpu) {
+    let library = load_onnx_runtime(&onnx_runtime_candidates())?;
+    tracing::info!("the network runs in ONNX Runtime ({}): {}", library.display(), path.display());
+    let network = onnx_network(model, &path, args.device, args.threads)?;
+    Ok(DocumentEncoder::new(vocabulary, Box::new(network), settings)?)
+}
+
+/// An ONNX file of a model folder in ONNX Runtime, which is loaded if it is not yet.
+pub(crate) fn onnx_network(model: &ModelDir, path: &Path, device: DeviceChoice, threads: usize) -> Result<OnnxNetwork> {
+    if !matches!(device, DeviceChoice::Auto | DeviceChoice::Cpu) {
         return Err(bad_input(
-            format!("--device {:?} is not built into the ONNX backend of this program", args.device).to_lowercase(),
+            format!("--device {device:?} is not built into the ONNX backend of this program").to_lowercase(),
             "take --device cpu",
         ));
     }
-    let library = load_onnx_runtime(&onnx_runtime_candidates())?;
-    tracing::info!("the network runs in ONNX Runtime ({}): {}", library.display(), path.display());
-    let file = OnnxModel::open(&path, &OnnxOptions { threads: args.threads })?;
-    let network = OnnxNetwork::of(file, model)?;
-    Ok(DocumentEncoder::new(vocabulary, Box::new(network), settings)?)
+    load_onnx_runtime(&onnx_runtime_candidates())?;
+    let file = OnnxModel::open(path, &OnnxOptions { threads })?;
+    Ok(OnnxNetwork::of(file, model)?)
 }
 
 #[cfg(feature = "train")]
@@ -124,6 +130,13 @@ fn candle(
     settings: DocumentSettings,
     device: DeviceChoice,
 ) -> Result<DocumentEncoder> {
+    let network = candle_network(model, device)?;
+    Ok(DocumentEncoder::new(vocabulary, Box::new(network), settings)?)
+}
+
+/// The checkpoint of a model folder in Candle.
+#[cfg(feature = "train")]
+pub(crate) fn candle_network(model: &ModelDir, device: DeviceChoice) -> Result<splade_trainer::model::CandleNetwork> {
     let device = match device {
         DeviceChoice::Auto => splade_trainer::best_device(),
         DeviceChoice::Cpu => splade_trainer::device("cpu")?,
@@ -131,8 +144,7 @@ fn candle(
         DeviceChoice::Metal => splade_trainer::device("metal")?,
         DeviceChoice::Coreml => return Err(bad_input("coreml is a device of ONNX Runtime", "take --device metal")),
     };
-    let network = splade_trainer::model::CandleNetwork::read(model, &device)?;
-    Ok(DocumentEncoder::new(vocabulary, Box::new(network), settings)?)
+    Ok(splade_trainer::model::CandleNetwork::read(model, &device)?)
 }
 
 #[cfg(not(feature = "train"))]
@@ -157,7 +169,7 @@ pub(crate) fn onnx_runtime_candidates() -> Vec<PathBuf> {
 }
 
 /// Files named like the library, versioned ones too, newest name first.
-fn libraries_in(folder: &std::path::Path) -> Vec<PathBuf> {
+fn libraries_in(folder: &Path) -> Vec<PathBuf> {
     let (stem, _) = splade_index::LIBRARY.split_once('.').unwrap_or((splade_index::LIBRARY, ""));
     let is_library = |path: &PathBuf| {
         let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();

@@ -45,6 +45,11 @@ pub fn load_onnx_runtime(candidates: &[PathBuf]) -> Result<&'static Path> {
     }
 }
 
+/// Whether a library is loaded.
+pub(crate) fn is_loaded() -> bool {
+    matches!(ENVIRONMENT.get(), Some(Ok(_)))
+}
+
 /// The library's name for the system's loader.
 pub const LIBRARY: &str = if cfg!(target_os = "macos") {
     "libonnxruntime.dylib"

@@ -16,6 +16,7 @@ use crate::console::Table;
 use crate::encoders::{onnx_runtime_candidates, use_threads, with_head_mode};
 use crate::hub::{self, Wants};
 use crate::outputs::{refuse_existing, say};
+use crate::texts::built_in;
 
 pub(crate) fn run(args: &ExportOnnxArgs) -> Result<()> {
     use_threads(args.threads);
@@ -76,27 +77,19 @@ fn metadata(model: &ModelDir, head: Head) -> Result<BTreeMap<String, String>> {
     Ok(metadata)
 }
 
-/// Texts to compare on: a single word, sentences, a text of the greatest length, an empty one; alone and padded together.
-const TEXTS: [&str; 6] = [
-    "",
-    "fjord",
-    "Hva er hovedstaden i Norge?",
-    "Snø og regn på Vestlandet, blåbærsyltetøy på Østlandet.",
-    "Learned sparse retrieval expands documents with related words, e.g. rain.",
-    "Kommunen ansatte 3 nye lærere i 2024, og Ærfugløya fikk en båt; strømprisene steg, og barna leste bøker om fisk.",
-];
-
+/// The built-in texts, one by one and some of them padded to the longest.
 fn batches(model: &ModelDir) -> Result<Vec<TokenBatch>> {
     // no need for more tokens than the longest text that is usual
     let vocabulary = model.vocabulary(Some(model.max_length().min(256)))?;
     let pad = model.pad_id(&vocabulary)?;
-    let mut texts: Vec<String> = TEXTS.map(str::to_owned).to_vec();
-    texts.push(TEXTS.join(" ").repeat(8));
+    let texts: Vec<String> = built_in(vocabulary.max_length()).into_iter().map(|(_, text)| text).collect();
     let mut ids = vocabulary.tokenize_all(&texts)?;
     // a tokenizer without special tokens makes nothing of nothing
     ids.retain(|ids| !ids.is_empty());
     let mut batches: Vec<TokenBatch> = ids.iter().map(|ids| TokenBatch::new(&[ids], pad)).collect();
-    batches.push(TokenBatch::new(&ids, pad));
+    // logits of all of them would be batch × tokens × vocabulary floats
+    let padded: Vec<&Vec<u32>> = ids.iter().rev().step_by(3).collect();
+    batches.push(TokenBatch::new(&padded, pad));
     Ok(batches)
 }
 
