@@ -74,6 +74,7 @@
 
 mod atomic;
 mod bm25;
+mod compositional;
 mod corpus;
 mod document;
 mod encoder;
@@ -92,6 +93,7 @@ mod stats;
 mod vector;
 mod vector_file;
 mod vocabulary;
+mod words;
 
 pub use atomic::{AtomicFile, AtomicFolder};
 pub use corpus::{Document, Position, Query, Row, Rows, Text, read_documents, read_queries, read_rows, read_texts};
