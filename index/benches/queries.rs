@@ -5,8 +5,9 @@
 //! distinct and words repeat as in a log; every 50th query has a word that nobody asked for before. Tokenizers are one of
 //! WordPiece with 30 000 pieces made here, and those of the models in `tests/fixtures`, whose vocabularies are tiny and
 //! words therefore many pieces. *Cold* is a new encoder, whose first queries meet every word for the first time; *warm* is
-//! the same encoder after it, on queries it has not seen. It leaves out the reading of the tokenizer and writing results.
-//! The allocator counts, which costs a little. Compare the lines of one run.
+//! the same encoder after it, on queries it has not seen. `documents_by_words` tokenizes those of the same data set for a network,
+//! with words remembered and without. It leaves out the reading of the tokenizer and writing results. The allocator
+//! counts, which costs a little. Compare the lines of one run.
 //!
 //! `cargo bench -p splade-index --bench queries`. Numbers are per 1000 queries; the throughput line is queries a second.
 
@@ -14,13 +15,13 @@ use std::path::Path;
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
-use divan::counter::ItemsCount;
+use divan::counter::{BytesCount, ItemsCount};
 use divan::{AllocProfiler, Bencher, black_box};
 use rand::seq::IndexedRandom;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde_json::{Map, Value, json};
-use splade_index::{QueryEncoder, QueryWeights, Vocabulary, read_queries};
+use splade_index::{QueryEncoder, QueryWeights, Vocabulary, read_documents, read_queries};
 
 #[global_allocator]
 static ALLOCATOR: AllocProfiler = AllocProfiler::system();
@@ -132,10 +133,16 @@ fn latencies(data: &Data) {
             let mut times: Vec<Duration> = queries.iter().map(|query| time(encoder, query)).collect();
             let all: Duration = times.iter().sum();
             times.sort_unstable();
-            let at = |share: f64| format!("{:.2} µs", times[(times.len() as f64 * share) as usize].as_nanos() as f64 / 1e3);
+            let at =
+                |share: f64| format!("{:.2} µs", times[(times.len() as f64 * share) as usize].as_nanos() as f64 / 1e3);
             let most = format!("{:.0} µs", times[times.len() - 1].as_nanos() as f64 / 1e3);
             let per_second = times.len() as f64 / all.as_secs_f64();
-            println!("{name:<16}{mean:>7.1}{per_second:>12.0}{:>11}{:>11}{:>11}{most:>11}  {state}", at(0.5), at(0.99), at(0.999));
+            println!(
+                "{name:<16}{mean:>7.1}{per_second:>12.0}{:>11}{:>11}{:>11}{most:>11}  {state}",
+                at(0.5),
+                at(0.99),
+                at(0.999)
+            );
         }
     }
 }
@@ -167,7 +174,11 @@ fn tokenize(bencher: Bencher<'_, '_>, name: &str) {
     let (Some(encoder), queries) = (named(name), &data().queries[..QUERIES]) else { return };
     let (vocabulary, mut ids) = (encoder.vocabulary(), Vec::new());
     bencher.counter(ItemsCount::new(QUERIES)).bench_local(|| {
-        queries.iter().map(|query| black_box(vocabulary.tokenize_into(query, &mut ids)).is_ok()).filter(|ok| *ok).count()
+        queries
+            .iter()
+            .map(|query| black_box(vocabulary.tokenize_into(query, &mut ids)).is_ok())
+            .filter(|ok| *ok)
+            .count()
     });
 }
 
@@ -187,4 +198,24 @@ fn look_up(bencher: Bencher<'_, '_>) {
     bencher.counter(ItemsCount::new(QUERIES)).bench_local(|| {
         data.tokens.iter().map(|ids| black_box(weights.encode(ids.clone())).active_dims()).sum::<usize>()
     });
+}
+
+fn documents() -> &'static [String] {
+    static DOCUMENTS: OnceLock<Vec<String>> = OnceLock::new();
+    DOCUMENTS.get_or_init(|| {
+        let corpus =
+            read_documents(&root().join("tests/data/lohelp-nb/corpus.jsonl")).expect("a corpus of the repository");
+        corpus.map(|document| document.expect("a sound line").text).collect()
+    })
+}
+
+#[divan::bench(args = [true, false])]
+fn documents_by_words(bencher: Bencher<'_, '_>, by_words: bool) {
+    let (vocabulary, documents) = (data().encoders[0].1.vocabulary(), documents());
+    let tokenize = |text: &String| {
+        let ids = if by_words { vocabulary.tokenize_for_network(text) } else { vocabulary.tokenize_plain(text, true) };
+        ids.expect("a sound text").len()
+    };
+    let bytes = documents.iter().map(String::len).sum::<usize>();
+    bencher.counter(BytesCount::new(bytes)).bench_local(|| documents.iter().map(tokenize).sum::<usize>());
 }

@@ -54,7 +54,8 @@ fn added_tokens(tokenizer: &Tokenizer) -> bool {
 /// No character that is not a space before a space; a single word is also judged by what is before it.
 fn stays_on_one_side(content: &str, single_word: bool) -> bool {
     let crosses = content.chars().zip(content.chars().skip(1)).any(|(a, b)| !a.is_whitespace() && b == ' ');
-    !crosses && !(single_word && content.starts_with(' '))
+    let judged_by_before = single_word && content.starts_with(' ');
+    !(crosses || judged_by_before)
 }
 
 fn normalizer(stage: &NormalizerWrapper) -> bool {
