@@ -17,7 +17,7 @@ pub trait Backend {
     /// What it is called in messages and reports.
     fn name(&self) -> &str;
 
-    /// The output for a batch, row by row: `[B, V]`, or `[B, T, V]` of [`Head::Logits`].
+    /// The output for a batch, row by row: `[B, V]`, or one for every token as [`Head::is_per_token`] says.
     ///
     /// # Errors
     /// Those of the runtime.
@@ -44,6 +44,7 @@ impl<'m> Reference<'m> {
         let inputs = a.inputs(batch.ids.clone(), batch.mask.clone(), batch.rows)?;
         let encoded = self.config.forward(&a, &inputs)?;
         let output = match self.head {
+            Head::HiddenStates => encoded.last_hidden_state,
             Head::Logits => encoded.head.logits(&a)?,
             Head::Splade(pooling) => splade(&a, &encoded.head, &inputs.mask, pooling)?,
         };
@@ -201,10 +202,11 @@ impl Agreement {
     }
 }
 
-/// The largest difference allowed of f32 runtimes: 1e-4 in SPLADE weights, 5e-4 in logits.
+/// The largest difference allowed of f32 runtimes: 1e-4 in SPLADE weights, 5e-4 in logits, 3e-4 in hidden states.
 #[must_use]
 pub fn tolerance(head: Head) -> f32 {
     match head {
+        Head::HiddenStates => 3e-4,
         Head::Logits => 5e-4,
         Head::Splade(_) => 1e-4,
     }
@@ -247,13 +249,10 @@ pub fn compare(
 
 impl Agreement {
     fn add(&mut self, head: Head, batch: &TokenBatch, expected: &[f32], found: &[f32], tolerance: f32) {
-        let vectors = match head {
-            Head::Logits => batch.mask.len(),
-            Head::Splade(_) => batch.rows,
-        };
+        let vectors = if head.is_per_token() { batch.mask.len() } else { batch.rows };
         let terms = (expected.len() / vectors.max(1)).max(1);
         let pairs = expected.chunks_exact(terms).zip(found.chunks_exact(terms)).enumerate();
-        for (_, (expected, found)) in pairs.filter(|(at, _)| head != Head::Logits || batch.mask[*at] != 0) {
+        for (_, (expected, found)) in pairs.filter(|(at, _)| !head.is_per_token() || batch.mask[*at] != 0) {
             self.vectors += 1;
             self.difference = larger(self.difference, difference(expected, found));
             self.cosine = self.cosine.min(cosine(expected, found));

@@ -105,10 +105,10 @@ pub use inverted::{
     Address, Filter, ForwardPrecision, Found, ImpactIndex, ImpactWriter, IndexSettings, IndexStats, Language, Scoring,
     SearchOptions, Searcher, StoredDocument, TermScore, WriteCounts, WriterOptions, to_ranking,
 };
-pub use model_dir::{Architecture, ModelDir, NewModel, QuerySide};
+pub use model_dir::{Architecture, HeadChoice, HeadSource, ModelDir, NewModel, QuerySide};
 #[cfg(feature = "onnx")]
 pub use onnx::{LIBRARY, OnnxModel, OnnxNetwork, OnnxOptions, POOLING_KEY, load_onnx_runtime, pool};
-pub use pooling::{Pooling, PoolingActivation, SpladePooling};
+pub use pooling::{HeadMode, Pooling, PoolingActivation, SpladePooling};
 pub use query::{QueryEncoder, QueryWeights};
 pub use ranking::{Hit, Ranking};
 pub use stats::{SparsityAnalysis, SparsityReport, SparsityStats, flops};

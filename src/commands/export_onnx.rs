@@ -19,7 +19,7 @@ use crate::outputs::{refuse_existing, say};
 pub(crate) fn run(args: &ExportOnnxArgs) -> Result<()> {
     use_threads(args.threads);
     let model = ModelDir::open(&args.model)?;
-    let config = TransformerConfig::read(&model.config_path())?;
+    let config = TransformerConfig::of(&model)?;
     let folder = args.output.clone().unwrap_or_else(|| model.onnx_dir());
     let heads: Vec<Head> = [(HeadChoice::Logits, Head::Logits), (HeadChoice::Splade, Head::Splade(model.pooling()))]
         .into_iter()

@@ -18,6 +18,8 @@ pub(crate) struct Golden {
     pub(crate) config: TransformerConfig,
     pub(crate) weights: Weights,
     pub(crate) expected: HashMap<String, Tensor>,
+    /// the id of padding
+    pub(crate) pad: u32,
 }
 
 impl Golden {
@@ -25,7 +27,9 @@ impl Golden {
         let path = model.join("config.json");
         let config = TransformerConfig::parse(&std::fs::read_to_string(&path).unwrap(), &path).unwrap();
         let weights = Weights::read(&model.join("model.safetensors"), &config).unwrap();
-        Self { config, weights, expected: candle_core::safetensors::load(expected, &Device::Cpu).unwrap() }
+        let dir = splade_index::ModelDir::open(model).unwrap();
+        let pad = dir.pad_id(&dir.vocabulary(None).unwrap()).unwrap();
+        Self { config, weights, expected: candle_core::safetensors::load(expected, &Device::Cpu).unwrap(), pad }
     }
 
     pub(crate) fn family(name: &str) -> Self {
