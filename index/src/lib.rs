@@ -75,6 +75,7 @@
 
 mod atomic;
 mod bm25;
+mod compositional;
 mod corpus;
 mod document;
 mod encoder;
@@ -96,6 +97,7 @@ mod tensors;
 mod vector;
 mod vector_file;
 mod vocabulary;
+mod words;
 
 pub use atomic::{AtomicFile, AtomicFolder};
 pub use corpus::{Document, Position, Query, Row, Rows, Text, read_documents, read_queries, read_rows, read_texts};
