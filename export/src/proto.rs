@@ -1,8 +1,8 @@
 //! The ONNX protobuf: attributes, tensors, symbolic axes, the model around a graph, and the file.
 
 use std::fs::File;
-use std::io::{self, Write as _};
-use std::path::Path;
+use std::io::{self, Read as _, Seek as _, Write as _};
+use std::path::{Component, Path};
 
 use candle_onnx::onnx::attribute_proto::AttributeType;
 use candle_onnx::onnx::tensor_proto::{DataLocation, DataType};
@@ -55,7 +55,20 @@ pub(crate) fn i64_tensor(name: &str, shape: &[usize], values: &[i64]) -> TensorP
     tensor(name, shape, DataType::Int64, values.iter().flat_map(|value| value.to_le_bytes()).collect())
 }
 
-fn tensor(name: &str, shape: &[usize], data_type: DataType, raw_data: Vec<u8>) -> TensorProto {
+pub(crate) fn i8_tensor(name: &str, shape: &[usize], values: &[i8]) -> TensorProto {
+    tensor(name, shape, DataType::Int8, values.iter().map(|value| value.cast_unsigned()).collect())
+}
+
+pub(crate) fn u8_tensor(name: &str, shape: &[usize], values: &[u8]) -> TensorProto {
+    tensor(name, shape, DataType::Uint8, values.to_vec())
+}
+
+/// The values of an f32 tensor made here, which has them as bytes.
+pub(crate) fn f32_values(tensor: &TensorProto) -> Vec<f32> {
+    tensor.raw_data.as_chunks::<4>().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect()
+}
+
+pub(crate) fn tensor(name: &str, shape: &[usize], data_type: DataType, raw_data: Vec<u8>) -> TensorProto {
     TensorProto {
         name: name.to_owned(),
         dims: shape.iter().map(|&length| length as i64).collect(),
@@ -97,6 +110,12 @@ pub(crate) fn model(graph: GraphProto, options: &Options) -> ModelProto {
     }
 }
 
+/// Sets an entry of a model's metadata.
+pub(crate) fn state(model: &mut ModelProto, key: &str, value: &str) {
+    model.metadata_props.retain(|entry| entry.key != key);
+    model.metadata_props.push(StringStringEntryProto { key: key.to_owned(), value: value.to_owned() });
+}
+
 /// Writes a model: to a temporary sibling, then renamed.
 ///
 /// A model above the 2 GiB a protobuf file may have gets its large tensors in a second file beside it, named like the
@@ -108,13 +127,55 @@ pub fn write(model: ModelProto, path: &Path) -> Result<()> {
     write_within(model, path, MAX_BYTES)
 }
 
-fn write_within(mut model: ModelProto, path: &Path, limit: usize) -> Result<()> {
+pub(crate) fn write_within(mut model: ModelProto, path: &Path, limit: usize) -> Result<()> {
     if model.encoded_len() > limit {
         let location = format!("{}_data", path.file_name().unwrap_or_default().to_string_lossy());
         let tensors = model.graph.iter_mut().flat_map(|graph| &mut graph.initializer);
         replace(&path.with_file_name(&location), |file| move_out(tensors, &location, file))?;
     }
     replace(path, |file| file.write_all(&model.encode_to_vec()))
+}
+
+/// Reads a model; tensors in a second file beside it are read too.
+///
+/// # Errors
+/// A file that is missing or is no ONNX, a second file that is missing or too short.
+pub fn read(path: &Path) -> Result<ModelProto> {
+    let bytes = std::fs::read(path).map_err(splade_index::Error::io(path))?;
+    let mut model = ModelProto::decode(bytes.as_slice())
+        .map_err(|error| splade_index::Error::file(path, format!("not an onnx file: {error}")))?;
+    for tensor in model.graph.iter_mut().flat_map(|graph| &mut graph.initializer) {
+        if tensor.data_location == i32::from(DataLocation::External) {
+            move_in(tensor, path)?;
+        }
+    }
+    Ok(model)
+}
+
+/// Reads the values of a tensor that lie in another file in the folder of `path`.
+fn move_in(tensor: &mut TensorProto, path: &Path) -> Result<()> {
+    let entry = |key: &str| tensor.external_data.iter().find(|entry| entry.key == key).map(|entry| entry.value.as_str());
+    let wrong = |message: &str| splade_index::Error::file(path, format!("tensor {}: {message}", tensor.name));
+    let location = entry("location").ok_or_else(|| wrong("its values lie in a file without a name"))?;
+    if Path::new(location).components().ne([Component::Normal(location.as_ref())]) {
+        return Err(wrong(&format!("{location} is not a file beside it")).into());
+    }
+    let number = |key: &str| entry(key).map(|value| value.parse::<u64>().map_err(|_| wrong(&format!("broken {key}")))).transpose();
+    let (offset, length) = (number("offset")?.unwrap_or(0), number("length")?);
+    let data = path.with_file_name(location);
+    let io = |error| splade_index::Error::io(&data)(error);
+    let mut file = File::open(&data).map_err(io)?;
+    let rest = file.metadata().map_err(io)?.len().checked_sub(offset);
+    let length = length.or(rest).filter(|length| rest.is_some_and(|rest| *length <= rest));
+    let Some(length) = length else {
+        return Err(splade_index::Error::file(&data, format!("too short for the tensor {}", tensor.name)).into());
+    };
+    file.seek(io::SeekFrom::Start(offset)).map_err(io)?;
+    tensor.raw_data = Vec::new();
+    file.take(length).read_to_end(&mut tensor.raw_data).map_err(io)?;
+    tensor.data_location = DataLocation::Default.into();
+    tensor.external_data.clear();
+    Ok(())
 }
 
 /// Writes a file aside, then renames it.

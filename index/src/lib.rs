@@ -86,6 +86,7 @@ mod model_dir;
 #[cfg(feature = "onnx")]
 mod onnx;
 mod pooling;
+mod precision;
 mod query;
 mod ranking;
 mod stats;
@@ -105,8 +106,9 @@ pub use inverted::{
 };
 pub use model_dir::{Architecture, ModelDir, NewModel, QuerySide};
 #[cfg(feature = "onnx")]
-pub use onnx::{LIBRARY, OnnxModel, OnnxNetwork, OnnxOptions, POOLING_KEY, load_onnx_runtime, pool};
+pub use onnx::{HEAD_KEY, LIBRARY, OnnxModel, OnnxNetwork, OnnxOptions, POOLING_KEY, load_onnx_runtime, pool};
 pub use pooling::{Pooling, PoolingActivation, SpladePooling};
+pub use precision::Precision;
 pub use query::{QueryEncoder, QueryWeights};
 pub use ranking::{Hit, Ranking};
 pub use stats::{SparsityAnalysis, SparsityReport, SparsityStats, flops};

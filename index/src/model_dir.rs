@@ -15,7 +15,7 @@ use sha2::{Digest, Sha256};
 use crate::json::{read_json, read_json_or_default};
 use crate::vocabulary::hex;
 use crate::{
-    DocumentSettings, Error, Pooling, PoolingActivation, QueryEncoder, QueryWeights, Result, SpladePooling, Vocabulary,
+    DocumentSettings, Error, Pooling, PoolingActivation, Precision, QueryEncoder, QueryWeights, Result, SpladePooling, Vocabulary,
 };
 
 /// Which sides have a network.
@@ -229,11 +229,18 @@ impl ModelDir {
             .ok_or_else(|| Error::file(&self.transformer, format!("no {}", names.join(" or "))))
     }
 
-    /// ONNX files of the transformer, pooled ones first: they need far less memory.
+    /// ONNX files of the transformer in fp32, pooled ones first: they need far less memory.
     #[must_use]
     pub fn onnx_paths(&self) -> Vec<PathBuf> {
+        self.onnx_paths_in(Precision::Fp32)
+    }
+
+    /// ONNX files of the transformer in one precision, pooled ones first.
+    #[must_use]
+    pub fn onnx_paths_in(&self, precision: Precision) -> Vec<PathBuf> {
         let names = ["onnx/model_splade.onnx", "model_splade.onnx", "onnx/model.onnx", "model.onnx"];
-        names.iter().map(|name| self.transformer.join(name)).filter(|path| path.is_file()).collect()
+        let paths = names.iter().map(|name| self.transformer.join(precision.file_name(name)));
+        paths.filter(|path| path.is_file()).collect()
     }
 
     /// Where `export-onnx` writes: `<transformer>/onnx`, which sentence-transformers finds.
