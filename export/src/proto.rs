@@ -251,4 +251,79 @@ mod tests {
         let data = std::fs::read(folder.path().join("model.onnx_data")).expect("read");
         assert_eq!((data.len(), &data[8192..8196]), (16192, 1.5_f32.to_le_bytes().as_slice()));
     }
+
+    /// The precisions of a model with its weights in a second file, which the limit forces.
+    fn large_files(folder: &Path) -> Vec<std::path::PathBuf> {
+        let config = splade_trainer::model::TransformerConfig::Bert(splade_trainer::model::BertConfig {
+            vocab_size: 64,
+            hidden_size: 32,
+            num_hidden_layers: 1,
+            num_attention_heads: 2,
+            intermediate_size: 64,
+            ..Default::default()
+        });
+        let weights = splade_trainer::model::Weights::new(&config, 3).expect("weights");
+        let head = crate::Head::Splade(splade_index::SpladePooling::default());
+        splade_index::Precision::ALL
+            .map(|precision| {
+                let model = crate::export(&config, &weights, head, &Options::default()).expect("a model");
+                let model = crate::convert(model, precision).expect("a model");
+                let place = |name: &str| folder.join(precision.file_name(name));
+                let (small, large) = (place(crate::SPLADE_FILE), place("large.onnx"));
+                write(model.clone(), &small).expect("written");
+                write_within(model.clone(), &large, 4000).expect("written");
+                assert!(folder.join(precision.file_name("large.onnx") + "_data").is_file());
+                assert_eq!(read(&large).expect("read"), model, "what was moved out comes back");
+                large
+            })
+            .into()
+    }
+
+    #[test]
+    fn onnx_runtime_reads_the_second_file_of_every_precision_and_names_it_when_it_is_gone() {
+        use crate::parity::{Backend as _, OnnxRuntime};
+        use splade_index::{OnnxModel, OnnxOptions, TokenBatch};
+
+        let runtime = Path::new(env!("CARGO_MANIFEST_DIR")).join("../.onnxruntime");
+        let files = std::fs::read_dir(runtime).expect("run `make setup` first").map(|file| file.expect("a file").path());
+        let is_library = |path: &std::path::PathBuf| {
+            path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("libonnxruntime."))
+        };
+        splade_index::load_onnx_runtime(&files.filter(is_library).collect::<Vec<_>>()).expect("run `make setup` first");
+        let folder = tempfile::tempdir().expect("a folder");
+        let batch = TokenBatch::new(&[vec![2, 5, 7, 3], vec![2, 3]], 0);
+        let vectors = |path: &Path| {
+            let model = OnnxModel::open(path, &OnnxOptions::default())?;
+            Ok::<_, Error>(OnnxRuntime::new(model).run(&batch).expect("vectors"))
+        };
+        for large in large_files(folder.path()) {
+            let name = large.file_name().expect("a name").to_string_lossy().into_owned();
+            let small = large.with_file_name(name.replace("large", "model_splade"));
+            assert_eq!(vectors(&large).expect("loaded"), vectors(&small).expect("loaded"), "{name}");
+            let data = folder.path().join(format!("{name}_data"));
+            std::fs::remove_file(&data).expect("removed");
+            let error = vectors(&large).expect_err("its weights are gone");
+            let expected = format!("{}: no such file: it holds the weights of the model beside it", data.display());
+            assert_eq!(error.to_string(), expected);
+            assert!(error.is_bad_input());
+            std::fs::write(&data, [0; 100]).expect("written");
+            assert!(read(&large).expect_err("too short").to_string().contains("too short for the tensor"));
+        }
+    }
+
+    #[test]
+    fn a_second_file_elsewhere_is_refused() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("model.onnx");
+        for location in ["../weights", "/etc/passwd", "", "a/b"] {
+            let entry = StringStringEntryProto { key: "location".to_owned(), value: location.to_owned() };
+            let mut tensor = f32_tensor("a", &[1], &[2.0]);
+            tensor.data_location = DataLocation::External.into();
+            tensor.external_data = vec![entry];
+            let graph = GraphProto { initializer: vec![tensor], ..Default::default() };
+            write(model(graph, &Options::default()), &path).expect("written");
+            let error = read(&path).expect_err("a file elsewhere").to_string();
+            assert!(error.ends_with(&format!("tensor a: {location} is not a file beside it")), "{error}");
+        }
+    }
 }

@@ -1,5 +1,8 @@
 //! What the tests share: golden models, exported files, and ONNX Runtime as a parity backend.
 
+// every test file uses a part of it
+#![allow(dead_code)]
+
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, OnceLock};
@@ -120,7 +123,7 @@ impl Backend for OnnxRuntime {
 }
 
 /// ONNX Runtime as `make setup` leaves it.
-fn environment() -> &'static Environment {
+pub(crate) fn environment() -> &'static Environment {
     static ENVIRONMENT: OnceLock<Environment> = OnceLock::new();
     ENVIRONMENT.get_or_init(|| {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../.onnxruntime");
