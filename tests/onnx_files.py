@@ -18,7 +18,8 @@ texts = expected["texts"]
 transformer = next(path.parent for path in folder.rglob("config.json") if (path.parent / "onnx").is_dir())
 tokenizer = Tokenizer.from_file(str(transformer / "tokenizer.json"))
 tokenizer.no_padding()
-tokenizer.enable_truncation(json.loads((transformer / "sentence_bert_config.json").read_text())["max_seq_length"])
+config, settings = (json.loads((transformer / f"{name}.json").read_text()) for name in ["config", "tokenizer_config"])
+tokenizer.enable_truncation(min(config["max_position_embeddings"], settings["model_max_length"]))
 SUFFIXES = {"fp32": "", "fp16": "_fp16", "int8": "_int8"}
 
 

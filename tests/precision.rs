@@ -111,7 +111,7 @@ fn python_packages_take_the_files() {
         eprintln!("skipped: {python} lacks numpy, onnx, onnxruntime or tokenizers; let PYTHON name one that has them");
         return;
     }
-    for (model, kind) in [("splade/model", "splade"), ("layouts/v5.1/inference-free/model", "inference-free")] {
+    for (model, kind) in [("layouts/v5.1/splade/model", "splade"), ("layouts/v5.1/inference-free/model", "inference-free")] {
         let place = place(model);
         place.ok(&["export-onnx", "model", "--precision", ALL]);
         let texts: Value = serde_json::from_slice(&std::fs::read(fixture(kind).join("texts.json")).unwrap()).unwrap();

@@ -72,8 +72,11 @@ struct Factor {
 enum Form {
     /// a product with a constant matrix
     Linear(Factor),
-    /// such a product of which only the maximum over tokens is used; the place of the maximum's node
-    Head(Factor, usize),
+    /// such a product of which only the maximum over tokens is used; the place of the maximum's node, and whether the
+    /// maximum stays a whole number
+    Head(Factor, usize, bool),
+    /// such maxima side by side: the products they are of
+    Joined(Vec<usize>),
     /// rows of a table that is stored as codes
     Rows(Codes),
 }
@@ -122,12 +125,19 @@ impl<'g> Quantizer<'g> {
     fn rewrite(&mut self) -> Result<()> {
         let forms = self.forms();
         let heads: HashSet<usize> =
-            forms.values().filter_map(|form| if let Form::Head(_, maximum) = form { Some(*maximum) } else { None }).collect();
+            forms.values().filter_map(|form| if let Form::Head(_, maximum, _) = form { Some(*maximum) } else { None }).collect();
         let graph = self.graph;
         for (at, node) in graph.node.iter().enumerate() {
             match forms.get(&at) {
                 Some(Form::Linear(factor)) => self.linear(node, factor)?,
-                Some(Form::Head(factor, maximum)) => self.head(node, &graph.node[*maximum], factor)?,
+                Some(Form::Head(factor, maximum, whole)) => self.head(node, &graph.node[*maximum], factor, *whole)?,
+                Some(Form::Joined(products)) => {
+                    let factors = products.iter().filter_map(|at| match &forms[at] {
+                        Form::Head(factor, ..) => Some(factor),
+                        _ => None,
+                    });
+                    self.joined(node, &graph.node[products[0]].input[0], &factors.collect::<Vec<_>>())?;
+                }
                 Some(Form::Rows(codes)) => self.rows(node, codes)?,
                 // what stood here is written with its product
                 None if heads.contains(&at) => {}
@@ -148,15 +158,16 @@ impl<'g> Quantizer<'g> {
             }
             let Some(factor) = self.factor(&node.input[1]) else { continue };
             let form = match self.maximum(node) {
-                Some(maximum) => Form::Head(factor, maximum),
+                Some(maximum) => Form::Head(factor, maximum, false),
                 None => Form::Linear(factor),
             };
             forms.insert(at, form);
         }
+        self.join_parts(&mut forms);
         let quantized: HashSet<String> = forms
             .values()
             .filter_map(|form| match form {
-                Form::Linear(Factor { codes: (tensor, 0), .. }) | Form::Head(Factor { codes: (tensor, 0), .. }, _) => {
+                Form::Linear(Factor { codes: (tensor, 0), .. }) | Form::Head(Factor { codes: (tensor, 0), .. }, ..) => {
                     Some(tensor.clone())
                 }
                 _ => None,
@@ -170,6 +181,34 @@ impl<'g> Quantizer<'g> {
             }
         }
         forms
+    }
+
+    /// A head in parts: maxima that are only put side by side are turned into floats together.
+    fn join_parts(&self, forms: &mut HashMap<usize, Form>) {
+        let products: HashMap<usize, usize> = (forms.iter())
+            .filter_map(|(at, form)| if let Form::Head(_, maximum, _) = form { Some((*maximum, *at)) } else { None })
+            .collect();
+        for (at, node) in self.graph.node.iter().enumerate() {
+            if node.op_type != "Concat" || number(node, "axis") != Some(1) {
+                continue;
+            }
+            let product = |input: &String| {
+                let maximum = self.maker.get(input.as_str())?;
+                let only = self.readers.get(input.as_str())?.as_slice() == [at];
+                products.get(maximum).filter(|_| only).copied()
+            };
+            let Some(parts) = node.input.iter().map(product).collect::<Option<Vec<usize>>>() else { continue };
+            let features = |part: &usize| &self.graph.node[*part].input[0];
+            if parts.iter().any(|part| features(part) != features(&parts[0])) {
+                continue;
+            }
+            for part in &parts {
+                if let Some(Form::Head(_, _, whole)) = forms.get_mut(part) {
+                    *whole = true;
+                }
+            }
+            forms.insert(at, Form::Joined(parts));
+        }
     }
 
     /// Values that are the same for all texts.
@@ -256,22 +295,47 @@ impl<'g> Quantizer<'g> {
         let (codes, scales) = self.weights(factor)?;
         let [x, scale, zero] = self.activations(&node.input[0]);
         let product = self.node(node, "MatMulInteger", &[&x, &codes, &zero]);
-        let product = self.float(node, &product);
-        let scales = self.node(node, "Mul", &[&scale, &scales]);
-        self.named(node, "Mul", &[&product, &scales], &node.output[0]);
+        self.scaled(node, &product, &scale, &scales);
         Ok(())
     }
 
-    /// The same with the maximum taken between the product and the scales.
-    fn head(&mut self, node: &NodeProto, maximum: &NodeProto, factor: &Factor) -> Result<()> {
+    /// The same with the maximum taken between the product and the scales, which may come later.
+    fn head(&mut self, node: &NodeProto, maximum: &NodeProto, factor: &Factor, whole: bool) -> Result<()> {
         let (codes, scales) = self.weights(factor)?;
         let [x, scale, zero] = self.text_activations(&node.input[0]);
         let product = self.node(node, "MatMulInteger", &[&x, &codes, &zero]);
         let largest = self.reduced(maximum, &product, &[1]);
-        let largest = self.float(maximum, &largest);
-        let scales = self.node(maximum, "Mul", &[&scale, &scales]);
-        self.named(maximum, "Mul", &[&largest, &scales], &maximum.output[0]);
+        if whole {
+            self.nodes.last_mut().into_iter().for_each(|node| node.output = vec![maximum.output[0].clone()]);
+        } else {
+            self.scaled(maximum, &largest, &scale, &scales);
+        }
         Ok(())
+    }
+
+    /// Maxima side by side, then their scales.
+    fn joined(&mut self, node: &NodeProto, features: &str, factors: &[&Factor]) -> Result<()> {
+        let mut scales = Vec::with_capacity(factors.len());
+        for factor in factors {
+            scales.push(self.weights(factor)?.1);
+        }
+        let [_, scale, _] = self.text_activations(features);
+        let largest = self.add(NodeProto { name: format!("{}/codes", node.name), ..node.clone() });
+        let scales = self.add(NodeProto {
+            name: format!("{}/scales", node.name),
+            input: scales,
+            attribute: vec![proto::int("axis", 0)],
+            ..node.clone()
+        });
+        self.scaled(node, &largest, &scale, &scales);
+        Ok(())
+    }
+
+    /// Whole numbers times both scales, under the name of what `site` gives.
+    fn scaled(&mut self, site: &NodeProto, x: &str, scale: &str, scales: &str) {
+        let x = self.float(site, x);
+        let scales = self.node(site, "Mul", &[scale, scales]);
+        self.named(site, "Mul", &[&x, &scales], &site.output[0]);
     }
 
     /// Rows of a table of codes, times their scales.
