@@ -1,6 +1,7 @@
 //! A small builder of ONNX graphs: nodes, constants, initializers; equal nodes are made once, unused ones left out.
 
 use std::collections::{HashMap, HashSet};
+use std::hash::{Hash as _, Hasher as _};
 use std::rc::Rc;
 
 use candle_onnx::onnx::tensor_proto::DataType;
@@ -111,6 +112,14 @@ impl Graph {
         self.constant(format!("f32[{value:e}; {length}]"), tensor)
     }
 
+    /// A constant of any shape; equal ones are stored once.
+    pub(crate) fn tensor(&mut self, values: &[f32], shape: &[usize]) -> Value {
+        let mut hasher = std::hash::DefaultHasher::new();
+        values.iter().for_each(|value| value.to_bits().hash(&mut hasher));
+        let name = format!("f32{shape:?}#{:016x}", hasher.finish());
+        self.constant(name, |name| proto::f32_tensor(name, shape, values))
+    }
+
     /// A constant integer.
     pub(crate) fn integer(&mut self, value: i64) -> Value {
         self.constant(format!("i64[{value}]"), |name| proto::i64_tensor(name, &[], &[value]))
@@ -118,7 +127,15 @@ impl Graph {
 
     /// A constant vector of integers: shapes, axes.
     pub(crate) fn integers(&mut self, values: &[i64]) -> Value {
-        self.constant(format!("i64{values:?}[]"), |name| proto::i64_tensor(name, &[values.len()], values))
+        let name = match values {
+            [] | [_] | [_, _] | [_, _, _] | [_, _, _, _] => format!("i64{values:?}[]"),
+            many => {
+                let mut hasher = std::hash::DefaultHasher::new();
+                many.hash(&mut hasher);
+                format!("i64[{}]#{:016x}", many.len(), hasher.finish())
+            }
+        };
+        self.constant(name, |name| proto::i64_tensor(name, &[values.len()], values))
     }
 
     /// `ReduceMax` or `ReduceMean` over one axis: its place moved from an attribute to an input in opset 18.

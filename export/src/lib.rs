@@ -37,6 +37,7 @@
 //! * [`Head::Logits`] is what the Python libraries, Vespa and fastembed read; [`Head::Splade`] gives finished document
 //!   vectors, several times faster, since `[B, T, V]` is activated nowhere.
 //! * [`parity`] compares a file with its checkpoint, in every runtime at hand.
+//! * [`Summary`] says what an ONNX file holds, whoever wrote it.
 //!
 //! # Design
 //!
@@ -56,16 +57,19 @@ mod int8;
 pub mod parity;
 mod proto;
 mod recorder;
+mod summary;
 
 use std::collections::BTreeMap;
 
 use candle_onnx::onnx::tensor_proto::DataType;
-use splade_index::{Precision, SpladePooling};
+use splade_index::SpladePooling;
 use splade_trainer::model::{Inputs, TransformerConfig, Weights, splade};
 
 pub use candle_onnx::onnx::ModelProto;
 pub use error::{Error, Result};
 pub use proto::{read, write};
+pub use splade_index::Precision;
+pub use summary::{External, Stored, Summary, Value};
 
 use proto::{Axis, ROWS, TOKENS};
 use recorder::Recorder;
@@ -78,6 +82,8 @@ pub const SPLADE_FILE: &str = "model_splade.onnx";
 /// What an exported file gives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Head {
+    /// `last_hidden_state` `[batch_size, sequence_length, D]`, before the head: to compare stage by stage
+    HiddenStates,
     /// `logits` `[batch_size, sequence_length, V]`, before any pooling
     Logits,
     /// `sentence_embedding` `[batch_size, V]`: SPLADE weights, pooled and activated
@@ -89,6 +95,7 @@ impl Head {
     #[must_use]
     pub fn output(self) -> &'static str {
         match self {
+            Self::HiddenStates => "last_hidden_state",
             Self::Logits => "logits",
             Self::Splade(_) => "sentence_embedding",
         }
@@ -98,9 +105,16 @@ impl Head {
     #[must_use]
     pub fn file_name(self) -> &'static str {
         match self {
+            Self::HiddenStates => "model_hidden_states.onnx",
             Self::Logits => LOGITS_FILE,
             Self::Splade(_) => SPLADE_FILE,
         }
+    }
+
+    /// Whether there is an output row for every token, rather than for every text.
+    #[must_use]
+    pub fn is_per_token(self) -> bool {
+        !matches!(self, Self::Splade(_))
     }
 }
 
@@ -157,7 +171,8 @@ pub fn export(config: &TransformerConfig, weights: &Weights, head: Head, options
         let message = format!("opset {} cannot be written", options.opset);
         return Err(Error::invalid(message, "opset 17 is read by every consumer; 18 is the other one"));
     }
-    let recorder = Recorder::new(weights, options.opset);
+    let weights = weights.clone().without_copy(config)?;
+    let recorder = Recorder::new(&weights, options.opset);
     let mask = recorder.input("attention_mask");
     let inputs = Inputs {
         ids: recorder.input("input_ids"),
@@ -166,10 +181,11 @@ pub fn export(config: &TransformerConfig, weights: &Weights, head: Head, options
     };
     let encoded = config.forward(&recorder, &inputs)?;
     let value = match head {
+        Head::HiddenStates => encoded.last_hidden_state,
         Head::Logits => encoded.head.logits(&recorder)?,
         Head::Splade(pooling) => splade(&recorder, &encoded.head, &mask, pooling)?,
     };
-    let graph = recorder.finish(&value, input_infos(config), output_info(config, head))?;
+    let graph = recorder.finish(&value, input_infos(config), output_info(config, head, value.width()))?;
     Ok(proto::model(graph, options))
 }
 
@@ -179,10 +195,13 @@ fn input_infos(config: &TransformerConfig) -> Vec<candle_onnx::onnx::ValueInfoPr
     names.iter().map(|name| proto::value_info(name, DataType::Int64, &[ROWS, TOKENS])).collect()
 }
 
-fn output_info(config: &TransformerConfig, head: Head) -> candle_onnx::onnx::ValueInfoProto {
-    let terms = Axis::Fixed(config.vocab_size());
+fn output_info(config: &TransformerConfig, head: Head, width: Option<usize>) -> candle_onnx::onnx::ValueInfoProto {
+    let terms = match head {
+        Head::HiddenStates => width.map_or(Axis::Free("hidden_size"), Axis::Fixed),
+        Head::Logits | Head::Splade(_) => Axis::Fixed(config.vocab_size()),
+    };
     match head {
-        Head::Logits => proto::value_info(head.output(), DataType::Float, &[ROWS, TOKENS, terms]),
+        Head::HiddenStates | Head::Logits => proto::value_info(head.output(), DataType::Float, &[ROWS, TOKENS, terms]),
         Head::Splade(_) => proto::value_info(head.output(), DataType::Float, &[ROWS, terms]),
     }
 }

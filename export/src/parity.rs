@@ -2,6 +2,8 @@
 //!
 //! The reference is Candle, whose own agreement with the Python libraries is a golden test of `splade-trainer`.
 
+mod vectors;
+
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
@@ -10,6 +12,10 @@ use candle_onnx::onnx::GraphProto;
 use splade_index::{OnnxModel, Precision, TokenBatch};
 use splade_trainer::model::{Candle, TransformerConfig, Weights, splade};
 
+pub use vectors::{
+    BackendNetwork, Finding, Place, Sides, compare_rankings, compare_scores, compare_tokens, compare_vectors,
+};
+
 use crate::{Error, Head, ModelProto, Result, proto};
 
 /// Something that computes an exported file's output.
@@ -17,7 +23,7 @@ pub trait Backend {
     /// What it is called in messages and reports.
     fn name(&self) -> &str;
 
-    /// The output for a batch, row by row: `[B, V]`, or `[B, T, V]` of [`Head::Logits`].
+    /// The output for a batch, row by row: `[B, V]`, or one for every token as [`Head::is_per_token`] says.
     ///
     /// # Errors
     /// Those of the runtime.
@@ -44,6 +50,7 @@ impl<'m> Reference<'m> {
         let inputs = a.inputs(batch.ids.clone(), batch.mask.clone(), batch.rows)?;
         let encoded = self.config.forward(&a, &inputs)?;
         let output = match self.head {
+            Head::HiddenStates => encoded.last_hidden_state,
             Head::Logits => encoded.head.logits(&a)?,
             Head::Splade(pooling) => splade(&a, &encoded.head, &inputs.mask, pooling)?,
         };
@@ -132,7 +139,14 @@ impl Backend for CandleOnnx {
     }
 
     fn run(&self, batch: &TokenBatch) -> Result<Vec<f32>> {
-        self.output(batch).map_err(|error| Error::backend(&self.file, self.name(), splade_trainer::Error::from(error)))
+        self.output(batch).map_err(|error| {
+            // the message holds the whole node, with its tensors
+            let message = error.to_string();
+            match message.split_once("unsupported op_type ").and_then(|(_, rest)| rest.split(' ').next()) {
+                Some(operator) => Error::backend(&self.file, self.name(), format!("it has no operator {operator}")),
+                None => Error::backend(&self.file, self.name(), splade_trainer::Error::from(error)),
+            }
+        })
     }
 }
 
@@ -202,10 +216,11 @@ impl Agreement {
     }
 }
 
-/// The largest difference allowed of f32 runtimes: 1e-4 in SPLADE weights, 5e-4 in logits.
+/// The largest difference allowed of f32 runtimes: 1e-4 in SPLADE weights, 5e-4 in logits, 3e-4 in hidden states.
 #[must_use]
 pub fn tolerance(head: Head) -> f32 {
     match head {
+        Head::HiddenStates => 3e-4,
         Head::Logits => 5e-4,
         Head::Splade(_) => 1e-4,
     }
@@ -223,8 +238,8 @@ pub struct Limits {
 /// What a file of this precision may differ by from the checkpoint in f32.
 ///
 /// * fp32: [`tolerance`]. A file that is further off is wrong.
-/// * fp16: 2e-2 in SPLADE weights, 5e-2 in logits, cosine 0.999: weights rounded to 11 bits make about a hundredth of that.
-/// * int8: 1 in SPLADE weights, 5 in logits, cosine 0.9: no measure of quality (that is an evaluation), but a
+/// * fp16: 2e-2 in SPLADE weights, 5e-2 in logits and hidden states, cosine 0.999: weights rounded to 11 bits make about a hundredth of that.
+/// * int8: 1 in SPLADE weights, 5 in logits and hidden states, cosine 0.9: no measure of quality (that is an evaluation), but a
 ///   file that is further off is broken.
 #[must_use]
 pub fn limits(head: Head, precision: Precision) -> Limits {
@@ -233,7 +248,7 @@ pub fn limits(head: Head, precision: Precision) -> Limits {
         Precision::Fp16 => (2e-2, 5e-2, 0.999),
         Precision::Int8 => (1.0, 5.0, 0.9),
     };
-    Limits { difference: if head == Head::Logits { logits } else { splade }, cosine }
+    Limits { difference: if matches!(head, Head::Splade(_)) { splade } else { logits }, cosine }
 }
 
 /// The entries of a vector that must be the same set.
@@ -290,13 +305,10 @@ pub fn compare_within(
 
 impl Agreement {
     fn add(&mut self, head: Head, batch: &TokenBatch, expected: &[f32], found: &[f32], tolerance: f32) {
-        let vectors = match head {
-            Head::Logits => batch.mask.len(),
-            Head::Splade(_) => batch.rows,
-        };
+        let vectors = if head.is_per_token() { batch.mask.len() } else { batch.rows };
         let terms = (expected.len() / vectors.max(1)).max(1);
         let pairs = expected.chunks_exact(terms).zip(found.chunks_exact(terms)).enumerate();
-        for (_, (expected, found)) in pairs.filter(|(at, _)| head != Head::Logits || batch.mask[*at] != 0) {
+        for (_, (expected, found)) in pairs.filter(|(at, _)| !head.is_per_token() || batch.mask[*at] != 0) {
             self.vectors += 1;
             self.difference = larger(self.difference, difference(expected, found));
             self.cosine = self.cosine.min(cosine(expected, found));

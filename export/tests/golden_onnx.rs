@@ -10,13 +10,12 @@ use std::process::Command;
 
 use candle_onnx::onnx::tensor_shape_proto::dimension::Value as Dimension;
 use candle_onnx::onnx::{ValueInfoProto, type_proto};
-use common::{Golden, Known, OnnxRuntime};
+use common::{FAMILIES, Golden, Known, OnnxRuntime};
 use splade_export::parity::{Backend, CandleOnnx, Reference, Report, compare};
 use splade_export::{Head, OPSETS, Options, export, write};
-use splade_index::TokenBatch;
+use splade_index::{HeadMode, TokenBatch};
 use splade_index::{Pooling, PoolingActivation, SpladePooling};
 
-const FAMILIES: [&str; 1] = ["bert-tiny"];
 const SPLADE: Head = Head::Splade(SpladePooling { strategy: Pooling::Max, activation: PoolingActivation::Relu });
 const HEADS: [Head; 2] = [Head::Logits, SPLADE];
 
@@ -44,11 +43,20 @@ fn files_agree_with_the_reference_implementation() {
     for family in FAMILIES {
         let golden = Golden::family(family);
         for opset in OPSETS {
-            for (head, expected) in [(Head::Logits, "logits"), (SPLADE, "splade")] {
+            let heads = [(Head::HiddenStates, "last_hidden_state"), (Head::Logits, "logits"), (SPLADE, "splade")];
+            for (head, expected) in heads {
                 let file = file(folder.path(), &golden, head, opset);
                 let expected = Known(golden.values(expected));
                 let report = assert_agreement(&file, head, &expected, &[golden.batch()]);
-                let vectors = if head == Head::Logits { golden.texts().concat().len() } else { golden.texts().len() };
+                for found in &report.agreements {
+                    println!(
+                        "{family:16} opset {opset} {:18} {:12} {:.1e}",
+                        head.output(),
+                        found.backend,
+                        found.difference
+                    );
+                }
+                let vectors = if head.is_per_token() { golden.texts().concat().len() } else { golden.texts().len() };
                 assert!(report.agreements.iter().all(|agreement| agreement.vectors == vectors));
             }
         }
@@ -63,7 +71,7 @@ fn a_text_has_the_same_vector_alone_and_in_a_padded_batch() {
         let file = file(folder.path(), &golden, SPLADE, 17);
         let expected = golden.values("splade");
         for (text, expected) in golden.texts().into_iter().zip(expected.chunks(golden.config.vocab_size())) {
-            assert_agreement(&file, SPLADE, &Known(expected.to_vec()), &[TokenBatch::new(&[text], 0)]);
+            assert_agreement(&file, SPLADE, &Known(expected.to_vec()), &[TokenBatch::new(&[text], golden.pad)]);
         }
     }
 }
@@ -74,11 +82,13 @@ fn files_agree_with_candle_at_every_length() {
     for family in FAMILIES {
         let golden = Golden::family(family);
         let longest = golden.texts().into_iter().max_by_key(Vec::len).unwrap();
-        let most = golden.config.max_positions();
+        // beyond the tables, buckets and windows of the families that have no greatest length
+        let most = golden.config.max_positions().unwrap_or(150);
         let text: Vec<u32> = longest.iter().copied().cycle().take(most).collect();
+        let lengths = (1..24).chain((24..most).step_by(13)).chain([most]);
         let mut batches: Vec<TokenBatch> =
-            (1..=most).map(|length| TokenBatch::new(&[text[..length].to_vec()], 0)).collect();
-        batches.push(TokenBatch::new(&[text[..1].to_vec(), text.clone(), text[..7].to_vec()], 0));
+            lengths.map(|length| TokenBatch::new(&[text[..length].to_vec()], golden.pad)).collect();
+        batches.push(TokenBatch::new(&[text[..1].to_vec(), text.clone(), text[..7].to_vec()], golden.pad));
         for head in HEADS {
             for opset in OPSETS {
                 let file = file(folder.path(), &golden, head, opset);
@@ -105,14 +115,35 @@ fn every_pooling_agrees_with_candle() {
 }
 
 #[test]
+fn every_head_mode_agrees_with_the_reference_implementation() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut golden = Golden::family("norbert4-tiny");
+    let expected = ["splade", "splade_raw_shifted", "splade_raw", "splade_softcap"];
+    for ((mode, name), expected) in HeadMode::ALL.into_iter().zip(expected) {
+        golden.config.set_head_mode(mode).unwrap();
+        for opset in OPSETS {
+            let splade = file(folder.path(), &golden, SPLADE, opset);
+            assert_agreement(&splade, SPLADE, &Known(golden.values(expected)), &[golden.batch()]);
+            // an empty text is one token, and has no other token to be moved from
+            let empty = [TokenBatch::new(&[vec![1]], 3), TokenBatch::new(&[vec![1], vec![1, 60, 61], vec![]], 3)];
+            for head in [SPLADE, Head::Logits] {
+                let file = file(folder.path(), &golden, head, opset);
+                assert_agreement(&file, head, &Reference::new(&golden.config, &golden.weights, head), &empty);
+            }
+            println!("{name} agrees");
+        }
+    }
+}
+
+#[test]
 fn a_row_without_tokens_gives_zeros_and_disturbs_nothing() {
     let folder = tempfile::tempdir().unwrap();
     for family in FAMILIES {
         let golden = Golden::family(family);
         for opset in OPSETS {
             let file = file(folder.path(), &golden, SPLADE, opset);
-            let batch = TokenBatch::new(&[vec![2, 5, 3], vec![], vec![2, 7, 8, 3]], 0);
-            let alone = [TokenBatch::new(&[vec![2, 5, 3]], 0), TokenBatch::new(&[vec![2, 7, 8, 3]], 0)];
+            let batch = TokenBatch::new(&[vec![2, 150, 3], vec![], vec![2, 170, 180, 3]], golden.pad);
+            let alone = [vec![2, 150, 3], vec![2, 170, 180, 3]].map(|text| TokenBatch::new(&[text], golden.pad));
             let reference = Reference::new(&golden.config, &golden.weights, SPLADE);
             assert_agreement(&file, SPLADE, &reference, std::slice::from_ref(&batch));
             let runtimes: [&dyn Backend; 2] = [&OnnxRuntime::load(&file), &CandleOnnx::read(&file).unwrap()];
@@ -153,6 +184,7 @@ fn a_file_says_what_it_takes_and_gives() {
             let output = match head {
                 Head::Logits => "logits 1 [batch_size, sequence_length, 400]",
                 Head::Splade(_) => "sentence_embedding 1 [batch_size, 400]",
+                Head::HiddenStates => unreachable!("it is not among HEADS"),
             };
             assert_eq!(graph.output.iter().map(described).collect::<Vec<_>>(), [output]);
         }

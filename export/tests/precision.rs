@@ -9,14 +9,13 @@ use candle_onnx::onnx::tensor_proto::DataType;
 use candle_onnx::onnx::{
     AttributeProto, GraphProto, NodeProto, OperatorSetIdProto, TensorProto, TypeProto, ValueInfoProto, type_proto,
 };
-use common::{Golden, OnnxRuntime, environment};
+use common::{FAMILIES, Golden, OnnxRuntime, environment};
 use ort::session::Session;
 use ort::value::Tensor as OrtTensor;
 use splade_export::parity::{Backend, CandleOnnx, Reference, Report, compare_within, limits};
 use splade_export::{Head, ModelProto, OPSETS, PRECISION_KEY, convert, write};
 use splade_index::{Pooling, PoolingActivation, Precision, SpladePooling, TokenBatch};
 
-const FAMILIES: [&str; 1] = ["bert-tiny"];
 const LOWER: [Precision; 2] = [Precision::Fp16, Precision::Int8];
 const SPLADE: Head = Head::Splade(SpladePooling { strategy: Pooling::Max, activation: PoolingActivation::Relu });
 
@@ -48,7 +47,7 @@ fn against_candle(file: &Path, golden: &Golden, head: Head, precision: Precision
 
 /// The batch, and every text of it alone.
 fn batches(golden: &Golden) -> Vec<TokenBatch> {
-    let mut batches: Vec<TokenBatch> = golden.texts().into_iter().map(|text| TokenBatch::new(&[text], 0)).collect();
+    let mut batches: Vec<TokenBatch> = golden.texts().into_iter().map(|text| TokenBatch::new(&[text], golden.pad)).collect();
     batches.push(golden.batch());
     batches
 }
@@ -89,11 +88,11 @@ fn a_row_without_tokens_gives_zeros_and_the_others_what_they_give_alone() {
         for precision in LOWER {
             for head in heads().into_iter().filter(|head| *head != Head::Logits) {
                 let runtime = OnnxRuntime::load(&file(folder.path(), &golden, head, 17, precision));
-                let found = runtime.run(&TokenBatch::new(&rows, 0)).unwrap();
+                let found = runtime.run(&TokenBatch::new(&rows, golden.pad)).unwrap();
                 let terms = golden.config.vocab_size();
                 assert!(found[terms..2 * terms].iter().all(|weight| *weight == 0.0), "{family} {precision} {head:?}");
                 for row in [0, 2] {
-                    let alone = runtime.run(&TokenBatch::new(&rows[row..=row], 0)).unwrap();
+                    let alone = runtime.run(&TokenBatch::new(&rows[row..=row], golden.pad)).unwrap();
                     let most = found[row * terms..].iter().zip(&alone).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
                     // a batch shares the scales of its linear layers
                     let allowed = if precision == Precision::Int8 { 0.1 } else { 1e-5 };

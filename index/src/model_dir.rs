@@ -15,7 +15,8 @@ use sha2::{Digest, Sha256};
 use crate::json::{read_json, read_json_or_default};
 use crate::vocabulary::hex;
 use crate::{
-    DocumentSettings, Error, Pooling, PoolingActivation, Precision, QueryEncoder, QueryWeights, Result, SpladePooling, Vocabulary,
+    DocumentSettings, Error, HeadMode, Pooling, PoolingActivation, Precision, QueryEncoder, QueryWeights, Result,
+    SpladePooling, Vocabulary,
 };
 
 /// Which sides have a network.
@@ -42,6 +43,9 @@ pub struct QuerySide {
     pub frozen: bool,
 }
 
+/// ONNX files of a transformer, in the order in which they are preferred: pooled ones first, which need far less memory.
+pub const ONNX_FILES: [&str; 4] = ["onnx/model_splade.onnx", "model_splade.onnx", "onnx/model.onnx", "model.onnx"];
+
 /// A model folder, looked through.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ModelDir {
@@ -54,6 +58,60 @@ pub struct ModelDir {
     max_active_dims: Option<usize>,
     max_length: usize,
     lower_case: bool,
+    head: Option<HeadChoice>,
+}
+
+/// What of its logits a NorBERT4 model uses, and how that is known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HeadChoice {
+    /// the mode
+    pub mode: HeadMode,
+    /// where it comes from
+    pub source: HeadSource,
+}
+
+/// How a [`HeadMode`] is known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HeadSource {
+    /// the opener asked for it
+    Asked,
+    /// the model folder states it: it was trained here
+    Stated,
+    /// the published code lies beside the weights; training may have changed it in memory
+    Code,
+    /// nothing in the folder tells
+    Guessed,
+}
+
+/// How long texts may be.
+struct Lengths {
+    /// what the model was trained for
+    usual: usize,
+    /// what its tables have room for
+    most: usize,
+}
+
+impl Lengths {
+    /// By family: the positions of RoBERTa begin behind the padding id, and those of NorBERT and ModernBERT are computed.
+    fn of(config: &Value) -> Self {
+        let key = |key: &str| number(config, key).unwrap_or(usize::MAX);
+        let positions = key("max_position_embeddings");
+        match architecture(config) {
+            "GptBertForMaskedLM" => Self { usual: key("max_sequence_length"), most: usize::MAX },
+            "NorbertForMaskedLM" | "ModernBertForMaskedLM" => Self { usual: positions, most: usize::MAX },
+            "RobertaForMaskedLM" | "XLMRobertaForMaskedLM" => {
+                let first = number(config, "pad_token_id").unwrap_or(1).saturating_add(1);
+                let most = if positions == usize::MAX { positions } else { positions.saturating_sub(first) };
+                Self { usual: most, most }
+            }
+            _ => Self { usual: positions, most: positions },
+        }
+    }
+}
+
+/// `architectures[0]` of a `config.json`.
+fn architecture(config: &Value) -> &str {
+    config.get("architectures").and_then(|names| names.get(0)).and_then(Value::as_str).unwrap_or_default()
 }
 
 impl ModelDir {
@@ -171,8 +229,9 @@ impl ModelDir {
             pooling,
             prompts: (prompt(&["query"]), prompt(&["document", "passage", "corpus"])),
             max_active_dims: st.max_active_dims,
-            max_length: length.min(number(&config, "max_position_embeddings").unwrap_or(usize::MAX)),
+            max_length: length.min(Lengths::of(&config).usual),
             lower_case: sentence.do_lower_case,
+            head: head_choice(root, &transformer, &config)?,
             transformer,
             config,
         })
@@ -229,24 +288,51 @@ impl ModelDir {
             .ok_or_else(|| Error::file(&self.transformer, format!("no {}", names.join(" or "))))
     }
 
-    /// ONNX files of the transformer in fp32, pooled ones first: they need far less memory.
+    /// The [`ONNX_FILES`] that are there, in fp32.
     #[must_use]
     pub fn onnx_paths(&self) -> Vec<PathBuf> {
         self.onnx_paths_in(Precision::Fp32)
     }
 
-    /// ONNX files of the transformer in one precision, pooled ones first.
+    /// The [`ONNX_FILES`] that are there, in one precision.
     #[must_use]
     pub fn onnx_paths_in(&self, precision: Precision) -> Vec<PathBuf> {
-        let names = ["onnx/model_splade.onnx", "model_splade.onnx", "onnx/model.onnx", "model.onnx"];
-        let paths = names.iter().map(|name| self.transformer.join(precision.file_name(name)));
+        let paths = ONNX_FILES.iter().map(|name| self.transformer.join(precision.file_name(name)));
         paths.filter(|path| path.is_file()).collect()
+    }
+
+    /// The ONNX files of every precision.
+    #[must_use]
+    pub fn all_onnx_paths(&self) -> Vec<PathBuf> {
+        Precision::ALL.into_iter().flat_map(|precision| self.onnx_paths_in(precision)).collect()
     }
 
     /// Where `export-onnx` writes: `<transformer>/onnx`, which sentence-transformers finds.
     #[must_use]
     pub fn onnx_dir(&self) -> PathBuf {
         self.transformer.join("onnx")
+    }
+
+    /// What of its logits a NorBERT4 model uses, and how that is known; `None` for other families.
+    #[must_use]
+    pub fn head_choice(&self) -> Option<HeadChoice> {
+        self.head
+    }
+
+    /// The same model with its logits used as `mode` says.
+    ///
+    /// # Errors
+    /// A family where there is nothing to choose.
+    pub fn with_head_mode(mut self, mode: HeadMode) -> Result<Self> {
+        let name = architecture(&self.config);
+        let Some(head) = &mut self.head else {
+            return Err(Error::invalid(
+                format!("--mlm-head {mode}: {name} has no head modes"),
+                "leave it out: it is a choice of NorBERT4 models",
+            ));
+        };
+        *head = HeadChoice { mode, source: HeadSource::Asked };
+        Ok(self)
     }
 
     /// How logits are pooled.
@@ -291,8 +377,7 @@ impl ModelDir {
     /// A file that is missing or broken, a tokenizer with more tokens than the network has terms.
     pub fn vocabulary(&self, max_length: Option<usize>) -> Result<Vocabulary> {
         // no text may be longer than the position table, whatever is asked for
-        let positions = number(&self.config, "max_position_embeddings").unwrap_or(usize::MAX);
-        let length = max_length.unwrap_or(self.max_length).min(positions);
+        let length = max_length.unwrap_or(self.max_length).min(Lengths::of(&self.config).most);
         let path = self.transformer.join("tokenizer.json");
         let vocabulary = Vocabulary::read(&path, length)?;
         let (size, terms) = (vocabulary.size(), self.dimensions()?);
@@ -332,6 +417,7 @@ impl ModelDir {
         Ok(DocumentSettings {
             prompt: self.document_prompt().to_owned(),
             lower_case: self.lower_case,
+            dropped: Vec::new(),
             max_active_dims: self.max_active_dims,
             pad: self.pad_id(vocabulary)?,
             batch_tokens: 0,
@@ -372,6 +458,9 @@ impl ModelDir {
             "{:?} {:?} {} {} {:?}",
             self.pooling, self.prompts, self.max_length, self.lower_case, self.max_active_dims
         ));
+        if let Some(head) = self.head {
+            digest.update(head.mode.name());
+        }
         Ok(hex(&digest.finalize()))
     }
 }
@@ -393,6 +482,8 @@ pub struct NewModel {
     pub query: Option<(QueryWeights, bool)>,
     /// how logits are pooled
     pub pooling: SpladePooling,
+    /// what of its logits a NorBERT4 model uses
+    pub head_mode: Option<HeadMode>,
     /// V
     pub dimensions: usize,
     /// prompts of queries and documents
@@ -465,6 +556,9 @@ impl NewModel {
                 write_json(root.join("router_config.json"), &router_json(st))?;
             }
         }
+        if let Some(mode) = self.head_mode {
+            write_json(root.join(OWN_SETTINGS), &json!({"format_version": VERSION, "mlm_head": mode}))?;
+        }
         write_json(root.join("config_sentence_transformers.json"), &self.st_config())?;
         write(root.join("README.md"), self.readme.as_bytes())
     }
@@ -527,6 +621,44 @@ fn router_json(st: &str) -> Value {
         },
         "parameters": {"default_route": "document", "allow_empty_key": true},
     })
+}
+
+/// What our model folders state beside the files of other tools.
+const OWN_SETTINGS: &str = "splade.json";
+const VERSION: u32 = 1;
+
+/// `splade.json`.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct OwnSettings {
+    format_version: u32,
+    mlm_head: Option<HeadMode>,
+}
+
+/// What of its logits the model in `root` uses: stated, read off the published code beside the weights, or guessed.
+fn head_choice(root: &Path, transformer: &Path, config: &Value) -> Result<Option<HeadChoice>> {
+    if architecture(config) != "GptBertForMaskedLM" {
+        return Ok(None);
+    }
+    let path = root.join(OWN_SETTINGS);
+    if path.is_file() {
+        let own: OwnSettings = read_json(&path)?;
+        if own.format_version != VERSION {
+            let message = format!("format version {} is not known here, only {VERSION}", own.format_version);
+            return Err(Error::file(path, message));
+        }
+        if let Some(mode) = own.mlm_head {
+            return Ok(Some(HeadChoice { mode, source: HeadSource::Stated }));
+        }
+    }
+    let places = [transformer, root].map(|folder| folder.join("modeling_gptbert.py"));
+    let code = places.iter().find_map(|path| std::fs::read_to_string(path).ok());
+    Ok(Some(match code {
+        // the line of the cap; the patch that removes it leaves the shift
+        Some(code) if code.contains("sigmoid") => HeadChoice { mode: HeadMode::Published, source: HeadSource::Code },
+        Some(_) => HeadChoice { mode: HeadMode::RawShifted, source: HeadSource::Code },
+        None => HeadChoice { mode: HeadMode::Published, source: HeadSource::Guessed },
+    }))
 }
 
 /// One entry of `modules.json`.

@@ -32,3 +32,60 @@ pub struct SpladePooling {
     /// `activation_function`
     pub activation: PoolingActivation,
 }
+
+/// What of a NorBERT4 model's logits becomes SPLADE weights.
+///
+/// The published logits are `30·sigmoid(x/7.5)` and so never 0, and they are moved one token on: the first token gets 1
+/// for `<s>`, the last token's own are lost. A checkpoint does not say how it was trained, and it must be run that way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum HeadMode {
+    /// the published logits: every term has a weight, and a threshold is needed
+    Published,
+    /// `x`, moved one token on
+    RawShifted,
+    /// `x`, every token's own
+    Raw,
+    /// `15·tanh(x/15)`, every token's own: the cap the model was trained with, with the zeros of `x`
+    SoftCap,
+}
+
+impl HeadMode {
+    /// All of them, with their names.
+    pub const ALL: [(Self, &'static str); 4] = [
+        (Self::Published, "published"),
+        (Self::RawShifted, "raw-shifted"),
+        (Self::Raw, "raw"),
+        (Self::SoftCap, "soft-cap"),
+    ];
+
+    /// Whether logits are moved one token on.
+    #[must_use]
+    pub fn is_shifted(self) -> bool {
+        matches!(self, Self::Published | Self::RawShifted)
+    }
+
+    /// Its name, as a flag or a file says it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        Self::ALL.iter().find(|(mode, _)| *mode == self).map_or("", |(_, name)| name)
+    }
+}
+
+impl std::fmt::Display for HeadMode {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl std::str::FromStr for HeadMode {
+    type Err = crate::Error;
+
+    fn from_str(text: &str) -> crate::Result<Self> {
+        let found = Self::ALL.iter().find(|(_, name)| *name == text);
+        found.map(|(mode, _)| *mode).ok_or_else(|| {
+            let names = Self::ALL.map(|(_, name)| name).join(", ");
+            crate::Error::invalid(format!("{text:?} is no head mode"), format!("there are {names}"))
+        })
+    }
+}

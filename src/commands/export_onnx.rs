@@ -10,24 +10,30 @@ use splade_export::parity::{Backend, CandleOnnx, OnnxRuntime, Reference, Report,
 use splade_export::{Head, ModelProto, Options, convert, export, write};
 use splade_index::eval::TaskData;
 use splade_index::{
-    Architecture, DocumentEncoder, DocumentSettings, Encoder, HEAD_KEY, Language, ModelDir, OnnxModel, OnnxNetwork,
+    Architecture, DocumentEncoder, DocumentSettings, Encoder, HEAD_KEY, HEAD_MODE_KEY, Language, ModelDir, OnnxModel,
     OnnxOptions, POOLING_KEY, Precision, TokenBatch, load_onnx_runtime,
 };
 use splade_trainer::model::{TransformerConfig, Weights};
 
-use super::eval_mteb::{Encoders, evaluate, label, model_name, open_tasks};
+use super::eval_mteb::{Encoders, evaluate, folder_name, label, open_tasks};
 use super::interrupt;
-use crate::cli::{ExportOnnxArgs, HeadChoice, Mode};
+use crate::cli::{DeviceChoice, ExportOnnxArgs, HeadChoice, Mode};
 use crate::console::Table;
-use crate::encoders::{onnx_runtime_candidates, use_threads};
+use crate::encoders::{onnx_network, onnx_runtime_candidates, use_threads, with_head_mode};
 use crate::failure::bad_input;
+use crate::hub::{self, Wants};
 use crate::outputs::{refuse_existing, say};
+use crate::texts::built_in;
 
 pub(crate) fn run(args: &ExportOnnxArgs) -> Result<()> {
     use_threads(args.threads);
-    let source = Source::open(args)?;
-    let folder = args.output.clone().unwrap_or_else(|| source.model.onnx_dir());
-    let wanted = source.wanted(&folder);
+    let place = hub::locate(&args.model, Wants::CHECKPOINT)?;
+    let id = place.origin.as_ref().map(|origin| origin.id.clone());
+    // what lies in the Hub's cache is not ours to write beside
+    let root = if args.output.is_some() { place.folder } else { place.into_writable()? };
+    let model = with_head_mode(ModelDir::open(&root)?, args.mlm_head)?;
+    let folder = args.output.clone().unwrap_or_else(|| model.onnx_dir());
+    let wanted = wanted(args, &model, &folder);
     for (_, _, path) in &wanted {
         refuse_existing(path, args.overwrite)?;
     }
@@ -35,6 +41,7 @@ pub(crate) fn run(args: &ExportOnnxArgs) -> Result<()> {
     if !tasks.is_empty() {
         load_onnx_runtime(&onnx_runtime_candidates())?;
     }
+    let source = Source::read(args, model, id)?;
     std::fs::create_dir_all(&folder).map_err(splade_index::Error::io(&folder))?;
     let batches = if args.no_verify { Vec::new() } else { batches(&source.model)? };
     let mut files = Vec::new();
@@ -69,6 +76,19 @@ struct Exported {
     report: Option<Report>,
 }
 
+/// The files asked for, and where each belongs.
+fn wanted(args: &ExportOnnxArgs, model: &ModelDir, folder: &Path) -> Vec<(Head, Precision, PathBuf)> {
+    let mut precisions: Vec<Precision> = args.precision.iter().map(|&choice| choice.into()).collect();
+    precisions.sort();
+    precisions.dedup();
+    [(HeadChoice::Logits, Head::Logits), (HeadChoice::Splade, Head::Splade(model.pooling()))]
+        .into_iter()
+        .filter(|(choice, _)| args.head.is_none_or(|wanted| wanted == *choice))
+        .flat_map(|(_, head)| precisions.iter().map(move |&precision| (head, precision)))
+        .map(|(head, precision)| (head, precision, folder.join(precision.file_name(head.file_name()))))
+        .collect()
+}
+
 /// What a precision makes of one task.
 struct Judged {
     task: String,
@@ -82,36 +102,44 @@ struct Judged {
 /// The checkpoint that is exported.
 struct Source<'a> {
     args: &'a ExportOnnxArgs,
+    /// its id in the Hub, or its folder's name
+    name: String,
     model: ModelDir,
     config: TransformerConfig,
     weights: Weights,
 }
 
 impl<'a> Source<'a> {
-    fn open(args: &'a ExportOnnxArgs) -> Result<Self> {
-        let model = ModelDir::open(&args.model)?;
-        let config = TransformerConfig::read(&model.config_path())?;
+    fn read(args: &'a ExportOnnxArgs, model: ModelDir, id: Option<String>) -> Result<Self> {
+        let config = TransformerConfig::of(&model)?;
         let weights = Weights::read(&model.weights_path()?, &config)?;
-        Ok(Self { args, model, config, weights })
-    }
-
-    /// The files asked for, and where each belongs.
-    fn wanted(&self, folder: &Path) -> Vec<(Head, Precision, PathBuf)> {
-        let mut precisions: Vec<Precision> = self.args.precision.iter().map(|&choice| choice.into()).collect();
-        precisions.sort();
-        precisions.dedup();
-        let heads = [(HeadChoice::Logits, Head::Logits), (HeadChoice::Splade, Head::Splade(self.model.pooling()))];
-        let heads = heads.into_iter().filter(|(choice, _)| self.args.head.is_none_or(|wanted| wanted == *choice));
-        let place = |head: Head, precision: Precision| folder.join(precision.file_name(head.file_name()));
-        heads
-            .flat_map(|(_, head)| precisions.iter().map(move |&precision| (head, precision)))
-            .map(|(head, precision)| (head, precision, place(head, precision)))
-            .collect()
+        let name = id.map_or_else(|| folder_name(&model), Ok)?;
+        Ok(Self { args, name, model, config, weights })
     }
 
     fn record(&self, head: Head, precision: Precision) -> Result<ModelProto> {
-        let options = Options { opset: self.args.opset, metadata: metadata(&self.model, &self.config, head)? };
+        let options = Options { opset: self.args.opset, metadata: self.metadata(head)? };
         Ok(convert(export(&self.config, &self.weights, head, &options)?, precision)?)
+    }
+
+    /// What a file says about itself, besides its precision.
+    fn metadata(&self, head: Head) -> Result<BTreeMap<String, String>> {
+        let (model, pooling) = (&self.model, self.model.pooling());
+        let mut metadata = BTreeMap::from([
+            ("splade.version".to_owned(), env!("CARGO_PKG_VERSION").to_owned()),
+            ("splade.model".to_owned(), self.name.clone()),
+            ("splade.max_length".to_owned(), model.max_length().to_string()),
+            (HEAD_KEY.to_owned(), if head == Head::Logits { "logits" } else { "splade" }.to_owned()),
+            (POOLING_KEY.to_owned(), serde_json::to_value((pooling.strategy, pooling.activation))?.to_string()),
+        ]);
+        let config: Value = serde_json::from_slice(&std::fs::read(model.config_path())?)?;
+        if let Some(base) = config["_name_or_path"].as_str().filter(|base| !base.is_empty()) {
+            metadata.insert("splade.base_model".to_owned(), base.to_owned());
+        }
+        if let Some(choice) = model.head_choice() {
+            metadata.insert(HEAD_MODE_KEY.to_owned(), choice.mode.to_string());
+        }
+        Ok(metadata)
     }
 
     /// Compares a file with the checkpoint, in ONNX Runtime where its library is found and in candle-onnx where it can.
@@ -185,8 +213,7 @@ impl<'a> Source<'a> {
             let vocabulary = self.model.vocabulary(self.args.max_length.map(|length| length as usize))?;
             let settings =
                 DocumentSettings { prompt: prompt.to_owned(), ..self.model.document_settings(&vocabulary)? };
-            let file = OnnxModel::open(file, &OnnxOptions { threads: self.args.threads })?;
-            let network = OnnxNetwork::new(file, self.model.dimensions()?, self.model.pooling())?;
+            let network = onnx_network(&self.model, file, DeviceChoice::Cpu, self.args.threads)?;
             Ok(Box::new(DocumentEncoder::new(vocabulary, Box::new(network), settings)?))
         };
         let query: Box<dyn Encoder> = match self.model.architecture() {
@@ -218,55 +245,19 @@ fn put(aside: &Path, path: &Path) -> Result<u64> {
     Ok(size(path)?)
 }
 
-/// What a file says about itself.
-fn metadata(model: &ModelDir, config: &TransformerConfig, head: Head) -> Result<BTreeMap<String, String>> {
-    let pooling = model.pooling();
-    let mut metadata = BTreeMap::from([
-        ("splade.version".to_owned(), env!("CARGO_PKG_VERSION").to_owned()),
-        ("splade.model".to_owned(), model_name(model)?),
-        ("splade.max_length".to_owned(), model.max_length().to_string()),
-        (HEAD_KEY.to_owned(), if head == Head::Logits { "logits" } else { "splade" }.to_owned()),
-        (POOLING_KEY.to_owned(), serde_json::to_value((pooling.strategy, pooling.activation))?.to_string()),
-    ]);
-    let base: Value = serde_json::from_slice(&std::fs::read(model.config_path())?)?;
-    if let Some(base) = base["_name_or_path"].as_str().filter(|base| !base.is_empty()) {
-        metadata.insert("splade.base_model".to_owned(), base.to_owned());
-    }
-    if let Some(mode) = mlm_head(config) {
-        metadata.insert("splade.mlm_head".to_owned(), mode.to_owned());
-    }
-    Ok(metadata)
-}
-
-/// How the head turns hidden states into logits, for families that have more than one way; BERT has one.
-fn mlm_head(config: &TransformerConfig) -> Option<&'static str> {
-    match config {
-        TransformerConfig::Bert(_) => None,
-        _ => None,
-    }
-}
-
-/// Texts to compare on: a single word, sentences, a text of the greatest length, an empty one; alone and padded together.
-const TEXTS: [&str; 6] = [
-    "",
-    "fjord",
-    "Hva er hovedstaden i Norge?",
-    "Snø og regn på Vestlandet, blåbærsyltetøy på Østlandet.",
-    "Learned sparse retrieval expands documents with related words, e.g. rain.",
-    "Kommunen ansatte 3 nye lærere i 2024, og Ærfugløya fikk en båt; strømprisene steg, og barna leste bøker om fisk.",
-];
-
+/// The built-in texts, one by one and some of them padded to the longest.
 fn batches(model: &ModelDir) -> Result<Vec<TokenBatch>> {
     // no need for more tokens than the longest text that is usual
     let vocabulary = model.vocabulary(Some(model.max_length().min(256)))?;
     let pad = model.pad_id(&vocabulary)?;
-    let mut texts: Vec<String> = TEXTS.map(str::to_owned).to_vec();
-    texts.push(TEXTS.join(" ").repeat(8));
+    let texts: Vec<String> = built_in(vocabulary.max_length()).into_iter().map(|(_, text)| text).collect();
     let mut ids = vocabulary.tokenize_all(&texts)?;
     // a tokenizer without special tokens makes nothing of nothing
     ids.retain(|ids| !ids.is_empty());
     let mut batches: Vec<TokenBatch> = ids.iter().map(|ids| TokenBatch::new(&[ids], pad)).collect();
-    batches.push(TokenBatch::new(&ids, pad));
+    // logits of all of them would be batch × tokens × vocabulary floats
+    let padded: Vec<&Vec<u32>> = ids.iter().rev().step_by(3).collect();
+    batches.push(TokenBatch::new(&padded, pad));
     Ok(batches)
 }
 

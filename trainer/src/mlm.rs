@@ -66,10 +66,12 @@ impl Masking {
 /// Tensor operations.
 pub fn mlm_loss(a: &Candle<'_>, head: &MlmHead<Tensor>, targets: &[(u32, u32)]) -> Result<Tensor> {
     let (rows, width, size) = head.features.dims3()?;
-    let (at, ids): (Vec<u32>, Vec<u32>) = targets.iter().copied().unzip();
+    // no picked token is the first of its row: that one is special
+    let before = u32::from(head.predicts_next);
+    let (at, ids): (Vec<u32>, Vec<u32>) = targets.iter().map(|(at, id)| (at.saturating_sub(before), *id)).unzip();
     let at = Tensor::from_vec(at, targets.len(), head.features.device())?;
     let picked = head.features.reshape((rows * width, size))?.index_select(&at, 0)?;
-    let logits = a.linear(&picked, &head.weight, Some(&head.bias))?;
+    let logits = head.cap.apply(a, &a.linear(&picked, &head.weight, Some(&head.bias))?)?;
     cross_entropy(&logits, ids)
 }
 

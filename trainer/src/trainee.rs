@@ -5,8 +5,8 @@ use std::path::Path;
 
 use candle_core::{Device, Tensor, Var};
 use splade_index::{
-    Architecture, DocumentEncoder, DocumentSettings, Encoder, ModelDir, NewModel, QueryEncoder, QueryWeights,
-    SpladePooling, TokenBatch, Vocabulary,
+    Architecture, DocumentEncoder, DocumentSettings, Encoder, HeadMode, HeadSource, ModelDir, NewModel, QueryEncoder,
+    QueryWeights, SpladePooling, TokenBatch, Vocabulary,
 };
 
 use crate::config::{ModelInit, QueryInit, TokenizerInit, TrainConfig};
@@ -55,6 +55,10 @@ const TOKENIZER_FILES: [&str; 8] = [
     "spiece.model",
 ];
 
+/// Python code that `config.json` names, copied unread so that the model loads there too.
+const CODE_FILES: [&str; 4] =
+    ["configuration_norbert.py", "modeling_norbert.py", "configuration_gptbert.py", "modeling_gptbert.py"];
+
 impl Trainee {
     /// The model a config asks for: a base model, a finished sparse encoder to go on with, or a new one.
     ///
@@ -65,7 +69,10 @@ impl Trainee {
     pub fn new(config: &TrainConfig, texts: impl Fn() -> Result<Vec<String>>, device: &Device) -> Result<Self> {
         let mut trainee = match (&config.model.init, &config.model.base_model) {
             (Some(init), _) => Self::from_init(config, init, &texts, device)?,
-            (None, Some(base)) => Self::from_folder(config, Path::new(base), device)?,
+            (None, Some(base)) => {
+                let folder = config.model.base_folder.as_deref().unwrap_or(Path::new(base));
+                Self::from_folder(config, folder, device)?
+            }
             (None, None) => {
                 return Err(Error::config("model.base_model", "is missing", "give a model folder, or model.init"));
             }
@@ -93,20 +100,30 @@ impl Trainee {
             return Err(Error::config(
                 "model.base_model",
                 format!("{} is no folder", folder.display()),
-                "give a model folder; models are not downloaded in this version",
+                "give a model folder",
             ));
         }
         Self::from_dir(config, &ModelDir::open(folder)?, config.model.load_pretrained_sparse_encoder, device)
     }
 
     fn from_dir(config: &TrainConfig, model: &ModelDir, with_query: bool, device: &Device) -> Result<Self> {
-        let transformer = TransformerConfig::read(&model.config_path())?;
+        let mut transformer = TransformerConfig::read(&model.config_path())?;
+        match (config.model.mlm_head, model.head_choice()) {
+            (Some(mode), _) => transformer
+                .set_head_mode(mode)
+                .map_err(|error| Error::config("model.mlm_head", error.to_string(), "leave it out"))?,
+            (None, Some(choice)) if choice.source == HeadSource::Stated || with_query => {
+                transformer.set_head_mode(choice.mode)?;
+            }
+            (None, Some(_)) => transformer.set_head_mode(HeadMode::SoftCap)?,
+            (None, None) => {}
+        }
         let weights = Weights::read(&model.weights_path()?, &transformer)?;
         let vocabulary = model.vocabulary(Some(config.training.max_seq_length))?;
         let pad = model.pad_id(&vocabulary)?;
         let read = |name: &str| std::fs::read(model.transformer_dir().join(name));
-        let tokenizer_files =
-            TOKENIZER_FILES.iter().filter_map(|name| Some(((*name).to_owned(), read(name).ok()?))).collect();
+        let names = TOKENIZER_FILES.iter().chain(&CODE_FILES);
+        let tokenizer_files = names.filter_map(|name| Some(((*name).to_owned(), read(name).ok()?))).collect();
         let config_path = model.config_path();
         let files = Files {
             config_json: std::fs::read(&config_path).map_err(Error::io(&config_path))?,
@@ -367,6 +384,7 @@ impl Trainee {
             tokenizer_files: self.files.tokenizer_files.clone(),
             query,
             pooling: self.pooling,
+            head_mode: self.config.head_mode(),
             dimensions: self.dimensions(),
             prompts: self.files.prompts.clone(),
             max_active_dims: self.files.max_active_dims,

@@ -16,11 +16,17 @@ use splade_export::{Error, Head, ModelProto, Options, Result, export};
 use splade_index::TokenBatch;
 use splade_trainer::model::{TransformerConfig, Weights};
 
+/// Every family: a folder of `tests/fixtures/models`.
+pub(crate) const FAMILIES: [&str; 7] =
+    ["norbert3-tiny", "norbert4-tiny", "bert-tiny", "distilbert-tiny", "roberta-tiny", "xlmr-tiny", "modernbert-tiny"];
+
 /// A model folder with what the reference implementation computes.
 pub(crate) struct Golden {
     pub(crate) config: TransformerConfig,
     pub(crate) weights: Weights,
     pub(crate) expected: HashMap<String, Tensor>,
+    /// the id of padding
+    pub(crate) pad: u32,
 }
 
 impl Golden {
@@ -28,7 +34,9 @@ impl Golden {
         let path = model.join("config.json");
         let config = TransformerConfig::parse(&std::fs::read_to_string(&path).unwrap(), &path).unwrap();
         let weights = Weights::read(&model.join("model.safetensors"), &config).unwrap();
-        Self { config, weights, expected: candle_core::safetensors::load(expected, &Device::Cpu).unwrap() }
+        let dir = splade_index::ModelDir::open(model).unwrap();
+        let pad = dir.pad_id(&dir.vocabulary(None).unwrap()).unwrap();
+        Self { config, weights, expected: candle_core::safetensors::load(expected, &Device::Cpu).unwrap(), pad }
     }
 
     pub(crate) fn family(name: &str) -> Self {

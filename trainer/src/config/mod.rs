@@ -15,7 +15,7 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 use serde::ser::{SerializeMap, Serializer};
-use splade_index::{Architecture, Pooling, PoolingActivation};
+use splade_index::{Architecture, HeadMode, Pooling, PoolingActivation};
 
 pub use overrides::apply_override;
 
@@ -61,18 +61,13 @@ impl section::Choice for PoolingActivation {
     const NAMES: &'static [(&'static str, Self)] = &[("relu", Self::Relu), ("log1p_relu", Self::Log1pRelu)];
 }
 
-choices! {
-    /// Which logits of a NorBERT4 network are used.
-    MlmHeadMode {
-        /// Capped and shifted, as published: no weight is ever zero.
-        Published = "published",
-        /// Without the cap, shifted: what the Python project's patch does.
-        RawShifted = "raw-shifted",
-        /// Without cap and shift.
-        Raw = "raw",
-        /// Softly capped around zero, unshifted.
-        SoftCap = "soft-cap",
-    }
+impl section::Choice for HeadMode {
+    const NAMES: &'static [(&'static str, Self)] = &[
+        ("published", Self::Published),
+        ("raw-shifted", Self::RawShifted),
+        ("raw", Self::Raw),
+        ("soft-cap", Self::SoftCap),
+    ];
 }
 
 choices! {
@@ -265,6 +260,9 @@ impl std::fmt::Display for Note {
 pub struct ModelConfig {
     /// A Hub id or a folder; required unless `init` is given.
     pub base_model: Option<String>,
+    /// No key: where `base_model` lies, if that is not its own path. This crate downloads nothing.
+    #[serde(skip)]
+    pub base_folder: Option<PathBuf>,
     /// Default `inference-free-splade`. `csr` is refused.
     pub architecture: Architecture,
     /// Default `max`.
@@ -277,9 +275,9 @@ pub struct ModelConfig {
     pub freeze_static_embedding: bool,
     /// Default `ones`: what the query table holds before training.
     pub query_init: QueryInit,
-    /// NorBERT4 only; absent means what the model folder says. `patch_sigmoid_for_sparsity: true`, the Python
-    /// project's key, means `raw-shifted`.
-    pub mlm_head: Option<MlmHeadMode>,
+    /// NorBERT4 only: which of its logits are used. Absent means what the folder of a model trained here states, and
+    /// `soft-cap` for other bases. `patch_sigmoid_for_sparsity: true`, the Python project's key, means `raw-shifted`.
+    pub mlm_head: Option<HeadMode>,
     /// Default false; true if `base_model` is a finished sparse encoder that is to be trained on.
     pub load_pretrained_sparse_encoder: bool,
     /// A new model instead of `base_model`.

@@ -6,7 +6,7 @@ use splade_index::Architecture;
 use super::section::{Section, as_number, as_text, as_texts, did_you_mean};
 use super::{
     BatchSampler, BuiltIn, Columns, DataSetConfig, DataSetsConfig, DeviceChoice, EvaluationConfig, Evaluator,
-    HardwareConfig, HubStrategy, InnerLossType, LossConfig, LossType, MlflowConfig, MlmHeadMode, ModelCardConfig,
+    HardwareConfig, HeadMode, HubStrategy, InnerLossType, LossConfig, LossType, MlflowConfig, ModelCardConfig,
     ModelConfig, ModelInit, Note, Objective, QueryInit, RegularizerRamp, Reporter, Route, RouterConfig,
     SamplingStrategy, ScandiQaSources, Strategy, TokenizerInit, TrainConfig, TrainingConfig,
 };
@@ -122,6 +122,7 @@ fn model(mut keys: Section<'_>, notes: &mut Notes) -> Result<ModelConfig> {
     }
     let model = ModelConfig {
         base_model,
+        base_folder: None,
         architecture,
         pooling_strategy: keys.choice("pooling_strategy")?.unwrap_or_default(),
         activation_function: keys.choice("activation_function")?.unwrap_or_default(),
@@ -141,15 +142,15 @@ fn model(mut keys: Section<'_>, notes: &mut Notes) -> Result<ModelConfig> {
     Ok(model)
 }
 
-fn mlm_head(keys: &mut Section<'_>) -> Result<Option<MlmHeadMode>> {
-    let mode: Option<MlmHeadMode> = keys.choice("mlm_head")?;
+fn mlm_head(keys: &mut Section<'_>) -> Result<Option<HeadMode>> {
+    let mode: Option<HeadMode> = keys.choice("mlm_head")?;
     let patched = keys.flag("patch_sigmoid_for_sparsity")? == Some(true);
     match (mode, patched) {
-        (Some(mode), true) if mode != MlmHeadMode::RawShifted => {
+        (Some(mode), true) if mode != HeadMode::RawShifted => {
             let message = format!("means `raw-shifted` and contradicts mlm_head `{}`", mode.name());
             Err(keys.error("patch_sigmoid_for_sparsity", message, "keep mlm_head"))
         }
-        (None, true) => Ok(Some(MlmHeadMode::RawShifted)),
+        (None, true) => Ok(Some(HeadMode::RawShifted)),
         (mode, _) => Ok(mode),
     }
 }

@@ -124,7 +124,7 @@ fn python_project() -> Value {
 fn files_of_the_python_project_load_unchanged() {
     let (config, notes) = TrainConfig::from_value(&python_project()).unwrap();
     assert_eq!(config.training.metric_for_best_model, "eval_NanoBEIR_mean_dot_ndcg@10");
-    assert_eq!(config.model.mlm_head, Some(MlmHeadMode::RawShifted));
+    assert_eq!(config.model.mlm_head, Some(HeadMode::RawShifted));
     assert_eq!(config.hardware.device, DeviceChoice::Metal);
     assert_eq!(config.router.learning_rate_patterns, [(r".*\.query\..*".to_owned(), 1e-3)]);
     let names: Vec<&str> = config.datasets.sets.iter().map(|set| set.name.as_str()).collect();

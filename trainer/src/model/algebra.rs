@@ -19,6 +19,12 @@ pub enum Activation {
     GeluTanh,
     /// `max(0, x)`
     Relu,
+    /// hyperbolic tangent: soft caps
+    Tanh,
+    /// `1/(1 + exp(−x))`
+    Sigmoid,
+    /// `log(1 + exp(x))`: learned factors that must be positive
+    Softplus,
 }
 
 /// Where the positions of a row start.
@@ -26,6 +32,11 @@ pub enum Activation {
 pub enum Positions {
     /// 0, 1, 2, … from the start of the row
     FromZero,
+    /// `pad` for a padding id, and `pad` plus the running count of other ids for those: RoBERTa's
+    AfterPadding {
+        /// the id padding has
+        pad: u32,
+    },
 }
 
 /// How a parameter of a new model starts.
@@ -37,6 +48,38 @@ pub enum Init {
     Zeros,
     /// all one
     Ones,
+}
+
+/// Which row of a table of relative positions stands for an offset.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RelativeOffsets {
+    /// rows by offset, `−last … last`
+    rows: std::sync::Arc<[u32]>,
+}
+
+impl RelativeOffsets {
+    /// `row(offset)` for the offsets from `−last` to `last`; beyond them the outermost rows count.
+    pub fn new(last: i64, row: impl FnMut(i64) -> u32) -> Self {
+        Self { rows: (-last..=last).map(row).collect() }
+    }
+
+    /// The largest offset with a row of its own.
+    #[must_use]
+    pub fn last(&self) -> i64 {
+        self.rows.len() as i64 / 2
+    }
+
+    /// The row of an offset: query position minus key position.
+    #[must_use]
+    pub fn index(&self, offset: i64) -> u32 {
+        self.rows[(offset.clamp(-self.last(), self.last()) + self.last()) as usize]
+    }
+
+    /// The rows of the offsets `−last … last`.
+    #[must_use]
+    pub fn rows(&self) -> &[u32] {
+        &self.rows
+    }
 }
 
 /// What a forward pass is given: `B` rows of `T` tokens, padded on the right.
@@ -72,8 +115,23 @@ pub trait Algebra {
     /// The first row of `table` `[N, D]`, as `[1, D]`.
     fn first_row(&self, table: &Self::Tensor) -> Result<Self::Tensor, Self::Error>;
 
+    /// A constant of this shape.
+    fn constant(&self, values: Vec<f32>, shape: &[usize]) -> Result<Self::Tensor, Self::Error>;
+
+    /// The number at `index` of a vector `[N]`, as `[1]`.
+    fn element(&self, vector: &Self::Tensor, index: usize) -> Result<Self::Tensor, Self::Error>;
+
     /// Sum, broadcast from the right.
     fn add(&self, a: &Self::Tensor, b: &Self::Tensor) -> Result<Self::Tensor, Self::Error>;
+
+    /// Product element by element, broadcast from the right.
+    fn mul(&self, a: &Self::Tensor, b: &Self::Tensor) -> Result<Self::Tensor, Self::Error>;
+
+    /// `x·scale + shift`, element by element.
+    fn affine(&self, x: &Self::Tensor, scale: f64, shift: f64) -> Result<Self::Tensor, Self::Error>;
+
+    /// The last axis cut into `parts` equal parts.
+    fn split(&self, x: &Self::Tensor, parts: usize) -> Result<Vec<Self::Tensor>, Self::Error>;
 
     /// `x·Wᵀ + bias` for `x` `[…, in]`, `weight` `[out, in]`, `bias` `[out]`.
     fn linear(
@@ -83,11 +141,12 @@ pub trait Algebra {
         bias: Option<&Self::Tensor>,
     ) -> Result<Self::Tensor, Self::Error>;
 
-    /// `(x − mean)/√(var + eps)` over the last axis with the biased variance, then `·weight + bias` where given.
+    /// `(x − mean)/√(var + eps)` over the last axis with the biased variance, then `·weight` and `+ bias` where given.
     fn layer_norm(
         &self,
         x: &Self::Tensor,
-        affine: Option<(&Self::Tensor, &Self::Tensor)>,
+        weight: Option<&Self::Tensor>,
+        bias: Option<&Self::Tensor>,
         eps: f64,
     ) -> Result<Self::Tensor, Self::Error>;
 
@@ -97,17 +156,38 @@ pub trait Algebra {
     /// Zeroes each element with this probability and scales the others by `1/(1 − probability)`, in training only.
     fn dropout(&self, x: &Self::Tensor, probability: f64) -> Result<Self::Tensor, Self::Error>;
 
+    /// `[H, d]` to `[H, 1, d]`: one row per head, to be broadcast over `[B, H, T, d]`.
+    fn per_head(&self, x: &Self::Tensor) -> Result<Self::Tensor, Self::Error>;
+
     /// `[B, T, H·d]` to `[B, H, T, d]`.
     fn split_heads(&self, x: &Self::Tensor, heads: usize, size: usize) -> Result<Self::Tensor, Self::Error>;
 
     /// `[B, H, T, d]` to `[B, T, H·d]`; `width` is `H·d`.
     fn merge_heads(&self, x: &Self::Tensor, width: usize) -> Result<Self::Tensor, Self::Error>;
 
+    /// Rotary positions (Su et al., 2021) on `[B, H, T, d]`, halves and not pairs: position `t` turns the components `j` and
+    /// `j + d/2` by the angle `t·theta^(−2j/d)`.
+    fn rope(&self, x: &Self::Tensor, theta: f64) -> Result<Self::Tensor, Self::Error>;
+
     /// `a·bᵀ·scale` over the last two axes: `[B, H, T, d]` twice gives `[B, H, T, T]`.
     fn scores(&self, a: &Self::Tensor, b: &Self::Tensor, scale: f64) -> Result<Self::Tensor, Self::Error>;
 
-    /// Which keys each query may see, for [`masked_softmax`](Self::masked_softmax): made once, used by every layer.
-    fn allowed_keys(&self, mask: &Self::Tensor) -> Result<Self::Tensor, Self::Error>;
+    /// `(q_i·k_j + q_i·Pk[r] + k_j·Pq[r])·scale` with `r = offsets.index(i − j)`: attention with relative positions
+    /// (He et al., DeBERTa, 2021; Samuel et al., LTG-BERT, 2023).
+    ///
+    /// `query` and `key` are `[B, H, T, d]`; `positions` `[N, H·2d]` holds per head first `Pq`, then `Pk`.
+    fn relative_scores(
+        &self,
+        query: &Self::Tensor,
+        key: &Self::Tensor,
+        positions: &Self::Tensor,
+        offsets: &RelativeOffsets,
+        scale: f64,
+    ) -> Result<Self::Tensor, Self::Error>;
+
+    /// Which keys each query may see, for [`masked_softmax`](Self::masked_softmax): those of tokens, and with a `window`
+    /// only those at most so many positions away. Equal ones are made once.
+    fn allowed_keys(&self, mask: &Self::Tensor, window: Option<usize>) -> Result<Self::Tensor, Self::Error>;
 
     /// Soft-max of `scores` `[B, H, T, T]` over the allowed keys. Other keys get exactly 0, and a query without an
     /// allowed key gets zeros, never NaN.
@@ -127,6 +207,15 @@ pub trait Algebra {
         bias: &Self::Tensor,
         mask: &Self::Tensor,
     ) -> Result<Self::Tensor, Self::Error>;
+
+    /// Whether a token follows, by `mask` `[B, T]`: the mask moved one place to the left.
+    fn followed(&self, mask: &Self::Tensor) -> Result<Self::Tensor, Self::Error>;
+
+    /// 1 for a row of `mask` `[B, T]` that has a token and 0 for others, as `[B, 1]` floats.
+    fn has_token(&self, mask: &Self::Tensor) -> Result<Self::Tensor, Self::Error>;
+
+    /// `x` `[B, T, V]` moved one place to the right: token `t` gets the row of token `t − 1`, token 0 gets `first` `[V]`.
+    fn shift_right(&self, x: &Self::Tensor, first: &Self::Tensor) -> Result<Self::Tensor, Self::Error>;
 
     /// `log(1 + max(0, x))`, element by element.
     fn log1p_relu(&self, x: &Self::Tensor) -> Result<Self::Tensor, Self::Error>;

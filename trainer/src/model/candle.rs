@@ -7,11 +7,11 @@
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 
-use candle_core::{D, DType, Device, Tensor};
+use candle_core::{D, DType, Device, Tensor, TensorId};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-use super::algebra::{Activation, Algebra, Init, Inputs, Positions};
+use super::algebra::{Activation, Algebra, Init, Inputs, Positions, RelativeOffsets};
 use super::ops;
 use crate::Error;
 
@@ -22,13 +22,15 @@ pub struct Candle<'p> {
     device: Device,
     dropout: Option<RefCell<ChaCha8Rng>>,
     plain: bool,
+    /// what `allowed_keys` made, by mask and window: most layers ask for the same
+    allowed: RefCell<Vec<(TensorId, Option<usize>, Tensor)>>,
 }
 
 impl<'p> Candle<'p> {
     /// Inference: no dropout. The parameters, by checkpoint name, live on `device` in f32.
     #[must_use]
     pub fn new(parameters: &'p BTreeMap<String, Tensor>, device: &Device) -> Self {
-        Self { parameters, device: device.clone(), dropout: None, plain: !device.is_cpu() }
+        Self { parameters, device: device.clone(), dropout: None, plain: !device.is_cpu(), allowed: RefCell::default() }
     }
 
     /// Training: dropout drawn from `seed`, so that a step can be repeated.
@@ -85,6 +87,17 @@ impl Algebra for Candle<'_> {
         let width = u32::try_from(ids.dim(1)?).map_err(|_| Error::invalid("a text has more than 2^32 tokens", ""))?;
         match positions {
             Positions::FromZero => Ok(Tensor::arange(0, width, &self.device)?.unsqueeze(0)?),
+            Positions::AfterPadding { pad } => {
+                let mut rows = ids.to_vec2::<u32>()?;
+                for row in &mut rows {
+                    let mut last = pad;
+                    for id in row {
+                        last += u32::from(*id != pad);
+                        *id = if *id == pad { pad } else { last };
+                    }
+                }
+                Ok(Tensor::new(rows, &self.device)?)
+            }
         }
     }
 
@@ -92,8 +105,29 @@ impl Algebra for Candle<'_> {
         Ok(table.narrow(0, 0, 1)?)
     }
 
+    fn constant(&self, values: Vec<f32>, shape: &[usize]) -> Result<Tensor, Error> {
+        Ok(Tensor::from_vec(values, shape, &self.device)?)
+    }
+
+    fn element(&self, vector: &Tensor, index: usize) -> Result<Tensor, Error> {
+        Ok(vector.narrow(0, index, 1)?)
+    }
+
     fn add(&self, a: &Tensor, b: &Tensor) -> Result<Tensor, Error> {
         Ok(if a.dims() == b.dims() { a.add(b)? } else { a.broadcast_add(b)? })
+    }
+
+    fn mul(&self, a: &Tensor, b: &Tensor) -> Result<Tensor, Error> {
+        Ok(if a.dims() == b.dims() { a.mul(b)? } else { a.broadcast_mul(b)? })
+    }
+
+    fn affine(&self, x: &Tensor, scale: f64, shift: f64) -> Result<Tensor, Error> {
+        Ok(x.affine(scale, shift)?)
+    }
+
+    fn split(&self, x: &Tensor, parts: usize) -> Result<Vec<Tensor>, Error> {
+        let size = x.dim(D::Minus1)? / parts;
+        (0..parts).map(|part| Ok(x.narrow(D::Minus1, part * size, size)?)).collect()
     }
 
     fn linear(&self, x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor, Error> {
@@ -109,24 +143,38 @@ impl Algebra for Candle<'_> {
         Ok(sum.reshape(shape)?)
     }
 
-    fn layer_norm(&self, x: &Tensor, affine: Option<(&Tensor, &Tensor)>, eps: f64) -> Result<Tensor, Error> {
+    fn layer_norm(
+        &self,
+        x: &Tensor,
+        weight: Option<&Tensor>,
+        bias: Option<&Tensor>,
+        eps: f64,
+    ) -> Result<Tensor, Error> {
         if self.plain {
-            return plain_layer_norm(x, affine, eps);
+            return plain_layer_norm(x, weight, bias, eps);
         }
         let x = x.contiguous()?;
         let norm = ops::LayerNorm { eps: eps as f32 };
-        Ok(match affine {
-            None => x.apply_op1(norm)?,
-            Some((weight, bias)) => x.apply_op3(weight, bias, norm)?,
+        Ok(match (weight, bias) {
+            (None, None) => x.apply_op1(norm)?,
+            (Some(weight), Some(bias)) => x.apply_op3(weight, bias, norm)?,
+            (Some(weight), None) => x.apply_op3(weight, &weight.zeros_like()?, norm)?,
+            (None, Some(bias)) => x.apply_op3(&bias.ones_like()?, bias, norm)?,
         })
     }
 
     fn activate(&self, x: &Tensor, activation: Activation) -> Result<Tensor, Error> {
+        if self.plain {
+            return plain_activation(x, activation);
+        }
+        let x = x.contiguous()?;
         Ok(match activation {
-            Activation::Gelu if self.plain => x.gelu_erf()?,
-            Activation::Gelu => x.contiguous()?.apply_op1(ops::Gelu)?,
-            Activation::GeluTanh => x.gelu()?,
+            Activation::Gelu => x.apply_op1(ops::Gelu)?,
+            Activation::GeluTanh => x.apply_op1(ops::GeluTanh)?,
             Activation::Relu => x.relu()?,
+            Activation::Tanh => x.apply_op1(ops::Tanh)?,
+            Activation::Sigmoid => x.apply_op1(ops::Sigmoid)?,
+            Activation::Softplus => x.apply_op1(ops::Softplus)?,
         })
     }
 
@@ -148,6 +196,10 @@ impl Algebra for Candle<'_> {
         Ok(x.mul(&Tensor::from_vec(kept, x.shape(), &self.device)?)?)
     }
 
+    fn per_head(&self, x: &Tensor) -> Result<Tensor, Error> {
+        Ok(x.unsqueeze(1)?)
+    }
+
     fn split_heads(&self, x: &Tensor, heads: usize, size: usize) -> Result<Tensor, Error> {
         let (rows, width, _) = x.dims3()?;
         Ok(x.reshape((rows, width, heads, size))?.transpose(1, 2)?.contiguous()?)
@@ -163,8 +215,70 @@ impl Algebra for Candle<'_> {
         Ok(a.affine(scale, 0.0)?.matmul(&b.t()?)?)
     }
 
-    fn allowed_keys(&self, mask: &Tensor) -> Result<Tensor, Error> {
-        Ok(mask.to_dtype(DType::F32)?.unsqueeze(1)?.unsqueeze(1)?)
+    fn rope(&self, x: &Tensor, theta: f64) -> Result<Tensor, Error> {
+        let (_, _, tokens, size) = x.dims4()?;
+        let half = size / 2;
+        let angle = |at: usize| {
+            let (token, component) = (at / size, at % size % half.max(1));
+            (token as f64 * theta.powf(-2.0 * component as f64 / size as f64)) as f32
+        };
+        let angles: Vec<f32> = (0..tokens * size).map(angle).collect();
+        let angles = Tensor::from_vec(angles, (tokens, size), &self.device)?;
+        let (first, second) = (x.narrow(D::Minus1, 0, half)?, x.narrow(D::Minus1, half, half)?);
+        let turned = Tensor::cat(&[&second.neg()?, &first], D::Minus1)?;
+        Ok((x.broadcast_mul(&angles.cos()?)? + turned.broadcast_mul(&angles.sin()?)?)?)
+    }
+
+    fn relative_scores(
+        &self,
+        query: &Tensor,
+        key: &Tensor,
+        positions: &Tensor,
+        offsets: &RelativeOffsets,
+        scale: f64,
+    ) -> Result<Tensor, Error> {
+        let (rows, heads, tokens, size) = query.dims4()?;
+        let table = positions.dim(0)?;
+        let positions = positions.reshape((table, heads, 2 * size))?.transpose(0, 1)?;
+        let part = |start: usize| -> Result<Tensor, Error> {
+            let part = positions.narrow(2, start, size)?.transpose(1, 2)?.contiguous()?;
+            Ok(part.unsqueeze(0)?.broadcast_as((rows, heads, size, table))?.contiguous()?)
+        };
+        let (position_query, position_key) = (part(0)?, part(size)?);
+        let (query, key) = (query.affine(scale, 0.0)?, key.contiguous()?);
+        let content = query.matmul(&key.t()?)?;
+        let last = tokens as i64 - 1;
+        let distances: Vec<u32> = (-last..=last).map(|offset| offsets.index(offset)).collect();
+        let gather = |x: Tensor, from_keys: bool| -> Result<Tensor, Error> {
+            if self.plain {
+                return plain_relative(&x, &distances, from_keys);
+            }
+            Ok(x.contiguous()?.apply_op1(ops::RelativeGather { rows: distances.clone().into(), from_keys })?)
+        };
+        let of_queries = gather(query.matmul(&position_key)?, false)?;
+        let of_keys = gather(key.affine(scale, 0.0)?.matmul(&position_query)?, true)?;
+        Ok(((content + of_queries)? + of_keys)?)
+    }
+
+    fn allowed_keys(&self, mask: &Tensor, window: Option<usize>) -> Result<Tensor, Error> {
+        let tokens = mask.dim(1)?;
+        // a window wider than the text is none
+        let window = window.filter(|window| *window + 1 < tokens);
+        let known = self.allowed.borrow().iter().find(|(id, w, _)| (*id, *w) == (mask.id(), window)).cloned();
+        if let Some((_, _, allowed)) = known {
+            return Ok(allowed);
+        }
+        let keys = mask.to_dtype(DType::F32)?.unsqueeze(1)?.unsqueeze(1)?;
+        let allowed = match window {
+            None => keys,
+            Some(window) => {
+                let near = |at: usize| f32::from(u8::from((at / tokens).abs_diff(at % tokens) <= window));
+                let near: Vec<f32> = (0..tokens * tokens).map(near).collect();
+                keys.broadcast_mul(&Tensor::from_vec(near, (1, 1, tokens, tokens), &self.device)?)?
+            }
+        };
+        self.allowed.borrow_mut().push((mask.id(), window, allowed.clone()));
+        Ok(allowed)
     }
 
     fn masked_softmax(&self, scores: &Tensor, allowed: &Tensor) -> Result<Tensor, Error> {
@@ -185,6 +299,22 @@ impl Algebra for Candle<'_> {
         ops::max_logits(features, weight, bias, mask)
     }
 
+    fn followed(&self, mask: &Tensor) -> Result<Tensor, Error> {
+        let (rows, tokens) = mask.dims2()?;
+        let end = Tensor::zeros((rows, 1), mask.dtype(), mask.device())?;
+        Ok(Tensor::cat(&[mask, &end], 1)?.narrow(1, 1, tokens)?)
+    }
+
+    fn has_token(&self, mask: &Tensor) -> Result<Tensor, Error> {
+        Ok(mask.max_keepdim(1)?.to_dtype(DType::F32)?)
+    }
+
+    fn shift_right(&self, x: &Tensor, first: &Tensor) -> Result<Tensor, Error> {
+        let (rows, tokens, terms) = x.dims3()?;
+        let first = first.reshape((1, 1, terms))?.broadcast_as((rows, 1, terms))?.contiguous()?;
+        Ok(Tensor::cat(&[&first, x], 1)?.narrow(1, 0, tokens)?)
+    }
+
     fn log1p_relu(&self, x: &Tensor) -> Result<Tensor, Error> {
         if self.plain {
             return Ok((x.relu()? + 1.0)?.log()?);
@@ -201,14 +331,44 @@ impl Algebra for Candle<'_> {
 /// A number so low that its exponential is 0 beside any score, and finite, so that nothing turns into NaN.
 const LOW: f32 = -1e30;
 
-fn plain_layer_norm(x: &Tensor, affine: Option<(&Tensor, &Tensor)>, eps: f64) -> Result<Tensor, Error> {
+fn plain_layer_norm(x: &Tensor, weight: Option<&Tensor>, bias: Option<&Tensor>, eps: f64) -> Result<Tensor, Error> {
     let centered = x.broadcast_sub(&x.mean_keepdim(D::Minus1)?)?;
     let variance = centered.sqr()?.mean_keepdim(D::Minus1)?;
-    let normed = centered.broadcast_div(&(variance + eps)?.sqrt()?)?;
-    Ok(match affine {
-        None => normed,
-        Some((weight, bias)) => normed.broadcast_mul(weight)?.broadcast_add(bias)?,
+    let mut normed = centered.broadcast_div(&(variance + eps)?.sqrt()?)?;
+    if let Some(weight) = weight {
+        normed = normed.broadcast_mul(weight)?;
+    }
+    match bias {
+        None => Ok(normed),
+        Some(bias) => Ok(normed.broadcast_add(bias)?),
+    }
+}
+
+fn plain_activation(x: &Tensor, activation: Activation) -> Result<Tensor, Error> {
+    Ok(match activation {
+        Activation::Gelu => x.gelu_erf()?,
+        Activation::GeluTanh => x.gelu()?,
+        Activation::Relu => x.relu()?,
+        Activation::Tanh => x.tanh()?,
+        // (1 + tanh(x/2))/2, which cannot overflow
+        Activation::Sigmoid => x.affine(0.5, 0.0)?.tanh()?.affine(0.5, 0.5)?,
+        // max(0, x) + log(1 + exp(−|x|)), which cannot either
+        Activation::Softplus => (x.relu()? + (x.abs()?.neg()?.exp()? + 1.0)?.log()?)?,
     })
+}
+
+/// What [`ops::RelativeGather`] does.
+fn plain_relative(x: &Tensor, rows: &[u32], from_keys: bool) -> Result<Tensor, Error> {
+    let (batch, heads, tokens, _) = x.dims4()?;
+    let row = |(this, other): (usize, usize)| {
+        let (query, key) = if from_keys { (other, this) } else { (this, other) };
+        rows[query + tokens - 1 - key]
+    };
+    let index: Vec<u32> = (0..tokens * tokens).map(|at| row((at / tokens, at % tokens))).collect();
+    let index = Tensor::from_vec(index, (1, 1, tokens, tokens), x.device())?;
+    let index = index.broadcast_as((batch, heads, tokens, tokens))?.contiguous()?;
+    let gathered = x.contiguous()?.gather(&index, 3)?;
+    Ok(if from_keys { gathered.transpose(2, 3)? } else { gathered })
 }
 
 fn plain_masked_softmax(scores: &Tensor, allowed: &Tensor) -> Result<Tensor, Error> {

@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::collections::BTreeSet;
 
-use super::algebra::{Activation, Algebra, Init, Inputs, Positions};
+use super::algebra::{Activation, Algebra, Init, Inputs, Positions, RelativeOffsets};
 use crate::Error;
 
 /// A parameter a forward pass asked for.
@@ -73,6 +73,42 @@ impl Algebra for Declaration {
         Ok(())
     }
 
+    fn constant(&self, _: Vec<f32>, _: &[usize]) -> Result<(), Error> {
+        Ok(())
+    }
+
+    fn element(&self, (): &(), _: usize) -> Result<(), Error> {
+        Ok(())
+    }
+
+    fn mul(&self, (): &(), (): &()) -> Result<(), Error> {
+        Ok(())
+    }
+
+    fn affine(&self, (): &(), _: f64, _: f64) -> Result<(), Error> {
+        Ok(())
+    }
+
+    fn split(&self, (): &(), parts: usize) -> Result<Vec<()>, Error> {
+        Ok(vec![(); parts])
+    }
+
+    fn per_head(&self, (): &()) -> Result<(), Error> {
+        Ok(())
+    }
+
+    fn followed(&self, (): &()) -> Result<(), Error> {
+        Ok(())
+    }
+
+    fn has_token(&self, (): &()) -> Result<(), Error> {
+        Ok(())
+    }
+
+    fn shift_right(&self, (): &(), (): &()) -> Result<(), Error> {
+        Ok(())
+    }
+
     fn add(&self, (): &(), (): &()) -> Result<(), Error> {
         Ok(())
     }
@@ -81,7 +117,7 @@ impl Algebra for Declaration {
         Ok(())
     }
 
-    fn layer_norm(&self, (): &(), _: Option<(&(), &())>, _: f64) -> Result<(), Error> {
+    fn layer_norm(&self, (): &(), _: Option<&()>, _: Option<&()>, _: f64) -> Result<(), Error> {
         Ok(())
     }
 
@@ -105,7 +141,15 @@ impl Algebra for Declaration {
         Ok(())
     }
 
-    fn allowed_keys(&self, (): &()) -> Result<(), Error> {
+    fn rope(&self, (): &(), _: f64) -> Result<(), Error> {
+        Ok(())
+    }
+
+    fn relative_scores(&self, (): &(), (): &(), (): &(), _: &RelativeOffsets, _: f64) -> Result<(), Error> {
+        Ok(())
+    }
+
+    fn allowed_keys(&self, (): &(), _: Option<usize>) -> Result<(), Error> {
         Ok(())
     }
 

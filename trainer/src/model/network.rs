@@ -25,10 +25,10 @@ impl CandleNetwork {
     /// Reads the transformer of a model folder.
     ///
     /// # Errors
-    /// What [`TransformerConfig::read`] and [`Weights::read`] refuse.
+    /// What [`TransformerConfig::of`] and [`Weights::read`] refuse.
     pub fn read(model: &ModelDir, device: &Device) -> Result<Self> {
-        let config = TransformerConfig::read(&model.config_path())?;
-        let weights = Weights::read(&model.weights_path()?, &config)?.to_device(device)?;
+        let config = TransformerConfig::of(model)?;
+        let weights = Weights::read(&model.weights_path()?, &config)?.without_copy(&config)?.to_device(device)?;
         Ok(Self::new(config, weights, model.pooling(), device.clone()))
     }
 
@@ -59,9 +59,9 @@ impl Network for CandleNetwork {
 
     fn forward(&self, batch: &TokenBatch) -> splade_index::Result<Vec<SparseVector>> {
         let failed = |error: Error| splade_index::Error::Encoder(error.into());
-        if batch.width > self.config.max_positions() {
+        if let Some(most) = self.config.max_positions().filter(|most| batch.width > *most) {
             return Err(splade_index::Error::invalid(
-                format!("a text has {} tokens, the model takes {}", batch.width, self.config.max_positions()),
+                format!("a text has {} tokens, the model takes {most}", batch.width),
                 "lower --max-length",
             ));
         }

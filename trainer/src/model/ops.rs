@@ -473,6 +473,92 @@ impl Pointwise for Gelu {
     }
 }
 
+/// `tanh(x)`: near 0 the difference of two exponentials would lose its digits, so the series stands in.
+#[inline(always)]
+fn tanh(x: f32) -> f32 {
+    let square = x * x;
+    let near =
+        x * (1.0 + square * (-1.0 / 3.0 + square * (2.0 / 15.0 + square * (-17.0 / 315.0 + square * (62.0 / 2835.0)))));
+    let power = exp((2.0 * x.abs()).min(40.0));
+    let far = (1.0 - 2.0 / (power + 1.0)).copysign(x);
+    if x.abs() < 0.3 { near } else { far }
+}
+
+/// GELU by tanh.
+pub(crate) struct GeluTanh;
+
+/// `√(2/π)`
+const ROOT: f32 = 0.797_884_6;
+const CUBIC: f32 = 0.044_715;
+
+impl Pointwise for GeluTanh {
+    const NAME: &'static str = "gelu-tanh";
+
+    #[inline(always)]
+    fn value(x: f32) -> f32 {
+        0.5 * x * (1.0 + tanh(ROOT * (x + CUBIC * x * x * x)))
+    }
+
+    #[inline(always)]
+    fn derivative(x: f32) -> f32 {
+        let t = tanh(ROOT * (x + CUBIC * x * x * x));
+        0.5 * (1.0 + t) + 0.5 * x * (1.0 - t * t) * ROOT * (1.0 + 3.0 * CUBIC * x * x)
+    }
+}
+
+/// Hyperbolic tangent.
+pub(crate) struct Tanh;
+
+impl Pointwise for Tanh {
+    const NAME: &'static str = "tanh";
+
+    #[inline(always)]
+    fn value(x: f32) -> f32 {
+        tanh(x)
+    }
+
+    #[inline(always)]
+    fn derivative(x: f32) -> f32 {
+        let t = tanh(x);
+        1.0 - t * t
+    }
+}
+
+/// `1/(1 + exp(−x))`.
+pub(crate) struct Sigmoid;
+
+impl Pointwise for Sigmoid {
+    const NAME: &'static str = "sigmoid";
+
+    #[inline(always)]
+    fn value(x: f32) -> f32 {
+        1.0 / (1.0 + exp((-x).min(88.0)))
+    }
+
+    #[inline(always)]
+    fn derivative(x: f32) -> f32 {
+        let y = Self::value(x);
+        y * (1.0 - y)
+    }
+}
+
+/// `log(1 + exp(x))`.
+pub(crate) struct Softplus;
+
+impl Pointwise for Softplus {
+    const NAME: &'static str = "softplus";
+
+    #[inline(always)]
+    fn value(x: f32) -> f32 {
+        x.max(0.0) + exp(-x.abs()).ln_1p()
+    }
+
+    #[inline(always)]
+    fn derivative(x: f32) -> f32 {
+        Sigmoid::value(x)
+    }
+}
+
 /// `log(1 + max(0, x))`; NaN stays NaN, so that a model gone wrong is noticed.
 pub(crate) struct Log1pRelu;
 
@@ -508,6 +594,10 @@ macro_rules! pointwise {
     };
 }
 pointwise!(Gelu);
+pointwise!(GeluTanh);
+pointwise!(Tanh);
+pointwise!(Sigmoid);
+pointwise!(Softplus);
 pointwise!(Log1pRelu);
 
 /// Soft-max over the last axis of `[B, H, T, K]` where `[B, 1, 1 or T, K]` is 1; other keys get 0, rows without a key too.
@@ -592,6 +682,61 @@ fn softmax_row(scores: &[f32], allowed: &[f32], out: &mut [f32]) {
     let total = sum(out.iter().copied());
     for out in out.iter_mut() {
         *out /= total;
+    }
+}
+
+/// From what each token has for every row of a table of positions, `[B, H, T, N]`, to what it has for every other token,
+/// `[B, H, T, T]` with queries before keys.
+pub(crate) struct RelativeGather {
+    /// the table's row for the offsets `−(T−1) … T−1`, query minus key
+    pub(crate) rows: Arc<[u32]>,
+    /// whether the argument's tokens are keys, rather than queries
+    pub(crate) from_keys: bool,
+}
+
+impl RelativeGather {
+    /// Where in the argument the element `(query, key)` comes from.
+    #[inline(always)]
+    fn source(&self, tokens: usize, table: usize, query: usize, key: usize) -> usize {
+        let token = if self.from_keys { key } else { query };
+        token * table + self.rows[query + tokens - 1 - key] as usize
+    }
+}
+
+impl CustomOp1 for RelativeGather {
+    fn name(&self) -> &'static str {
+        "relative-gather"
+    }
+
+    fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
+        let x = slice(storage, layout)?;
+        let &[rows, heads, tokens, table] = layout.dims() else { bail!("positions are not of four axes") };
+        let mut out = vec![0_f32; rows * heads * tokens * tokens];
+        out.par_chunks_mut((tokens * tokens).max(1)).zip(x.par_chunks((tokens * table).max(1))).for_each(|(out, x)| {
+            for (query, out) in out.chunks_exact_mut(tokens).enumerate() {
+                for (key, out) in out.iter_mut().enumerate() {
+                    *out = x[self.source(tokens, table, query, key)];
+                }
+            }
+        });
+        Ok((CpuStorage::F32(out), Shape::from((rows, heads, tokens, tokens))))
+    }
+
+    fn bwd(&self, x: &Tensor, _: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {
+        let (_, _, tokens, table) = x.dims4()?;
+        let mut out = vec![0_f32; x.elem_count()];
+        read(grad, |grad| {
+            let chunks = out.par_chunks_mut((tokens * table).max(1)).zip(grad.par_chunks((tokens * tokens).max(1)));
+            chunks.for_each(|(out, grad)| {
+                for (query, grad) in grad.chunks_exact(tokens).enumerate() {
+                    for (key, grad) in grad.iter().enumerate() {
+                        out[self.source(tokens, table, query, key)] += grad;
+                    }
+                }
+            });
+            Ok(())
+        })?;
+        Ok(Some(Tensor::from_vec(out, x.shape(), x.device())?))
     }
 }
 
@@ -915,6 +1060,19 @@ mod tests {
             }
             let exact = if x.abs() > 4.5 { x.signum() } else { exact * std::f64::consts::FRAC_2_SQRT_PI };
             assert!((f64::from(erf(x as f32)) - exact).abs() <= 4e-7, "erf {x}");
+        }
+    }
+
+    #[test]
+    fn tanh_and_its_kin_are_exact_to_a_few_units() {
+        for step in -4000..=4000 {
+            let x = step as f32 / 100.0;
+            let exact = f64::from(x).tanh();
+            assert!((f64::from(tanh(x)) - exact).abs() <= 4e-7 * exact.abs().max(1e-30) + 1e-12, "tanh {x}");
+            let exact = 1.0 / (1.0 + (-f64::from(x)).exp());
+            assert!((f64::from(Sigmoid::value(x)) - exact).abs() <= 4e-7 * exact, "sigmoid {x}");
+            let exact = f64::from(x).exp().ln_1p();
+            assert!((f64::from(Softplus::value(x)) - exact).abs() <= 5e-7 * exact, "softplus {x}");
         }
     }
 

@@ -21,7 +21,7 @@ pub fn splade<A: Algebra>(
 ) -> Result<A::Tensor, A::Error> {
     match pooling.strategy {
         Pooling::Max => {
-            let logits = a.max_logits(&head.features, &head.weight, &head.bias, mask)?;
+            let logits = head.max_logits(a, mask)?;
             activate(a, &logits, pooling.activation)
         }
         // The 2021 original: a sum needs every token's own activation.

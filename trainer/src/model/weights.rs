@@ -11,6 +11,7 @@ use rand_chacha::ChaCha8Rng;
 use super::algebra::Init;
 use super::config::TransformerConfig;
 use super::declaration::Declared;
+use super::pickle;
 use crate::Error;
 
 /// Parameters by checkpoint name, in f32 on the CPU: exactly those the forward pass reads.
@@ -29,7 +30,7 @@ impl Weights {
     /// A file that is broken; a tensor that is missing, unknown, or of another shape, by name.
     pub fn read(path: &Path, config: &TransformerConfig) -> Result<Self, Error> {
         let raw = if path.extension().is_some_and(|extension| extension == "bin") {
-            read_pickle(path)?
+            pickle::read(path)?
         } else {
             read_safetensors(path)?
         };
@@ -94,6 +95,18 @@ impl Weights {
         Self { tensors }
     }
 
+    /// The same without an output matrix that equals the embedding: what is not trained needs it only once.
+    ///
+    /// # Errors
+    /// A device that fails.
+    pub fn without_copy(mut self, config: &TransformerConfig) -> Result<Self, Error> {
+        let (output, embedding) = config.tied();
+        if are_equal(&self.tensors, output, embedding)? {
+            self.tensors.remove(output);
+        }
+        Ok(self)
+    }
+
     /// The same on another device.
     ///
     /// # Errors
@@ -150,18 +163,11 @@ fn read_safetensors(path: &Path) -> Result<Vec<(String, Tensor)>, Error> {
     Ok(tensors)
 }
 
-fn read_pickle(path: &Path) -> Result<Vec<(String, Tensor)>, Error> {
-    if !path.is_file() {
-        return Err(Error::io(path)(std::io::ErrorKind::NotFound.into()));
-    }
-    candle_core::pickle::read_all(path)
-        .map_err(|error| Error::file(path, format!("not a readable torch file: {error}")))
-}
-
 /// The name a family asks for: without the prefix of other tools, with the norm's new names.
 fn canonical(name: &str, config: &TransformerConfig) -> String {
     let name = ["auto_model.", "model."].iter().fold(name, |name, prefix| match name.strip_prefix(prefix) {
-        Some(rest) if config.owns(rest) => rest,
+        // a family may have such a prefix of its own
+        Some(rest) if config.owns(rest) && !config.owns(name) => rest,
         _ => name,
     });
     for (old, new) in [(".gamma", ".weight"), (".beta", ".bias")] {
@@ -181,23 +187,25 @@ fn is_ignored(name: &str) -> bool {
 
 fn drop_tied_copy(found: &mut BTreeMap<String, Tensor>, config: &TransformerConfig) -> Result<(), Error> {
     let (output, embedding) = config.tied();
-    let equal = match (found.get(output), found.get(embedding)) {
-        (Some(a), Some(b)) if a.dims() == b.dims() => {
-            a.flatten_all()?.to_vec1::<f32>()? == b.flatten_all()?.to_vec1::<f32>()?
-        }
+    if !found.contains_key(embedding) {
         // some tools keep the shared matrix only under the output's name
-        (Some(_), None) => {
-            if let Some(shared) = found.remove(output) {
-                found.insert(embedding.to_owned(), shared);
-            }
-            false
+        if let Some(shared) = found.remove(output) {
+            found.insert(embedding.to_owned(), shared);
         }
-        _ => false,
-    };
-    if equal && config.ties_output() {
+    } else if config.ties_output() && are_equal(found, output, embedding)? {
         found.remove(output);
     }
     Ok(())
+}
+
+/// Whether two tensors are both there and hold the same numbers.
+fn are_equal(tensors: &BTreeMap<String, Tensor>, one: &str, other: &str) -> Result<bool, Error> {
+    match (tensors.get(one), tensors.get(other)) {
+        (Some(a), Some(b)) if a.dims() == b.dims() => {
+            Ok(a.flatten_all()?.to_vec1::<f32>()? == b.flatten_all()?.to_vec1::<f32>()?)
+        }
+        _ => Ok(false),
+    }
 }
 
 #[cfg(test)]

@@ -1,0 +1,99 @@
+//! What the families share: dense layers and norms by name, attention over heads, the post-norm block of BERT and its kin.
+
+use super::algebra::{Activation, Algebra, Init};
+
+/// `x·Wᵀ`, plus `name.bias` where `bias` says that there is one; `x` is `[…, from]`, `name.weight` `[to, from]`.
+pub(super) fn dense<A: Algebra>(
+    a: &A,
+    name: &str,
+    x: &A::Tensor,
+    (from, to): (usize, usize),
+    bias: bool,
+    init: Init,
+) -> Result<A::Tensor, A::Error> {
+    let weight = a.parameter(&format!("{name}.weight"), &[to, from], init)?;
+    let bias = if bias { Some(a.parameter(&format!("{name}.bias"), &[to], Init::Zeros)?) } else { None };
+    a.linear(x, &weight, bias.as_ref())
+}
+
+/// Layer norm with `name.weight`, and `name.bias` where `bias` says that there is one.
+pub(super) fn norm<A: Algebra>(
+    a: &A,
+    name: &str,
+    x: &A::Tensor,
+    size: usize,
+    bias: bool,
+    eps: f64,
+) -> Result<A::Tensor, A::Error> {
+    let weight = a.parameter(&format!("{name}.weight"), &[size], Init::Ones)?;
+    let bias = if bias { Some(a.parameter(&format!("{name}.bias"), &[size], Init::Zeros)?) } else { None };
+    a.layer_norm(x, Some(&weight), bias.as_ref(), eps)
+}
+
+/// Soft-max of the scores, times the values, heads joined again: `[B, H, T, T]` and `[B, H, T, d]` give `[B, T, width]`.
+pub(super) fn attend<A: Algebra>(
+    a: &A,
+    scores: &A::Tensor,
+    value: &A::Tensor,
+    allowed: &A::Tensor,
+    dropout: f64,
+    width: usize,
+) -> Result<A::Tensor, A::Error> {
+    let probabilities = a.dropout(&a.masked_softmax(scores, allowed)?, dropout)?;
+    a.merge_heads(&a.matmul(&probabilities, value)?, width)
+}
+
+/// The block of BERT, RoBERTa and DistilBERT: `x = LN(x + attention(x))`, `x = LN(x + feed-forward(x))`.
+pub(super) struct PostNormBlock {
+    pub(super) names: &'static PostNormNames,
+    /// D
+    pub(super) hidden: usize,
+    /// I
+    pub(super) inner: usize,
+    /// H
+    pub(super) heads: usize,
+    pub(super) activation: Activation,
+    pub(super) eps: f64,
+    pub(super) dropout: f64,
+    pub(super) attention_dropout: f64,
+    pub(super) init: Init,
+}
+
+/// What a family calls the parts of its block.
+pub(super) struct PostNormNames {
+    pub(super) query: &'static str,
+    pub(super) key: &'static str,
+    pub(super) value: &'static str,
+    pub(super) attention_output: &'static str,
+    pub(super) attention_norm: &'static str,
+    pub(super) inner: &'static str,
+    pub(super) outer: &'static str,
+    pub(super) outer_norm: &'static str,
+}
+
+impl PostNormBlock {
+    /// `x` `[B, T, D]` through the block called `name`.
+    pub(super) fn forward<A: Algebra>(
+        &self,
+        a: &A,
+        name: &str,
+        x: &A::Tensor,
+        allowed: &A::Tensor,
+    ) -> Result<A::Tensor, A::Error> {
+        let (d, inner, names) = (self.hidden, self.inner, self.names);
+        let dense = |part: &str, x: &A::Tensor, shape| dense(a, &format!("{name}.{part}"), x, shape, true, self.init);
+        let norm = |part: &str, x: &A::Tensor| norm(a, &format!("{name}.{part}"), x, d, true, self.eps);
+
+        let size = d / self.heads;
+        let heads = |part: &str| a.split_heads(&dense(part, x, (d, d))?, self.heads, size);
+        let (query, key, value) = (heads(names.query)?, heads(names.key)?, heads(names.value)?);
+        let scores = a.scores(&query, &key, 1.0 / (size as f64).sqrt())?;
+        let attended = attend(a, &scores, &value, allowed, self.attention_dropout, d)?;
+        let attended = a.dropout(&dense(names.attention_output, &attended, (d, d))?, self.dropout)?;
+        let x = norm(names.attention_norm, &a.add(x, &attended)?)?;
+
+        let h = a.activate(&dense(names.inner, &x, (d, inner))?, self.activation)?;
+        let h = a.dropout(&dense(names.outer, &h, (inner, d))?, self.dropout)?;
+        norm(names.outer_norm, &a.add(&x, &h)?)
+    }
+}

@@ -1,0 +1,92 @@
+//! RoBERTa and XLM-RoBERTa (`RobertaForMaskedLM`, `XLMRobertaForMaskedLM`): BERT with other positions and another head.
+//!
+//! Liu et al., 2019; Conneau et al., 2020. Positions count the ids that are not padding, from `pad_token_id + 1`.
+
+use serde::{Deserialize, Serialize};
+
+use super::algebra::{Activation, Algebra, Init, Inputs, Positions};
+use super::bert::BertConfig;
+use super::config::{Family, positions_left};
+use super::layers::{PostNormNames, dense, norm};
+use super::mlm_head::{Encoded, MlmHead, output_matrix};
+use crate::Error;
+
+/// The keys of a RoBERTa `config.json` that matter: BERT's, and the padding id.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RobertaConfig {
+    /// sizes, activation, dropouts; absent keys have BERT's defaults, which are also RoBERTa's
+    #[serde(flatten)]
+    pub bert: BertConfig,
+    /// the id of padding, which also shifts the positions
+    #[serde(default = "pad_token_id")]
+    pub pad_token_id: u32,
+}
+
+fn pad_token_id() -> u32 {
+    1
+}
+
+/// The name of the output bias.
+const BIAS: &str = "lm_head.bias";
+
+const NAMES: PostNormNames = PostNormNames {
+    query: "attention.self.query",
+    key: "attention.self.key",
+    value: "attention.self.value",
+    attention_output: "attention.output.dense",
+    attention_norm: "attention.output.LayerNorm",
+    inner: "intermediate.dense",
+    outer: "output.dense",
+    outer_norm: "output.LayerNorm",
+};
+
+impl Family for RobertaConfig {
+    const HARMLESS: &'static [&'static str] = BertConfig::HARMLESS;
+    const TIED: (&'static str, &'static str) = ("lm_head.decoder.weight", "roberta.embeddings.word_embeddings.weight");
+    const ALIASES: &'static [(&'static str, &'static str)] = &[("lm_head.decoder.bias", BIAS)];
+    const PREFIXES: &'static [&'static str] = &["roberta.", "lm_head."];
+    const TOKEN_TYPES: bool = false;
+
+    fn check(&self) -> Result<(), Error> {
+        self.bert.check()?;
+        positions_left(self.bert.max_position_embeddings, self.pad_token_id)
+    }
+
+    fn forward<A: Algebra>(&self, a: &A, inputs: &Inputs<A::Tensor>) -> Result<Encoded<A::Tensor>, A::Error> {
+        let bert = &self.bert;
+        let (v, d, init) = (bert.vocab_size, bert.hidden_size, Init::Normal(bert.initializer_range));
+        let positions = Positions::AfterPadding { pad: self.pad_token_id };
+        let (words, mut x) = bert.embed(a, "roberta", inputs, positions)?;
+        let allowed = a.allowed_keys(&inputs.mask, None)?;
+        let block = bert.block(&NAMES);
+        for layer in 0..bert.num_hidden_layers {
+            x = block.forward(a, &format!("roberta.encoder.layer.{layer}"), &x, &allowed)?;
+        }
+        // the head's activation is not the blocks' but always this one
+        let h = a.activate(&dense(a, "lm_head.dense", &x, (d, d), true, init)?, Activation::Gelu)?;
+        let features = norm(a, "lm_head.layer_norm", &h, d, true, bert.layer_norm_eps)?;
+        let weight = output_matrix(a, Self::TIED.0, &words, [v, d], init)?;
+        let bias = a.parameter(BIAS, &[v], Init::Zeros)?;
+        Ok(Encoded { last_hidden_state: x, head: MlmHead::new(features, weight, bias, v) })
+    }
+
+    fn vocab_size(&self) -> usize {
+        self.bert.vocab_size
+    }
+
+    fn max_positions(&self) -> Option<usize> {
+        Some(self.bert.max_position_embeddings - self.pad_token_id as usize - 1)
+    }
+
+    fn ties_output(&self) -> bool {
+        self.bert.tie_word_embeddings
+    }
+
+    fn activation_floats_per_token(&self) -> usize {
+        self.bert.activation_floats_per_token()
+    }
+
+    fn without_dropout(&mut self) {
+        self.bert.without_dropout();
+    }
+}
