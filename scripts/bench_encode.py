@@ -261,6 +261,30 @@ def ours(splade, folder, texts, threads, precision, extra):
     return best, memory, sums
 
 
+def growth(splade, folder, count, threads, precision, extra):
+    """Encodes so many short texts and prints the resident set after every eighth of them."""
+    with tempfile.TemporaryDirectory() as work:
+        texts, vectors = pathlib.Path(work) / "texts.jsonl", pathlib.Path(work) / "vectors.jsonl"
+        words = [word for line in open(CORPUS) for word in json.loads(line)["text"].split()]
+        with open(texts, "w") as file:
+            for number in range(count):
+                start = number * 11 % (len(words) - 40)
+                text = " ".join(words[start : start + 1 + number * 7 % 16])
+                print(json.dumps({"_id": str(number), "text": text}), file=file)
+        command = [splade, "encode", folder, "--input", texts, "--role", "document", "--backend", "onnx"]
+        command += ["--threads", threads, "--precision", precision, *extra]
+        process = subprocess.Popen([str(part) for part in command], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+        start = time.perf_counter()
+        for done, _ in enumerate(process.stdout, 1):
+            if done % (count // 8) == 0:
+                status = pathlib.Path(f"/proc/{process.pid}/status").read_text()
+                memory = int(re.search(r"VmRSS:\s+(\d+)", status).group(1)) / 1000
+                print(f"{done:8} documents  {memory:6.0f} MB  {done / (time.perf_counter() - start):6.0f} a second")
+                sys.stdout.flush()
+        if process.wait() != 0:
+            sys.exit("splade encode failed")
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--splade", default=ROOT / "target/release/splade")
@@ -271,6 +295,7 @@ def main():
     parser.add_argument("--batches", default="32,8", help="batch sizes for PyTorch")
     parser.add_argument("--precisions", default="fp32,int8")
     parser.add_argument("--no-torch", action="store_true", help="measure `splade encode` alone")
+    parser.add_argument("--growth", type=int, help="encode so many short texts and watch the resident set, on Linux")
     parser.add_argument("--work", type=pathlib.Path, default=pathlib.Path(tempfile.gettempdir()) / "splade-bench")
     parser.add_argument("--worker", nargs=4, help=argparse.SUPPRESS)
     parser.add_argument("extra", nargs="*", help="further arguments for `splade encode`, after --")
@@ -293,6 +318,11 @@ def main():
         if not (folder / "onnx").exists():
             command = [args.splade, "export-onnx", folder, "--head", "splade", "--no-verify", "--precision", args.precisions]
             subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+        if args.growth:
+            for precision in args.precisions.split(","):
+                print(f"{folder.name}, {precision}")
+                growth(args.splade, folder, args.growth, args.threads, precision, args.extra)
+            continue
         for length in args.lengths.split(","):
             count = max(8, args.tokens // (100 if length == "mixed" else int(length)))
             texts = args.work / f"texts-{length}.jsonl"
