@@ -404,6 +404,7 @@ impl ModelDir {
         Ok(DocumentSettings {
             prompt: self.document_prompt().to_owned(),
             lower_case: self.lower_case,
+            dropped: Vec::new(),
             max_active_dims: self.max_active_dims,
             pad: self.pad_id(vocabulary)?,
             batch_tokens: 0,
