@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use splade_index::HeadMode;
 
 /// Trains, exports, indexes, searches and evaluates SPLADE models.
 #[derive(Debug, Parser)]
@@ -14,6 +15,9 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 pub(crate) struct Cli {
     #[command(flatten)]
     pub(crate) console: Console,
+    /// Never use the network: models of the Hub are taken from the cache; HF_HUB_OFFLINE=1 says the same
+    #[arg(long, global = true, display_order = 903)]
+    pub(crate) offline: bool,
     #[command(subcommand)]
     pub(crate) command: Command,
 }
@@ -24,6 +28,12 @@ fn two_weights(text: &str) -> Result<[f32; 2], String> {
         Ok([sparse, bm25]) => Ok([*sparse, *bm25]),
         _ => Err("two numbers are needed, like 0.7,0.3".to_owned()),
     }
+}
+
+/// The names of head modes, for help and errors too.
+fn head_mode() -> impl clap::builder::TypedValueParser<Value = HeadMode> {
+    use clap::builder::{PossibleValuesParser, TypedValueParser as _};
+    PossibleValuesParser::new(HeadMode::ALL.map(|(_, name)| name)).try_map(|name| name.parse::<HeadMode>())
 }
 
 fn at_least_one(text: &str) -> Result<usize, String> {
@@ -111,9 +121,10 @@ pub(crate) struct TrainArgs {
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  splade export-onnx models/demo/final")]
 pub(crate) struct ExportOnnxArgs {
-    /// A model folder
+    /// A model folder, or a Hub id: owner/name or owner/name@revision
     pub(crate) model: PathBuf,
-    /// Where the files go; default: `onnx/` beside the network's config.json, where every tool looks
+    /// Where the files go; default: `onnx/` beside the network's config.json, where every tool looks. A model of the Hub is
+    /// copied to ./NAME first
     #[arg(long, value_name = "DIR")]
     pub(crate) output: Option<PathBuf>,
     /// The ONNX operator set
@@ -122,6 +133,9 @@ pub(crate) struct ExportOnnxArgs {
     /// Which file: `logits` writes model.onnx (3-D logits, optimum's names), `splade` model_splade.onnx (pooled); default both
     #[arg(long)]
     pub(crate) head: Option<HeadChoice>,
+    /// NorBERT4 only: which of its logits are used; default: what the model folder says
+    #[arg(long, value_name = "MODE", value_parser = head_mode())]
+    pub(crate) mlm_head: Option<HeadMode>,
     /// Do not compare the files with the model
     #[arg(long)]
     pub(crate) no_verify: bool,
@@ -158,6 +172,12 @@ pub(crate) struct NetworkArgs {
     /// Cut texts at so many tokens; default: what the model folder says
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) max_length: Option<u32>,
+    /// NorBERT4 only: which of its logits are used; default: what the model folder says
+    #[arg(long, value_name = "MODE", value_parser = head_mode())]
+    pub(crate) mlm_head: Option<HeadMode>,
+    /// Leave out the terms of special tokens, such as [CLS], from every vector
+    #[arg(long)]
+    pub(crate) drop_special_terms: bool,
     /// Tokens per batch, padding included: memory is proportional to it, not to the corpus
     #[arg(long, value_name = "N", default_value_t = 2048, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) batch_tokens: u32,
@@ -191,7 +211,7 @@ pub(crate) enum Role {
   splade encode models/demo/final --input corpus.jsonl --role document --output vectors.jsonl
   echo 'Hvem bor i Oslo?' | splade encode models/demo/final --input - --role query")]
 pub(crate) struct EncodeArgs {
-    /// A model folder
+    /// A model folder, or a Hub id: owner/name or owner/name@revision
     pub(crate) model: PathBuf,
     /// Texts: .jsonl, .tsv, .parquet, or .txt with one text a line; also .gz and .zst; - is stdin
     #[arg(long, value_name = "FILE")]
@@ -227,7 +247,7 @@ pub(crate) enum VectorFormat {
   splade index models/demo/final --input corpus.jsonl.gz --index wiki.index --language norwegian
   splade index models/demo/final --index wiki.index --append --input more.jsonl --delete gone.txt")]
 pub(crate) struct IndexArgs {
-    /// A model folder
+    /// A model folder, or a Hub id: owner/name or owner/name@revision
     pub(crate) model: PathBuf,
     /// Documents: .jsonl, .tsv or .parquet, also .gz and .zst; - is stdin
     #[arg(long, value_name = "CORPUS", required_unless_present = "delete")]
@@ -305,7 +325,7 @@ pub(crate) struct SearchArgs {
     /// The same as --format json
     #[arg(long, conflicts_with = "format")]
     pub(crate) json: bool,
-    /// The model folder, for models whose queries go through the network
+    /// The model folder or Hub id, for models whose queries go through the network
     #[arg(long, value_name = "MODEL")]
     pub(crate) model: Option<PathBuf>,
     #[command(flatten)]
@@ -347,7 +367,7 @@ pub(crate) enum HitFormat {
 #[command(after_help = "Example:
   splade eval-mteb models/demo/final --data tests/data/lohelp-nb --modes sparse,bm25,hybrid")]
 pub(crate) struct EvalMtebArgs {
-    /// A model folder
+    /// A model folder, or a Hub id: owner/name or owner/name@revision
     pub(crate) model: PathBuf,
     /// Folders in BEIR or in the Hub's parquet layout
     #[arg(long, value_name = "DIR", required = true, num_args = 1..)]

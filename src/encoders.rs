@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use splade_index::{
-    Architecture, DocumentEncoder, DocumentSettings, Encoder, ModelDir, OnnxModel, OnnxNetwork, OnnxOptions,
-    Vocabulary, load_onnx_runtime,
+    Architecture, DocumentEncoder, DocumentSettings, Encoder, HeadMode, HeadSource, ModelDir, OnnxModel, OnnxNetwork,
+    OnnxOptions, QueryEncoder, Vocabulary, load_onnx_runtime,
 };
 
 use crate::cli::{Backend, DeviceChoice, NetworkArgs};
@@ -19,12 +19,40 @@ pub(crate) fn use_threads(threads: usize) {
     }
 }
 
+/// The model with the head mode that was asked for, or with a warning where only the user can know it.
+pub(crate) fn with_head_mode(model: ModelDir, asked: Option<HeadMode>) -> Result<ModelDir> {
+    if let Some(mode) = asked {
+        return Ok(model.with_head_mode(mode)?);
+    }
+    if let Some(choice) = model.head_choice() {
+        let known = match choice.source {
+            HeadSource::Asked | HeadSource::Stated => return Ok(model),
+            HeadSource::Code => "by the code beside its weights, which training may have changed in memory",
+            HeadSource::Guessed => "as published, for nothing in the folder tells how it was trained",
+        };
+        tracing::warn!(
+            "{}: logits are used in the mode {} ({known}); --mlm-head chooses another: published (no weight is ever 0, \
+             prune the vectors), raw-shifted (trained from a base without the sigmoid), raw, soft-cap (trained here)",
+            model.root().display(),
+            choice.mode,
+        );
+    }
+    Ok(model)
+}
+
 /// The query side: the static table of an inference-free model, else the network.
 pub(crate) fn query_encoder(model: &ModelDir, args: &NetworkArgs) -> Result<Box<dyn Encoder>> {
     match model.architecture() {
-        Architecture::InferenceFree => Ok(Box::new(model.query_encoder()?)),
+        Architecture::InferenceFree => Ok(Box::new(static_query_encoder(model, args)?)),
         Architecture::Splade => Ok(Box::new(network_encoder(model, args, model.query_prompt())?)),
     }
+}
+
+/// The static table of an inference-free model.
+pub(crate) fn static_query_encoder(model: &ModelDir, args: &NetworkArgs) -> Result<QueryEncoder> {
+    let encoder = model.query_encoder()?;
+    let dropped = if args.drop_special_terms { encoder.vocabulary().special_dims() } else { Vec::new() };
+    Ok(encoder.without_terms(&dropped))
 }
 
 /// The document side.
@@ -38,6 +66,7 @@ fn network_encoder(model: &ModelDir, args: &NetworkArgs, prompt: &str) -> Result
     let settings = DocumentSettings {
         prompt: prompt.to_owned(),
         batch_tokens: args.batch_tokens as usize,
+        dropped: if args.drop_special_terms { vocabulary.special_dims() } else { Vec::new() },
         ..model.document_settings(&vocabulary)?
     };
     match args.backend {
@@ -91,7 +120,7 @@ pub(crate) fn onnx_network(model: &ModelDir, path: &Path, device: DeviceChoice, 
     }
     load_onnx_runtime(&onnx_runtime_candidates())?;
     let file = OnnxModel::open(path, &OnnxOptions { threads })?;
-    Ok(OnnxNetwork::new(file, model.dimensions()?, model.pooling())?)
+    Ok(OnnxNetwork::of(file, model)?)
 }
 
 #[cfg(feature = "train")]

@@ -9,6 +9,7 @@ mod commands;
 mod console;
 mod encoders;
 mod failure;
+mod hub;
 mod outputs;
 #[cfg(feature = "train")]
 mod texts;
@@ -36,6 +37,9 @@ fn main() -> ExitCode {
 
 fn run(cli: &Cli) -> anyhow::Result<()> {
     commands::interrupt::watch()?;
+    if cli.offline {
+        hub::go_offline();
+    }
     match &cli.command {
         #[cfg(feature = "train")]
         Command::Train(args) => commands::train::run(args),

@@ -75,6 +75,7 @@
 
 mod atomic;
 mod bm25;
+mod compositional;
 mod corpus;
 mod document;
 mod encoder;
@@ -96,6 +97,7 @@ mod tensors;
 mod vector;
 mod vector_file;
 mod vocabulary;
+mod words;
 
 pub use atomic::{AtomicFile, AtomicFolder};
 pub use corpus::{Document, Position, Query, Row, Rows, Text, read_documents, read_queries, read_rows, read_texts};
@@ -107,9 +109,9 @@ pub use inverted::{
     Address, Filter, ForwardPrecision, Found, ImpactIndex, ImpactWriter, IndexSettings, IndexStats, Language, Scoring,
     SearchOptions, Searcher, StoredDocument, TermScore, WriteCounts, WriterOptions, to_ranking,
 };
-pub use model_dir::{Architecture, HeadChoice, HeadSource, ModelDir, NewModel, QuerySide};
+pub use model_dir::{Architecture, HeadChoice, HeadSource, ModelDir, NewModel, ONNX_FILES, QuerySide};
 #[cfg(feature = "onnx")]
-pub use onnx::{LIBRARY, OnnxModel, OnnxNetwork, OnnxOptions, POOLING_KEY, load_onnx_runtime, pool};
+pub use onnx::{HEAD_MODE_KEY, LIBRARY, OnnxModel, OnnxNetwork, OnnxOptions, POOLING_KEY, load_onnx_runtime, pool};
 #[cfg(feature = "onnx")]
 pub use onnx_info::{OnnxRuntimeInfo, onnx_runtime_info};
 pub use pooling::{HeadMode, Pooling, PoolingActivation, SpladePooling};

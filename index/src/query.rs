@@ -1,5 +1,6 @@
 //! The static query encoder: a query is tokenized and looked up in a table, with no network.
 
+use std::cell::RefCell;
 use std::path::Path;
 
 use safetensors::{Dtype, SafeTensors};
@@ -103,11 +104,24 @@ impl QueryWeights {
     /// ```
     #[must_use]
     pub fn encode(&self, mut ids: Vec<u32>) -> SparseVector {
+        self.look_up(&mut ids, None)
+    }
+
+    /// The same in place, so that the vector is all that is allocated; at most `max_active_dims` entries, chosen as
+    /// [`SparseVector::top_k`] does.
+    fn look_up(&self, ids: &mut Vec<u32>, max_active_dims: Option<usize>) -> SparseVector {
         ids.sort_unstable();
         ids.dedup();
         ids.retain(|id| self.weights.get(*id as usize).is_some_and(|weight| *weight != 0.0));
-        let weights = ids.iter().map(|id| self.weights[*id as usize]).collect();
-        SparseVector::new(ids, weights).expect("ids are sorted and distinct, weights of the table finite")
+        let weight = |id: &u32| self.weights[*id as usize];
+        if let Some(k) = max_active_dims.filter(|k| *k < ids.len()) {
+            ids.sort_unstable_by(|a, b| weight(b).abs().total_cmp(&weight(a).abs()).then(a.cmp(b)));
+            ids.truncate(k);
+            ids.sort_unstable();
+        }
+        let weights = ids.iter().map(weight).collect();
+        SparseVector::new(ids.as_slice().to_vec(), weights)
+            .expect("ids are sorted and distinct, weights of the table finite")
     }
 }
 
@@ -165,20 +179,36 @@ impl QueryEncoder {
         self
     }
 
+    /// Leaves these terms out of every vector.
+    #[must_use]
+    pub fn without_terms(mut self, dropped: &[u32]) -> Self {
+        for term in dropped {
+            if let Some(weight) = self.weights.weights.get_mut(*term as usize) {
+                *weight = 0.0;
+            }
+        }
+        self
+    }
+
     /// The vector of one query.
     ///
     /// # Errors
     /// A text the tokenizer refuses.
     pub fn encode_query(&self, text: &str) -> Result<SparseVector> {
-        let ids = if self.prompt.is_empty() {
-            self.vocabulary.tokenize(text)?
-        } else {
-            self.vocabulary.tokenize(&format!("{}{text}", self.prompt))?
-        };
-        let vector = self.weights.encode(ids);
-        Ok(match self.max_active_dims {
-            Some(k) => vector.top_k(k),
-            None => vector,
+        SCRATCH.with_borrow_mut(|scratch| {
+            let text = if self.prompt.is_empty() {
+                text
+            } else {
+                scratch.text.clear();
+                scratch.text.push_str(&self.prompt);
+                scratch.text.push_str(text);
+                &scratch.text
+            };
+            self.vocabulary.tokenize_into(text, &mut scratch.ids)?;
+            let vector = self.weights.look_up(&mut scratch.ids, self.max_active_dims);
+            scratch.text.shrink_to(SCRATCH_KEPT);
+            scratch.ids.shrink_to(SCRATCH_KEPT);
+            Ok(vector)
         })
     }
 
@@ -226,6 +256,20 @@ impl QueryEncoder {
         &self.weights
     }
 }
+
+/// What a query is put together in, one of it per thread.
+#[derive(Default)]
+struct Scratch {
+    text: String,
+    ids: Vec<u32>,
+}
+
+thread_local! {
+    static SCRATCH: RefCell<Scratch> = RefCell::default();
+}
+
+/// One long text does not hold its memory for ever.
+const SCRATCH_KEPT: usize = 1 << 16;
 
 const VERSION: u32 = 1;
 const SETTINGS_FILE: &str = "query.json";

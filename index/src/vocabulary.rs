@@ -1,16 +1,24 @@
 //! [`Vocabulary`]: text to token ids and back, by the model's own `tokenizer.json`.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use rayon::prelude::*;
 use sha2::{Digest, Sha256};
+use tokenizers::processors::PostProcessorWrapper;
 use tokenizers::{PostProcessor, Tokenizer, TruncationParams};
 
+use crate::compositional::reads_word_by_word;
+use crate::words::Words;
 use crate::{Error, Result};
 
 /// A tokenizer whose token ids are the dimensions of sparse vectors.
 ///
 /// The file's own truncation and padding sections are ignored: the length is the one given here.
+///
+/// Where the tokenizer is one that reads texts word by word, as those of BERT, NorBERT, RoBERTa and their like do, it
+/// remembers words, shared by all threads and clones; [`tokenize_plain`](Self::tokenize_plain) asks the tokenizer
+/// whatever it is, and says the same.
 ///
 /// ```
 /// use splade_index::Vocabulary;
@@ -28,6 +36,10 @@ pub struct Vocabulary {
     tokenizer: Tokenizer,
     fingerprint: String,
     json: Vec<u8>,
+    /// None where a text is more than its words
+    words: Option<Arc<Words>>,
+    /// what goes before and after a text for a network, None where that is not all
+    frame: Option<(Vec<u32>, Vec<u32>)>,
 }
 
 impl std::fmt::Debug for Vocabulary {
@@ -58,7 +70,9 @@ impl Vocabulary {
         tokenizer.with_padding(None);
         cut_at(&mut tokenizer, max_length)?;
         let fingerprint = hex(&Sha256::digest(&json));
-        Ok(Self { tokenizer, fingerprint, json })
+        let words = reads_word_by_word(&tokenizer).then(Arc::default);
+        let frame = frame(&tokenizer);
+        Ok(Self { tokenizer, fingerprint, json, words, frame })
     }
 
     /// Texts are cut at so many tokens.
@@ -74,6 +88,8 @@ impl Vocabulary {
     pub fn with_max_length(&self, max_length: usize) -> Result<Self> {
         let mut same = self.clone();
         cut_at(&mut same.tokenizer, max_length)?;
+        // what was remembered may be cut at the other length
+        same.words = same.words.map(|_| Arc::default());
         Ok(same)
     }
 
@@ -100,7 +116,21 @@ impl Vocabulary {
     /// # Errors
     /// A text the tokenizer refuses.
     pub fn tokenize(&self, text: &str) -> Result<Vec<u32>> {
-        Ok(self.tokenizer.encode_fast(text, false).map_err(tokenizer_error)?.get_ids().to_vec())
+        let mut ids = Vec::new();
+        self.tokenize_into(text, &mut ids)?;
+        Ok(ids)
+    }
+
+    /// The same into a vector that is emptied first, so that nothing is allocated if it has the room.
+    ///
+    /// # Errors
+    /// A text the tokenizer refuses.
+    pub fn tokenize_into(&self, text: &str, ids: &mut Vec<u32>) -> Result<()> {
+        ids.clear();
+        if !self.by_words(text, self.max_length(), ids) {
+            *ids = self.tokenize_plain(text, false)?;
+        }
+        Ok(())
     }
 
     /// Token ids of a text with special tokens, as a network reads it.
@@ -108,7 +138,36 @@ impl Vocabulary {
     /// # Errors
     /// A text the tokenizer refuses.
     pub fn tokenize_for_network(&self, text: &str) -> Result<Vec<u32>> {
-        Ok(self.tokenizer.encode_fast(text, true).map_err(tokenizer_error)?.get_ids().to_vec())
+        if let Some((before, after)) = &self.frame {
+            let mut ids = before.clone();
+            if self.by_words(text, self.max_length() - after.len(), &mut ids) {
+                ids.extend_from_slice(after);
+                return Ok(ids);
+            }
+        }
+        self.tokenize_plain(text, true)
+    }
+
+    /// What the tokenizer itself says, with special tokens or without: the plain twin of the two above.
+    ///
+    /// # Errors
+    /// A text the tokenizer refuses.
+    pub fn tokenize_plain(&self, text: &str, special: bool) -> Result<Vec<u32>> {
+        Ok(self.tokenizer.encode_fast(text, special).map_err(tokenizer_error)?.get_ids().to_vec())
+    }
+
+    /// True if texts are put together from words that were seen before.
+    #[must_use]
+    pub fn reads_word_by_word(&self) -> bool {
+        self.words.is_some()
+    }
+
+    /// Appends the ids of `text` word by word until there are `length`; false if that is not possible.
+    fn by_words(&self, text: &str, length: usize, ids: &mut Vec<u32>) -> bool {
+        let Some(words) = &self.words else { return false };
+        let found = words.tokenize(&self.tokenizer, text, length, ids).is_ok();
+        ids.truncate(length);
+        found
     }
 
     /// [`tokenize_for_network`](Self::tokenize_for_network) of many texts, on all threads, in their order.
@@ -139,6 +198,43 @@ impl Vocabulary {
     pub fn json(&self) -> &[u8] {
         &self.json
     }
+}
+
+/// The special tokens before and after a text, where the post-processor adds nothing else.
+fn frame(tokenizer: &Tokenizer) -> Option<(Vec<u32>, Vec<u32>)> {
+    fn around(stage: &PostProcessorWrapper) -> Option<(Vec<u32>, Vec<u32>)> {
+        use PostProcessorWrapper as P;
+        match stage {
+            P::Bert(bert) => Some((vec![bert.cls.1], vec![bert.sep.1])),
+            P::Roberta(roberta) => Some((vec![roberta.cls.1], vec![roberta.sep.1])),
+            P::Template(template) => template_frame(&serde_json::to_value(template).ok()?),
+            P::ByteLevel(_) => Some(Default::default()),
+            P::Sequence(stages) => {
+                let mut frames = stages.as_ref().iter().filter(|stage| !matches!(stage, P::ByteLevel(_)));
+                match (frames.next(), frames.next()) {
+                    (None, _) => Some(Default::default()),
+                    (Some(one), None) => around(one),
+                    _ => None,
+                }
+            }
+        }
+    }
+    let Some(processor) = tokenizer.get_post_processor() else { return Some(Default::default()) };
+    around(processor).filter(|(before, after)| before.len() + after.len() == processor.added_tokens(false))
+}
+
+/// `"single": [{"SpecialToken": {"id": "[CLS]"}}, {"Sequence": {"id": "A"}}, …]` of a template.
+fn template_frame(template: &serde_json::Value) -> Option<(Vec<u32>, Vec<u32>)> {
+    let single = template["single"].as_array()?;
+    let text = single.iter().position(|piece| piece["Sequence"]["id"] == "A")?;
+    let ids = |pieces: &[serde_json::Value]| -> Option<Vec<u32>> {
+        let ids = pieces.iter().map(|piece| {
+            let name = piece["SpecialToken"]["id"].as_str()?;
+            serde_json::from_value::<Vec<u32>>(template["special_tokens"][name]["ids"].clone()).ok()
+        });
+        ids.collect::<Option<Vec<_>>>().map(|ids| ids.concat())
+    };
+    Some((ids(&single[..text])?, ids(&single[text + 1..])?))
 }
 
 /// Makes `tokenizer` cut texts at `max_length` tokens, special ones counted.

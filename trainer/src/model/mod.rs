@@ -13,6 +13,7 @@ mod network;
 mod norbert3;
 mod norbert4;
 mod ops;
+mod pickle;
 mod roberta;
 mod splade;
 mod torch_file;

@@ -11,6 +11,7 @@ use rand_chacha::ChaCha8Rng;
 use super::algebra::Init;
 use super::config::TransformerConfig;
 use super::declaration::Declared;
+use super::pickle;
 use crate::Error;
 
 /// Parameters by checkpoint name, in f32 on the CPU: exactly those the forward pass reads.
@@ -29,7 +30,7 @@ impl Weights {
     /// A file that is broken; a tensor that is missing, unknown, or of another shape, by name.
     pub fn read(path: &Path, config: &TransformerConfig) -> Result<Self, Error> {
         let raw = if path.extension().is_some_and(|extension| extension == "bin") {
-            read_pickle(path)?
+            pickle::read(path)?
         } else {
             read_safetensors(path)?
         };
@@ -160,14 +161,6 @@ fn read_safetensors(path: &Path) -> Result<Vec<(String, Tensor)>, Error> {
         }
     }
     Ok(tensors)
-}
-
-fn read_pickle(path: &Path) -> Result<Vec<(String, Tensor)>, Error> {
-    if !path.is_file() {
-        return Err(Error::io(path)(std::io::ErrorKind::NotFound.into()));
-    }
-    candle_core::pickle::read_all(path)
-        .map_err(|error| Error::file(path, format!("not a readable torch file: {error}")))
 }
 
 /// The name a family asks for: without the prefix of other tools, with the norm's new names.

@@ -1,0 +1,263 @@
+//! Whether a tokenizer reads texts word by word: the ids of a text are those of its words, one after the other.
+//!
+//! The claim, for every text that is cut before a space (U+0020) between two [`solid`] characters: the ids of the whole
+//! are the ids of what is left of the cut followed by the ids of what is right of it, the space included. It is decided
+//! stage by stage, from what the `tokenizer.json` was parsed into, and only stages for which it can be argued pass:
+//!
+//! * *Added tokens* are searched in the text first. None may go on over such a cut, and none may swallow white space to
+//!   its right; swallowing it to the left ends at the solid character.
+//! * *Normalizers* must work character by character or within runs that cannot hold a solid character followed by a space.
+//!   The Unicode forms qualify: a space begins a new normalization segment and composes with nothing.
+//! * The first *pre-tokenizer* that splits at spaces must do so whatever is around, and without looking back.
+//!   What comes after it sees one split at a time.
+//! * *Models* see one split at a time; only random ones (dropout) are out.
+//!
+//! What cannot be argued is refused, and such a tokenizer runs as ever. Two nets are below the argument: every solid
+//! character is put through the normalizer, and a few texts through the whole.
+
+use tokenizers::models::ModelWrapper;
+use tokenizers::normalizers::{NormalizerWrapper, Replace};
+use tokenizers::pre_tokenizers::PreTokenizerWrapper;
+use tokenizers::pre_tokenizers::metaspace::PrependScheme;
+use tokenizers::pre_tokenizers::split::SplitPattern;
+use tokenizers::tokenizer::normalizer::SplitDelimiterBehavior;
+use tokenizers::{NormalizedString, Normalizer, Tokenizer};
+
+use crate::words::pieces;
+
+/// A character beside which a space may be cut: ASCII that prints, and letters of scripts that write words apart.
+///
+/// None of them is a mark, a space, or changed into one by a Unicode normalization form.
+pub(crate) fn solid(c: char) -> bool {
+    c.is_ascii_graphic()
+        || matches!(c, 'À'..='ɏ' | '\u{386}'..='\u{481}' | '\u{48A}'..='\u{52F}' | 'Ḁ'..='ỿ') && c.is_alphabetic()
+}
+
+/// True if the claim at the top of this file holds for `tokenizer`.
+pub(crate) fn reads_word_by_word(tokenizer: &Tokenizer) -> bool {
+    added_tokens(tokenizer)
+        && tokenizer.get_normalizer().is_none_or(normalizer)
+        && tokenizer.get_pre_tokenizer().is_some_and(pre_tokenizer)
+        && model(tokenizer.get_model())
+        && keeps_solid(tokenizer)
+        && PROBES.iter().all(|text| is_sum_of_pieces(tokenizer, text))
+}
+
+fn added_tokens(tokenizer: &Tokenizer) -> bool {
+    tokenizer.get_added_tokens_decoder().values().all(|token| {
+        let found_as =
+            if token.normalized { normalized(tokenizer, &token.content) } else { Some(token.content.clone()) };
+        !token.rstrip && found_as.is_some_and(|content| stays_on_one_side(&content, token.single_word))
+    })
+}
+
+/// No character that is not a space before a space; a single word is also judged by what is before it.
+fn stays_on_one_side(content: &str, single_word: bool) -> bool {
+    let crosses = content.chars().zip(content.chars().skip(1)).any(|(a, b)| !a.is_whitespace() && b == ' ');
+    let judged_by_before = single_word && content.starts_with(' ');
+    !(crosses || judged_by_before)
+}
+
+fn normalizer(stage: &NormalizerWrapper) -> bool {
+    use NormalizerWrapper as N;
+    match stage {
+        N::BertNormalizer(_) | N::Lowercase(_) | N::StripAccents(_) => true,
+        N::NFC(_) | N::NFD(_) | N::NFKC(_) | N::NFKD(_) => true,
+        // looks up graphemes and characters; a space is always a grapheme of its own
+        N::Precompiled(_) => true,
+        N::StripNormalizer(strip) => !strip.strip_left,
+        N::Replace(replace) => replaces_within(replace),
+        N::Sequence(stages) => stages.as_ref().iter().all(normalizer),
+        N::Nmt(_) | N::Prepend(_) | N::ByteLevel(_) => false,
+    }
+}
+
+/// Expressions whose matches hold no solid character and never the one space between two of them, and look at nothing
+/// but their match: XLM-RoBERTa's runs of spaces, NorBERT4's line ends with the spaces before.
+const WITHIN_SPACES: [&str; 4] = [" {2,}", "\n", "\\n", " *\n"];
+
+fn replaces_within(replace: &Replace) -> bool {
+    let Ok(json) = serde_json::to_value(replace) else { return false };
+    let pattern = &json["pattern"];
+    if let Some(expression) = pattern["Regex"].as_str() {
+        return WITHIN_SPACES.contains(&expression);
+    }
+    // a string without a space is found on one side; what replaces it must leave the cut as it is
+    pattern["String"].as_str().is_some_and(|text| !text.is_empty() && !text.contains(' '))
+        && !replace.content.is_empty()
+        && replace.content.chars().all(solid)
+}
+
+/// NorBERT4's expression. No alternative holds anything but white space before a space, so that every match ends at a
+/// cut; they cover every character, so that one begins there; only runs of white space look ahead, and not over a cut.
+const NORBERT4: &str = r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*| ?\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+
+fn pre_tokenizer(whole: &PreTokenizerWrapper) -> bool {
+    use PreTokenizerWrapper as P;
+    let mut stages = Vec::new();
+    flatten(whole, &mut stages);
+    // these split around characters that are no spaces, and leave the rest to the one that splits at spaces
+    let before = stages.iter().take_while(|stage| matches!(stage, P::Digits(_) | P::Punctuation(_))).count();
+    let Some((first, rest)) = stages[before..].split_first() else { return false };
+    let splits_at_spaces = match first {
+        P::BertPreTokenizer(_) | P::Whitespace(_) | P::WhitespaceSplit(_) => true,
+        // GPT-2's expression: the argument is the one of NorBERT4's
+        P::ByteLevel(bytes) => bytes.use_regex,
+        P::Metaspace(metaspace) => metaspace.get_split(),
+        P::Split(split) => {
+            split.behavior == SplitDelimiterBehavior::Isolated
+                && !split.invert
+                && split.pattern == SplitPattern::Regex(NORBERT4.to_owned())
+        }
+        _ => false,
+    };
+    // the only stage that knows where in the text its split begins
+    let knows_its_place = |stage: &&PreTokenizerWrapper| match stage {
+        P::Metaspace(metaspace) => metaspace.get_prepend_scheme() == PrependScheme::First,
+        _ => false,
+    };
+    splits_at_spaces && !rest.iter().any(knows_its_place)
+}
+
+fn flatten<'a>(stage: &'a PreTokenizerWrapper, into: &mut Vec<&'a PreTokenizerWrapper>) {
+    match stage {
+        PreTokenizerWrapper::Sequence(stages) => stages.as_ref().iter().for_each(|stage| flatten(stage, into)),
+        stage => into.push(stage),
+    }
+}
+
+fn model(model: &ModelWrapper) -> bool {
+    match model {
+        ModelWrapper::BPE(bpe) => bpe.dropout.is_none_or(|dropout| dropout == 0.0),
+        ModelWrapper::WordPiece(_) | ModelWrapper::WordLevel(_) | ModelWrapper::Unigram(_) => true,
+    }
+}
+
+fn normalized(tokenizer: &Tokenizer, text: &str) -> Option<String> {
+    let mut text = NormalizedString::from(text);
+    if let Some(normalizer) = tokenizer.get_normalizer() {
+        normalizer.normalize(&mut text).ok()?;
+    }
+    Some(text.get().to_owned())
+}
+
+/// Every solid character becomes something that is no space at either end, on both sides of a cut.
+fn keeps_solid(tokenizer: &Tokenizer) -> bool {
+    let Some(a) = normalized(tokenizer, "a") else { return false };
+    ('!'..='ỿ').filter(|c| solid(*c)).all(|c| {
+        let around = normalized(tokenizer, &format!("a {c} a"));
+        let ends = |c: String| !c.is_empty() && c.trim() == c && around == Some(format!("{a} {c} {a}"));
+        normalized(tokenizer, c.encode_utf8(&mut [0; 4])).is_some_and(ends)
+    })
+}
+
+/// Texts in which stages go wrong that should not have passed.
+const PROBES: [&str; 8] = [
+    "hvor ble det av fjorden?",
+    "Ærlig  talt ,  it's a don't-know\ttest 42 x2 2x",
+    " foran og bak ",
+    "é E\u{301} ½ ﬁ \u{301}a \u{a0}b c\u{a0} d \u{200b}e",
+    "[MASK] a [MASK]b c[MASK] d <mask> e<mask> </s> f",
+    "linje en \n linje to\n\nlinje tre\r\n fire",
+    "東京 タワー x 東 y \u{0} z \u{fffd} æ",
+    "▁a b▁ ▁ c Ġd Ġ e ##f ## g",
+];
+
+fn is_sum_of_pieces(tokenizer: &Tokenizer, text: &str) -> bool {
+    let ids = |text: &str| tokenizer.encode_fast(text, false).map(|encoding| encoding.get_ids().to_vec());
+    let whole = ids(text);
+    let parts: tokenizers::Result<Vec<Vec<u32>>> = pieces(text).map(ids).collect();
+    // a text that is refused is refused either way: the plain path says why
+    match (whole, parts, tokenizer.get_truncation()) {
+        (Ok(whole), Ok(parts), Some(truncation)) => {
+            whole == parts.concat().into_iter().take(truncation.max_length).collect::<Vec<_>>()
+        }
+        (Ok(whole), Ok(parts), None) => whole == parts.concat(),
+        _ => true,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    #[test]
+    fn solid_characters_are_letters_or_print() {
+        let all: Vec<char> = (char::MIN..=char::MAX).filter(|c| solid(*c)).collect();
+        assert!(all.len() > 1000 && all.iter().all(|c| !c.is_whitespace() && !c.is_control()));
+        for c in ['x', '7', '(', 'å', 'Ø', 'ß', 'ǅ', 'Я', 'ω', 'ế'] {
+            assert!(solid(c), "{c}");
+        }
+        for c in [' ', '\u{a0}', '\u{301}', '\u{37a}', '東', '×', '▁', '\u{200b}', '\0', '\u{483}'] {
+            assert!(!solid(c), "{c:?}");
+        }
+    }
+
+    fn tokenizer(changes: &[(&str, Value)]) -> Tokenizer {
+        let mut json = json!({
+            "added_tokens": [],
+            "normalizer": {"type": "Lowercase"},
+            "pre_tokenizer": {"type": "WhitespaceSplit"},
+            "model": {"type": "WordLevel", "unk_token": "[UNK]", "vocab": {"[UNK]": 0, "hvor": 1}},
+        });
+        for (key, value) in changes {
+            json[key] = value.clone();
+        }
+        Tokenizer::from_bytes(json.to_string()).unwrap()
+    }
+
+    fn added(content: &str, changes: &[&str]) -> Value {
+        let mut token = json!({"id": 2, "content": content, "single_word": false, "lstrip": false, "rstrip": false,
+            "normalized": false, "special": false});
+        changes.iter().for_each(|key| token[key] = true.into());
+        json!([token])
+    }
+
+    #[test]
+    fn a_stage_that_may_tell_a_whole_from_its_parts_is_refused() {
+        let replace = |key: &str, pattern: &str, content: &str| json!({"type": "Replace", "pattern": {key: pattern}, "content": content});
+        let split = |pattern: &str, behavior: &str| json!({"type": "Split", "pattern": {"Regex": pattern}, "behavior": behavior, "invert": false});
+        let metaspace = |scheme: &str, split: bool| json!({"type": "Metaspace", "replacement": "▁", "prepend_scheme": scheme, "split": split});
+        let bytes = |regex: bool| json!({"type": "ByteLevel", "add_prefix_space": true, "trim_offsets": true, "use_regex": regex});
+        let sequence = |stages: &[&Value]| json!({"type": "Sequence", "pretokenizers": stages});
+        let bpe = |dropout: Value| json!({"type": "BPE", "dropout": dropout, "vocab": {"a": 0}, "merges": []});
+        let whitespace = json!({"type": "WhitespaceSplit"});
+        for (passes, key, value) in [
+            (true, "normalizer", Value::Null),
+            (true, "normalizer", json!({"type": "NFKC"})),
+            (true, "normalizer", json!({"type": "Strip", "strip_left": false, "strip_right": true})),
+            (false, "normalizer", json!({"type": "Strip", "strip_left": true, "strip_right": true})),
+            (false, "normalizer", json!({"type": "Prepend", "prepend": "▁"})),
+            (true, "normalizer", replace("Regex", " {2,}", "▁")),
+            (true, "normalizer", replace("String", "``", "\"")),
+            (false, "normalizer", replace("String", "``", "")),
+            (false, "normalizer", replace("String", " ", "▁")),
+            (false, "normalizer", replace("Regex", "\\s+", " ")),
+            (true, "pre_tokenizer", json!({"type": "BertPreTokenizer"})),
+            (false, "pre_tokenizer", Value::Null),
+            (false, "pre_tokenizer", json!({"type": "Punctuation", "behavior": "Isolated"})),
+            (true, "pre_tokenizer", bytes(true)),
+            (false, "pre_tokenizer", bytes(false)),
+            (true, "pre_tokenizer", metaspace("first", true)),
+            (false, "pre_tokenizer", metaspace("always", false)),
+            (true, "pre_tokenizer", sequence(&[&whitespace, &metaspace("always", false)])),
+            (false, "pre_tokenizer", sequence(&[&whitespace, &metaspace("first", true)])),
+            (true, "pre_tokenizer", sequence(&[&split(NORBERT4, "Isolated"), &bytes(false)])),
+            (false, "pre_tokenizer", split(NORBERT4, "MergedWithNext")),
+            (false, "pre_tokenizer", split("\\w+ \\w+", "Isolated")),
+            (true, "model", bpe(Value::Null)),
+            (false, "model", bpe(0.5.into())),
+            (true, "added_tokens", added("<mask>", &["lstrip", "special"])),
+            (false, "added_tokens", added("<mask>", &["rstrip", "special"])),
+            (true, "added_tokens", added("   ", &["normalized"])),
+            (false, "added_tokens", added("New York", &[])),
+            (true, "added_tokens", added("York", &["single_word"])),
+            (false, "added_tokens", added(" York", &["single_word"])),
+        ] {
+            let found = reads_word_by_word(&tokenizer(&[(key, value.clone())]));
+            assert_eq!(found, passes, "{key}: {value}");
+        }
+    }
+}
