@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use splade_index::HeadMode;
 
 /// Trains, exports, indexes, searches and evaluates SPLADE models.
 #[derive(Debug, Parser)]
@@ -14,6 +15,9 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 pub(crate) struct Cli {
     #[command(flatten)]
     pub(crate) console: Console,
+    /// Never use the network: models of the Hub are taken from the cache; HF_HUB_OFFLINE=1 says the same
+    #[arg(long, global = true, display_order = 903)]
+    pub(crate) offline: bool,
     #[command(subcommand)]
     pub(crate) command: Command,
 }
@@ -26,11 +30,25 @@ fn two_weights(text: &str) -> Result<[f32; 2], String> {
     }
 }
 
+/// The names of head modes, for help and errors too.
+fn head_mode() -> impl clap::builder::TypedValueParser<Value = HeadMode> {
+    use clap::builder::{PossibleValuesParser, TypedValueParser as _};
+    PossibleValuesParser::new(HeadMode::ALL.map(|(_, name)| name)).try_map(|name| name.parse::<HeadMode>())
+}
+
 fn at_least_one(text: &str) -> Result<usize, String> {
     match text.parse() {
         Ok(0) => Err("at least 1 is needed".to_owned()),
         Ok(number) => Ok(number),
         Err(_) => Err("a whole number is needed".to_owned()),
+    }
+}
+
+#[cfg(feature = "train")]
+fn positive(text: &str) -> Result<f32, String> {
+    match text.parse::<f32>() {
+        Ok(number) if number > 0.0 && number.is_finite() => Ok(number),
+        _ => Err("a number above 0 is needed, like 1e-4".to_owned()),
     }
 }
 
@@ -64,6 +82,9 @@ pub(crate) enum Command {
     Index(IndexArgs),
     Search(SearchArgs),
     EvalMteb(EvalMtebArgs),
+    #[cfg(feature = "train")]
+    Verify(VerifyArgs),
+    Inspect(InspectArgs),
     Doctor(DoctorArgs),
 }
 
@@ -100,9 +121,10 @@ pub(crate) struct TrainArgs {
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  splade export-onnx models/demo/final")]
 pub(crate) struct ExportOnnxArgs {
-    /// A model folder
+    /// A model folder, or a Hub id: owner/name or owner/name@revision
     pub(crate) model: PathBuf,
-    /// Where the files go; default: `onnx/` beside the network's config.json, where every tool looks
+    /// Where the files go; default: `onnx/` beside the network's config.json, where every tool looks. A model of the Hub is
+    /// copied to ./NAME first
     #[arg(long, value_name = "DIR")]
     pub(crate) output: Option<PathBuf>,
     /// The ONNX operator set
@@ -111,6 +133,9 @@ pub(crate) struct ExportOnnxArgs {
     /// Which file: `logits` writes model.onnx (3-D logits, optimum's names), `splade` model_splade.onnx (pooled); default both
     #[arg(long)]
     pub(crate) head: Option<HeadChoice>,
+    /// NorBERT4 only: which of its logits are used; default: what the model folder says
+    #[arg(long, value_name = "MODE", value_parser = head_mode())]
+    pub(crate) mlm_head: Option<HeadMode>,
     /// Do not compare the files with the model
     #[arg(long)]
     pub(crate) no_verify: bool,
@@ -147,6 +172,12 @@ pub(crate) struct NetworkArgs {
     /// Cut texts at so many tokens; default: what the model folder says
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) max_length: Option<u32>,
+    /// NorBERT4 only: which of its logits are used; default: what the model folder says
+    #[arg(long, value_name = "MODE", value_parser = head_mode())]
+    pub(crate) mlm_head: Option<HeadMode>,
+    /// Leave out the terms of special tokens, such as [CLS], from every vector
+    #[arg(long)]
+    pub(crate) drop_special_terms: bool,
     /// Tokens per batch, padding included: memory is proportional to it, not to the corpus
     #[arg(long, value_name = "N", default_value_t = 2048, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) batch_tokens: u32,
@@ -180,7 +211,7 @@ pub(crate) enum Role {
   splade encode models/demo/final --input corpus.jsonl --role document --output vectors.jsonl
   echo 'Hvem bor i Oslo?' | splade encode models/demo/final --input - --role query")]
 pub(crate) struct EncodeArgs {
-    /// A model folder
+    /// A model folder, or a Hub id: owner/name or owner/name@revision
     pub(crate) model: PathBuf,
     /// Texts: .jsonl, .tsv, .parquet, or .txt with one text a line; also .gz and .zst; - is stdin
     #[arg(long, value_name = "FILE")]
@@ -216,7 +247,7 @@ pub(crate) enum VectorFormat {
   splade index models/demo/final --input corpus.jsonl.gz --index wiki.index --language norwegian
   splade index models/demo/final --index wiki.index --append --input more.jsonl --delete gone.txt")]
 pub(crate) struct IndexArgs {
-    /// A model folder
+    /// A model folder, or a Hub id: owner/name or owner/name@revision
     pub(crate) model: PathBuf,
     /// Documents: .jsonl, .tsv or .parquet, also .gz and .zst; - is stdin
     #[arg(long, value_name = "CORPUS", required_unless_present = "delete")]
@@ -294,7 +325,7 @@ pub(crate) struct SearchArgs {
     /// The same as --format json
     #[arg(long, conflicts_with = "format")]
     pub(crate) json: bool,
-    /// The model folder, for models whose queries go through the network
+    /// The model folder or Hub id, for models whose queries go through the network
     #[arg(long, value_name = "MODEL")]
     pub(crate) model: Option<PathBuf>,
     #[command(flatten)]
@@ -336,7 +367,7 @@ pub(crate) enum HitFormat {
 #[command(after_help = "Example:
   splade eval-mteb models/demo/final --data tests/data/lohelp-nb --modes sparse,bm25,hybrid")]
 pub(crate) struct EvalMtebArgs {
-    /// A model folder
+    /// A model folder, or a Hub id: owner/name or owner/name@revision
     pub(crate) model: PathBuf,
     /// Folders in BEIR or in the Hub's parquet layout
     #[arg(long, value_name = "DIR", required = true, num_args = 1..)]
@@ -378,7 +409,68 @@ pub(crate) struct EvalMtebArgs {
     pub(crate) network: NetworkArgs,
 }
 
-/// Show what is found on this machine: ONNX Runtime, threads, devices
+/// Compare all backends and files of a model, stage by stage
+///
+/// The reference is the checkpoint in Candle on the CPU. Every ONNX file of the folder is run in ONNX Runtime and, where
+/// it has the operators, in candle-onnx. Exit code 0: all agree, 1: something does not.
+#[cfg(feature = "train")]
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  splade verify models/demo/final
+  splade verify models/demo/final --input texts.jsonl --role document --reference python.jsonl")]
+pub(crate) struct VerifyArgs {
+    /// A model folder
+    pub(crate) model: PathBuf,
+    /// Texts to compare on, in any form `encode` reads; default: built-in ones in Norwegian, Danish, Swedish and English
+    #[arg(long, value_name = "FILE")]
+    pub(crate) input: Option<PathBuf>,
+    /// Another implementation's vectors of these texts, as `encode` writes them; every backend is compared with them
+    #[arg(long, value_name = "FILE", requires = "input")]
+    pub(crate) reference: Option<PathBuf>,
+    /// Which side of the model the reference's vectors are of
+    #[arg(long, default_value = "document", requires = "reference")]
+    pub(crate) role: Role,
+    /// The largest difference allowed; default: 1e-4 in f32, more in fp16 and int8 files
+    #[arg(long, value_name = "X", value_parser = positive, allow_negative_numbers = true)]
+    pub(crate) tolerance: Option<f32>,
+    /// Where the networks run beside the reference
+    #[arg(long, value_name = "DEVICE", default_value = "auto")]
+    pub(crate) device: DeviceChoice,
+    /// Threads; 0 means all
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub(crate) threads: usize,
+    /// Cut texts at so many tokens; default: what the model folder says, 512 at most
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) max_length: Option<u32>,
+    /// Tokens per batch, padding included, where texts are padded together
+    #[arg(long, value_name = "N", default_value_t = 2048, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) batch_tokens: u32,
+    /// Print the findings as JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Show what a model folder, ONNX file, index, query table, checkpoint or vector file holds
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  splade inspect models/demo/final
+  splade inspect models/demo/final/query_0_SparseStaticEmbedding/model.safetensors --top 20
+  splade inspect vectors.jsonl --model models/demo/final")]
+pub(crate) struct InspectArgs {
+    /// A folder or file
+    pub(crate) path: PathBuf,
+    /// How many terms, operators or tensors are listed
+    #[arg(long, value_name = "N", default_value_t = 10)]
+    pub(crate) top: usize,
+    /// The model folder whose tokens name the terms of a table or vector file
+    #[arg(long, value_name = "MODEL")]
+    pub(crate) model: Option<PathBuf>,
+    /// Print the findings as JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Show what is found on this machine and what is missing: ONNX Runtime, devices, processor, memory
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  splade doctor")]
 pub(crate) struct DoctorArgs {

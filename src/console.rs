@@ -79,16 +79,23 @@ pub(crate) fn style(template: &str) -> ProgressStyle {
     ProgressStyle::with_template(template).expect("our templates are well formed")
 }
 
-/// A plain table: left-aligned first column, right-aligned others.
+/// A plain table: the first column and those of text are left-aligned, the others, which are numbers, right-aligned.
 #[derive(Debug, Default)]
 pub(crate) struct Table {
     rows: Vec<Vec<String>>,
+    text: Vec<usize>,
 }
 
 impl Table {
     /// A table with this heading.
     pub(crate) fn new<S: Into<String>>(heading: impl IntoIterator<Item = S>) -> Self {
-        Self { rows: vec![heading.into_iter().map(Into::into).collect()] }
+        Self { rows: vec![heading.into_iter().map(Into::into).collect()], text: vec![0] }
+    }
+
+    /// Further columns of text.
+    pub(crate) fn with_text(mut self, columns: &[usize]) -> Self {
+        self.text.extend(columns);
+        self
     }
 
     /// Adds a row.
@@ -108,10 +115,84 @@ impl fmt::Display for Table {
             let mut line = String::new();
             for (column, cell) in row.iter().enumerate() {
                 let pad = " ".repeat(widths[column] - cell.chars().count());
-                line.push_str(&if column == 0 { format!("{cell}{pad}") } else { format!("  {pad}{cell}") });
+                line.push_str(if column == 0 { "" } else { "  " });
+                line.push_str(&if self.text.contains(&column) {
+                    format!("{cell}{pad}")
+                } else {
+                    format!("{pad}{cell}")
+                });
             }
             writeln!(f, "{}", line.trim_end())?;
         }
         Ok(())
+    }
+}
+
+/// What a thing is, in two columns: a label and a few words, which may take several lines.
+#[derive(Debug, Default)]
+pub(crate) struct Facts {
+    rows: Vec<(String, String)>,
+}
+
+impl Facts {
+    /// Adds a line; a label that is empty continues the one above.
+    pub(crate) fn add(&mut self, label: &str, value: impl fmt::Display) {
+        self.rows.push((label.to_owned(), value.to_string()));
+    }
+}
+
+impl fmt::Display for Facts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let width = self.rows.iter().map(|(label, _)| label.chars().count()).max().unwrap_or(0);
+        for (label, value) in &self.rows {
+            let mut label = label.as_str();
+            for line in value.lines() {
+                writeln!(f, "{}", format_args!("{label:width$}  {line}").to_string().trim_end())?;
+                label = "";
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Bytes as people read them: `812 B`, `34.5 kB`, `9.5 MB`.
+pub(crate) fn size(bytes: u64) -> String {
+    let units = ["B", "kB", "MB", "GB", "TB"];
+    let (mut value, mut unit) = (bytes as f64, 0);
+    while value >= 999.95 && unit + 1 < units.len() {
+        (value, unit) = (value / 1000.0, unit + 1);
+    }
+    if unit == 0 { format!("{bytes} B") } else { format!("{value:.1} {}", units[unit]) }
+}
+
+/// A large number of things: `4.4 M`, `151 k`, `420`.
+pub(crate) fn count(number: u64) -> String {
+    match number {
+        0..10_000 => number.to_string(),
+        10_000..1_000_000 => format!("{:.1} k", number as f64 / 1e3),
+        1_000_000..1_000_000_000 => format!("{:.1} M", number as f64 / 1e6),
+        _ => format!("{:.1} G", number as f64 / 1e9),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_readable() {
+        let cases = [(0, "0 B"), (999, "999 B"), (1000, "1.0 kB"), (999_960, "1.0 MB"), (u64::MAX, "18446744.1 TB")];
+        for (bytes, text) in cases {
+            assert_eq!(size(bytes), text);
+        }
+        assert_eq!([9999, 10_000, 4_400_000].map(count), ["9999", "10.0 k", "4.4 M"]);
+    }
+
+    #[test]
+    fn facts_are_aligned() {
+        let mut facts = Facts::default();
+        facts.add("a", "one\ntwo");
+        facts.add("long", "three");
+        assert_eq!(facts.to_string(), "a     one\n      two\nlong  three\n");
     }
 }

@@ -1,11 +1,11 @@
 //! Encoders of a model folder: which backend runs the network, and why.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use splade_index::{
-    Architecture, DocumentEncoder, DocumentSettings, Encoder, ModelDir, OnnxModel, OnnxNetwork, OnnxOptions,
-    Vocabulary, load_onnx_runtime,
+    Architecture, DocumentEncoder, DocumentSettings, Encoder, HeadMode, HeadSource, ModelDir, OnnxModel, OnnxNetwork,
+    OnnxOptions, QueryEncoder, Vocabulary, load_onnx_runtime,
 };
 
 use crate::cli::{Backend, DeviceChoice, NetworkArgs};
@@ -19,12 +19,40 @@ pub(crate) fn use_threads(threads: usize) {
     }
 }
 
+/// The model with the head mode that was asked for, or with a warning where only the user can know it.
+pub(crate) fn with_head_mode(model: ModelDir, asked: Option<HeadMode>) -> Result<ModelDir> {
+    if let Some(mode) = asked {
+        return Ok(model.with_head_mode(mode)?);
+    }
+    if let Some(choice) = model.head_choice() {
+        let known = match choice.source {
+            HeadSource::Asked | HeadSource::Stated => return Ok(model),
+            HeadSource::Code => "by the code beside its weights, which training may have changed in memory",
+            HeadSource::Guessed => "as published, for nothing in the folder tells how it was trained",
+        };
+        tracing::warn!(
+            "{}: logits are used in the mode {} ({known}); --mlm-head chooses another: published (no weight is ever 0, \
+             prune the vectors), raw-shifted (trained from a base without the sigmoid), raw, soft-cap (trained here)",
+            model.root().display(),
+            choice.mode,
+        );
+    }
+    Ok(model)
+}
+
 /// The query side: the static table of an inference-free model, else the network.
 pub(crate) fn query_encoder(model: &ModelDir, args: &NetworkArgs) -> Result<Box<dyn Encoder>> {
     match model.architecture() {
-        Architecture::InferenceFree => Ok(Box::new(model.query_encoder()?)),
+        Architecture::InferenceFree => Ok(Box::new(static_query_encoder(model, args)?)),
         Architecture::Splade => Ok(Box::new(network_encoder(model, args, model.query_prompt())?)),
     }
+}
+
+/// The static table of an inference-free model.
+pub(crate) fn static_query_encoder(model: &ModelDir, args: &NetworkArgs) -> Result<QueryEncoder> {
+    let encoder = model.query_encoder()?;
+    let dropped = if args.drop_special_terms { encoder.vocabulary().special_dims() } else { Vec::new() };
+    Ok(encoder.without_terms(&dropped))
 }
 
 /// The document side.
@@ -38,6 +66,7 @@ fn network_encoder(model: &ModelDir, args: &NetworkArgs, prompt: &str) -> Result
     let settings = DocumentSettings {
         prompt: prompt.to_owned(),
         batch_tokens: args.batch_tokens as usize,
+        dropped: if args.drop_special_terms { vocabulary.special_dims() } else { Vec::new() },
         ..model.document_settings(&vocabulary)?
     };
     match args.backend {
@@ -75,17 +104,23 @@ fn onnx(
         let root = model.root().display();
         bad_input(format!("{root}: no ONNX file"), format!("run `splade export-onnx {root}`, or take --backend candle"))
     })?;
-    if !matches!(args.device, DeviceChoice::Auto | DeviceChoice::Cpu) {
+    let library = load_onnx_runtime(&onnx_runtime_candidates())?;
+    tracing::info!("the network runs in ONNX Runtime ({}): {}", library.display(), path.display());
+    let network = onnx_network(model, &path, args.device, args.threads)?;
+    Ok(DocumentEncoder::new(vocabulary, Box::new(network), settings)?)
+}
+
+/// An ONNX file of a model folder in ONNX Runtime, which is loaded if it is not yet.
+pub(crate) fn onnx_network(model: &ModelDir, path: &Path, device: DeviceChoice, threads: usize) -> Result<OnnxNetwork> {
+    if !matches!(device, DeviceChoice::Auto | DeviceChoice::Cpu) {
         return Err(bad_input(
-            format!("--device {:?} is not built into the ONNX backend of this program", args.device).to_lowercase(),
+            format!("--device {device:?} is not built into the ONNX backend of this program").to_lowercase(),
             "take --device cpu",
         ));
     }
-    let library = load_onnx_runtime(&onnx_runtime_candidates())?;
-    tracing::info!("the network runs in ONNX Runtime ({}): {}", library.display(), path.display());
-    let file = OnnxModel::open(&path, &OnnxOptions { threads: args.threads })?;
-    let network = OnnxNetwork::new(file, model.dimensions()?, model.pooling())?;
-    Ok(DocumentEncoder::new(vocabulary, Box::new(network), settings)?)
+    load_onnx_runtime(&onnx_runtime_candidates())?;
+    let file = OnnxModel::open(path, &OnnxOptions { threads })?;
+    Ok(OnnxNetwork::of(file, model)?)
 }
 
 #[cfg(feature = "train")]
@@ -95,6 +130,13 @@ fn candle(
     settings: DocumentSettings,
     device: DeviceChoice,
 ) -> Result<DocumentEncoder> {
+    let network = candle_network(model, device)?;
+    Ok(DocumentEncoder::new(vocabulary, Box::new(network), settings)?)
+}
+
+/// The checkpoint of a model folder in Candle.
+#[cfg(feature = "train")]
+pub(crate) fn candle_network(model: &ModelDir, device: DeviceChoice) -> Result<splade_trainer::model::CandleNetwork> {
     let device = match device {
         DeviceChoice::Auto => splade_trainer::best_device(),
         DeviceChoice::Cpu => splade_trainer::device("cpu")?,
@@ -102,8 +144,7 @@ fn candle(
         DeviceChoice::Metal => splade_trainer::device("metal")?,
         DeviceChoice::Coreml => return Err(bad_input("coreml is a device of ONNX Runtime", "take --device metal")),
     };
-    let network = splade_trainer::model::CandleNetwork::read(model, &device)?;
-    Ok(DocumentEncoder::new(vocabulary, Box::new(network), settings)?)
+    Ok(splade_trainer::model::CandleNetwork::read(model, &device)?)
 }
 
 #[cfg(not(feature = "train"))]
@@ -128,7 +169,7 @@ pub(crate) fn onnx_runtime_candidates() -> Vec<PathBuf> {
 }
 
 /// Files named like the library, versioned ones too, newest name first.
-fn libraries_in(folder: &std::path::Path) -> Vec<PathBuf> {
+fn libraries_in(folder: &Path) -> Vec<PathBuf> {
     let (stem, _) = splade_index::LIBRARY.split_once('.').unwrap_or((splade_index::LIBRARY, ""));
     let is_library = |path: &PathBuf| {
         let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use clap::error::ErrorKind;
 
 use crate::cli::{Console, LogFormat};
+use crate::hub::HubError;
 
 /// What the command line asks for cannot be: exit code 2.
 #[derive(Debug, thiserror::Error)]
@@ -78,7 +79,7 @@ fn one_line(error: &anyhow::Error) -> String {
 }
 
 /// What the system said, without its capital letter and number.
-fn in_words(error: &std::io::Error) -> String {
+pub(crate) fn in_words(error: &std::io::Error) -> String {
     if error.kind() == std::io::ErrorKind::NotFound {
         return "no such file or folder".to_owned();
     }
@@ -95,6 +96,9 @@ fn advice(error: &anyhow::Error) -> (Option<String>, bool) {
             return ((!error.hint.is_empty()).then(|| error.hint.clone()), true);
         }
         if let Some(error) = cause.downcast_ref::<splade_index::Error>() {
+            return (error.hint().map(str::to_owned), error.is_bad_input());
+        }
+        if let Some(error) = cause.downcast_ref::<HubError>() {
             return (error.hint().map(str::to_owned), error.is_bad_input());
         }
         #[cfg(feature = "train")]

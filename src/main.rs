@@ -9,7 +9,10 @@ mod commands;
 mod console;
 mod encoders;
 mod failure;
+mod hub;
 mod outputs;
+#[cfg(feature = "train")]
+mod texts;
 
 use std::process::ExitCode;
 
@@ -34,6 +37,9 @@ fn main() -> ExitCode {
 
 fn run(cli: &Cli) -> anyhow::Result<()> {
     commands::interrupt::watch()?;
+    if cli.offline {
+        hub::go_offline();
+    }
     match &cli.command {
         #[cfg(feature = "train")]
         Command::Train(args) => commands::train::run(args),
@@ -43,6 +49,9 @@ fn run(cli: &Cli) -> anyhow::Result<()> {
         Command::Index(args) => commands::index::run(args),
         Command::Search(args) => commands::search::run(args),
         Command::EvalMteb(args) => commands::eval_mteb::run(args),
+        #[cfg(feature = "train")]
+        Command::Verify(args) => commands::verify::run(args),
+        Command::Inspect(args) => commands::inspect::run(args),
         Command::Doctor(args) => commands::doctor::run(args),
     }
 }

@@ -733,7 +733,7 @@ mod training {
         train("").fails(2, "model.base_model: is missing", "give a model folder");
         train("- a\n").fails(2, "config: expected keys and values, got a list", "");
         train("model: {base_model: no-such-model}\ntraining: {output_dir: out, eval_strategy: no}\ndatasets: {a: {files: [train.jsonl]}}")
-            .fails(2, "model.base_model: no-such-model is no folder", "give a model folder");
+            .fails(2, "model.base_model: no-such-model: no such folder", "give the folder of a model, or a Hub id");
         assert!(!place.path("out").exists());
     }
 

@@ -25,7 +25,7 @@ fn place() -> Place {
 fn help() {
     let place = setup();
     check("help", &place.ok(&["--help"]));
-    for command in ["train", "export-onnx", "encode", "index", "search", "eval-mteb", "doctor"] {
+    for command in ["train", "export-onnx", "encode", "index", "search", "eval-mteb", "verify", "inspect", "doctor"] {
         check(&format!("help-{command}"), &place.ok(&[command, "--help"]));
     }
 }
@@ -68,4 +68,34 @@ fn export() {
     };
     let lines: Vec<String> = table.lines().map(|line| columns(line).join(" | ")).collect();
     check("export-table", &lines.join("\n"));
+}
+
+#[test]
+fn verify() {
+    let place = place();
+    place.ok(&["export-onnx", "model", "--no-verify"]);
+    let table = place.ok(&["verify", "model"]);
+    // the differences, and where they are, are of this processor, the rest is not
+    let columns = |line: &str| -> Vec<String> {
+        let cells: Vec<&str> = line.split("  ").map(str::trim).filter(|cell| !cell.is_empty()).collect();
+        [0, 1, 2, 3, 5].iter().filter_map(|&at| cells.get(at)).map(|cell| (*cell).to_owned()).collect()
+    };
+    let lines: Vec<String> = table.lines().map(|line| columns(line).join(" | ")).collect();
+    check("verify-table", &lines.join("\n"));
+}
+
+#[test]
+fn inspect() {
+    let place = place();
+    place.ok(&["encode", "model", "--input", "toy/corpus.jsonl", "--role", "document", "--output", "vectors.jsonl"]);
+    let table = "model/query_0_SparseStaticEmbedding/model.safetensors";
+    let checkpoint = "model/document_0_Transformer/model.safetensors";
+    let things = [("model", "model"), ("table", table), ("checkpoint", checkpoint)];
+    for (name, path) in things.into_iter().chain([("vectors", "vectors.jsonl")]) {
+        check(&format!("inspect-{name}"), &place.ok(&["inspect", path, "--top", "5"]));
+    }
+    // sizes of segments are tantivy's
+    let index = place.ok(&["inspect", "toy.index"]);
+    let lines: Vec<&str> = index.lines().filter(|line| !line.starts_with("size")).collect();
+    check("inspect-index", &lines.join("\n"));
 }

@@ -36,6 +36,7 @@
 //! * [`Head::Logits`] is what the Python libraries, Vespa and fastembed read; [`Head::Splade`] gives finished document
 //!   vectors, several times faster, since `[B, T, V]` is activated nowhere.
 //! * [`parity`] compares a file with its checkpoint, in every runtime at hand.
+//! * [`Summary`] says what an ONNX file holds, whoever wrote it.
 //!
 //! # Design
 //!
@@ -53,6 +54,7 @@ mod graph;
 pub mod parity;
 mod proto;
 mod recorder;
+mod summary;
 
 use std::collections::BTreeMap;
 
@@ -63,6 +65,7 @@ use splade_trainer::model::{Inputs, TransformerConfig, Weights, splade};
 pub use candle_onnx::onnx::ModelProto;
 pub use error::{Error, Result};
 pub use proto::write;
+pub use summary::{External, Precision, Stored, Summary, Value};
 
 use proto::{Axis, ROWS, TOKENS};
 use recorder::Recorder;

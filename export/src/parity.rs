@@ -2,6 +2,8 @@
 //!
 //! The reference is Candle, whose own agreement with the Python libraries is a golden test of `splade-trainer`.
 
+mod vectors;
+
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
@@ -9,6 +11,10 @@ use candle_core::{Device, Tensor};
 use candle_onnx::onnx::GraphProto;
 use splade_index::{OnnxModel, TokenBatch};
 use splade_trainer::model::{Candle, TransformerConfig, Weights, splade};
+
+pub use vectors::{
+    BackendNetwork, Finding, Place, Sides, compare_rankings, compare_scores, compare_tokens, compare_vectors,
+};
 
 use crate::{Error, Head, ModelProto, Result, proto};
 
@@ -136,7 +142,14 @@ impl Backend for CandleOnnx {
     }
 
     fn run(&self, batch: &TokenBatch) -> Result<Vec<f32>> {
-        self.output(batch).map_err(|error| Error::backend(&self.file, self.name(), splade_trainer::Error::from(error)))
+        self.output(batch).map_err(|error| {
+            // the message holds the whole node, with its tensors
+            let message = error.to_string();
+            match message.split_once("unsupported op_type ").and_then(|(_, rest)| rest.split(' ').next()) {
+                Some(operator) => Error::backend(&self.file, self.name(), format!("it has no operator {operator}")),
+                None => Error::backend(&self.file, self.name(), splade_trainer::Error::from(error)),
+            }
+        })
     }
 }
 

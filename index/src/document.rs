@@ -51,6 +51,8 @@ pub struct DocumentSettings {
     pub prompt: String,
     /// lower the text before tokenizing (`do_lower_case`; most tokenizers do it themselves)
     pub lower_case: bool,
+    /// leave these terms out of every vector; ascending
+    pub dropped: Vec<u32>,
     /// keep only so many entries of largest weight
     pub max_active_dims: Option<usize>,
     /// the id that padding has
@@ -152,6 +154,7 @@ impl Encoder for DocumentEncoder {
                 return Err(Error::Encoder(message.into()));
             }
             for (&text, vector) in batch.iter().zip(found) {
+                let vector = vector.without(&self.settings.dropped);
                 vectors[text] = match self.settings.max_active_dims {
                     Some(k) => vector.top_k(k),
                     None => vector,

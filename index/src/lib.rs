@@ -44,7 +44,8 @@
 //! * [`Encoder`] is the contract of [`QueryEncoder`] (a table) and [`DocumentEncoder`] (a [`Network`], in ONNX Runtime
 //!   through [`OnnxNetwork`]); [`encode_stream`] runs one over a corpus of any length.
 //! * [`ModelDir`] finds all of that in a model folder, whichever tool wrote it; [`NewModel`] writes one.
-//! * [`read_documents`], [`read_queries`] and [`read_vectors`] read files, with the line in every error.
+//! * [`read_documents`], [`read_queries`] and [`read_vectors`] read files, with the line in every error;
+//!   [`read_tensor_list`] says what a checkpoint holds.
 //! * [`ImpactIndex`] is an index folder, [`ImpactWriter`] fills it, [`Searcher`] answers: by impact, by BM25 or by both,
 //!   fused by [`rrf`] or [`weighted_sum`].
 //! * [`eval`] judges rankings as the Python libraries do; [`SparsityStats`] says what vectors are like.
@@ -87,10 +88,13 @@ mod json;
 mod model_dir;
 #[cfg(feature = "onnx")]
 mod onnx;
+#[cfg(feature = "onnx")]
+mod onnx_info;
 mod pooling;
 mod query;
 mod ranking;
 mod stats;
+mod tensors;
 mod vector;
 mod vector_file;
 mod vocabulary;
@@ -106,13 +110,16 @@ pub use inverted::{
     Address, Filter, ForwardPrecision, Found, ImpactIndex, ImpactWriter, IndexSettings, IndexStats, Language, Scoring,
     SearchOptions, Searcher, StoredDocument, TermScore, WriteCounts, WriterOptions, to_ranking,
 };
-pub use model_dir::{Architecture, HeadChoice, HeadSource, ModelDir, NewModel, QuerySide};
+pub use model_dir::{Architecture, HeadChoice, HeadSource, ModelDir, NewModel, ONNX_FILES, QuerySide};
 #[cfg(feature = "onnx")]
-pub use onnx::{LIBRARY, OnnxModel, OnnxNetwork, OnnxOptions, POOLING_KEY, load_onnx_runtime, pool};
+pub use onnx::{HEAD_MODE_KEY, LIBRARY, OnnxModel, OnnxNetwork, OnnxOptions, POOLING_KEY, load_onnx_runtime, pool};
+#[cfg(feature = "onnx")]
+pub use onnx_info::{OnnxRuntimeInfo, onnx_runtime_info};
 pub use pooling::{HeadMode, Pooling, PoolingActivation, SpladePooling};
 pub use query::{QueryEncoder, QueryWeights};
 pub use ranking::{Hit, Ranking};
 pub use stats::{SparsityAnalysis, SparsityReport, SparsityStats, flops};
+pub use tensors::{TensorInfo, read_tensor_list};
 pub use vector::{SparseVector, VectorError};
-pub use vector_file::{read_vectors, write_tokens, write_vector};
+pub use vector_file::{read_vectors, read_vectors_named, write_tokens, write_vector};
 pub use vocabulary::Vocabulary;

@@ -43,6 +43,9 @@ pub struct QuerySide {
     pub frozen: bool,
 }
 
+/// ONNX files of a transformer, in the order in which they are preferred: pooled ones first, which need far less memory.
+pub const ONNX_FILES: [&str; 4] = ["onnx/model_splade.onnx", "model_splade.onnx", "onnx/model.onnx", "model.onnx"];
+
 /// A model folder, looked through.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ModelDir {
@@ -285,11 +288,10 @@ impl ModelDir {
             .ok_or_else(|| Error::file(&self.transformer, format!("no {}", names.join(" or "))))
     }
 
-    /// ONNX files of the transformer, pooled ones first: they need far less memory.
+    /// The [`ONNX_FILES`] that are there.
     #[must_use]
     pub fn onnx_paths(&self) -> Vec<PathBuf> {
-        let names = ["onnx/model_splade.onnx", "model_splade.onnx", "onnx/model.onnx", "model.onnx"];
-        names.iter().map(|name| self.transformer.join(name)).filter(|path| path.is_file()).collect()
+        ONNX_FILES.iter().map(|name| self.transformer.join(name)).filter(|path| path.is_file()).collect()
     }
 
     /// Where `export-onnx` writes: `<transformer>/onnx`, which sentence-transformers finds.
@@ -402,6 +404,7 @@ impl ModelDir {
         Ok(DocumentSettings {
             prompt: self.document_prompt().to_owned(),
             lower_case: self.lower_case,
+            dropped: Vec::new(),
             max_active_dims: self.max_active_dims,
             pad: self.pad_id(vocabulary)?,
             batch_tokens: 0,

@@ -9,7 +9,7 @@ use ort::session::builder::GraphOptimizationLevel;
 use ort::value::TensorRef;
 
 use crate::document::{Network, TokenBatch};
-use crate::{Error, Pooling, PoolingActivation, Result, SparseVector, SpladePooling};
+use crate::{Error, HeadMode, ModelDir, Pooling, PoolingActivation, Result, SparseVector, SpladePooling};
 
 /// The loaded library; the process has one.
 static ENVIRONMENT: OnceLock<std::result::Result<(Environment, PathBuf), String>> = OnceLock::new();
@@ -43,6 +43,11 @@ pub fn load_onnx_runtime(candidates: &[PathBuf]) -> Result<&'static Path> {
              or take --backend candle",
         )),
     }
+}
+
+/// Whether a library is loaded.
+pub(crate) fn is_loaded() -> bool {
+    matches!(ENVIRONMENT.get(), Some(Ok(_)))
 }
 
 /// The library's name for the system's loader.
@@ -163,6 +168,25 @@ pub struct OnnxNetwork {
 }
 
 impl OnnxNetwork {
+    /// A file of a model folder, which must use the logits as the folder says.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new), and a file exported with other logits than the folder's.
+    pub fn of(file: OnnxModel, model: &ModelDir) -> Result<Self> {
+        if let Some(choice) = model.head_choice() {
+            // what other tools export is what the published code gives
+            let found = file.metadata(HEAD_MODE_KEY).unwrap_or(HeadMode::Published.name());
+            if found != choice.mode.name() {
+                let message = format!("its logits are {found}, but the model is used as {}", choice.mode);
+                return Err(Error::invalid(
+                    format!("{}: {message}", file.path.display()),
+                    format!("export it again, or say --mlm-head {found}"),
+                ));
+            }
+        }
+        Self::new(file, model.dimensions()?, model.pooling())
+    }
+
     /// `dimensions` is V, `pooling` what the model folder states; a pooled file must agree with it.
     ///
     /// # Errors
@@ -178,6 +202,9 @@ impl OnnxNetwork {
         }
     }
 }
+
+/// The metadata key under which a file of a NorBERT4 model states its [`HeadMode`].
+pub const HEAD_MODE_KEY: &str = "splade.mlm_head";
 
 /// The metadata key under which a pooled file states its pooling, as JSON.
 pub const POOLING_KEY: &str = "splade.pooling";

@@ -179,6 +179,17 @@ impl QueryEncoder {
         self
     }
 
+    /// Leaves these terms out of every vector.
+    #[must_use]
+    pub fn without_terms(mut self, dropped: &[u32]) -> Self {
+        for term in dropped {
+            if let Some(weight) = self.weights.weights.get_mut(*term as usize) {
+                *weight = 0.0;
+            }
+        }
+        self
+    }
+
     /// The vector of one query.
     ///
     /// # Errors

@@ -159,6 +159,17 @@ impl SparseVector {
         sum
     }
 
+    /// The same without the entries of these dimensions, which ascend.
+    #[must_use]
+    pub fn without(self, dropped: &[u32]) -> Self {
+        if dropped.is_empty() {
+            return self;
+        }
+        let kept = self.dims.iter().zip(&self.weights).filter(|(dim, _)| dropped.binary_search(dim).is_err());
+        let (dims, weights) = kept.map(|(dim, weight)| (*dim, *weight)).unzip();
+        Self { dims, weights }
+    }
+
     /// The `k` entries of largest absolute weight; of equal ones, those of the smaller dimension.
     ///
     /// The reference's `max_active_dims`, which leaves ties undefined.

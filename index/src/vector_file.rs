@@ -4,7 +4,7 @@ use std::fmt;
 use std::io::{self, Write};
 use std::path::Path;
 
-use serde::de::{Deserializer, Visitor};
+use serde::de::{Deserializer, MapAccess, Visitor};
 use serde::{Deserialize, Serialize, Serializer};
 
 use crate::corpus::{Compression, Lines, json_message};
@@ -74,6 +74,37 @@ impl Serialize for InOrder {
 /// # Errors
 /// A file that does not open; from the iterator, a line that is broken or not a [`SparseVector`]. It ends there.
 pub fn read_vectors(path: &Path) -> Result<impl Iterator<Item = Result<(String, SparseVector)>> + Send + use<>> {
+    iterate(path, read_vector)
+}
+
+/// As [`read_vectors`], but a line may also name its entries, as [`write_tokens`] writes them: `dim` finds them.
+///
+/// ```
+/// # let folder = tempfile::tempdir().unwrap();
+/// # let path = folder.path().join("vectors.jsonl");
+/// use splade_index::read_vectors_named;
+///
+/// std::fs::write(&path, r#"{"_id": "d1", "tokens": {"oslo": 1.9}}"#)?;
+/// let read = read_vectors_named(&path, |token| (token == "oslo").then_some(845))?;
+/// let read = read.collect::<splade_index::Result<Vec<_>>>()?;
+/// assert_eq!(read[0].1.iter().collect::<Vec<_>>(), [(845, 1.9)]);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// # Errors
+/// Those of [`read_vectors`], and a token that `dim` does not find.
+pub fn read_vectors_named<D: FnMut(&str) -> Option<u32>>(
+    path: &Path,
+    mut dim: D,
+) -> Result<impl Iterator<Item = Result<(String, SparseVector)>> + use<D>> {
+    iterate(path, move |lines| read_any_vector(lines, &mut dim))
+}
+
+/// What `read` finds, up to the end of the file or the first error.
+fn iterate<T, R: FnMut(&mut Lines) -> Result<Option<T>>>(
+    path: &Path,
+    mut read: R,
+) -> Result<impl Iterator<Item = Result<T>> + use<T, R>> {
     let mut lines = if path == Path::new("-") {
         Lines::stdin()
     } else {
@@ -82,7 +113,7 @@ pub fn read_vectors(path: &Path) -> Result<impl Iterator<Item = Result<(String, 
     };
     let mut ended = false;
     Ok(std::iter::from_fn(move || {
-        let vector = if ended { None } else { read_vector(&mut lines).transpose() };
+        let vector = if ended { None } else { read(&mut lines).transpose() };
         ended = !matches!(vector, Some(Ok(_)));
         vector
     }))
@@ -96,18 +127,80 @@ struct VectorLine {
     values: Vec<f32>,
 }
 
+/// A line in either form.
+#[derive(Deserialize)]
+struct AnyLine {
+    #[serde(alias = "id")]
+    _id: Id,
+    indices: Option<Vec<u32>>,
+    values: Option<Vec<f32>>,
+    tokens: Option<Tokens>,
+}
+
 fn read_vector(lines: &mut Lines) -> Result<Option<(String, SparseVector)>> {
+    let Some(VectorLine { _id: Id(id), indices, values }) = parse_line(lines)? else { return Ok(None) };
+    vector(lines, indices, values).map(|vector| Some((id, vector)))
+}
+
+fn read_any_vector(
+    lines: &mut Lines,
+    dim: &mut impl FnMut(&str) -> Option<u32>,
+) -> Result<Option<(String, SparseVector)>> {
+    let Some(AnyLine { _id: Id(id), indices, values, tokens }) = parse_line(lines)? else { return Ok(None) };
+    let wrong = |message: String| Error::line(&**lines.path(), lines.line(), message);
+    let (indices, values) = match (indices, values, tokens) {
+        (Some(indices), Some(values), None) => (indices, values),
+        (None, None, Some(Tokens(tokens))) => {
+            let find = |(token, weight): (String, f32)| match dim(&token) {
+                Some(dim) => Ok((dim, weight)),
+                None => Err(wrong(format!("token {token:?} is not in the vocabulary"))),
+            };
+            tokens.into_iter().map(find).collect::<Result<Vec<_>>>()?.into_iter().unzip()
+        }
+        _ => return Err(wrong("neither indices and values nor tokens".to_owned())),
+    };
+    vector(lines, indices, values).map(|vector| Some((id, vector)))
+}
+
+/// The next line that is not empty.
+fn parse_line<T: serde::de::DeserializeOwned>(lines: &mut Lines) -> Result<Option<T>> {
     loop {
         let parsed = match lines.next_line()? {
             None => return Ok(None),
             Some(line) if line.trim().is_empty() => continue,
             // Straight into f32: by way of f64 some would be rounded twice.
-            Some(line) => serde_json::from_str::<VectorLine>(line),
+            Some(line) => serde_json::from_str(line),
         };
-        let wrong = |message: String| Error::line(&**lines.path(), lines.line(), message);
-        let VectorLine { _id: Id(id), indices, values } = parsed.map_err(|error| wrong(json_message(&error)))?;
-        let vector = SparseVector::new(indices, values).map_err(|error| wrong(error.to_string()))?;
-        return Ok(Some((id, vector)));
+        return parsed.map(Some).map_err(|error| Error::line(&**lines.path(), lines.line(), json_message(&error)));
+    }
+}
+
+fn vector(lines: &Lines, indices: Vec<u32>, values: Vec<f32>) -> Result<SparseVector> {
+    SparseVector::new(indices, values).map_err(|error| Error::line(&**lines.path(), lines.line(), error.to_string()))
+}
+
+/// A JSON object of weights in the order of the file.
+struct Tokens(Vec<(String, f32)>);
+
+impl<'de> Deserialize<'de> for Tokens {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct TokensVisitor;
+        impl<'de> Visitor<'de> for TokensVisitor {
+            type Value = Tokens;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("weights by token")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Tokens, A::Error> {
+                let mut tokens = Vec::new();
+                while let Some(entry) = map.next_entry()? {
+                    tokens.push(entry);
+                }
+                Ok(Tokens(tokens))
+            }
+        }
+        deserializer.deserialize_map(TokensVisitor)
     }
 }
 
@@ -188,6 +281,38 @@ mod tests {
         for (line, wanted) in cases {
             let message = read(&format!("{good}\n\n{line}")).unwrap_err().to_string();
             assert!(message.contains("vectors.jsonl:3: ") && message.contains(wanted), "{line}: {message}");
+        }
+    }
+
+    fn read_named(text: &str) -> Result<Vec<(String, SparseVector)>> {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("vectors.jsonl");
+        std::fs::write(&path, text).unwrap();
+        read_vectors_named(&path, |token| token.strip_prefix('t')?.parse().ok())?.collect()
+    }
+
+    #[test]
+    fn entries_by_name_are_those_by_number() {
+        let vector = SparseVector::from_pairs([(845, 1.9), (12, 0.41), (3, 1.9)]).unwrap();
+        let mut out = Vec::new();
+        write_vector(&mut out, "a", &vector).unwrap();
+        write_tokens(&mut out, "a", &vector, |dim| format!("t{dim}")).unwrap();
+        let read = read_named(&String::from_utf8(out).unwrap()).unwrap();
+        assert_eq!(read, [("a".to_owned(), vector.clone()), ("a".to_owned(), vector)]);
+    }
+
+    #[test]
+    fn bad_named_lines_are_named() {
+        let cases = [
+            (r#"{"_id": "a", "tokens": {"x": 1.0}}"#, "token \"x\" is not in the vocabulary"),
+            (r#"{"_id": "a", "tokens": [1.0]}"#, "expected weights by token"),
+            (r#"{"_id": "a", "tokens": {"t1": 1.0, "t1": 2.0}}"#, "index 1 occurs more than once"),
+            (r#"{"_id": "a"}"#, "neither indices and values nor tokens"),
+            (r#"{"_id": "a", "indices": [1], "tokens": {}}"#, "neither indices and values nor tokens"),
+        ];
+        for (line, wanted) in cases {
+            let message = read_named(line).unwrap_err().to_string();
+            assert!(message.contains("vectors.jsonl:1: ") && message.contains(wanted), "{line}: {message}");
         }
     }
 

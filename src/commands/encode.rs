@@ -1,15 +1,21 @@
 //! `splade encode`: texts to sparse vectors, streamed.
 
 use anyhow::Result;
-use splade_index::{Encoder, ModelDir, Text, encode_stream, read_texts, write_tokens, write_vector};
+use splade_index::{Encoder, Text, encode_stream, read_texts, write_tokens, write_vector};
 
 use super::interrupt;
 use crate::cli::{EncodeArgs, Role, VectorFormat};
-use crate::encoders::{document_encoder, query_encoder};
+use crate::encoders::{document_encoder, query_encoder, with_head_mode};
+use crate::hub::{self, Wants};
 use crate::{console, outputs::Output};
 
 pub(crate) fn run(args: &EncodeArgs) -> Result<()> {
-    let model = ModelDir::open(&args.model)?;
+    let wants = Wants::encoder(&args.network);
+    let model = match args.role {
+        Role::Query => hub::open(&args.model, wants.only_queries())?,
+        Role::Document => hub::open(&args.model, wants)?,
+    };
+    let model = with_head_mode(model, args.network.mlm_head)?;
     let texts = read_texts(&args.input)?.map(|text| text.map_err(anyhow::Error::from));
     let mut output = Output::open(args.output.as_deref(), args.overwrite)?;
     let encoder: Box<dyn Encoder> = match args.role {

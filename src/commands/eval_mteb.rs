@@ -19,17 +19,19 @@ use splade_index::{
 use super::interrupt;
 use crate::cli::{EvalMtebArgs, Mode};
 use crate::console::{self, Table};
-use crate::encoders::{document_encoder, query_encoder};
+use crate::encoders::{document_encoder, query_encoder, with_head_mode};
 use crate::failure::bad_input;
+use crate::hub::{self, Origin, Wants};
 use crate::outputs::{refuse_existing, say};
 
 /// The scores of the table; the result files have all of them.
 const SHOWN: [&str; 5] = ["ndcg_at_10", "mrr_at_10", "map_at_100", "recall_at_100", "precision_at_10"];
 
 pub(crate) fn run(args: &EvalMtebArgs) -> Result<()> {
-    let model = ModelDir::open(&args.model)?;
     let tasks = tasks(args)?;
-    let meta = meta(&model, args)?;
+    let place = hub::locate(&args.model, Wants::encoder(&args.network))?;
+    let model = with_head_mode(ModelDir::open(&place.folder)?, args.network.mlm_head)?;
+    let meta = meta(&model, place.origin.as_ref(), args)?;
     let results_dir = args.output_dir.join("results");
     let folders: Vec<(Mode, PathBuf)> = args
         .modes
@@ -100,7 +102,23 @@ fn tasks(args: &EvalMtebArgs) -> Result<Vec<TaskData>> {
     Ok(tasks)
 }
 
-fn meta(model: &ModelDir, args: &EvalMtebArgs) -> Result<ModelMeta> {
+fn meta(model: &ModelDir, origin: Option<&Origin>, args: &EvalMtebArgs) -> Result<ModelMeta> {
+    let name = match (&args.model_name, origin) {
+        (Some(name), _) => name.clone(),
+        (None, Some(origin)) => origin.id.clone(),
+        (None, None) => local_name(model)?,
+    };
+    let mut meta = ModelMeta::new(name);
+    if let Some(origin) = origin {
+        meta.revision.clone_from(&origin.commit);
+    }
+    meta.embed_dim = Some(model.dimensions()?);
+    meta.max_tokens = Some(args.network.max_length.map_or(model.max_length() as u64, u64::from));
+    Ok(meta)
+}
+
+/// `local/` and the folder's name.
+fn local_name(model: &ModelDir) -> Result<String> {
     let folder = std::fs::canonicalize(model.root()).with_context(|| model.root().display().to_string())?;
     let name = folder.file_name().map_or_else(|| "model".into(), |name| name.to_string_lossy().into_owned());
     // `final` and `checkpoint-10` say nothing without the run they belong to
@@ -108,10 +126,7 @@ fn meta(model: &ModelDir, args: &EvalMtebArgs) -> Result<ModelMeta> {
         Some(run) if name == "final" || name.starts_with("checkpoint-") => format!("{}-{name}", run.to_string_lossy()),
         _ => name,
     };
-    let mut meta = ModelMeta::new(args.model_name.clone().unwrap_or_else(|| format!("local/{name}")));
-    meta.embed_dim = Some(model.dimensions()?);
-    meta.max_tokens = Some(args.network.max_length.map_or(model.max_length() as u64, u64::from));
-    Ok(meta)
+    Ok(format!("local/{name}"))
 }
 
 /// Sparse results lie where mteb looks first; the other modes are mteb's "experiments" of the same model.

@@ -7,18 +7,23 @@ use anyhow::Result;
 use serde_json::json;
 use splade_export::parity::{Backend, CandleOnnx, OnnxRuntime, Reference, Report, compare};
 use splade_export::{Head, Options, export, write};
-use splade_index::{ModelDir, OnnxModel, OnnxOptions, POOLING_KEY, TokenBatch, load_onnx_runtime};
+use splade_index::{HEAD_MODE_KEY, ModelDir, OnnxModel, OnnxOptions, POOLING_KEY, TokenBatch, load_onnx_runtime};
 use splade_trainer::model::{TransformerConfig, Weights};
 
 use super::interrupt;
 use crate::cli::{ExportOnnxArgs, HeadChoice};
 use crate::console::Table;
-use crate::encoders::{onnx_runtime_candidates, use_threads};
+use crate::encoders::{onnx_runtime_candidates, use_threads, with_head_mode};
+use crate::hub::{self, Wants};
 use crate::outputs::{refuse_existing, say};
+use crate::texts::built_in;
 
 pub(crate) fn run(args: &ExportOnnxArgs) -> Result<()> {
     use_threads(args.threads);
-    let model = ModelDir::open(&args.model)?;
+    let place = hub::locate(&args.model, Wants::CHECKPOINT)?;
+    // what lies in the Hub's cache is not ours to write beside
+    let root = if args.output.is_some() { place.folder } else { place.into_writable()? };
+    let model = with_head_mode(ModelDir::open(&root)?, args.mlm_head)?;
     let config = TransformerConfig::of(&model)?;
     let folder = args.output.clone().unwrap_or_else(|| model.onnx_dir());
     let heads: Vec<Head> = [(HeadChoice::Logits, Head::Logits), (HeadChoice::Splade, Head::Splade(model.pooling()))]
@@ -62,6 +67,9 @@ fn metadata(model: &ModelDir, head: Head) -> Result<BTreeMap<String, String>> {
         ("splade.version".to_owned(), env!("CARGO_PKG_VERSION").to_owned()),
         ("splade.max_length".to_owned(), model.max_length().to_string()),
     ]);
+    if let Some(choice) = model.head_choice() {
+        metadata.insert(HEAD_MODE_KEY.to_owned(), choice.mode.to_string());
+    }
     if let Head::Splade(pooling) = head {
         let pooling = serde_json::to_value((pooling.strategy, pooling.activation))?;
         metadata.insert(POOLING_KEY.to_owned(), pooling.to_string());
@@ -69,27 +77,19 @@ fn metadata(model: &ModelDir, head: Head) -> Result<BTreeMap<String, String>> {
     Ok(metadata)
 }
 
-/// Texts to compare on: a single word, sentences, a text of the greatest length, an empty one; alone and padded together.
-const TEXTS: [&str; 6] = [
-    "",
-    "fjord",
-    "Hva er hovedstaden i Norge?",
-    "Snø og regn på Vestlandet, blåbærsyltetøy på Østlandet.",
-    "Learned sparse retrieval expands documents with related words, e.g. rain.",
-    "Kommunen ansatte 3 nye lærere i 2024, og Ærfugløya fikk en båt; strømprisene steg, og barna leste bøker om fisk.",
-];
-
+/// The built-in texts, one by one and some of them padded to the longest.
 fn batches(model: &ModelDir) -> Result<Vec<TokenBatch>> {
     // no need for more tokens than the longest text that is usual
     let vocabulary = model.vocabulary(Some(model.max_length().min(256)))?;
     let pad = model.pad_id(&vocabulary)?;
-    let mut texts: Vec<String> = TEXTS.map(str::to_owned).to_vec();
-    texts.push(TEXTS.join(" ").repeat(8));
+    let texts: Vec<String> = built_in(vocabulary.max_length()).into_iter().map(|(_, text)| text).collect();
     let mut ids = vocabulary.tokenize_all(&texts)?;
     // a tokenizer without special tokens makes nothing of nothing
     ids.retain(|ids| !ids.is_empty());
     let mut batches: Vec<TokenBatch> = ids.iter().map(|ids| TokenBatch::new(&[ids], pad)).collect();
-    batches.push(TokenBatch::new(&ids, pad));
+    // logits of all of them would be batch × tokens × vocabulary floats
+    let padded: Vec<&Vec<u32>> = ids.iter().rev().step_by(3).collect();
+    batches.push(TokenBatch::new(&padded, pad));
     Ok(batches)
 }
 

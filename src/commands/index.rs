@@ -13,12 +13,14 @@ use splade_index::{
 use super::interrupt;
 use crate::cli::IndexArgs;
 use crate::console;
-use crate::encoders::document_encoder;
+use crate::encoders::{document_encoder, static_query_encoder, with_head_mode};
 use crate::failure::bad_input;
+use crate::hub::{self, Wants};
 use crate::outputs::{refuse_existing, say};
 
 pub(crate) fn run(args: &IndexArgs) -> Result<()> {
-    let model = ModelDir::open(&args.model)?;
+    let model = hub::open(&args.model, Wants::encoder(&args.network).and_weights())?;
+    let model = with_head_mode(model, args.network.mlm_head)?;
     let settings = settings(&model, args)?;
     if args.append {
         let index = ImpactIndex::open(&args.index)?;
@@ -31,7 +33,7 @@ pub(crate) fn run(args: &IndexArgs) -> Result<()> {
     let folder = AtomicFolder::create(&args.index)?;
     let index = ImpactIndex::create(folder.path(), &settings)?;
     if model.architecture() == Architecture::InferenceFree {
-        model.query_encoder()?.save(&index.query_dir())?;
+        static_query_encoder(&model, &args.network)?.save(&index.query_dir())?;
     }
     fill(&index, &model, args)?;
     drop(index);

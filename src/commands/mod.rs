@@ -6,7 +6,10 @@ pub(crate) mod eval_mteb;
 #[cfg(feature = "train")]
 pub(crate) mod export_onnx;
 pub(crate) mod index;
+pub(crate) mod inspect;
 pub(crate) mod interrupt;
 pub(crate) mod search;
 #[cfg(feature = "train")]
 pub(crate) mod train;
+#[cfg(feature = "train")]
+pub(crate) mod verify;

@@ -6,15 +6,16 @@ use std::io::Write;
 use anyhow::Result;
 use serde_json::{Map, Value, json};
 use splade_index::{
-    Encoder, Filter, Found, Fusion, ImpactIndex, ModelDir, Query, QueryEncoder, SearchOptions, Searcher, SparseVector,
+    Encoder, Filter, Found, Fusion, ImpactIndex, Query, QueryEncoder, SearchOptions, Searcher, SparseVector,
     Vocabulary, read_queries,
 };
 
 use super::interrupt;
 use crate::cli::{FusionChoice, HitFormat, Mode, SearchArgs};
 use crate::console::Table;
-use crate::encoders::{query_encoder, use_threads};
+use crate::encoders::{query_encoder, use_threads, with_head_mode};
 use crate::failure::bad_input;
+use crate::hub::{self, Wants};
 use crate::outputs::Output;
 
 pub(crate) fn run(args: &SearchArgs) -> Result<()> {
@@ -81,7 +82,8 @@ fn query_side(index: &ImpactIndex, args: &SearchArgs) -> Result<Option<QuerySide
         return Ok(None);
     }
     if let Some(folder) = &args.model {
-        let model = ModelDir::open(folder)?;
+        let model = hub::open(folder, Wants::encoder(&args.network).and_weights())?;
+        let model = with_head_mode(model, args.network.mlm_head)?;
         let vocabulary = model.vocabulary(None)?;
         let terms = u32::try_from(model.dimensions()?)?;
         index.expect_model(terms, &model.fingerprint()?, vocabulary.fingerprint())?;

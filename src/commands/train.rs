@@ -3,21 +3,22 @@
 use std::path::Path;
 use std::time::Instant;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use indicatif::ProgressBar;
 use serde_json::Value;
 use splade_index::Error;
-use splade_trainer::{Event, Observer, Plan, Scalar, Start, TrainConfig, apply_override, fit, plan};
+use splade_trainer::{Event, Observer, Plan, Scalar, Start, TrainConfig, apply_override, fit, latest_checkpoint, plan};
 
 use super::interrupt;
 use crate::cli::TrainArgs;
 use crate::console;
 use crate::encoders::use_threads;
+use crate::hub::{self, Wants};
 use crate::outputs::say;
 
 pub(crate) fn run(args: &TrainArgs) -> Result<()> {
     use_threads(args.threads);
-    let (config, notes) = read_config(args)?;
+    let (mut config, notes) = read_config(args)?;
     for note in &notes {
         tracing::warn!("{note}");
     }
@@ -27,6 +28,7 @@ pub(crate) fn run(args: &TrainArgs) -> Result<()> {
         (None, false, true) => Start::Overwrite,
         (None, false, false) => Start::New,
     };
+    find_base_model(&mut config, &start, args.dry_run)?;
     if args.dry_run {
         let plan = plan(&config, &Start::Overwrite)?;
         say(serde_yaml::to_string(&config)?)?;
@@ -60,6 +62,24 @@ fn read_config(args: &TrainArgs) -> Result<(TrainConfig, Vec<splade_trainer::Not
         apply_override(&mut value, &with_json_value(set))?;
     }
     Ok(TrainConfig::from_value(&value)?)
+}
+
+/// Downloads a base model that is a Hub id. The config keeps the id: it is what the model card and checkpoints name.
+fn find_base_model(config: &mut TrainConfig, start: &Start, dry_run: bool) -> Result<()> {
+    let goes_on = match start {
+        Start::Resume => latest_checkpoint(&config.training.output_dir)?.is_some(),
+        Start::ResumeFrom(_) => true,
+        Start::New | Start::Overwrite => false,
+    };
+    // a checkpoint holds all that was in it
+    if goes_on && !dry_run {
+        return Ok(());
+    }
+    if let Some(base) = &config.model.base_model {
+        let place = hub::locate(Path::new(base), Wants::CHECKPOINT).context("model.base_model")?;
+        config.model.base_folder = Some(place.folder);
+    }
+    Ok(())
 }
 
 /// `key=value` with its value, which is written as in the config, as JSON.

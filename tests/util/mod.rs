@@ -1,6 +1,8 @@
 //! The program as its users meet it: run by its name and flags, in a folder of its own.
 #![allow(dead_code)] // every test file uses a part of it
 
+pub(crate) mod hub;
+
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -98,6 +100,8 @@ impl Place {
         command.args(args).current_dir(self.0.path()).env("ORT_DYLIB_PATH", onnx_runtime());
         // the width of help does not depend on who runs the tests, and a backtrace must not show even where it is on
         command.env_remove("COLUMNS").env("RUST_BACKTRACE", "1");
+        // nor on what lies in their cache, and what looks like a Hub id is asked of nobody
+        command.env("HF_HUB_OFFLINE", "1").env("HF_HOME", self.0.path().join("huggingface"));
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         command
     }

@@ -31,7 +31,8 @@ pub(crate) fn card(config: &TrainConfig, sets: &[(String, usize)], state: &Train
             .base_model
             .as_ref()
             .filter(|base| is_hub_id(base))
-            .map(|base| format!("base_model: {}", quoted(base))),
+            // the card names the model, not its revision
+            .map(|base| format!("base_model: {}", quoted(base.split('@').next().unwrap_or(base)))),
         list("datasets", &card.datasets_used),
     ];
     front.retain(Option::is_some);

@@ -69,7 +69,10 @@ impl Trainee {
     pub fn new(config: &TrainConfig, texts: impl Fn() -> Result<Vec<String>>, device: &Device) -> Result<Self> {
         let mut trainee = match (&config.model.init, &config.model.base_model) {
             (Some(init), _) => Self::from_init(config, init, &texts, device)?,
-            (None, Some(base)) => Self::from_folder(config, Path::new(base), device)?,
+            (None, Some(base)) => {
+                let folder = config.model.base_folder.as_deref().unwrap_or(Path::new(base));
+                Self::from_folder(config, folder, device)?
+            }
             (None, None) => {
                 return Err(Error::config("model.base_model", "is missing", "give a model folder, or model.init"));
             }
@@ -97,7 +100,7 @@ impl Trainee {
             return Err(Error::config(
                 "model.base_model",
                 format!("{} is no folder", folder.display()),
-                "give a model folder; models are not downloaded in this version",
+                "give a model folder",
             ));
         }
         Self::from_dir(config, &ModelDir::open(folder)?, config.model.load_pretrained_sparse_encoder, device)

@@ -137,6 +137,7 @@ fn a_written_folder_reads_back_as_it_was() {
             .into(),
             query,
             pooling: model.pooling(),
+            head_mode: None,
             dimensions: 420,
             prompts: (model.query_prompt().to_owned(), model.document_prompt().to_owned()),
             max_active_dims: model.max_active_dims(),

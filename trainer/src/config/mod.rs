@@ -260,6 +260,9 @@ impl std::fmt::Display for Note {
 pub struct ModelConfig {
     /// A Hub id or a folder; required unless `init` is given.
     pub base_model: Option<String>,
+    /// No key: where `base_model` lies, if that is not its own path. This crate downloads nothing.
+    #[serde(skip)]
+    pub base_folder: Option<PathBuf>,
     /// Default `inference-free-splade`. `csr` is refused.
     pub architecture: Architecture,
     /// Default `max`.

@@ -122,6 +122,7 @@ fn model(mut keys: Section<'_>, notes: &mut Notes) -> Result<ModelConfig> {
     }
     let model = ModelConfig {
         base_model,
+        base_folder: None,
         architecture,
         pooling_strategy: keys.choice("pooling_strategy")?.unwrap_or_default(),
         activation_function: keys.choice("activation_function")?.unwrap_or_default(),

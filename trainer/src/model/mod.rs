@@ -16,6 +16,7 @@ mod ops;
 mod pickle;
 mod roberta;
 mod splade;
+mod torch_file;
 mod weights;
 
 pub use algebra::{Activation, Algebra, Init, Inputs, Positions, RelativeOffsets};
@@ -33,4 +34,5 @@ pub(crate) use ops::Linear;
 pub use ops::cross_entropy;
 pub use roberta::RobertaConfig;
 pub use splade::splade;
+pub use torch_file::read_torch_tensor_list;
 pub use weights::Weights;

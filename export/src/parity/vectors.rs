@@ -1,0 +1,333 @@
+//! Two implementations' results for the same texts, step by step: token ids, vectors, scores, rankings.
+//!
+//! Every function gives the largest difference and where it is, so that a disagreement can be looked into.
+
+use splade_index::{Network, SparseVector, SpladePooling, TokenBatch, pool};
+
+use super::{Backend, larger};
+
+/// The largest difference of a step.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Finding {
+    /// texts, pairs or queries compared
+    pub compared: usize,
+    /// the largest difference
+    pub difference: f32,
+    /// where it is; none if there is no difference at all
+    pub place: Option<Place>,
+    /// the smallest cosine of two vectors; 1 where no vectors are compared
+    pub cosine: f64,
+}
+
+/// Where a difference is.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Place {
+    /// the text, or the query of a score, by its number
+    pub text: usize,
+    /// the document of a score or ranking
+    pub document: Option<usize>,
+    /// the term of a vector, the position of a token
+    pub at: Option<u32>,
+    /// what the reference has there
+    pub expected: f32,
+    /// what the other one has there
+    pub found: f32,
+}
+
+impl Finding {
+    fn new(compared: usize) -> Self {
+        Self { compared, difference: 0.0, place: None, cosine: 1.0 }
+    }
+
+    /// Whether the difference is no larger than this.
+    #[must_use]
+    pub fn within(&self, tolerance: f32) -> bool {
+        // written so that NaN is outside
+        self.difference <= tolerance
+    }
+
+    fn note(&mut self, difference: f32, place: impl FnOnce() -> Place) {
+        if difference != 0.0 && larger(self.difference, difference).to_bits() != self.difference.to_bits() {
+            (self.difference, self.place) = (difference, Some(place()));
+        }
+    }
+}
+
+/// Token ids: the difference is the number of places at which a text's ids are not the same.
+#[must_use]
+pub fn compare_tokens<A: AsRef<[u32]>, B: AsRef<[u32]>>(expected: &[A], found: &[B]) -> Finding {
+    let mut finding = Finding::new(expected.len().min(found.len()));
+    for (text, (expected, found)) in expected.iter().zip(found).enumerate() {
+        let (expected, found) = (expected.as_ref(), found.as_ref());
+        let id = |ids: &[u32], at: usize| ids.get(at).map_or(-1.0, |id| *id as f32);
+        let length = expected.len().max(found.len());
+        let mut differing = (0..length).filter(|&at| expected.get(at) != found.get(at));
+        if let Some(first) = differing.next() {
+            let place = || Place {
+                text,
+                document: None,
+                at: u32::try_from(first).ok(),
+                expected: id(expected, first),
+                found: id(found, first),
+            };
+            finding.note((1 + differing.count()) as f32, place);
+        }
+    }
+    finding
+}
+
+/// Vectors: the largest `|found − expected|` of an entry, divided by `|expected|` where that is above 1.
+#[must_use]
+pub fn compare_vectors(expected: &[SparseVector], found: &[SparseVector]) -> Finding {
+    let mut finding = Finding::new(expected.len().min(found.len()));
+    for (text, (expected, found)) in expected.iter().zip(found).enumerate() {
+        for (dim, a, b) in both(expected, found) {
+            let place = || Place { text, document: None, at: Some(dim), expected: a, found: b };
+            finding.note((b - a).abs() / a.abs().max(1.0), place);
+        }
+        finding.cosine = finding.cosine.min(cosine(expected, found));
+    }
+    finding
+}
+
+/// One implementation's vectors of queries and documents.
+#[derive(Debug, Clone, Copy)]
+pub struct Sides<'v> {
+    /// of queries
+    pub queries: &'v [SparseVector],
+    /// of documents
+    pub documents: &'v [SparseVector],
+}
+
+impl Sides<'_> {
+    /// The dot product of a query and a document; 0 for those there are none of.
+    #[must_use]
+    pub fn score(&self, query: usize, document: usize) -> f32 {
+        match (self.queries.get(query), self.documents.get(document)) {
+            (Some(query), Some(document)) => query.dot(document),
+            _ => 0.0,
+        }
+    }
+
+    /// Σ |query weight · document weight|, at least 1: what a score's rounding is proportional to.
+    fn scale(&self, query: usize, document: usize) -> f32 {
+        let document = &self.documents[document];
+        self.queries[query].iter().map(|(dim, weight)| (weight * document.weight(dim)).abs()).sum::<f32>().max(1.0)
+    }
+}
+
+/// Scores of every query and document: the largest `|found − expected|`, divided by the sum of the absolute products
+/// of the expected score where that is above 1. `found` scores a document for a query, both by number.
+#[must_use]
+pub fn compare_scores(expected: Sides<'_>, found: impl Fn(usize, usize) -> f32) -> Finding {
+    let (queries, documents) = (expected.queries.len(), expected.documents.len());
+    let mut finding = Finding::new(queries * documents);
+    for query in 0..queries {
+        for document in 0..documents {
+            let (a, b) = (expected.score(query, document), found(query, document));
+            let place = || Place { text: query, document: Some(document), at: None, expected: a, found: b };
+            finding.note((b - a).abs() / expected.scale(query, document), place);
+        }
+    }
+    finding
+}
+
+/// Rankings of the documents for every query: by how much the expected score of a document among the first `k` lies
+/// below that of one ranked behind it, divided as in [`compare_scores`]. Ties may change places: their difference is 0.
+#[must_use]
+pub fn compare_rankings(expected: Sides<'_>, found: impl Fn(usize, usize) -> f32, k: usize) -> Finding {
+    let (queries, documents) = (expected.queries.len(), expected.documents.len());
+    let mut finding = Finding::new(queries);
+    for query in 0..queries {
+        let mut order: Vec<usize> = (0..documents).collect();
+        let scores: Vec<f32> = order.iter().map(|&document| found(query, document)).collect();
+        order.sort_by(|&a, &b| scores[b].total_cmp(&scores[a]).then(a.cmp(&b)));
+        for (rank, &document) in order.iter().enumerate().take(k) {
+            let here = expected.score(query, document);
+            for &behind in &order[rank + 1..] {
+                let there = expected.score(query, behind);
+                let scale = expected.scale(query, behind);
+                if there > here {
+                    let place =
+                        || Place { text: query, document: Some(document), at: None, expected: there, found: here };
+                    finding.note((there - here) / scale, place);
+                }
+            }
+        }
+    }
+    finding
+}
+
+/// The entries of either vector: dimension, weight in the one, weight in the other.
+fn both<'v>(a: &'v SparseVector, b: &'v SparseVector) -> impl Iterator<Item = (u32, f32, f32)> + 'v {
+    let of_a = a.iter().map(|(dim, weight)| (dim, weight, b.weight(dim)));
+    let only_b = b.iter().filter(|(dim, _)| a.weight(*dim) == 0.0).map(|(dim, weight)| (dim, 0.0, weight));
+    of_a.chain(only_b)
+}
+
+/// 1 for two zero vectors, 0 for one.
+fn cosine(a: &SparseVector, b: &SparseVector) -> f64 {
+    let squares = |vector: &SparseVector| vector.weights().iter().map(|w| f64::from(*w).powi(2)).sum::<f64>();
+    match (squares(a), squares(b)) {
+        (0.0, 0.0) => 1.0,
+        (aa, bb) if aa == 0.0 || bb == 0.0 => 0.0,
+        (aa, bb) => both(a, b).map(|(_, a, b)| f64::from(a) * f64::from(b)).sum::<f64>() / (aa * bb).sqrt(),
+    }
+}
+
+/// A [`Backend`] behind the contract of an encoder's network: a file of logits is pooled here.
+pub struct BackendNetwork<B> {
+    backend: B,
+    is_pooled: bool,
+    dimensions: usize,
+    pooling: SpladePooling,
+}
+
+impl<B: Backend> BackendNetwork<B> {
+    /// Whether the backend gives vectors, else it gives logits; `dimensions` is V, `pooling` what the model folder states.
+    #[must_use]
+    pub fn new(backend: B, is_pooled: bool, dimensions: usize, pooling: SpladePooling) -> Self {
+        Self { backend, is_pooled, dimensions, pooling }
+    }
+}
+
+impl<B: Backend + Send + Sync> Network for BackendNetwork<B> {
+    fn dimensions(&self) -> usize {
+        self.dimensions
+    }
+
+    fn forward(&self, batch: &TokenBatch) -> splade_index::Result<Vec<SparseVector>> {
+        let data = self.backend.run(batch).map_err(|error| splade_index::Error::Encoder(error.into()))?;
+        let terms = self.dimensions;
+        let vectors = if self.is_pooled { batch.rows } else { batch.ids.len() };
+        if data.len() != vectors * terms {
+            let numbers = data.len();
+            let message = format!("{} gives {numbers} numbers, not {vectors} × {terms}", self.backend.name());
+            return Err(splade_index::Error::Encoder(message.into()));
+        }
+        let sparse = |row: &[f32]| {
+            SparseVector::from_dense(row)
+                .map_err(|source| splade_index::Error::Vector { of: "the network's output".into(), source })
+        };
+        if self.is_pooled {
+            return data.chunks_exact(terms).map(sparse).collect();
+        }
+        let rows = data.chunks_exact(batch.width * terms).zip(batch.mask.chunks_exact(batch.width));
+        rows.map(|(logits, mask)| sparse(&pool(logits, mask, terms, self.pooling))).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use splade_index::{Pooling, PoolingActivation};
+
+    use super::*;
+    use crate::{Error, Result};
+
+    fn vector(pairs: &[(u32, f32)]) -> SparseVector {
+        SparseVector::from_pairs(pairs.iter().copied()).unwrap()
+    }
+
+    #[test]
+    fn tokens_are_counted_where_they_differ() {
+        let expected = [vec![1, 2, 3], vec![4], vec![]];
+        assert_eq!(compare_tokens(&expected, &expected.clone()), Finding::new(3));
+        let finding = compare_tokens(&expected, &[vec![1, 9], vec![5], vec![]]);
+        assert_eq!((finding.difference, finding.compared), (2.0, 3));
+        let place = Place { text: 0, document: None, at: Some(1), expected: 2.0, found: 9.0 };
+        assert_eq!(finding.place, Some(place));
+        assert_eq!(compare_tokens(&[vec![1]], &[vec![]]).place.unwrap().found, -1.0);
+    }
+
+    #[test]
+    fn the_largest_difference_is_found_with_its_text_and_term() {
+        let expected = [vector(&[(1, 0.5), (7, 100.0)]), vector(&[(3, 2.0)])];
+        let cases = [
+            // above 1 the difference is relative
+            ([vector(&[(1, 0.5), (7, 101.0)]), vector(&[(3, 2.0)])], 0.01, 0, 7, 100.0, 101.0),
+            // an entry that only one of them has
+            ([vector(&[(7, 100.0)]), vector(&[(3, 2.0)])], 0.5, 0, 1, 0.5, 0.0),
+            ([vector(&[(1, 0.5), (7, 100.0)]), vector(&[(3, 2.0), (9, 0.25)])], 0.25, 1, 9, 0.0, 0.25),
+        ];
+        for (found, difference, text, dim, a, b) in cases {
+            let finding = compare_vectors(&expected, &found);
+            let place = Place { text, document: None, at: Some(dim), expected: a, found: b };
+            assert_eq!((finding.difference, finding.place), (difference, Some(place)));
+            assert!(finding.cosine < 1.0 && finding.cosine > 0.99, "{}", finding.cosine);
+        }
+        assert_eq!(compare_vectors(&expected, &expected).place, None);
+        assert_eq!(compare_vectors(&[vector(&[])], &[vector(&[(1, 1.0)])]).cosine, 0.0);
+    }
+
+    #[test]
+    fn scores_and_rankings_follow_from_the_vectors() {
+        let queries = [vector(&[(0, 1.0), (1, 2.0)])];
+        let documents = [vector(&[(0, 3.0)]), vector(&[(1, 2.0)]), vector(&[(0, 1.0)])];
+        let expected = Sides { queries: &queries, documents: &documents };
+        let score = |sides: Sides<'_>, query, document| sides.score(query, document);
+        let same = compare_rankings(expected, |query, document| score(expected, query, document), 10);
+        assert_eq!((same.difference, same.compared), (0.0, 1));
+        // scores 3, 4, 1 become 3, 2, 1: the second should have been before the first
+        let other = [documents[0].clone(), vector(&[(1, 1.0)]), documents[2].clone()];
+        let sides = Sides { documents: &other, ..expected };
+        let found = |query, document| score(sides, query, document);
+        let scores = compare_scores(expected, found);
+        assert_eq!((scores.difference, scores.compared), (0.5, 3));
+        assert_eq!(scores.place.map(|place| (place.document, place.expected, place.found)), Some((Some(1), 4.0, 2.0)));
+        let ranking = compare_rankings(expected, found, 10);
+        assert_eq!(ranking.difference, 0.25);
+        assert_eq!(ranking.place.map(|place| (place.document, place.expected, place.found)), Some((Some(0), 4.0, 3.0)));
+        // beyond the first k nothing counts
+        assert_eq!(compare_rankings(expected, found, 0).difference, 0.0);
+    }
+
+    #[test]
+    fn ties_of_the_reference_may_change_places_and_others_may_not_become_ties() {
+        let queries = [vector(&[(0, 1.0)])];
+        let [low, tied, high] = [0.5, 1.0, 1.25].map(|weight| vector(&[(0, weight)]));
+        let difference = |expected: &[SparseVector], found: &[SparseVector]| {
+            let sides = |documents| Sides { queries: &queries, documents };
+            let found = sides(found);
+            compare_rankings(sides(expected), |query, document| found.score(query, document), 10).difference
+        };
+        assert_eq!(difference(&[tied.clone(), tied.clone()], &[low.clone(), high.clone()]), 0.0);
+        assert_eq!(difference(&[low.clone(), high.clone()], &[tied.clone(), tied]), 0.6);
+    }
+
+    struct Fixed(Vec<f32>);
+
+    impl Backend for Fixed {
+        fn name(&self) -> &str {
+            "fixed"
+        }
+
+        fn run(&self, _: &TokenBatch) -> Result<Vec<f32>> {
+            if self.0.is_empty() { Err(Error::backend("m.onnx", "fixed", "no")) } else { Ok(self.0.clone()) }
+        }
+    }
+
+    #[test]
+    fn a_backend_is_a_network_whether_it_pools_or_not() {
+        let pooling = SpladePooling { strategy: Pooling::Max, activation: PoolingActivation::Relu };
+        let batch = TokenBatch::new(&[vec![1, 2], vec![3]], 9);
+        let run = |is_pooled: bool, data: &[f32]| {
+            BackendNetwork::new(Fixed(data.to_vec()), is_pooled, 2, pooling).forward(&batch)
+        };
+        let pooled = run(true, &[0.5, 0.0, 0.0, 2.0]).unwrap();
+        assert_eq!(pooled, [vector(&[(0, 0.5)]), vector(&[(1, 2.0)])]);
+        // the last token is padding
+        let logits = run(false, &[0.0, 1.0, 3.0, -1.0, 0.5, 0.0, 9.0, 9.0]).unwrap();
+        assert_eq!(logits, [vector(&[(0, 4_f32.ln()), (1, 2_f32.ln())]), vector(&[(0, 1.5_f32.ln())])]);
+        let error = run(false, &[0.5, 0.0, 0.0, 2.0]).unwrap_err();
+        assert!(error.to_string().contains("fixed gives 4 numbers, not 4 × 2"), "{error}");
+        assert!(run(true, &[f32::NAN; 4]).is_err() && run(false, &[]).is_err());
+    }
+
+    #[test]
+    fn logits_of_texts_of_one_token_are_pooled_too() {
+        let pooling = SpladePooling { strategy: Pooling::Max, activation: PoolingActivation::Relu };
+        let network = BackendNetwork::new(Fixed(vec![1.0, -1.0]), false, 2, pooling);
+        let found = network.forward(&TokenBatch::new(&[vec![1]], 9)).unwrap();
+        assert_eq!(found, [vector(&[(0, 2_f32.ln())])]);
+    }
+}

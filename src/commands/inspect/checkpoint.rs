@@ -1,0 +1,64 @@
+//! A checkpoint: its tensors, from the header alone.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use anyhow::Result;
+use serde_json::json;
+use splade_index::TensorInfo;
+
+use super::Findings;
+use crate::console::{Table, count, size};
+
+pub(super) fn inspect(path: &Path, tensors: Vec<TensorInfo>, top: usize) -> Result<Findings> {
+    let bytes = std::fs::metadata(path).map_err(splade_index::Error::io(path))?.len();
+    let list: Vec<_> = tensors
+        .iter()
+        .map(|tensor| json!({"name": tensor.name, "dtype": tensor.dtype, "shape": tensor.shape, "bytes": tensor.bytes}))
+        .collect();
+    let mut found = Findings::new(json!({
+        "kind": "checkpoint", "path": path, "bytes": bytes, "parameters": parameters(&tensors), "tensors": list,
+    }));
+    found.facts.add("checkpoint", path.display());
+    found.facts.add("size", size(bytes));
+    found.facts.add("parameters", count(parameters(&tensors)));
+    found.facts.add("tensors", format_args!("{}: {}", tensors.len(), types(&tensors)));
+    let mut largest: Vec<&TensorInfo> = tensors.iter().collect();
+    largest.sort_by_key(|tensor| std::cmp::Reverse(tensor.bytes));
+    let mut table = Table::new(["tensor", "type", "shape", "size"]).with_text(&[1, 2]);
+    for tensor in largest.iter().take(top) {
+        let shape: Vec<String> = tensor.shape.iter().map(usize::to_string).collect();
+        table.row([tensor.name.clone(), tensor.dtype.clone(), shape.join("×"), size(tensor.bytes)]);
+    }
+    found.section(if tensors.len() > top { "largest tensors" } else { "tensors" }, &table);
+    Ok(found)
+}
+
+/// The number of floats: buffers of other types are no parameters.
+pub(super) fn parameters(tensors: &[TensorInfo]) -> u64 {
+    tensors.iter().filter(|tensor| tensor.is_float()).map(TensorInfo::count).sum()
+}
+
+/// `26 F32, 1 I64`.
+pub(super) fn types(tensors: &[TensorInfo]) -> String {
+    let mut types: BTreeMap<&str, usize> = BTreeMap::new();
+    for tensor in tensors {
+        *types.entry(&tensor.dtype).or_default() += 1;
+    }
+    let types: Vec<String> = types.iter().map(|(name, count)| format!("{count} {name}")).collect();
+    types.join(", ")
+}
+
+/// The tensors of a torch file.
+#[cfg(feature = "train")]
+pub(super) fn torch(path: &Path) -> Result<Vec<TensorInfo>> {
+    Ok(splade_trainer::model::read_torch_tensor_list(path)?)
+}
+
+#[cfg(not(feature = "train"))]
+pub(super) fn torch(path: &Path) -> Result<Vec<TensorInfo>> {
+    Err(crate::failure::bad_input(
+        format!("{}: this program was built without what reads torch files", path.display()),
+        "build it with the feature train",
+    ))
+}

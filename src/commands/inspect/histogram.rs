@@ -1,0 +1,102 @@
+//! How numbers are spread: buckets of equal width, drawn as bars.
+
+use serde_json::{Value, json};
+
+/// Counts by bucket.
+pub(super) struct Histogram {
+    from: f64,
+    width: f64,
+    counts: Vec<u64>,
+    /// the numbers are whole, and so are the borders
+    whole: bool,
+}
+
+/// Buckets, where the numbers are not all the same.
+const BUCKETS: usize = 12;
+/// Characters of the longest bar.
+const BAR: u64 = 40;
+
+impl Histogram {
+    /// Of numbers with how often each occurs; finite ones.
+    pub(super) fn of(numbers: impl Iterator<Item = (f64, u64)> + Clone, whole: bool) -> Self {
+        let (low, high) = numbers
+            .clone()
+            .fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), (number, _)| (low.min(number), high.max(number)));
+        let buckets = if low < high { BUCKETS } else { 1 };
+        let span = if low < high { high - low } else { 0.0 };
+        let width = if whole { (span / buckets as f64).floor() + 1.0 } else { span / buckets as f64 };
+        let buckets = if whole { (span / width).floor() as usize + 1 } else { buckets };
+        let mut counts = vec![0; buckets];
+        for (number, count) in numbers {
+            // the largest number belongs to the last bucket
+            let bucket = if width > 0.0 { ((number - low) / width) as usize } else { 0 };
+            counts[bucket.min(buckets - 1)] += count;
+        }
+        Self { from: if low.is_finite() { low } else { 0.0 }, width, counts, whole }
+    }
+
+    /// Its borders and counts.
+    pub(super) fn json(&self) -> Value {
+        let bucket = |(at, count): (usize, &u64)| {
+            let from = self.from + self.width * at as f64;
+            json!({"from": from, "to": from + self.width, "count": count})
+        };
+        self.counts.iter().enumerate().map(bucket).collect()
+    }
+}
+
+impl std::fmt::Display for Histogram {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let most = self.counts.iter().copied().max().unwrap_or(0).max(1);
+        let label = |at: usize| {
+            let from = self.from + self.width * at as f64;
+            if self.whole {
+                let last = from + self.width - 1.0;
+                if last > from { format!("{from}–{last}") } else { format!("{from}") }
+            } else {
+                format!("{from:.3}")
+            }
+        };
+        let labels: Vec<String> = (0..self.counts.len()).map(label).collect();
+        let width = labels.iter().map(|label| label.chars().count()).max().unwrap_or(0);
+        let digits = most.to_string().len();
+        for (label, &count) in labels.iter().zip(&self.counts) {
+            // what occurs shows
+            let bar = (count * BAR).div_ceil(most) as usize;
+            let pad = " ".repeat(width - label.chars().count());
+            writeln!(f, "{}", format!("{pad}{label}  {count:digits$}  {}", "█".repeat(bar)).trim_end())?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn counts(numbers: &[f64], whole: bool) -> Vec<u64> {
+        Histogram::of(numbers.iter().map(|number| (*number, 1)), whole).counts
+    }
+
+    #[test]
+    fn every_number_is_in_a_bucket() {
+        let numbers: Vec<f64> = (0..=120).map(f64::from).collect();
+        assert_eq!(counts(&numbers, false), [10, 10, 10, 10, 10, 10, 10, 10, 10, 10, 10, 11]);
+        assert_eq!(counts(&numbers, true).iter().sum::<u64>(), 121);
+        assert_eq!(counts(&[2.5], false), [1]);
+        assert_eq!(counts(&[], false), [0]);
+        assert_eq!(counts(&[-1.0, 0.0, 1.0], true), [1, 1, 1]);
+        assert_eq!(counts(&[3.0, 3.0], true), [2]);
+        assert_eq!(counts(&[f64::from(f32::MIN), f64::from(f32::MAX)], false).len(), 12);
+    }
+
+    #[test]
+    fn bars_are_proportional_and_what_occurs_shows() {
+        let numbers = [(1.0, 400), (2.0, 1), (3.0, 200)];
+        let drawn = Histogram::of(numbers.iter().copied(), true).to_string();
+        let lines: Vec<&str> = drawn.lines().collect();
+        assert_eq!(lines[0], format!("1  400  {}", "█".repeat(40)));
+        assert_eq!(lines[1], "2    1  █");
+        assert_eq!(lines[2], format!("3  200  {}", "█".repeat(20)));
+    }
+}

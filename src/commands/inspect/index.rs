@@ -1,0 +1,57 @@
+//! An index folder: what it was made for, and how much is in it.
+
+use std::path::Path;
+
+use anyhow::Result;
+use serde_json::json;
+use splade_index::{ImpactIndex, QueryEncoder};
+
+use super::Findings;
+use super::table::Weights;
+use crate::console::size;
+
+pub(super) fn inspect(path: &Path, _: usize) -> Result<Findings> {
+    let index = ImpactIndex::open(path)?;
+    let (settings, stats) = (index.settings(), index.stats()?);
+    let query = if index.query_dir().is_dir() { Some(QueryEncoder::open(&index.query_dir())?) } else { None };
+    let table = query.as_ref().map(|query| Weights::of_table(query.weights()));
+    let query_json = query.as_ref().zip(table.as_ref()).map(|(query, table)| {
+        json!({"tokens": query.vocabulary().size(), "max_length": length(query), "table": table.json()})
+    });
+    let mut found = Findings::new(json!({
+        "kind": "index", "path": path, "settings": settings, "stats": stats, "query": query_json,
+    }));
+    let facts = &mut found.facts;
+    facts.add("index", path.display());
+    facts.add("documents", format_args!("{}, and {} deleted", stats.documents, stats.deleted_documents));
+    facts.add("terms", format_args!("{} in use of {}", stats.active_terms, settings.vocabulary_size));
+    facts.add("weights", format_args!("{}, {:.1} a document", stats.postings, stats.active_dims_mean));
+    facts.add(
+        "size",
+        format_args!(
+            "{}, of which {} are vectors; {} segments",
+            size(stats.total_bytes),
+            size(stats.vector_bytes),
+            stats.segments
+        ),
+    );
+    facts.add("weights kept in", format_args!("{:?}", settings.forward).to_string().to_lowercase());
+    facts.add("language of BM25", settings.language);
+    match (&query, &table) {
+        (Some(query), Some(table)) => {
+            facts.add("queries", "by the table in the index: no model is needed to search");
+            facts.add("query table", table.short());
+            let length = length(query).map_or_else(|| "any length".to_owned(), |length| format!("{length} tokens"));
+            facts.add("query length", format_args!("{length}, {} tokens in the vocabulary", query.vocabulary().size()));
+        }
+        _ => facts.add("queries", "through the network: searching needs --model"),
+    }
+    facts.add("model", &settings.model_fingerprint);
+    facts.add("tokenizer", &settings.tokenizer_fingerprint);
+    Ok(found)
+}
+
+/// Where queries are cut, if they are.
+fn length(query: &QueryEncoder) -> Option<usize> {
+    Some(query.vocabulary().max_length()).filter(|length| *length < usize::MAX)
+}

@@ -1,0 +1,143 @@
+//! `splade inspect`: what a folder or file is, and what it holds.
+
+mod checkpoint;
+mod histogram;
+mod index;
+mod model;
+#[cfg(feature = "train")]
+mod onnx;
+mod table;
+mod vectors;
+
+use std::path::Path;
+
+use anyhow::Result;
+use serde_json::Value;
+use splade_index::{ImpactIndex, ModelDir, TensorInfo, Vocabulary, read_tensor_list};
+
+use crate::cli::InspectArgs;
+use crate::console::{Facts, Table};
+use crate::failure::bad_input;
+use crate::outputs::say;
+
+pub(crate) fn run(args: &InspectArgs) -> Result<()> {
+    let found = inspect(args)?;
+    if args.json {
+        return say(format_args!("{:#}", found.json));
+    }
+    say(found.facts.to_string().trim_end())?;
+    for (title, body) in &found.sections {
+        say(format_args!("\n{title}\n{}", body.trim_end()))?;
+    }
+    Ok(())
+}
+
+/// What was found, for people and for programs.
+struct Findings {
+    facts: Facts,
+    /// title and lines
+    sections: Vec<(String, String)>,
+    json: Value,
+}
+
+impl Findings {
+    fn new(json: Value) -> Self {
+        Self { facts: Facts::default(), sections: Vec::new(), json }
+    }
+
+    fn section(&mut self, title: impl Into<String>, body: &impl ToString) {
+        self.sections.push((title.into(), body.to_string()));
+    }
+}
+
+/// Finds out what it is: by what lies in a folder, by a file's name.
+fn inspect(args: &InspectArgs) -> Result<Findings> {
+    let path = args.path.as_path();
+    if path.is_dir() {
+        return folder(path, args);
+    }
+    if !path.exists() {
+        return Err(splade_index::Error::io(path)(std::io::ErrorKind::NotFound.into()).into());
+    }
+    let name = path.file_name().unwrap_or_default().to_string_lossy().to_lowercase();
+    let name = name.strip_suffix(".gz").or_else(|| name.strip_suffix(".zst")).unwrap_or(&name);
+    match name.rsplit_once('.').map(|(_, extension)| extension) {
+        #[cfg(feature = "train")]
+        Some("onnx") => onnx::inspect(path, args.top),
+        #[cfg(not(feature = "train"))]
+        Some("onnx") => Err(bad_input(
+            format!("{}: this program was built without what reads ONNX files", path.display()),
+            "build it with the feature train",
+        )),
+        Some("safetensors") => {
+            let tensors = read_tensor_list(path)?;
+            if is_table(&tensors) { table::inspect(path, args) } else { checkpoint::inspect(path, tensors, args.top) }
+        }
+        Some("bin" | "pt" | "pth") => checkpoint::inspect(path, checkpoint::torch(path)?, args.top),
+        Some("json" | "txt" | "tsv") => table::inspect(path, args),
+        Some("jsonl") => vectors::inspect(path, args),
+        _ => Err(unknown(path)),
+    }
+}
+
+fn folder(path: &Path, args: &InspectArgs) -> Result<Findings> {
+    if ImpactIndex::is_at(path) {
+        return index::inspect(path, args.top);
+    }
+    if !path.join("modules.json").is_file() {
+        // the query side of a model or of an index: a table without a network
+        for name in ["query_weights.safetensors", "model.safetensors"] {
+            let file = path.join(name);
+            if file.is_file() && read_tensor_list(&file).is_ok_and(|tensors| is_table(&tensors)) {
+                return table::inspect(&file, args);
+            }
+        }
+        if !path.join("config.json").is_file() {
+            return Err(unknown(path));
+        }
+    }
+    model::inspect(path, args.top)
+}
+
+/// A query table is one row of weights, whatever surrounds it.
+fn is_table(tensors: &[TensorInfo]) -> bool {
+    matches!(tensors, [tensor] if tensor.name == "weight" && tensor.shape.len() == 1)
+}
+
+fn unknown(path: &Path) -> anyhow::Error {
+    bad_input(
+        format!("{}: nothing that is known here", path.display()),
+        "known are model folders, index folders, .onnx, .safetensors and .bin files, query tables (.safetensors, .json, \
+         .txt) and vector files (.jsonl)",
+    )
+}
+
+/// The tokenizer that names terms: of `--model`, else the one beside `path`.
+fn vocabulary(path: &Path, args: &InspectArgs) -> Result<Option<Vocabulary>> {
+    let tokenizer = match &args.model {
+        Some(folder) => {
+            let model = ModelDir::open(folder)?;
+            let query = model.query_side().map(|side| side.tokenizer.clone());
+            query.unwrap_or_else(|| model.transformer_dir().join("tokenizer.json"))
+        }
+        None => path.with_file_name("tokenizer.json"),
+    };
+    if args.model.is_none() && !tokenizer.is_file() {
+        return Ok(None);
+    }
+    Ok(Some(Vocabulary::read(&tokenizer, usize::MAX)?))
+}
+
+/// A term by its token, or by its number where it has none.
+fn term(vocabulary: Option<&Vocabulary>, dim: u32) -> String {
+    vocabulary.and_then(|vocabulary| vocabulary.token(dim)).unwrap_or_else(|| format!("[{dim}]"))
+}
+
+/// Two columns under a heading.
+fn pairs<A: ToString, B: ToString>(heading: [&str; 2], rows: impl IntoIterator<Item = (A, B)>) -> Table {
+    let mut table = Table::new(heading);
+    for (a, b) in rows {
+        table.row([a.to_string(), b.to_string()]);
+    }
+    table
+}

@@ -1,0 +1,244 @@
+//! A model folder: layout, network, both sides, tokenizer, files.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Result;
+use serde_json::{Value, json};
+use splade_index::{Architecture, HeadSource, ModelDir, TensorInfo, Vocabulary, read_tensor_list};
+
+use super::table::Weights;
+use super::{Findings, checkpoint, pairs};
+use crate::console::{count, size};
+
+pub(super) fn inspect(path: &Path, top: usize) -> Result<Findings> {
+    let model = ModelDir::open(path)?;
+    let mut found = Findings::new(json!({"kind": "model", "path": path}));
+    found.facts.add("model", path.display());
+    layout(&model, &mut found);
+    network(&model, &mut found)?;
+    sides(&model, &mut found)?;
+    tokenizer(&model, top, &mut found)?;
+    onnx(&model, &mut found);
+    match model.fingerprint() {
+        Ok(fingerprint) => {
+            found.json["fingerprint"] = fingerprint.as_str().into();
+            found.facts.add("fingerprint", fingerprint);
+        }
+        Err(error) => found.facts.add("fingerprint", error),
+    }
+    let files = files(path)?;
+    let listed = files.iter().map(|(name, bytes)| json!({"path": name, "bytes": bytes}));
+    found.json["files"] = listed.collect();
+    let total: u64 = files.iter().map(|(_, bytes)| bytes).sum();
+    found.section(
+        format!("{} files, {}", files.len(), size(total)),
+        &pairs(["file", "size"], files.iter().map(|(name, bytes)| (name.display(), size(*bytes)))),
+    );
+    Ok(found)
+}
+
+fn layout(model: &ModelDir, found: &mut Findings) {
+    let layout = match (model.root().join("modules.json").is_file(), model.query_side()) {
+        (true, None) => "sentence-transformers: transformer + pooling",
+        (true, Some(_)) => "sentence-transformers: router",
+        (false, None) => "a bare checkpoint",
+        (false, Some(_)) => "a checkpoint with query weights beside it",
+    };
+    let kind = match model.architecture() {
+        Architecture::Splade => "splade: one network for queries and documents",
+        Architecture::InferenceFree => "inference-free-splade: queries by a table, documents by a network",
+    };
+    found.json["layout"] = layout.into();
+    found.json["architecture"] = json!(model.architecture());
+    found.facts.add("layout", layout);
+    found.facts.add("kind", kind);
+}
+
+/// The names that families give their sizes in `config.json`.
+const SIZES: [(&str, &[&str]); 6] = [
+    ("terms", &["vocab_size"]),
+    ("wide", &["hidden_size", "dim", "d_model"]),
+    ("layers", &["num_hidden_layers", "num_layers", "n_layers"]),
+    ("heads", &["num_attention_heads", "n_heads"]),
+    ("feed-forward", &["intermediate_size", "hidden_dim"]),
+    ("positions", &["max_position_embeddings", "max_sequence_length"]),
+];
+
+fn network(model: &ModelDir, found: &mut Findings) -> Result<()> {
+    let path = model.config_path();
+    let text = std::fs::read_to_string(&path).map_err(splade_index::Error::io(&path))?;
+    let config: Value =
+        serde_json::from_str(&text).map_err(|error| splade_index::Error::file(&path, error.to_string()))?;
+    let family = config["architectures"][0].as_str().unwrap_or("not stated");
+    found.json["family"] = family.into();
+    let unsupported = unsupported(&path);
+    found.json["supported"] = unsupported.is_none().into();
+    found.facts.add("network", unsupported.map_or_else(|| family.to_owned(), |why| format!("{family}: {why}")));
+    let mut sizes = Vec::new();
+    for (label, keys) in SIZES {
+        if let Some(number) = keys.iter().find_map(|key| config[key].as_u64()) {
+            found.json["sizes"][label] = number.into();
+            sizes.push(format!("{number} {label}"));
+        }
+    }
+    found.facts.add("sizes", sizes.join(", "));
+    if let Some(choice) = model.head_choice() {
+        let source = match choice.source {
+            HeadSource::Stated => "stated in the folder",
+            HeadSource::Code => "as the published code beside it does",
+            HeadSource::Guessed => "a guess: nothing beside it says so; --mlm-head chooses",
+            HeadSource::Asked => "asked for",
+        };
+        found.json["mlm_head"] = json!({"mode": choice.mode, "source": source});
+        found.facts.add("head mode", format_args!("{}, {source}", choice.mode));
+    }
+    match model.weights_path() {
+        Ok(path) => {
+            let tensors = tensors(&path)?;
+            let parameters = checkpoint::parameters(&tensors);
+            found.json["parameters"] = parameters.into();
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            let tensors = format!("{} in {} tensors: {}", name, tensors.len(), checkpoint::types(&tensors));
+            found.facts.add("parameters", format_args!("{}; {tensors}", count(parameters)));
+        }
+        Err(error) => found.facts.add("parameters", error),
+    }
+    Ok(())
+}
+
+/// Why the network cannot be loaded; none if it can, or if this program has no Candle to load it.
+#[cfg(feature = "train")]
+fn unsupported(config: &Path) -> Option<String> {
+    splade_trainer::model::TransformerConfig::read(config).err().map(|error| error.to_string())
+}
+
+#[cfg(not(feature = "train"))]
+fn unsupported(_: &Path) -> Option<String> {
+    None
+}
+
+fn tensors(path: &Path) -> Result<Vec<TensorInfo>> {
+    if path.extension().is_some_and(|extension| extension == "safetensors") {
+        Ok(read_tensor_list(path)?)
+    } else {
+        checkpoint::torch(path)
+    }
+}
+
+fn sides(model: &ModelDir, found: &mut Findings) -> Result<()> {
+    let pooling = model.pooling();
+    found.json["pooling"] = json!(pooling.strategy);
+    found.json["activation"] = json!(pooling.activation);
+    let name = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let pooling = format!("{}, activation {}", name(&found.json["pooling"]), name(&found.json["activation"]));
+    found.facts.add("pooling", pooling);
+    let length = limit(model.max_length());
+    found.json["max_length"] = json!(length);
+    found.json["max_active_dims"] = json!(model.max_active_dims());
+    found.json["lower_case"] = model.lower_case().into();
+    found.json["prompts"] = json!({"query": model.query_prompt(), "document": model.document_prompt()});
+    let length = length.map_or_else(|| "any length".to_owned(), |length| format!("{length} tokens at most"));
+    let cut = model.max_active_dims().map(|k| format!(", {k} terms at most")).unwrap_or_default();
+    let lower = if model.lower_case() { ", lowered" } else { "" };
+    found.facts.add("documents", format_args!("{length}{cut}{lower}{}", prompt(model.document_prompt())));
+    let Some(side) = model.query_side() else {
+        found.facts.add("queries", format_args!("by the same network{}", prompt(model.query_prompt())));
+        return Ok(());
+    };
+    let table = Weights::of_table(model.query_encoder()?.weights());
+    let file = side.weights.strip_prefix(model.root()).unwrap_or(&side.weights);
+    found.json["query_table"] = table.json();
+    found.json["query_table"]["path"] = json!(file);
+    found.json["query_table"]["frozen"] = side.frozen.into();
+    found.json["query_table"]["max_length"] = json!(limit(side.max_length));
+    let length =
+        limit(side.max_length).map_or_else(|| "any length".to_owned(), |length| format!("{length} tokens at most"));
+    let frozen = if side.frozen { ", frozen in training" } else { "" };
+    found.facts.add("queries", format_args!("{length}{frozen}{}; {}", prompt(model.query_prompt()), file.display()));
+    found.facts.add("query table", table.short());
+    Ok(())
+}
+
+/// A length that is one.
+fn limit(length: usize) -> Option<usize> {
+    (length < usize::MAX).then_some(length)
+}
+
+fn prompt(prompt: &str) -> String {
+    if prompt.is_empty() { String::new() } else { format!(", prompt {prompt:?}") }
+}
+
+fn tokenizer(model: &ModelDir, top: usize, found: &mut Findings) -> Result<()> {
+    let vocabulary = model.vocabulary(None)?;
+    let json: Value = serde_json::from_slice(vocabulary.json()).unwrap_or_default();
+    let kind = |part: &str| json[part]["type"].as_str().unwrap_or("none").to_owned();
+    let (algorithm, normalizer, splitter) = (kind("model"), kind("normalizer"), kind("pre_tokenizer"));
+    let special = vocabulary.special_dims();
+    let pad = model.pad_id(&vocabulary)?;
+    let token = |dim: u32| super::term(Some(&vocabulary), dim);
+    let names: Vec<String> = special.iter().take(top).map(|&dim| token(dim)).collect();
+    let more = if special.len() > names.len() { " …" } else { "" };
+    found.json["tokenizer"] = json!({
+        "size": vocabulary.size(), "model": algorithm, "normalizer": normalizer, "pre_tokenizer": splitter,
+        "special": special, "pad": {"id": pad, "token": token(pad)}, "fingerprint": vocabulary.fingerprint(),
+        "adds_special": adds_special(&vocabulary)?,
+    });
+    found.facts.add(
+        "tokenizer",
+        format_args!("{algorithm} of {} tokens; normalizer {normalizer}, split by {splitter}", vocabulary.size()),
+    );
+    found.facts.add("special tokens", format_args!("{}: {}{more}", special.len(), names.join(" ")));
+    let added: Vec<String> = adds_special(&vocabulary)?.into_iter().map(token).collect();
+    found.facts.add("put around texts", if added.is_empty() { "none".to_owned() } else { added.join(" … ") });
+    found.facts.add("padding", format_args!("{} ({pad})", token(pad)));
+    Ok(())
+}
+
+/// The special tokens around a text: all there is of an empty one.
+fn adds_special(vocabulary: &Vocabulary) -> Result<Vec<u32>> {
+    Ok(vocabulary.tokenize_for_network("")?)
+}
+
+#[cfg(feature = "train")]
+fn onnx(model: &ModelDir, found: &mut Findings) {
+    let files = model.onnx_paths();
+    let lines: Vec<(String, Value)> = files.iter().map(|file| super::onnx::line(file)).collect();
+    for (file, (line, _)) in files.iter().zip(&lines) {
+        found.facts.add("ONNX", format_args!("{}: {line}", file.strip_prefix(model.root()).unwrap_or(file).display()));
+    }
+    if files.is_empty() {
+        found.facts.add("ONNX", "no file; `splade export-onnx` writes them");
+    }
+    found.json["onnx"] = lines.into_iter().map(|(_, json)| json).collect();
+}
+
+#[cfg(not(feature = "train"))]
+fn onnx(model: &ModelDir, found: &mut Findings) {
+    let files = model.onnx_paths();
+    for file in &files {
+        found.facts.add("ONNX", file.strip_prefix(model.root()).unwrap_or(file).display());
+    }
+    found.json["onnx"] = files.iter().map(|path| json!({"path": path})).collect();
+}
+
+/// Every file of the folder with its size, by name.
+fn files(root: &Path) -> Result<Vec<(PathBuf, u64)>> {
+    let mut files = Vec::new();
+    let mut folders = vec![root.to_owned()];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(&folder).map_err(splade_index::Error::io(&folder))? {
+            let entry = entry.map_err(splade_index::Error::io(&folder))?;
+            let path = entry.path();
+            // a link is followed to a file (Python's cache is made of them), not to a folder, which might be above
+            if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                folders.push(path);
+            } else if let Ok(metadata) = std::fs::metadata(&path)
+                && metadata.is_file()
+            {
+                files.push((path.strip_prefix(root).unwrap_or(&path).to_owned(), metadata.len()));
+            }
+        }
+    }
+    files.sort();
+    Ok(files)
+}

@@ -1,0 +1,175 @@
+//! A query table: its terms by weight, those that count for nothing, how weights are spread.
+
+use std::path::Path;
+
+use anyhow::Result;
+use serde_json::{Value, json};
+use splade_index::{Error, QueryWeights, Vocabulary};
+
+use super::histogram::Histogram;
+use super::{Findings, pairs, term, vocabulary};
+use crate::cli::InspectArgs;
+
+pub(super) fn inspect(path: &Path, args: &InspectArgs) -> Result<Findings> {
+    let vocabulary = vocabulary(path, args)?;
+    let terms = read(path, vocabulary.as_ref())?;
+    let summary = Weights::of(&terms);
+    let by_weight = sorted(&terms);
+    let top: Vec<&Term> = by_weight.iter().copied().take(args.top).collect();
+    let bottom: Vec<&Term> = by_weight.iter().copied().rev().filter(|term| term.weight != 0.0).take(args.top).collect();
+    let dead: Vec<&Term> = terms.iter().filter(|term| term.weight == 0.0).take(args.top).collect();
+    let living = terms.iter().filter(|term| term.weight != 0.0).map(|term| (f64::from(term.weight), 1));
+    let histogram = Histogram::of(living, false);
+
+    let mut json = json!({"kind": "query table", "path": path});
+    merge(&mut json, &summary.json());
+    json["top"] = top.iter().map(|term| term.json()).collect();
+    json["bottom"] = bottom.iter().map(|term| term.json()).collect();
+    json["dead_terms"] = dead.iter().map(|term| term.name.as_str()).collect();
+    json["histogram"] = histogram.json();
+    let mut found = Findings::new(json);
+    found.facts.add("query table", path.display());
+    found.facts.add("terms", summary.terms);
+    match &vocabulary {
+        Some(vocabulary) => found.facts.add("tokenizer", format_args!("{} tokens", vocabulary.size())),
+        None if terms.iter().all(|term| term.name.starts_with('[')) => {
+            found.facts.add("tokenizer", "none beside it: terms by number; --model gives them names");
+        }
+        None => {}
+    }
+    found.facts.add("weights", summary.line());
+    found.facts.add("dead terms", format_args!("{} (weight exactly 0)", summary.dead));
+    found.facts.add("negative", summary.negative);
+    found.facts.add("untrained", format_args!("{} (weight exactly 1, where training starts)", summary.ones));
+    let list = |terms: &[&Term]| {
+        pairs(["term", "weight"], terms.iter().map(|term| (&term.name, format!("{:.4}", term.weight))))
+    };
+    found.section("top terms", &list(&top));
+    found.section("bottom terms", &list(&bottom));
+    if !dead.is_empty() {
+        let names: Vec<&str> = dead.iter().map(|term| term.name.as_str()).collect();
+        let more = if summary.dead > names.len() { " …" } else { "" };
+        found.section("dead terms", &format!("{}{more}", names.join(" ")));
+    }
+    found.section("weights", &histogram);
+    Ok(found)
+}
+
+/// A row of the table.
+pub(super) struct Term {
+    name: String,
+    dim: Option<u32>,
+    weight: f32,
+}
+
+impl Term {
+    fn json(&self) -> Value {
+        json!({"token": self.name, "dim": self.dim, "weight": self.weight})
+    }
+}
+
+/// The largest weight first.
+fn sorted(terms: &[Term]) -> Vec<&Term> {
+    let mut sorted: Vec<&Term> = terms.iter().collect();
+    sorted.sort_by(|a, b| b.weight.total_cmp(&a.weight).then(a.dim.cmp(&b.dim)));
+    sorted
+}
+
+/// A table of either kind: one weight per number, or weights by token, which need no tokenizer to be shown.
+fn read(path: &Path, vocabulary: Option<&Vocabulary>) -> Result<Vec<Term>> {
+    let weights = match (path.extension().is_some_and(|extension| extension == "safetensors"), vocabulary) {
+        (true, _) => QueryWeights::read(path)?,
+        (false, Some(vocabulary)) => QueryWeights::read_idf(path, vocabulary)?,
+        (false, None) => return by_token(path),
+    };
+    Ok(of_weights(&weights, vocabulary))
+}
+
+fn of_weights(weights: &QueryWeights, vocabulary: Option<&Vocabulary>) -> Vec<Term> {
+    let rows = (0..).zip(weights.as_slice());
+    rows.map(|(dim, &weight)| Term { name: term(vocabulary, dim), dim: Some(dim), weight }).collect()
+}
+
+fn by_token(path: &Path) -> Result<Vec<Term>> {
+    let no_table = |why: String| Error::file(path, format!("no query table: {why}"));
+    let text = std::fs::read_to_string(path).map_err(|error| match error.kind() {
+        std::io::ErrorKind::InvalidData => no_table("it is not UTF-8".to_owned()),
+        _ => Error::io(path)(error),
+    })?;
+    let listed: Vec<(String, f32)> = if path.extension().is_some_and(|extension| extension == "json") {
+        let table: serde_json::Map<String, Value> =
+            serde_json::from_str(&text).map_err(|error| no_table(error.to_string()))?;
+        let weight = |(token, weight): (String, Value)| match weight.as_f64() {
+            Some(weight) => Ok((token, weight as f32)),
+            None => Err(no_table(format!("{token:?} has no weight"))),
+        };
+        table.into_iter().map(weight).collect::<Result<_, Error>>()?
+    } else {
+        let weight = |(at, line): (usize, &str)| {
+            let (token, weight) = line.rsplit_once('\t')?;
+            Some((token.to_owned(), weight.trim().parse().ok()?)).filter(|_| at < usize::MAX)
+        };
+        let rows = text.lines().enumerate().map(|(at, line)| {
+            weight((at, line)).ok_or_else(|| Error::line(path, at + 1, "not a token, a tab and a weight"))
+        });
+        rows.collect::<Result<_, Error>>()?
+    };
+    Ok(listed.into_iter().map(|(name, weight)| Term { name, dim: None, weight }).collect())
+}
+
+/// A table in a few numbers.
+pub(super) struct Weights {
+    terms: usize,
+    dead: usize,
+    negative: usize,
+    ones: usize,
+    min: f32,
+    max: f32,
+    mean: f64,
+}
+
+impl Weights {
+    /// Of a table whose terms need no names.
+    pub(super) fn of_table(weights: &QueryWeights) -> Self {
+        Self::of(&of_weights(weights, None))
+    }
+
+    fn of(terms: &[Term]) -> Self {
+        let weights = || terms.iter().map(|term| term.weight);
+        let count = |is: fn(f32) -> bool| weights().filter(|weight| is(*weight)).count();
+        let sum: f64 = weights().map(f64::from).sum();
+        Self {
+            terms: terms.len(),
+            dead: count(|weight| weight == 0.0),
+            negative: count(|weight| weight < 0.0),
+            ones: count(|weight| weight == 1.0),
+            min: weights().reduce(f32::min).unwrap_or(0.0),
+            max: weights().reduce(f32::max).unwrap_or(0.0),
+            mean: if terms.is_empty() { 0.0 } else { sum / terms.len() as f64 },
+        }
+    }
+
+    /// The range of the weights.
+    pub(super) fn line(&self) -> String {
+        format!("{:.4} to {:.4}, mean {:.4}", self.min, self.max, self.mean)
+    }
+
+    /// How many terms there are, and how many count for nothing.
+    pub(super) fn short(&self) -> String {
+        format!("{} terms, {} dead, {} negative; weights {}", self.terms, self.dead, self.negative, self.line())
+    }
+
+    pub(super) fn json(&self) -> Value {
+        json!({
+            "terms": self.terms, "dead": self.dead, "negative": self.negative, "ones": self.ones,
+            "min": self.min, "max": self.max, "mean": self.mean,
+        })
+    }
+}
+
+/// Adds the entries of one object to another.
+fn merge(to: &mut Value, from: &Value) {
+    if let (Some(to), Some(from)) = (to.as_object_mut(), from.as_object()) {
+        to.extend(from.clone());
+    }
+}

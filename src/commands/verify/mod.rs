@@ -1,0 +1,406 @@
+//! `splade verify`: all backends and files of a model folder against its checkpoint, stage by stage.
+
+mod report;
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::Result;
+use report::{Outcome, Report, Row, Stage};
+use splade_export::parity::{
+    BackendNetwork, CandleOnnx, Finding, Sides, compare_rankings, compare_scores, compare_tokens, compare_vectors,
+    tolerance,
+};
+use splade_export::{Head, Precision, Summary};
+use splade_index::{
+    Architecture, DocumentEncoder, DocumentSettings, Encoder, ImpactIndex, IndexSettings, ModelDir, Network,
+    QueryEncoder, SearchOptions, SparseVector, StoredDocument, TokenBatch, Vocabulary, WriterOptions,
+    load_onnx_runtime, read_texts, read_vectors_named,
+};
+
+use super::interrupt;
+use crate::cli::{DeviceChoice, Role, VerifyArgs};
+use crate::console;
+use crate::encoders::{candle_network, onnx_network, onnx_runtime_candidates, use_threads};
+use crate::failure::bad_input;
+use crate::outputs::say;
+use crate::texts::built_in;
+
+pub(crate) fn run(args: &VerifyArgs) -> Result<()> {
+    use_threads(args.threads);
+    let model = ModelDir::open(&args.model)?;
+    let subject = Subject::read(&model, args)?;
+    let mut rows = subject.tokenization()?;
+    rows.extend(subject.queries()?);
+    rows.extend(subject.networks()?);
+    rows.sort_by_key(|row| row.stage);
+    let token = |dim: u32| subject.vocabulary.token(dim).unwrap_or_else(|| format!("[{dim}]"));
+    let texts = subject.ids.iter().map(String::as_str).collect();
+    let report = Report { model: &args.model, texts, token: &token, rows };
+    if args.json {
+        say(format_args!("{:#}", report.json()))?;
+    } else {
+        report.print()?;
+    }
+    report.verdict()
+}
+
+/// Texts longer than this prove nothing more, and attention grows with the square of the length.
+const MAX_LENGTH: usize = 512;
+/// Rankings must be the same so far down.
+const DEPTH: usize = 10;
+/// Scores are taken of at most so many queries and documents: their number is the product.
+const MAX_SCORED: usize = 200;
+
+/// A model, and the texts it is verified on.
+struct Subject<'m> {
+    model: &'m ModelDir,
+    args: &'m VerifyArgs,
+    /// the network's tokenizer
+    vocabulary: Vocabulary,
+    ids: Vec<String>,
+    texts: Vec<String>,
+    /// another implementation's vectors of the texts
+    reference: Option<Vec<SparseVector>>,
+}
+
+impl<'m> Subject<'m> {
+    fn read(model: &'m ModelDir, args: &'m VerifyArgs) -> Result<Self> {
+        let length = args.max_length.map_or_else(|| model.max_length().min(MAX_LENGTH), |length| length as usize);
+        let vocabulary = model.vocabulary(Some(length))?;
+        let named = match &args.input {
+            Some(path) => input(path)?,
+            None => built_in(vocabulary.max_length()),
+        };
+        let (ids, texts): (Vec<String>, Vec<String>) = named.into_iter().unzip();
+        let reference = args.reference.as_ref().map(|path| reference(path, &ids, &vocabulary, model.dimensions()?));
+        Ok(Self { model, args, vocabulary, ids, texts, reference: reference.transpose()? })
+    }
+
+    /// The texts as encoders take them.
+    fn texts(&self) -> Vec<&str> {
+        self.texts.iter().map(String::as_str).collect()
+    }
+
+    fn row(&self, stage: Stage, backend: &str, file: &Path, outcome: Outcome) -> Row {
+        let file = file.strip_prefix(self.model.root()).unwrap_or(file).display().to_string();
+        Row { stage, backend: backend.to_owned(), file, outcome }
+    }
+
+    /// Token ids: on all threads and one by one; by the query side's tokenizer and by the network's.
+    fn tokenization(&self) -> Result<Vec<Row>> {
+        let network = self.model.transformer_dir().join("tokenizer.json");
+        let alone = self.texts.iter().map(|text| self.vocabulary.tokenize_for_network(text));
+        let alone = alone.collect::<splade_index::Result<Vec<_>>>()?;
+        let together = self.vocabulary.tokenize_all(&self.texts)?;
+        let exact = |finding| Outcome::Compared(finding, 0.0);
+        let mut rows =
+            vec![self.row(Stage::Tokenization, "all threads", &network, exact(compare_tokens(&alone, &together)))];
+        if let Some(side) = self.model.query_side() {
+            // each cut at the same length, which need not be the same in both folders
+            let length = side.max_length.min(self.vocabulary.max_length());
+            let (query, network) =
+                (Vocabulary::read(&side.tokenizer, length)?, self.vocabulary.with_max_length(length)?);
+            let ids = |vocabulary: &Vocabulary| {
+                self.texts.iter().map(|text| vocabulary.tokenize(text)).collect::<splade_index::Result<Vec<_>>>()
+            };
+            let finding = compare_tokens(&ids(&network)?, &ids(&query)?);
+            rows.push(self.row(Stage::Tokenization, "query side", &side.tokenizer, exact(finding)));
+        }
+        Ok(rows)
+    }
+
+    /// The query table of an inference-free model: as it encodes, as an index keeps it, and looked up by hand.
+    fn queries(&self) -> Result<Vec<Row>> {
+        let Some(side) = self.model.query_side() else { return Ok(Vec::new()) };
+        let encoder = self.model.query_encoder()?;
+        let found = encoder.encode(&self.texts())?;
+        let by_hand = self.texts.iter().map(|text| self.look_up(&encoder, text)).collect::<Result<Vec<_>>>()?;
+        let folder = tempfile::tempdir()?;
+        encoder.save(folder.path())?;
+        let copy = QueryEncoder::open(folder.path())?.encode(&self.texts())?;
+        let row =
+            |backend, finding| self.row(Stage::QueryVectors, backend, &side.weights, Outcome::Compared(finding, 0.0));
+        let mut rows =
+            vec![row("table", compare_vectors(&by_hand, &found)), row("index copy", compare_vectors(&found, &copy))];
+        if let (Some(reference), Role::Query) = (&self.reference, self.args.role) {
+            let outcome = Outcome::Compared(compare_vectors(reference, &found), self.allowed(Precision::Fp32));
+            rows.push(self.row(Stage::Reference, "table", &side.weights, outcome));
+        }
+        Ok(rows)
+    }
+
+    /// What a query's vector is by definition: the weight of each of its tokens that is not zero, once.
+    fn look_up(&self, encoder: &QueryEncoder, text: &str) -> Result<SparseVector> {
+        let ids = encoder.vocabulary().tokenize(&format!("{}{text}", self.model.query_prompt()))?;
+        let weights = encoder.weights().as_slice();
+        let distinct: std::collections::BTreeSet<u32> = ids.into_iter().collect();
+        let weight = |id: u32| Some((id, *weights.get(id as usize)?));
+        let vector = SparseVector::from_pairs(distinct.into_iter().filter_map(weight))?;
+        Ok(match self.model.max_active_dims() {
+            Some(k) => vector.top_k(k),
+            None => vector,
+        })
+    }
+
+    /// Every backend and file against the checkpoint in Candle on the CPU.
+    fn networks(&self) -> Result<Vec<Row>> {
+        let checkpoint = self.model.weights_path()?;
+        let candle = Shared(Arc::new(candle_network(self.model, DeviceChoice::Cpu)?));
+        let reference = self.encode(&candle)?;
+        let mut rows = self.network_rows("candle", &checkpoint, &reference, None, Precision::Fp32);
+        rows.push(self.index_row(&reference)?);
+        let accelerated = match self.args.device {
+            DeviceChoice::Auto => !splade_trainer::best_device().is_cpu(),
+            DeviceChoice::Cuda | DeviceChoice::Metal => true,
+            DeviceChoice::Cpu | DeviceChoice::Coreml => false,
+        };
+        if accelerated {
+            let network = candle_network(self.model, self.args.device).map(|network| Shared(Arc::new(network)));
+            rows.extend(self.compared("candle, device", &checkpoint, network, &reference, Precision::Fp32)?);
+        }
+        let files = self.model.onnx_paths();
+        if files.is_empty() {
+            let root = self.model.root().display();
+            tracing::info!("{root}: no ONNX file to compare; `splade export-onnx {root}` writes them");
+        }
+        let bar = console::progress("files", Some(files.len() as u64));
+        for file in &files {
+            interrupt::check()?;
+            rows.extend(self.file_rows(file, &reference)?);
+            bar.inc(1);
+        }
+        bar.finish_and_clear();
+        Ok(rows)
+    }
+
+    /// An ONNX file in both runtimes.
+    fn file_rows(&self, file: &Path, reference: &Encoded) -> Result<Vec<Row>> {
+        let summary = match Summary::read(file) {
+            Ok(summary) => summary,
+            Err(error) => {
+                return Ok(vec![self.row(Stage::DocumentVectors, "onnx", file, Outcome::Failed(error.to_string()))]);
+            }
+        };
+        let precision = summary.precision();
+        let mut rows = match load_onnx_runtime(&onnx_runtime_candidates()) {
+            Ok(_) => {
+                let network = onnx_network(self.model, file, self.args.device, self.args.threads);
+                let network = network.map(|network| Shared(Arc::new(network)));
+                self.compared("onnx runtime", file, network, reference, precision)?
+            }
+            Err(error) => {
+                vec![self.row(Stage::DocumentVectors, "onnx runtime", file, Outcome::Skipped(error.to_string()))]
+            }
+        };
+        interrupt::check()?;
+        let (terms, pooling) = (self.model.dimensions()?, self.model.pooling());
+        let network = CandleOnnx::read(file).map_err(anyhow::Error::from);
+        let is_pooled = summary.outputs.first().is_some_and(|output| output.axes.len() == 2);
+        let network = network.map(|model| Shared(Arc::new(BackendNetwork::new(model, is_pooled, terms, pooling))));
+        rows.extend(self.compared("candle-onnx", file, network, reference, precision)?);
+        Ok(rows)
+    }
+
+    /// A backend's rows, or the one that says why it has none.
+    fn compared(
+        &self,
+        backend: &str,
+        file: &Path,
+        network: Result<Shared>,
+        reference: &Encoded,
+        precision: Precision,
+    ) -> Result<Vec<Row>> {
+        Ok(match network.and_then(|network| self.encode(&network)) {
+            Ok(found) => self.network_rows(backend, file, &found, Some(reference), precision),
+            Err(error) => {
+                let reason = format!("{error:#}");
+                // candle-onnx is a convenience: what it lacks is no fault of the file
+                let lacks =
+                    backend == "candle-onnx" && (reason.contains("has no operator") || precision != Precision::Fp32);
+                let outcome = if lacks { Outcome::Skipped(reason) } else { Outcome::Failed(reason) };
+                vec![self.row(Stage::DocumentVectors, backend, file, outcome)]
+            }
+        })
+    }
+
+    /// A backend against the reference, the reference alone against itself.
+    fn network_rows(
+        &self,
+        backend: &str,
+        file: &Path,
+        found: &Encoded,
+        reference: Option<&Encoded>,
+        precision: Precision,
+    ) -> Vec<Row> {
+        let allowed = self.allowed(precision);
+        let row =
+            |stage, finding: Finding, allowed| self.row(stage, backend, file, Outcome::Compared(finding, allowed));
+        let mut rows = Vec::new();
+        if let Some(reference) = reference {
+            if self.model.architecture() == Architecture::Splade {
+                let finding = compare_vectors(&reference.queries, &found.queries);
+                rows.push(row(Stage::QueryVectors, finding, allowed));
+            }
+            let finding = compare_vectors(&reference.documents, &found.documents);
+            rows.push(row(Stage::DocumentVectors, finding, allowed));
+            let (expected, sides) = (reference.sides(), found.sides());
+            let score = |query, document| sides.score(query, document);
+            rows.push(row(Stage::Scores, compare_scores(expected, score), allowed));
+            // two documents may each be off by as much
+            rows.push(row(Stage::Ranking, compare_rankings(expected, score, DEPTH), 2.0 * allowed));
+        }
+        rows.push(row(Stage::PaddedBatch, compare_vectors(&found.documents, &found.padded), allowed));
+        if let Some(theirs) = &self.reference {
+            let ours = match (self.args.role, self.model.architecture()) {
+                (Role::Document, _) => Some(&found.documents),
+                (Role::Query, Architecture::Splade) => Some(&found.queries),
+                // the table was compared before
+                (Role::Query, Architecture::InferenceFree) => None,
+            };
+            rows.extend(ours.map(|ours| {
+                let cut = |vector: &SparseVector| match self.model.max_active_dims() {
+                    Some(k) => vector.top_k(k),
+                    None => vector.clone(),
+                };
+                row(Stage::Reference, compare_vectors(theirs, &ours.iter().map(cut).collect::<Vec<_>>()), allowed)
+            }));
+        }
+        rows
+    }
+
+    /// The index's search against the dot products it stands for.
+    fn index_row(&self, reference: &Encoded) -> Result<Row> {
+        let folder = tempfile::tempdir()?;
+        let terms = u32::try_from(self.model.dimensions()?)?;
+        let index = ImpactIndex::create(folder.path(), &IndexSettings::new(terms, "model", "tokenizer"))?;
+        let sides = reference.sides();
+        let mut writer = index.writer(WriterOptions::default())?;
+        for (id, vector) in sides.documents.iter().enumerate() {
+            let document = StoredDocument { id: format!("{id:09}"), ..StoredDocument::default() };
+            writer.add(&document, vector)?;
+        }
+        writer.finish()?;
+        let searcher = index.searcher()?;
+        let search = |query| -> Result<HashMap<usize, f32>> {
+            let hits = searcher.search(query, sides.documents.len().max(1), &SearchOptions::default())?;
+            Ok(hits.iter().filter_map(|found| Some((found.hit.id.parse().ok()?, found.hit.score))).collect())
+        };
+        let scores = sides.queries.iter().map(search).collect::<Result<Vec<_>>>()?;
+        // only scores above zero are found
+        let found = |query: usize, document: usize| {
+            scores[query].get(&document).copied().unwrap_or_else(|| sides.score(query, document).min(0.0))
+        };
+        let outcome = Outcome::Compared(compare_scores(sides, found), 0.0);
+        Ok(Row { stage: Stage::Scores, backend: "index".to_owned(), file: "a new one".to_owned(), outcome })
+    }
+
+    /// All texts through a network: as queries, as documents one by one, and as documents padded together.
+    fn encode(&self, network: &Shared) -> Result<Encoded> {
+        let texts = self.texts();
+        let run = |prompt: &str, batch_tokens: usize| -> Result<Vec<SparseVector>> {
+            // cut nothing: where two entries tie, which is kept is nobody's fault
+            let settings = DocumentSettings {
+                prompt: prompt.to_owned(),
+                batch_tokens,
+                max_active_dims: None,
+                ..self.model.document_settings(&self.vocabulary)?
+            };
+            let encoder = DocumentEncoder::new(self.vocabulary.clone(), Box::new(network.clone()), settings)?;
+            Ok(encoder.encode(&texts)?)
+        };
+        let (query, document) = (self.model.query_prompt(), self.model.document_prompt());
+        let documents = run(document, 1)?;
+        let queries = match self.model.architecture() {
+            Architecture::InferenceFree => self.model.query_encoder()?.encode(&texts)?,
+            Architecture::Splade if query == document => documents.clone(),
+            Architecture::Splade => run(query, 1)?,
+        };
+        Ok(Encoded { padded: run(document, self.args.batch_tokens as usize)?, queries, documents })
+    }
+
+    /// The largest difference allowed.
+    fn allowed(&self, precision: Precision) -> f32 {
+        self.args.tolerance.unwrap_or(match precision {
+            Precision::Fp32 => tolerance(Head::Splade(self.model.pooling())),
+            Precision::Fp16 => 2e-2,
+            Precision::Int8 => 0.5,
+        })
+    }
+}
+
+/// What a backend makes of the texts.
+struct Encoded {
+    queries: Vec<SparseVector>,
+    documents: Vec<SparseVector>,
+    padded: Vec<SparseVector>,
+}
+
+impl Encoded {
+    /// What is scored: the first of each.
+    fn sides(&self) -> Sides<'_> {
+        let first = |vectors: &'_ [SparseVector]| vectors.len().min(MAX_SCORED);
+        Sides { queries: &self.queries[..first(&self.queries)], documents: &self.documents[..first(&self.documents)] }
+    }
+}
+
+/// A network of several encoders.
+#[derive(Clone)]
+struct Shared(Arc<dyn Network>);
+
+impl Network for Shared {
+    fn dimensions(&self) -> usize {
+        self.0.dimensions()
+    }
+
+    fn forward(&self, batch: &TokenBatch) -> splade_index::Result<Vec<SparseVector>> {
+        self.0.forward(batch)
+    }
+}
+
+/// The texts of a file, with their ids.
+fn input(path: &Path) -> Result<Vec<(String, String)>> {
+    let texts = read_texts(path)?.map(|text| text.map(|text| (text.id, text.text)));
+    let texts = texts.collect::<splade_index::Result<Vec<_>>>()?;
+    if texts.is_empty() {
+        return Err(bad_input(format!("{}: there are no texts in it", path.display()), ""));
+    }
+    Ok(texts)
+}
+
+/// The vectors of a file, in the order of `ids`.
+fn reference(path: &Path, ids: &[String], vocabulary: &Vocabulary, dimensions: usize) -> Result<Vec<SparseVector>> {
+    let dim = |token: &str| {
+        // terms without a token of their own are written by number
+        let number = || token.strip_prefix('[')?.strip_suffix(']')?.parse().ok();
+        vocabulary.dim(token).or_else(number)
+    };
+    let mut by_id = HashMap::new();
+    for vector in read_vectors_named(path, dim)? {
+        let (id, vector) = vector?;
+        if let Some(dim) = vector.dims().last().filter(|dim| **dim as usize >= dimensions) {
+            let message = format!("{}: {id:?} has the term {dim}, the model has {dimensions}", path.display());
+            return Err(bad_input(message, "give vectors of this model"));
+        }
+        if by_id.insert(id.clone(), vector).is_some() {
+            return Err(bad_input(format!("{}: {id:?} is there twice", path.display()), "make the ids unique"));
+        }
+    }
+    let vectors = ids.iter().map(|id| {
+        by_id.remove(id).ok_or_else(|| {
+            bad_input(
+                format!("{}: no vector of the text {id:?}", path.display()),
+                "give vectors of the texts of --input",
+            )
+        })
+    });
+    let vectors = vectors.collect::<Result<Vec<_>>>()?;
+    match by_id.keys().min() {
+        Some(id) => Err(bad_input(
+            format!("{}: {id:?} is no text of --input", path.display()),
+            "give vectors of the texts of --input",
+        )),
+        None => Ok(vectors),
+    }
+}

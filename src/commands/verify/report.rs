@@ -1,0 +1,233 @@
+//! What `splade verify` found: a table or JSON, and a verdict.
+
+use std::path::Path;
+
+use anyhow::{Result, bail};
+use serde_json::{Value, json};
+use splade_export::parity::{Finding, Place};
+
+use crate::console::Table;
+use crate::outputs::say;
+
+/// The stages, in the order in which a text passes them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Stage {
+    Tokenization,
+    QueryVectors,
+    DocumentVectors,
+    PaddedBatch,
+    Reference,
+    Scores,
+    Ranking,
+}
+
+impl Stage {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Tokenization => "tokenization",
+            Self::QueryVectors => "query vectors",
+            Self::DocumentVectors => "document vectors",
+            Self::PaddedBatch => "padded batch",
+            Self::Reference => "reference",
+            Self::Scores => "scores",
+            Self::Ranking => "ranking",
+        }
+    }
+}
+
+/// What came of a comparison.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Outcome {
+    /// compared, and the difference allowed
+    Compared(Finding, f32),
+    /// not possible here, which is nobody's fault
+    Skipped(String),
+    /// the backend gave no result
+    Failed(String),
+}
+
+impl Outcome {
+    fn status(&self) -> &'static str {
+        match self {
+            Self::Compared(finding, allowed) if finding.within(*allowed) => "ok",
+            Self::Compared(..) => "differs",
+            Self::Skipped(_) => "skipped",
+            Self::Failed(_) => "failed",
+        }
+    }
+}
+
+/// A backend at a stage.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Row {
+    pub(super) stage: Stage,
+    pub(super) backend: String,
+    /// the file it reads, relative to the model folder
+    pub(super) file: String,
+    pub(super) outcome: Outcome,
+}
+
+/// Everything found about a model.
+pub(super) struct Report<'m> {
+    pub(super) model: &'m Path,
+    /// ids of the texts
+    pub(super) texts: Vec<&'m str>,
+    /// names the terms
+    pub(super) token: &'m dyn Fn(u32) -> String,
+    pub(super) rows: Vec<Row>,
+}
+
+impl Report<'_> {
+    /// The table, and below it what was not compared.
+    pub(super) fn print(&self) -> Result<()> {
+        let mut table = Table::new(["stage", "backend", "file", "compared", "difference", "allowed", "", "largest at"]);
+        for row in &self.rows {
+            if let Outcome::Compared(finding, allowed) = &row.outcome {
+                table.row([
+                    row.stage.name().to_owned(),
+                    row.backend.clone(),
+                    row.file.clone(),
+                    finding.compared.to_string(),
+                    number(finding.difference),
+                    number(*allowed),
+                    row.outcome.status().to_owned(),
+                    finding.place.as_ref().map(|place| self.place(row.stage, place)).unwrap_or_default(),
+                ]);
+            }
+        }
+        say(table.to_string().trim_end())?;
+        for row in &self.rows {
+            if let Outcome::Skipped(reason) | Outcome::Failed(reason) = &row.outcome {
+                say(format_args!("{}: {} on {}: {reason}", row.outcome.status(), row.backend, row.file))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The same for programs.
+    pub(super) fn json(&self) -> Value {
+        let rows: Vec<Value> = self.rows.iter().map(|row| self.row_json(row)).collect();
+        json!({
+            "model": self.model,
+            "texts": self.texts.len(),
+            "agrees": self.disagreements().next().is_none(),
+            "stages": rows,
+        })
+    }
+
+    fn row_json(&self, row: &Row) -> Value {
+        let mut value = json!({"stage": row.stage.name(), "backend": row.backend, "file": row.file});
+        value["status"] = row.outcome.status().into();
+        match &row.outcome {
+            Outcome::Compared(finding, allowed) => {
+                value["compared"] = finding.compared.into();
+                value["difference"] = finding.difference.into();
+                value["allowed"] = (*allowed).into();
+                if matches!(row.stage, Stage::QueryVectors | Stage::DocumentVectors | Stage::Reference) {
+                    value["cosine"] = finding.cosine.into();
+                }
+                if let Some(place) = &finding.place {
+                    value["largest_at"] = self.place_json(row.stage, place);
+                }
+            }
+            Outcome::Skipped(reason) | Outcome::Failed(reason) => value["reason"] = reason.as_str().into(),
+        }
+        value
+    }
+
+    fn place_json(&self, stage: Stage, place: &Place) -> Value {
+        let mut value = json!({"text": self.text(place.text), "expected": place.expected, "found": place.found});
+        if let Some(document) = place.document {
+            value["document"] = self.text(document).into();
+        }
+        if let Some(at) = place.at {
+            if stage == Stage::Tokenization {
+                value["position"] = at.into();
+            } else {
+                value["dim"] = at.into();
+                value["token"] = (self.token)(at).into();
+            }
+        }
+        value
+    }
+
+    /// An error that names the first disagreement.
+    pub(super) fn verdict(&self) -> Result<()> {
+        let mut disagreements = self.disagreements();
+        let Some(row) = disagreements.next() else { return Ok(()) };
+        let more = match disagreements.count() {
+            0 => String::new(),
+            more => format!(" (and {more} more)"),
+        };
+        let what = match &row.outcome {
+            Outcome::Compared(finding, allowed) => {
+                let place = finding.place.as_ref().map(|place| self.place(row.stage, place)).unwrap_or_default();
+                format!("differs by {}, more than {} allows, at {place}", number(finding.difference), number(*allowed))
+            }
+            Outcome::Skipped(reason) | Outcome::Failed(reason) => reason.clone(),
+        };
+        bail!("{}: {}: {} on {} {what}{more}", self.model.display(), row.stage.name(), row.backend, row.file)
+    }
+
+    fn disagreements(&self) -> impl Iterator<Item = &Row> {
+        self.rows.iter().filter(|row| matches!(row.outcome.status(), "differs" | "failed"))
+    }
+
+    fn place(&self, stage: Stage, place: &Place) -> String {
+        let text = self.text(place.text);
+        match (place.document, place.at) {
+            (Some(document), _) => format!("{text} × {}", self.text(document)),
+            (None, Some(at)) if stage == Stage::Tokenization => format!("{text}, token {at}"),
+            (None, Some(at)) => format!("{text}, {}", (self.token)(at)),
+            (None, None) => text.to_owned(),
+        }
+    }
+
+    fn text(&self, text: usize) -> &str {
+        self.texts.get(text).copied().unwrap_or_default()
+    }
+}
+
+/// `0`, `12` or `1.5e-6`.
+fn number(value: f32) -> String {
+    if value.fract() == 0.0 && value.abs() < 1e6 { format!("{value}") } else { format!("{value:.1e}") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(stage: Stage, outcome: Outcome) -> Row {
+        Row { stage, backend: "onnx runtime".to_owned(), file: "onnx/model.onnx".to_owned(), outcome }
+    }
+
+    fn compared(difference: f32, at: Option<u32>, document: Option<usize>) -> Outcome {
+        let place = Place { text: 0, document, at, expected: 1.0, found: 1.0 + difference };
+        let place = (difference != 0.0).then_some(place);
+        Outcome::Compared(Finding { compared: 2, difference, place, cosine: 1.0 }, 1e-4)
+    }
+
+    fn report(rows: Vec<Row>) -> Report<'static> {
+        Report { model: Path::new("m"), texts: vec!["a", "b"], token: &|dim| format!("t{dim}"), rows }
+    }
+
+    #[test]
+    fn the_first_disagreement_is_named() {
+        let skipped = row(Stage::Scores, Outcome::Skipped("no".to_owned()));
+        assert!(report(vec![row(Stage::DocumentVectors, compared(5e-5, Some(7), None)), skipped]).verdict().is_ok());
+        let cases = [
+            (Stage::DocumentVectors, compared(0.25, Some(7), None), "document vectors", "2.5e-1", "at a, t7"),
+            (Stage::Tokenization, compared(3.0, Some(7), None), "tokenization", "differs by 3,", "at a, token 7"),
+            (Stage::Scores, compared(0.25, None, Some(1)), "scores", "1.0e-4 allows", "at a × b"),
+            (Stage::DocumentVectors, Outcome::Failed("it is broken".to_owned()), "document", "it is broken", ""),
+            (Stage::Ranking, compared(f32::NAN, Some(1), None), "ranking", "NaN", "at a, t1"),
+        ];
+        for (stage, outcome, wanted, number, place) in cases {
+            let found = report(vec![row(stage, outcome)]);
+            let error = found.verdict().unwrap_err().to_string();
+            assert!(error.starts_with("m: ") && error.contains("onnx runtime on onnx/model.onnx"), "{error}");
+            assert!([wanted, number, place].iter().all(|word| error.contains(word)), "{error}");
+            assert_eq!(found.json()["agrees"], false);
+        }
+    }
+}

@@ -1,0 +1,128 @@
+//! [`HubId`]: `owner/name`, perhaps with `@revision`, told apart from paths.
+
+use std::fmt;
+
+use super::HubError;
+
+/// The branch that is meant where none is named.
+const MAIN: &str = "main";
+
+/// A model of the Hub at a revision.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct HubId {
+    /// `owner/name`
+    pub(super) name: String,
+    /// a branch, a tag or a commit
+    pub(super) revision: String,
+}
+
+impl HubId {
+    /// What looks like an id; nothing for what can only be a path.
+    ///
+    /// # Errors
+    /// An id whose revision no branch, tag or commit can have.
+    pub(super) fn parse(text: &str) -> Result<Option<Self>, HubError> {
+        let (name, revision) = text.split_once('@').unwrap_or((text, MAIN));
+        let Some((owner, model)) = name.split_once('/') else { return Ok(None) };
+        if !is_name(owner) || !is_name(model) {
+            return Ok(None);
+        }
+        // it becomes a path below `refs/`
+        let is_part = |part: &str| !part.is_empty() && !part.starts_with('.') && !part.ends_with(".lock");
+        let is_refused = |c: char| c.is_control() || c.is_whitespace() || r#"\:?*[~^"<>|"#.contains(c);
+        if !revision.split('/').all(is_part) || revision.contains("..") || revision.contains(is_refused) {
+            return Err(HubError::input(
+                format!("{text}: {revision:?} is no revision"),
+                format!("give a branch, a tag or a commit, as in {name}@main"),
+            ));
+        }
+        Ok(Some(Self { name: name.to_owned(), revision: revision.to_owned() }))
+    }
+
+    /// Whether the revision is a commit, which never changes.
+    pub(super) fn is_commit(&self) -> bool {
+        is_commit(&self.revision)
+    }
+}
+
+impl fmt::Display for HubId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.name)?;
+        if self.revision == MAIN { Ok(()) } else { write!(f, "@{}", self.revision) }
+    }
+}
+
+/// A whole commit hash.
+pub(super) fn is_commit(revision: &str) -> bool {
+    revision.len() == 40 && revision.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte))
+}
+
+/// What the Hub allows as an owner's or a model's name.
+fn is_name(name: &str) -> bool {
+    let is_allowed = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+    (1..=96).contains(&name.len())
+        && name.chars().all(is_allowed)
+        && !name.starts_with(['-', '.'])
+        && !name.ends_with(['-', '.'])
+        && !name.contains("--")
+        && !name.contains("..")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_are_told_apart_from_paths() {
+        let long = format!("ltg/{}", "x".repeat(97));
+        for path in [
+            "model",
+            "demo/model/final",
+            "./ltg/norbert3-xs",
+            "../norbert3-xs",
+            "/norbert3-xs",
+            "ltg/",
+            "ltg/..",
+            "~/model",
+            "ltg\\norbert3-xs",
+            "ltg/nor bert",
+            "ltg/nor--bert",
+            ".cache/model",
+            "ltg/.model",
+            "ltg/snø",
+            "",
+            "/",
+            "a@b",
+            &long,
+        ] {
+            assert_eq!(HubId::parse(path).unwrap(), None, "{path}");
+        }
+        for (text, name, revision) in [
+            ("ltg/norbert3-xs", "ltg/norbert3-xs", "main"),
+            ("ltg/norbert3-xs@v1.0", "ltg/norbert3-xs", "v1.0"),
+            ("a/B_c.d@refs/pr/1", "a/B_c.d", "refs/pr/1"),
+            ("0x/y@feature@2", "0x/y", "feature@2"),
+        ] {
+            let id = HubId::parse(text).unwrap().unwrap();
+            assert_eq!((id.name.as_str(), id.revision.as_str()), (name, revision));
+            assert_eq!(id.to_string(), text);
+        }
+        assert_eq!(HubId::parse("a/b@main").unwrap().unwrap().to_string(), "a/b");
+    }
+
+    #[test]
+    fn a_revision_stays_below_its_folder() {
+        for revision in ["", "..", "../x", "a/../b", "/etc", "a//b", "a b", ".git", "a\\b", "a\n", "x.lock", "a/"] {
+            let error = HubId::parse(&format!("ltg/norbert3-xs@{revision}")).unwrap_err();
+            assert!(error.to_string().contains("is no revision"), "{error}");
+        }
+    }
+
+    #[test]
+    fn only_whole_hashes_are_commits() {
+        assert!(is_commit(&"0a".repeat(20)));
+        for other in ["main", "0a0a0a", &"0A".repeat(20), &"0g".repeat(20), &"0a".repeat(21)] {
+            assert!(!is_commit(other), "{other}");
+        }
+    }
+}
