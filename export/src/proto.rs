@@ -55,6 +55,10 @@ pub(crate) fn i64_tensor(name: &str, shape: &[usize], values: &[i64]) -> TensorP
     tensor(name, shape, DataType::Int64, values.iter().flat_map(|value| value.to_le_bytes()).collect())
 }
 
+pub(crate) fn i8_tensor(name: &str, shape: &[usize], values: &[i8]) -> TensorProto {
+    tensor(name, shape, DataType::Int8, values.iter().map(|value| value.cast_unsigned()).collect())
+}
+
 fn tensor(name: &str, shape: &[usize], data_type: DataType, raw_data: Vec<u8>) -> TensorProto {
     TensorProto {
         name: name.to_owned(),

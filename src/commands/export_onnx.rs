@@ -41,7 +41,7 @@ pub(crate) fn run(args: &ExportOnnxArgs) -> Result<()> {
     for head in heads {
         interrupt::check()?;
         let path = folder.join(head.file_name());
-        let options = Options { opset: args.opset, metadata: metadata(&model, head)? };
+        let options = Options { opset: args.opset, screened: false, metadata: metadata(&model, head)? };
         // beside its place until it is proved, so that a file that disagrees is never found by anyone
         let aside = tempfile::Builder::new().prefix(".splade-").tempdir_in(&folder)?;
         let unproved = aside.path().join(head.file_name());
