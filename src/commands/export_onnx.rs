@@ -104,7 +104,9 @@ fn verify(
     let candle_onnx = CandleOnnx::read(file)?;
     let mut runtimes: Vec<&dyn Backend> = vec![&candle_onnx];
     let onnx_runtime = match load_onnx_runtime(&onnx_runtime_candidates()) {
-        Ok(_) => Some(OnnxRuntime::new(OnnxModel::open(file, &OnnxOptions { threads: args.threads })?)),
+        Ok(_) => {
+            Some(OnnxRuntime::new(OnnxModel::open(file, &OnnxOptions { threads: args.threads, ..Default::default() })?))
+        }
         Err(error) => {
             tracing::warn!("the file is not compared in ONNX Runtime: {error}");
             None
