@@ -453,7 +453,7 @@ pub(crate) struct EvalMtebArgs {
   splade verify models/demo/final
   splade verify models/demo/final --input texts.jsonl --role document --reference python.jsonl")]
 pub(crate) struct VerifyArgs {
-    /// A model folder
+    /// A model folder, or a Hub id
     pub(crate) model: PathBuf,
     /// Texts to compare on, in any form `encode` reads; default: built-in ones in Norwegian, Danish, Swedish and English
     #[arg(long, value_name = "FILE")]
@@ -467,6 +467,9 @@ pub(crate) struct VerifyArgs {
     /// The largest difference allowed; default: 1e-4 in f32, more in fp16 and int8 files
     #[arg(long, value_name = "X", value_parser = positive, allow_negative_numbers = true)]
     pub(crate) tolerance: Option<f32>,
+    /// NorBERT4 only: which of its logits are used; default: what the model folder says
+    #[arg(long, value_name = "MODE", value_parser = head_mode())]
+    pub(crate) mlm_head: Option<HeadMode>,
     /// Where the networks run beside the reference
     #[arg(long, value_name = "DEVICE", default_value = "auto")]
     pub(crate) device: DeviceChoice,
@@ -491,12 +494,12 @@ pub(crate) struct VerifyArgs {
   splade inspect models/demo/final/query_0_SparseStaticEmbedding/model.safetensors --top 20
   splade inspect vectors.jsonl --model models/demo/final")]
 pub(crate) struct InspectArgs {
-    /// A folder or file
+    /// A folder or file, or the Hub id of a model
     pub(crate) path: PathBuf,
     /// How many terms, operators or tensors are listed
     #[arg(long, value_name = "N", default_value_t = 10)]
     pub(crate) top: usize,
-    /// The model folder whose tokens name the terms of a table or vector file
+    /// The model folder or Hub id whose tokens name the terms of a table or vector file
     #[arg(long, value_name = "MODEL")]
     pub(crate) model: Option<PathBuf>,
     /// Print the findings as JSON
