@@ -94,6 +94,7 @@ mod onnx_info;
 #[cfg(feature = "onnx")]
 mod onnx_providers;
 mod pooling;
+mod precision;
 mod query;
 mod ranking;
 mod stats;
@@ -113,14 +114,17 @@ pub use inverted::{
     Address, Filter, ForwardPrecision, Found, ImpactIndex, ImpactWriter, IndexSettings, IndexStats, Language, Scoring,
     SearchOptions, Searcher, StoredDocument, TermScore, WriteCounts, WriterOptions, to_ranking,
 };
-pub use model_dir::{Architecture, HeadChoice, HeadSource, ModelDir, NewModel, ONNX_FILES, QuerySide};
+pub use model_dir::{Architecture, HeadChoice, HeadSource, ModelDir, NewModel, ONNX_FILES, QuerySide, SCREENED_FILE};
 #[cfg(feature = "onnx")]
-pub use onnx::{HEAD_MODE_KEY, LIBRARY, OnnxModel, OnnxNetwork, OnnxOptions, POOLING_KEY, load_onnx_runtime, pool};
+pub use onnx::{
+    HEAD_KEY, HEAD_MODE_KEY, LIBRARY, OnnxModel, OnnxNetwork, OnnxOptions, POOLING_KEY, load_onnx_runtime, pool,
+};
 #[cfg(feature = "onnx")]
 pub use onnx_info::{OnnxRuntimeInfo, onnx_runtime_info};
 #[cfg(feature = "onnx")]
 pub use onnx_providers::{OnnxDevice, Placement};
 pub use pooling::{HeadMode, Pooling, PoolingActivation, SpladePooling};
+pub use precision::Precision;
 pub use query::{QueryEncoder, QueryWeights};
 pub use ranking::{Hit, Ranking};
 pub use stats::{SparsityAnalysis, SparsityReport, SparsityStats, flops};

@@ -32,7 +32,7 @@ use crate::texts::built_in;
 
 pub(crate) fn run(args: &VerifyArgs) -> Result<()> {
     use_threads(args.threads);
-    let wants = Wants { weights: true, onnx: true, only_queries: false };
+    let wants = Wants { weights: true, onnx: Some(Precision::Fp32), only_queries: false };
     let model = with_head_mode(hub::open(&args.model, wants)?, args.mlm_head)?;
     let subject = Subject::read(&model, args)?;
     let mut rows = subject.tokenization()?;
@@ -168,7 +168,7 @@ impl<'m> Subject<'m> {
             let network = candle_network(self.model, self.args.device).map(|network| Shared(Arc::new(network)));
             rows.extend(self.compared("candle, device", &checkpoint, network, &reference, Precision::Fp32)?);
         }
-        let files = self.model.onnx_paths();
+        let files = self.model.all_onnx_paths();
         if files.is_empty() {
             let root = self.model.root().display();
             tracing::info!("{root}: no ONNX file to compare; `splade export-onnx {root}` writes them");
