@@ -74,7 +74,10 @@ fn network_encoder(model: &ModelDir, args: &NetworkArgs, prompt: &str) -> Result
         Backend::Auto if args.precision != PrecisionChoice::Fp32 => onnx(model, vocabulary, settings, args),
         Backend::Candle if args.precision != PrecisionChoice::Fp32 => {
             let precision = Precision::from(args.precision);
-            Err(bad_input(format!("--precision {precision} is one of ONNX files, not of Candle"), "take --backend onnx"))
+            Err(bad_input(
+                format!("--precision {precision} is one of ONNX files, not of Candle"),
+                "take --backend onnx",
+            ))
         }
         Backend::Candle => candle(model, vocabulary, settings, args.device),
         Backend::Onnx => onnx(model, vocabulary, settings, args),
