@@ -11,7 +11,7 @@ use splade_export::{Head, ModelProto, Options, convert, export, write};
 use splade_index::eval::TaskData;
 use splade_index::{
     Architecture, DocumentEncoder, DocumentSettings, Encoder, HEAD_KEY, HEAD_MODE_KEY, Language, ModelDir, OnnxModel,
-    OnnxOptions, POOLING_KEY, Precision, TokenBatch, load_onnx_runtime,
+    POOLING_KEY, Precision, TokenBatch, load_onnx_runtime,
 };
 use splade_trainer::model::{TransformerConfig, Weights};
 
@@ -19,7 +19,7 @@ use super::eval_mteb::{Encoders, evaluate, folder_name, label, open_tasks};
 use super::interrupt;
 use crate::cli::{DeviceChoice, ExportOnnxArgs, HeadChoice, Mode};
 use crate::console::Table;
-use crate::encoders::{onnx_network, onnx_runtime_candidates, use_threads, with_head_mode};
+use crate::encoders::{onnx_network, onnx_options, onnx_runtime_candidates, use_threads, with_head_mode};
 use crate::failure::bad_input;
 use crate::hub::{self, Wants};
 use crate::outputs::{refuse_existing, say};
@@ -118,7 +118,7 @@ impl<'a> Source<'a> {
     }
 
     fn record(&self, head: Head, precision: Precision) -> Result<ModelProto> {
-        let options = Options { opset: self.args.opset, metadata: self.metadata(head)? };
+        let options = Options { opset: self.args.opset, screened: false, metadata: self.metadata(head)? };
         Ok(convert(export(&self.config, &self.weights, head, &options)?, precision)?)
     }
 
@@ -153,7 +153,9 @@ impl<'a> Source<'a> {
             _ => Some(CandleOnnx::read(file)?),
         };
         let onnx_runtime = match load_onnx_runtime(&onnx_runtime_candidates()) {
-            Ok(_) => Some(OnnxRuntime::new(OnnxModel::open(file, &OnnxOptions { threads: self.args.threads })?)),
+            Ok(_) => {
+                Some(OnnxRuntime::new(OnnxModel::open(file, &onnx_options(DeviceChoice::Cpu, self.args.threads)?)?))
+            }
             Err(error) if candle_onnx.is_none() => {
                 return Err(bad_input(
                     format!("{name}: int8 can be compared in ONNX Runtime only: {error}"),
@@ -212,7 +214,7 @@ impl<'a> Source<'a> {
         let network = |prompt: &str| -> Result<Box<dyn Encoder>> {
             let vocabulary = self.model.vocabulary(self.args.max_length.map(|length| length as usize))?;
             let settings = DocumentSettings { prompt: prompt.to_owned(), ..self.model.document_settings(&vocabulary)? };
-            let network = onnx_network(&self.model, file, DeviceChoice::Cpu, self.args.threads)?;
+            let network = onnx_network(&self.model, file, &onnx_options(DeviceChoice::Cpu, self.args.threads)?)?;
             Ok(Box::new(DocumentEncoder::new(vocabulary, Box::new(network), settings)?))
         };
         let query: Box<dyn Encoder> = match self.model.architecture() {

@@ -22,7 +22,9 @@ use splade_index::{
 use super::interrupt;
 use crate::cli::{DeviceChoice, Role, VerifyArgs};
 use crate::console;
-use crate::encoders::{candle_network, onnx_network, onnx_runtime_candidates, use_threads, with_head_mode};
+use crate::encoders::{
+    candle_network, onnx_network, onnx_options, onnx_runtime_candidates, use_threads, with_head_mode,
+};
 use crate::failure::bad_input;
 use crate::hub::{self, Wants};
 use crate::outputs::say;
@@ -192,7 +194,8 @@ impl<'m> Subject<'m> {
         let precision = summary.precision();
         let mut rows = match load_onnx_runtime(&onnx_runtime_candidates()) {
             Ok(_) => {
-                let network = onnx_network(self.model, file, self.args.device, self.args.threads);
+                let options = onnx_options(self.args.device, self.args.threads);
+                let network = options.and_then(|options| onnx_network(self.model, file, &options));
                 let network = network.map(|network| Shared(Arc::new(network)));
                 self.compared("onnx runtime", file, network, reference, precision)?
             }
