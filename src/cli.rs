@@ -123,8 +123,9 @@ pub(crate) struct TrainArgs {
   splade export-onnx models/demo/final
   splade export-onnx models/demo/final --precision fp32,int8 --eval tests/data/lohelp-nb
 
-fp16 halves the file and is as fast as fp32; int8 quarters it and is the fastest on a CPU. Their files are called
-model_fp16.onnx, model_splade_int8.onnx and so on; the other commands take them with --precision.")]
+fp16 halves the file and is as fast as fp32; int8 quarters it and is the fastest on a CPU.
+Their files are called model_fp16.onnx, model_splade_int8.onnx and so on; the other commands take
+them with --precision.")]
 pub(crate) struct ExportOnnxArgs {
     /// A model folder, or a Hub id: owner/name or owner/name@revision
     pub(crate) model: PathBuf,
@@ -141,6 +142,9 @@ pub(crate) struct ExportOnnxArgs {
     /// The numbers of the files, one or several: `--precision fp32,int8`
     #[arg(long, value_name = "PRECISION", value_delimiter = ',', default_value = "fp32")]
     pub(crate) precision: Vec<PrecisionChoice>,
+    /// Whether to write model_splade_screened.onnx too: the same vectors, sooner on a CPU where texts have few terms
+    #[arg(long, default_value = "auto")]
+    pub(crate) screen: Screen,
     /// NorBERT4 only: which of its logits are used; default: what the model folder says
     #[arg(long, value_name = "MODE", value_parser = head_mode())]
     pub(crate) mlm_head: Option<HeadMode>,
@@ -162,6 +166,15 @@ pub(crate) struct ExportOnnxArgs {
     /// Threads; 0 means all
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub(crate) threads: usize,
+}
+
+#[cfg(feature = "train")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Screen {
+    /// where it pays
+    Auto,
+    On,
+    Off,
 }
 
 #[cfg(feature = "train")]
@@ -464,7 +477,7 @@ pub(crate) struct EvalMtebArgs {
   splade verify models/demo/final
   splade verify models/demo/final --input texts.jsonl --role document --reference python.jsonl")]
 pub(crate) struct VerifyArgs {
-    /// A model folder
+    /// A model folder, or a Hub id
     pub(crate) model: PathBuf,
     /// Texts to compare on, in any form `encode` reads; default: built-in ones in Norwegian, Danish, Swedish and English
     #[arg(long, value_name = "FILE")]
@@ -478,6 +491,9 @@ pub(crate) struct VerifyArgs {
     /// The largest difference allowed; default: 1e-4 in f32, more in fp16 and int8 files
     #[arg(long, value_name = "X", value_parser = positive, allow_negative_numbers = true)]
     pub(crate) tolerance: Option<f32>,
+    /// NorBERT4 only: which of its logits are used; default: what the model folder says
+    #[arg(long, value_name = "MODE", value_parser = head_mode())]
+    pub(crate) mlm_head: Option<HeadMode>,
     /// Where the networks run beside the reference
     #[arg(long, value_name = "DEVICE", default_value = "auto")]
     pub(crate) device: DeviceChoice,
@@ -502,12 +518,12 @@ pub(crate) struct VerifyArgs {
   splade inspect models/demo/final/query_0_SparseStaticEmbedding/model.safetensors --top 20
   splade inspect vectors.jsonl --model models/demo/final")]
 pub(crate) struct InspectArgs {
-    /// A folder or file
+    /// A folder or file, or the Hub id of a model
     pub(crate) path: PathBuf,
     /// How many terms, operators or tensors are listed
     #[arg(long, value_name = "N", default_value_t = 10)]
     pub(crate) top: usize,
-    /// The model folder whose tokens name the terms of a table or vector file
+    /// The model folder or Hub id whose tokens name the terms of a table or vector file
     #[arg(long, value_name = "MODEL")]
     pub(crate) model: Option<PathBuf>,
     /// Print the findings as JSON

@@ -83,6 +83,7 @@ mod encoder;
 mod error;
 pub mod eval;
 mod fusion;
+mod guard;
 mod inverted;
 mod json;
 mod model_dir;
@@ -113,7 +114,7 @@ pub use inverted::{
     Address, Filter, ForwardPrecision, Found, ImpactIndex, ImpactWriter, IndexSettings, IndexStats, Language, Scoring,
     SearchOptions, Searcher, StoredDocument, TermScore, WriteCounts, WriterOptions, to_ranking,
 };
-pub use model_dir::{Architecture, HeadChoice, HeadSource, ModelDir, NewModel, ONNX_FILES, QuerySide};
+pub use model_dir::{Architecture, HeadChoice, HeadSource, ModelDir, NewModel, ONNX_FILES, QuerySide, SCREENED_FILE};
 #[cfg(feature = "onnx")]
 pub use onnx::{
     HEAD_KEY, HEAD_MODE_KEY, LIBRARY, OnnxModel, OnnxNetwork, OnnxOptions, POOLING_KEY, load_onnx_runtime, pool,

@@ -233,7 +233,7 @@ mod tests {
     fn a_dense_row_of_any_length_gives_its_entries() {
         for length in [0, 1, 31, 32, 33, 64, 100] {
             for step in [1, 3, 40] {
-                let weight = |dim: usize| if dim % step == 0 { dim as f32 - 32.0 } else { -0.0 };
+                let weight = |dim: usize| if dim.is_multiple_of(step) { dim as f32 - 32.0 } else { -0.0 };
                 let row: Vec<f32> = (0..length).map(weight).collect();
                 let plain = SparseVector::from_pairs((0..).zip(row.iter().copied())).unwrap();
                 assert_eq!(SparseVector::from_dense(&row).unwrap(), plain, "{length} {step}");
