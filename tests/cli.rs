@@ -284,7 +284,11 @@ mod model {
         let place = place();
         edit(&place, &file("config.json"), "BertForMaskedLM", "ReformerForMaskedLM");
         edit(&place, &file("config.json"), "\"model_type\": \"bert\"", "\"model_type\": \"reformer\"");
-        all_fail(&place, "config.json: unsupported architecture ReformerForMaskedLM", "can be loaded: BertForMaskedLM");
+        all_fail(
+            &place,
+            "config.json: unsupported architecture ReformerForMaskedLM",
+            "can be loaded: NorbertForMaskedLM, GptBertForMaskedLM, BertForMaskedLM",
+        );
     }
 
     #[test]
@@ -306,7 +310,7 @@ mod backend {
             finish(place.command(args).env("ORT_DYLIB_PATH", place.path("lib/libonnxruntime.so")).spawn().unwrap())
         };
         let ran = run(&["export-onnx", "model"]);
-        assert!(ran.stderr.contains("warning: the file is not compared in ONNX Runtime: "), "{}", ran.stderr);
+        assert!(ran.stderr.contains("warning: model.onnx: not compared in ONNX Runtime: "), "{}", ran.stderr);
         let table = ran.done();
         assert!(table.contains("candle-onnx") && !table.contains("onnx runtime"), "{table}");
 
@@ -347,6 +351,21 @@ mod backend {
         assert!(!ran.stderr.contains("ONNX"), "{}", ran.stderr);
         place.write("model/document_0_Transformer/onnx/model_splade.onnx", "not a model");
         place.run(&ENCODE).fails(2, "model_splade.onnx: not a model ONNX Runtime can load", "");
+    }
+
+    #[test]
+    fn a_device_that_an_onnx_file_cannot_use_is_named_with_the_reason() {
+        let place = place();
+        place.ok(&["export-onnx", "model"]);
+        let onnx = with(&ENCODE, &["--backend", "onnx"]);
+        if !cfg!(feature = "onnx-cuda") {
+            let ran = place.run(&with(&onnx, &["--device", "cuda", "--ep-option", "device_id=0"]));
+            let why =
+                "--device cuda cannot be used, cpu is used instead: this program was built without the feature cuda";
+            assert!(ran.stderr.contains(why) && !ran.stdout.is_empty(), "{}", ran.stderr);
+        }
+        place.run(&with(&onnx, &["--device", "metal"])).fails(2, "metal is a device of Candle", "--backend candle");
+        place.run(&with(&onnx, &["--ep-option", "device_id"])).fails(2, "not KEY=VALUE", "");
     }
 
     #[test]

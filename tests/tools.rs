@@ -82,7 +82,7 @@ mod verify {
             let queries = backends("query vectors");
             if inference_free {
                 assert_eq!(queries, BTreeSet::from(["index copy", "table"]), "{model}");
-                assert!(backends("tokenization").contains("query side"));
+                assert!(backends("tokenization").contains("both sides"));
             } else {
                 assert_eq!(queries, BTreeSet::from(["candle-onnx", "onnx runtime"]), "{model}");
             }
@@ -113,6 +113,20 @@ mod verify {
         }
     }
 
+    /// A file of another head mode than the model is run in is none of this model.
+    #[test]
+    fn the_head_mode_of_the_files_must_be_the_models() {
+        let place = setup();
+        place.copy(&ours("fixtures/models/norbert4-tiny"), "model");
+        place.ok(&["export-onnx", "model", "--no-verify", "--mlm-head", "soft-cap"]);
+        let verify = |mode: &str| place.run(&["verify", "model", "--json", "--mlm-head", mode]);
+        let report: Value = serde_json::from_str(&verify("soft-cap").done()).unwrap();
+        assert_eq!(report["agrees"], true);
+        let report = disagrees(&verify("published"), &["onnx/model"]);
+        let wrong = |status| rows(&report, status).into_iter().filter(|row| row.1 == "onnx runtime").count();
+        assert!(wrong("differs") + wrong("failed") >= 2, "{report:#}");
+    }
+
     #[test]
     fn a_folder_without_onnx_files_is_compared_with_itself() {
         let place = setup();
@@ -122,7 +136,7 @@ mod verify {
         let report: Value = serde_json::from_str(&ran.done()).unwrap();
         let backends: BTreeSet<String> = rows(&report, "ok").into_iter().map(|row| row.1).collect();
         let backends: Vec<&str> = backends.iter().map(String::as_str).collect();
-        assert_eq!(backends, ["all threads", "candle", "index"]);
+        assert_eq!(backends, ["candle", "documents", "index"]);
     }
 
     /// One bias of the output is changed in one of the files.
@@ -179,7 +193,7 @@ mod verify {
         vocabulary.insert(a.clone(), second);
         vocabulary.insert(b.clone(), first);
         place.write(name, tokenizer.to_string());
-        let report = disagrees(&place.run(&["verify", "model", "--json"]), &["tokenization: query side on ", "token "]);
+        let report = disagrees(&place.run(&["verify", "model", "--json"]), &["tokenization: both sides on ", "token "]);
         assert_eq!(rows(&report, "differs").len(), 1);
     }
 
@@ -277,7 +291,7 @@ mod verify {
             place.write("vectors.jsonl", text);
             place.run(&verify).fails(2, error, hint);
         }
-        place.run(&["verify", "no"]).fails(2, "no: no such folder", "folder of a model");
+        place.run(&["verify", "no"]).fails(2, "no: no such folder", "Hub id");
         place.run(&["verify", "model", "--input", "none.jsonl"]).fails(2, "none.jsonl: there are no texts", "");
         place.run(&["verify", "model", "--input", "no.jsonl"]).fails(2, "no.jsonl: no such file", "");
         place.run(&["verify", "model", "--reference", "vectors.jsonl"]).fails(2, "--input <FILE>", "--help");
@@ -455,7 +469,8 @@ mod inspect {
         place.write("torn.onnx", "no");
         place.write("nan.json", r#"{"a": "b"}"#);
         let cases = [
-            ("nothing", "nothing: no such file or folder", ""),
+            ("nothing", "nothing: no such folder", "Hub id"),
+            ("nothing.onnx", "nothing.onnx: no such file or folder", ""),
             ("empty", "empty: nothing that is known here", "model folders"),
             ("a.md", "a.md: nothing that is known here", "model folders"),
             ("empty/x.txt", "x.txt:1: not a token, a tab and a weight", ""),
@@ -470,7 +485,7 @@ mod inspect {
             place.run(&["inspect", path]).fails(2, error, hint);
             place.run(&["inspect", path, "--json"]).fails(2, error, hint);
         }
-        place.run(&["inspect", "vectors.jsonl", "--model", "no"]).fails(2, "no: no such folder", "folder of a model");
+        place.run(&["inspect", "vectors.jsonl", "--model", "no"]).fails(2, "no: no such folder", "Hub id");
     }
 
     /// Safetensors, torch's pickle, and heads to choose from.
@@ -532,8 +547,11 @@ mod doctor {
         assert_eq!(found["self_test"]["ok"], true, "{found:#}");
         assert!(found["devices"].as_array().unwrap().contains(&json!("cpu")));
         assert!(found["backends"].as_array().unwrap().contains(&json!("candle")));
+        assert_eq!((&found["hub"]["offline"], &found["hub"]["cached_models"]), (&json!(true), &json!(0)));
         let text = setup().ok(&["doctor"]);
-        for line in ["splade ", "ONNX Runtime ", "providers ", "threads ", "devices ", "processor ", "self-test "] {
+        for line in
+            ["splade ", "ONNX Runtime ", "providers ", "threads ", "devices ", "processor ", "Hub ", "self-test "]
+        {
             assert!(text.lines().any(|found| found.starts_with(line)), "{line}: {text}");
         }
     }

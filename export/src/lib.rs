@@ -33,6 +33,7 @@
 //! # Types
 //!
 //! * [`export`] records, [`write()`] writes; [`Options`] has the operator set and metadata.
+//! * [`convert`] makes fp16 and int8 of what was recorded; ONNX Runtime runs all three.
 //! * [`Head::Logits`] is what the Python libraries, Vespa and fastembed read; [`Head::Splade`] gives finished document
 //!   vectors, several times faster, since `[B, T, V]` is activated nowhere.
 //! * [`parity`] compares a file with its checkpoint, in every runtime at hand.
@@ -44,28 +45,33 @@
 //! * Names, types and axes are those of the Python exporter: `input_ids`, `attention_mask`, `token_type_ids`, `logits`, batch
 //!   and sequence free, operator sets 17 and 18.
 //! * Padding is excluded by selection, never by multiplication, so that no NaN comes out of a masked position.
+//! * fp16 and int8 are made of the recorded graph, by rules: no data, no second exporter, standard operators only.
 //! * A file is whole or not there; above 2 GiB its weights lie in a second file beside it.
 
 #![forbid(unsafe_code)]
 #![warn(clippy::print_stdout, clippy::print_stderr)]
 
 mod error;
+mod fp16;
 mod graph;
+mod int8;
 pub mod parity;
 mod proto;
 mod recorder;
+mod screen;
 mod summary;
 
 use std::collections::BTreeMap;
 
 use candle_onnx::onnx::tensor_proto::DataType;
-use splade_index::SpladePooling;
+use splade_index::{HeadMode, Pooling, SpladePooling};
 use splade_trainer::model::{Inputs, TransformerConfig, Weights, splade};
 
 pub use candle_onnx::onnx::ModelProto;
 pub use error::{Error, Result};
-pub use proto::write;
-pub use summary::{External, Precision, Stored, Summary, Value};
+pub use proto::{read, write};
+pub use splade_index::Precision;
+pub use summary::{External, Stored, Summary, Value};
 
 use proto::{Axis, ROWS, TOKENS};
 use recorder::Recorder;
@@ -74,6 +80,7 @@ use recorder::Recorder;
 pub const LOGITS_FILE: &str = "model.onnx";
 /// The file name of [`Head::Splade`]; not `model.onnx`, which readers take for logits.
 pub const SPLADE_FILE: &str = "model_splade.onnx";
+pub use splade_index::SCREENED_FILE;
 
 /// What an exported file gives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -119,14 +126,40 @@ impl Head {
 pub struct Options {
     /// version of the operator set, 17 or 18
     pub opset: i64,
+    /// whether the SPLADE head is screened: the same vectors, sooner where texts have few terms, on a CPU and in ONNX
+    /// Runtime alone; only of max pooling over logits that can be negative
+    pub screened: bool,
     /// `metadata_props` of the file: any keys and values
     pub metadata: BTreeMap<String, String>,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { opset: 17, metadata: BTreeMap::new() }
+        Self { opset: 17, screened: false, metadata: BTreeMap::new() }
     }
+}
+
+/// The metadata key under which a file states its precision.
+pub const PRECISION_KEY: &str = "splade.precision";
+
+/// A recorded model in another precision; what is asked of it, and what it gives, stays the same.
+///
+/// * [`Precision::Fp16`] stores matrices in half the bytes and computes in f32: half the size, the same speed.
+/// * [`Precision::Int8`] turns every product with a weight matrix into one of whole numbers: a quarter of the size, and on
+///   a CPU the fastest. Weights have a scale per channel, activations one that is found while the model runs; no data is
+///   needed. One activation scale serves a whole batch, so that a text's vector depends a little on its batch mates,
+///   within what int8 loses anyway. For ONNX Runtime: candle-onnx lacks the operators.
+///
+/// # Errors
+/// A weight that the precision cannot hold, by name.
+pub fn convert(model: ModelProto, precision: Precision) -> Result<ModelProto> {
+    let mut model = match precision {
+        Precision::Fp32 => model,
+        Precision::Fp16 => fp16::store_half(model)?,
+        Precision::Int8 => int8::quantize(model)?,
+    };
+    proto::state(&mut model, PRECISION_KEY, precision.name());
+    Ok(model)
 }
 
 /// The operator sets a file can be written for.
@@ -145,7 +178,7 @@ pub fn export(config: &TransformerConfig, weights: &Weights, head: Head, options
         return Err(Error::invalid(message, "opset 17 is read by every consumer; 18 is the other one"));
     }
     let weights = weights.clone().without_copy(config)?;
-    let recorder = Recorder::new(&weights, options.opset);
+    let recorder = Recorder::new(&weights, options.opset, options.screened && can_be_screened(config, head));
     let mask = recorder.input("attention_mask");
     let inputs = Inputs {
         ids: recorder.input("input_ids"),
@@ -160,6 +193,13 @@ pub fn export(config: &TransformerConfig, weights: &Weights, head: Head, options
     };
     let graph = recorder.finish(&value, input_infos(config), output_info(config, head, value.width()))?;
     Ok(proto::model(graph, options))
+}
+
+/// Whether a term without a positive logit has no weight, which is what a screen looks for.
+#[must_use]
+pub fn can_be_screened(config: &TransformerConfig, head: Head) -> bool {
+    let max = matches!(head, Head::Splade(pooling) if pooling.strategy == Pooling::Max);
+    max && config.head_mode() != Some(HeadMode::Published)
 }
 
 fn input_infos(config: &TransformerConfig) -> Vec<candle_onnx::onnx::ValueInfoProto> {

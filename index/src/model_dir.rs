@@ -15,8 +15,8 @@ use sha2::{Digest, Sha256};
 use crate::json::{read_json, read_json_or_default};
 use crate::vocabulary::hex;
 use crate::{
-    DocumentSettings, Error, HeadMode, Pooling, PoolingActivation, QueryEncoder, QueryWeights, Result, SpladePooling,
-    Vocabulary,
+    DocumentSettings, Error, HeadMode, Pooling, PoolingActivation, Precision, QueryEncoder, QueryWeights, Result,
+    SpladePooling, Vocabulary,
 };
 
 /// Which sides have a network.
@@ -43,8 +43,18 @@ pub struct QuerySide {
     pub frozen: bool,
 }
 
+/// The name of a pooled file whose head is screened: the same vectors as `model_splade.onnx`, on a CPU sooner.
+pub const SCREENED_FILE: &str = "model_splade_screened.onnx";
+
 /// ONNX files of a transformer, in the order in which they are preferred: pooled ones first, which need far less memory.
-pub const ONNX_FILES: [&str; 4] = ["onnx/model_splade.onnx", "model_splade.onnx", "onnx/model.onnx", "model.onnx"];
+pub const ONNX_FILES: [&str; 6] = [
+    "onnx/model_splade_screened.onnx",
+    "model_splade_screened.onnx",
+    "onnx/model_splade.onnx",
+    "model_splade.onnx",
+    "onnx/model.onnx",
+    "model.onnx",
+];
 
 /// A model folder, looked through.
 #[derive(Debug, Clone, PartialEq)]
@@ -288,10 +298,23 @@ impl ModelDir {
             .ok_or_else(|| Error::file(&self.transformer, format!("no {}", names.join(" or "))))
     }
 
-    /// The [`ONNX_FILES`] that are there.
+    /// The [`ONNX_FILES`] that are there, in fp32.
     #[must_use]
     pub fn onnx_paths(&self) -> Vec<PathBuf> {
-        ONNX_FILES.iter().map(|name| self.transformer.join(name)).filter(|path| path.is_file()).collect()
+        self.onnx_paths_in(Precision::Fp32)
+    }
+
+    /// The [`ONNX_FILES`] that are there, in one precision.
+    #[must_use]
+    pub fn onnx_paths_in(&self, precision: Precision) -> Vec<PathBuf> {
+        let paths = ONNX_FILES.iter().map(|name| self.transformer.join(precision.file_name(name)));
+        paths.filter(|path| path.is_file()).collect()
+    }
+
+    /// The ONNX files of every precision.
+    #[must_use]
+    pub fn all_onnx_paths(&self) -> Vec<PathBuf> {
+        Precision::ALL.into_iter().flat_map(|precision| self.onnx_paths_in(precision)).collect()
     }
 
     /// Where `export-onnx` writes: `<transformer>/onnx`, which sentence-transformers finds.

@@ -9,6 +9,7 @@ use splade_index::{OnnxRuntimeInfo, load_onnx_runtime, onnx_runtime_info};
 use crate::cli::DoctorArgs;
 use crate::console::{Facts, size};
 use crate::encoders::onnx_runtime_candidates;
+use crate::hub;
 use crate::outputs::say;
 
 pub(crate) fn run(args: &DoctorArgs) -> Result<()> {
@@ -18,6 +19,7 @@ pub(crate) fn run(args: &DoctorArgs) -> Result<()> {
     devices(&mut findings);
     processor(&mut findings);
     memory(&mut findings);
+    models(&mut findings);
     self_test(&mut findings);
     if args.json {
         return say(format_args!("{:#}", findings.json));
@@ -47,6 +49,7 @@ fn program(findings: &mut Findings) {
     let backends = if cfg!(feature = "train") { vec!["onnx", "candle"] } else { vec!["onnx"] };
     let features = [
         ("train", cfg!(feature = "train")),
+        ("onnx-cuda", cfg!(feature = "onnx-cuda")),
         ("cuda", cfg!(feature = "cuda")),
         ("coreml", cfg!(feature = "coreml")),
         ("metal", cfg!(feature = "metal")),
@@ -115,7 +118,7 @@ fn devices(findings: &mut Findings) {
     let mut found = vec!["cpu"];
     let providers = onnx_runtime_info().map(|info| info.providers).unwrap_or_default();
     let has = |name: &str| providers.contains(&name);
-    if (cfg!(feature = "cuda") && has("CUDA")) || candle_has("cuda") {
+    if (cfg!(feature = "onnx-cuda") && has("CUDA")) || candle_has("cuda") {
         found.push("cuda");
     }
     if cfg!(feature = "coreml") && has("CoreML") {
@@ -126,14 +129,14 @@ fn devices(findings: &mut Findings) {
     }
     findings.json["devices"] = json!(found);
     findings.facts.add("devices", found.join(", "));
-    if has("CUDA") && !cfg!(feature = "cuda") {
-        findings.hint("the library has the CUDA provider: build with --features cuda to use it");
+    if has("CUDA") && !cfg!(feature = "onnx-cuda") {
+        findings.hint("the library has the CUDA provider: build with --features onnx-cuda to use it");
     }
     if has("CoreML") && !cfg!(feature = "coreml") {
         findings.hint("the library has the CoreML provider: build with --features coreml to use it");
     }
-    if cfg!(feature = "cuda") && !found.contains(&"cuda") {
-        findings.hint("built with the feature cuda, but no CUDA device can be used");
+    if cfg!(feature = "onnx-cuda") && !found.contains(&"cuda") {
+        findings.hint("built for CUDA, but no CUDA device can be used");
     }
 }
 
@@ -212,6 +215,29 @@ fn memory(findings: &mut Findings) {
 fn meminfo(text: &str, name: &str) -> Option<u64> {
     let line = text.lines().find_map(|line| line.strip_prefix(name))?;
     line.split_whitespace().next()?.parse::<u64>().ok()?.checked_mul(1024)
+}
+
+/// Where models of the Hub come from and go to.
+fn models(findings: &mut Findings) {
+    let (cache, endpoint) = (hub::cache_dir(), hub::endpoint());
+    let cached = std::fs::read_dir(&cache).into_iter().flatten().flatten();
+    let cached = cached.filter(|entry| entry.file_name().to_string_lossy().starts_with("models--")).count();
+    findings.json["hub"] = json!({
+        "cache": cache, "cached_models": cached, "endpoint": endpoint, "token": hub::has_token(),
+        "offline": hub::is_offline(),
+    });
+    let models = match cached {
+        0 => "no model in it".to_owned(),
+        1 => "1 model in it".to_owned(),
+        many => format!("{many} models in it"),
+    };
+    findings.facts.add("Hub cache", format_args!("{}, {models}", cache.display()));
+    let token = if hub::has_token() { "a token" } else { "no token" };
+    let offline = if hub::is_offline() { ", not asked: offline" } else { "" };
+    findings.facts.add("Hub", format_args!("{endpoint}, {token}{offline}"));
+    if !hub::has_token() {
+        findings.hint("private and gated models need HF_TOKEN, or `hf auth login` once");
+    }
 }
 
 /// A small new network, exported and run in ONNX Runtime: the library does not only load, it computes.

@@ -13,11 +13,12 @@ use std::path::Path;
 
 use anyhow::Result;
 use serde_json::Value;
-use splade_index::{ImpactIndex, ModelDir, TensorInfo, Vocabulary, read_tensor_list};
+use splade_index::{ImpactIndex, TensorInfo, Vocabulary, read_tensor_list};
 
 use crate::cli::InspectArgs;
 use crate::console::{Facts, Table};
 use crate::failure::bad_input;
+use crate::hub::{self, Wants};
 use crate::outputs::say;
 
 pub(crate) fn run(args: &InspectArgs) -> Result<()> {
@@ -50,6 +51,9 @@ impl Findings {
     }
 }
 
+/// Extensions of the files known here.
+const EXTENSIONS: [&str; 11] = ["onnx", "safetensors", "bin", "pt", "pth", "json", "txt", "tsv", "jsonl", "gz", "zst"];
+
 /// Finds out what it is: by what lies in a folder, by a file's name.
 fn inspect(args: &InspectArgs) -> Result<Findings> {
     let path = args.path.as_path();
@@ -57,7 +61,11 @@ fn inspect(args: &InspectArgs) -> Result<Findings> {
         return folder(path, args);
     }
     if !path.exists() {
-        return Err(splade_index::Error::io(path)(std::io::ErrorKind::NotFound.into()).into());
+        // a missing file is no Hub id that failed
+        if path.extension().is_some_and(|extension| EXTENSIONS.iter().any(|known| extension == *known)) {
+            return Err(splade_index::Error::io(path)(std::io::ErrorKind::NotFound.into()).into());
+        }
+        return model::inspect(&hub::locate(path, Wants::CHECKPOINT)?.folder, args.top);
     }
     let name = path.file_name().unwrap_or_default().to_string_lossy().to_lowercase();
     let name = name.strip_suffix(".gz").or_else(|| name.strip_suffix(".zst")).unwrap_or(&name);
@@ -116,7 +124,7 @@ fn unknown(path: &Path) -> anyhow::Error {
 fn vocabulary(path: &Path, args: &InspectArgs) -> Result<Option<Vocabulary>> {
     let tokenizer = match &args.model {
         Some(folder) => {
-            let model = ModelDir::open(folder)?;
+            let model = hub::open(folder, NAMES)?;
             let query = model.query_side().map(|side| side.tokenizer.clone());
             query.unwrap_or_else(|| model.transformer_dir().join("tokenizer.json"))
         }
@@ -127,6 +135,9 @@ fn vocabulary(path: &Path, args: &InspectArgs) -> Result<Option<Vocabulary>> {
     }
     Ok(Some(Vocabulary::read(&tokenizer, usize::MAX)?))
 }
+
+/// Of a model whose tokens are wanted: its small files.
+const NAMES: Wants = Wants { weights: false, onnx: None, only_queries: true };
 
 /// A term by its token, or by its number where it has none.
 fn term(vocabulary: Option<&Vocabulary>, dim: u32) -> String {

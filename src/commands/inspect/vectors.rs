@@ -6,13 +6,14 @@ use std::path::Path;
 
 use anyhow::Result;
 use serde_json::json;
-use splade_index::{ModelDir, SparsityStats, read_vectors_named};
+use splade_index::{SparsityStats, read_vectors_named};
 
 use super::histogram::Histogram;
 use super::{Findings, term, vocabulary};
 use crate::cli::InspectArgs;
 use crate::commands::interrupt;
 use crate::console::Table;
+use crate::hub;
 
 pub(super) fn inspect(path: &Path, args: &InspectArgs) -> Result<Findings> {
     // without a model, names are numbered as they come
@@ -29,7 +30,10 @@ pub(super) fn inspect(path: &Path, args: &InspectArgs) -> Result<Findings> {
             }))
         }
     };
-    let dimensions = args.model.as_ref().map(|model| ModelDir::open(model)?.dimensions()).transpose()?;
+    let dimensions = match &args.model {
+        Some(model) => Some(hub::open(model, super::NAMES)?.dimensions()?),
+        None => None,
+    };
     let mut stats = SparsityStats::new(dimensions.unwrap_or(0));
     let mut lengths: BTreeMap<usize, u64> = BTreeMap::new();
     let (mut low, mut high, mut negative) = (f32::INFINITY, f32::NEG_INFINITY, 0_u64);

@@ -22,14 +22,18 @@ use splade_index::{
 use super::interrupt;
 use crate::cli::{DeviceChoice, Role, VerifyArgs};
 use crate::console;
-use crate::encoders::{candle_network, onnx_network, onnx_runtime_candidates, use_threads};
+use crate::encoders::{
+    candle_network, onnx_network, onnx_options, onnx_runtime_candidates, use_threads, with_head_mode,
+};
 use crate::failure::bad_input;
+use crate::hub::{self, Wants};
 use crate::outputs::say;
 use crate::texts::built_in;
 
 pub(crate) fn run(args: &VerifyArgs) -> Result<()> {
     use_threads(args.threads);
-    let model = ModelDir::open(&args.model)?;
+    let wants = Wants { weights: true, onnx: Some(Precision::Fp32), only_queries: false };
+    let model = with_head_mode(hub::open(&args.model, wants)?, args.mlm_head)?;
     let subject = Subject::read(&model, args)?;
     let mut rows = subject.tokenization()?;
     rows.extend(subject.queries()?);
@@ -83,30 +87,34 @@ impl<'m> Subject<'m> {
         self.texts.iter().map(String::as_str).collect()
     }
 
+    fn tokens(&self, tokenize: impl Fn(&str) -> splade_index::Result<Vec<u32>>) -> Result<Vec<Vec<u32>>> {
+        Ok(self.texts.iter().map(|text| tokenize(text)).collect::<splade_index::Result<_>>()?)
+    }
+
     fn row(&self, stage: Stage, backend: &str, file: &Path, outcome: Outcome) -> Row {
         let file = file.strip_prefix(self.model.root()).unwrap_or(file).display().to_string();
         Row { stage, backend: backend.to_owned(), file, outcome }
     }
 
-    /// Token ids: on all threads and one by one; by the query side's tokenizer and by the network's.
+    /// Token ids: by the fast way and by the tokenizer itself; by the query side's tokenizer and by the network's.
     fn tokenization(&self) -> Result<Vec<Row>> {
-        let network = self.model.transformer_dir().join("tokenizer.json");
-        let alone = self.texts.iter().map(|text| self.vocabulary.tokenize_for_network(text));
-        let alone = alone.collect::<splade_index::Result<Vec<_>>>()?;
-        let together = self.vocabulary.tokenize_all(&self.texts)?;
+        let file = self.model.transformer_dir().join("tokenizer.json");
+        let network = &self.vocabulary;
         let exact = |finding| Outcome::Compared(finding, 0.0);
-        let mut rows =
-            vec![self.row(Stage::Tokenization, "all threads", &network, exact(compare_tokens(&alone, &together)))];
+        let plain = self.tokens(|text| network.tokenize_plain(text, true))?;
+        let finding = compare_tokens(&plain, &network.tokenize_all(&self.texts)?);
+        let mut rows = vec![self.row(Stage::Tokenization, "documents", &file, exact(finding))];
         if let Some(side) = self.model.query_side() {
             // each cut at the same length, which need not be the same in both folders
             let length = side.max_length.min(self.vocabulary.max_length());
-            let (query, network) =
-                (Vocabulary::read(&side.tokenizer, length)?, self.vocabulary.with_max_length(length)?);
-            let ids = |vocabulary: &Vocabulary| {
-                self.texts.iter().map(|text| vocabulary.tokenize(text)).collect::<splade_index::Result<Vec<_>>>()
-            };
-            let finding = compare_tokens(&ids(&network)?, &ids(&query)?);
-            rows.push(self.row(Stage::Tokenization, "query side", &side.tokenizer, exact(finding)));
+            let query = Vocabulary::read(&side.tokenizer, length)?;
+            let network = network.with_max_length(length)?;
+            let row = |backend, finding| self.row(Stage::Tokenization, backend, &side.tokenizer, exact(finding));
+            let (fast, plain) =
+                (self.tokens(|text| query.tokenize(text))?, self.tokens(|text| query.tokenize_plain(text, false))?);
+            rows.push(row("queries", compare_tokens(&plain, &fast)));
+            let theirs = self.tokens(|text| network.tokenize_plain(text, false))?;
+            rows.push(row("both sides", compare_tokens(&theirs, &plain)));
         }
         Ok(rows)
     }
@@ -133,7 +141,7 @@ impl<'m> Subject<'m> {
 
     /// What a query's vector is by definition: the weight of each of its tokens that is not zero, once.
     fn look_up(&self, encoder: &QueryEncoder, text: &str) -> Result<SparseVector> {
-        let ids = encoder.vocabulary().tokenize(&format!("{}{text}", self.model.query_prompt()))?;
+        let ids = encoder.vocabulary().tokenize_plain(&format!("{}{text}", self.model.query_prompt()), false)?;
         let weights = encoder.weights().as_slice();
         let distinct: std::collections::BTreeSet<u32> = ids.into_iter().collect();
         let weight = |id: u32| Some((id, *weights.get(id as usize)?));
@@ -160,7 +168,7 @@ impl<'m> Subject<'m> {
             let network = candle_network(self.model, self.args.device).map(|network| Shared(Arc::new(network)));
             rows.extend(self.compared("candle, device", &checkpoint, network, &reference, Precision::Fp32)?);
         }
-        let files = self.model.onnx_paths();
+        let files = self.model.all_onnx_paths();
         if files.is_empty() {
             let root = self.model.root().display();
             tracing::info!("{root}: no ONNX file to compare; `splade export-onnx {root}` writes them");
@@ -186,7 +194,8 @@ impl<'m> Subject<'m> {
         let precision = summary.precision();
         let mut rows = match load_onnx_runtime(&onnx_runtime_candidates()) {
             Ok(_) => {
-                let network = onnx_network(self.model, file, self.args.device, self.args.threads);
+                let options = onnx_options(self.args.device, self.args.threads);
+                let network = options.and_then(|options| onnx_network(self.model, file, &options));
                 let network = network.map(|network| Shared(Arc::new(network)));
                 self.compared("onnx runtime", file, network, reference, precision)?
             }

@@ -16,7 +16,6 @@ mod ops;
 mod pickle;
 mod roberta;
 mod splade;
-mod torch_file;
 mod weights;
 
 pub use algebra::{Activation, Algebra, Init, Inputs, Positions, RelativeOffsets};
@@ -32,7 +31,7 @@ pub use norbert3::Norbert3Config;
 pub use norbert4::Norbert4Config;
 pub(crate) use ops::Linear;
 pub use ops::cross_entropy;
+pub use pickle::read_torch_tensor_list;
 pub use roberta::RobertaConfig;
 pub use splade::splade;
-pub use torch_file::read_torch_tensor_list;
 pub use weights::Weights;

@@ -11,6 +11,7 @@ use std::io::{BufReader, Read};
 use std::path::Path;
 
 use candle_core::{DType, Device, Tensor};
+use splade_index::TensorInfo;
 use zip::ZipArchive;
 
 use crate::Error;
@@ -23,10 +24,22 @@ type Answer<T> = Result<T, String>;
 /// # Errors
 /// A file that is no torch checkpoint, or holds anything but a state dict.
 pub(super) fn read(path: &Path) -> Result<Vec<(String, Tensor)>, Error> {
+    with_archive(path, Archive::tensors)
+}
+
+/// All tensors of a `pytorch_model.bin` by name, without their values, which are not read.
+///
+/// # Errors
+/// A file that is no torch checkpoint, or holds anything but a state dict.
+pub fn read_torch_tensor_list(path: &Path) -> Result<Vec<TensorInfo>, Error> {
+    with_archive(path, Archive::list)
+}
+
+fn with_archive<T>(path: &Path, read: impl FnOnce(&mut Archive) -> Answer<T>) -> Result<T, Error> {
     let file = File::open(path).map_err(Error::io(path))?;
     let length = file.metadata().map_err(Error::io(path))?.len();
     Archive::open(file, length)
-        .and_then(|mut archive| archive.tensors())
+        .and_then(|mut archive| read(&mut archive))
         .map_err(|message| Error::file(path, format!("not a readable torch file: {message}")))
 }
 
@@ -76,6 +89,23 @@ impl Archive {
         let mut bytes = Vec::with_capacity(size as usize);
         entry.take(size).read_to_end(&mut bytes).map_err(|error| format!("{name}: {error}"))?;
         if bytes.len() as u64 != size { Err(format!("{name} ends early")) } else { Ok(bytes) }
+    }
+
+    /// What its tensors are; of those that are no floats only that they are whole numbers.
+    fn list(&mut self) -> Answer<Vec<TensorInfo>> {
+        let pickle = self.entry("data.pkl", LONGEST_PICKLE)?;
+        let info = |(name, view): (String, View)| {
+            let count = view.count().map_err(|message| format!("tensor {}: {message}", shown(&name)))? as u64;
+            let (dtype, bytes) = match view.storage.dtype {
+                Some(dtype) => (dtype.as_str().to_uppercase(), count.saturating_mul(dtype.size_in_bytes() as u64)),
+                None => {
+                    let entry = self.zip.by_name(&format!("{}data/{}", self.folder, view.storage.key));
+                    ("INT".to_owned(), entry.map_or(0, |entry| entry.size()))
+                }
+            };
+            Ok(TensorInfo { name, dtype, shape: view.size, bytes })
+        };
+        Machine::default().run(&pickle)?.into_iter().map(info).collect()
     }
 
     fn tensors(&mut self) -> Answer<Vec<(String, Tensor)>> {
@@ -590,6 +620,22 @@ mod tests {
             assert_eq!((name, tensor.dims()), (twin_name, twin.dims()));
             assert_eq!(values(tensor), values(twin), "{name}");
         }
+    }
+
+    #[test]
+    fn the_list_is_what_is_read() {
+        let path =
+            Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/models/norbert3-tiny/pytorch_model.bin");
+        let (listed, read) = (read_torch_tensor_list(&path).unwrap(), read(&path).unwrap());
+        let floats: Vec<(&str, &[usize])> = listed
+            .iter()
+            .filter(|tensor| tensor.is_float())
+            .map(|tensor| (tensor.name.as_str(), &*tensor.shape))
+            .collect();
+        let tensors: Vec<(&str, &[usize])> = read.iter().map(|(name, tensor)| (name.as_str(), tensor.dims())).collect();
+        assert_eq!(floats, tensors);
+        let whole = listed.iter().find(|tensor| tensor.dtype == "INT").expect("it has position indices");
+        assert_eq!(whole.bytes, 8 * whole.count());
     }
 
     #[test]
