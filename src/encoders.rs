@@ -5,10 +5,10 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 use splade_index::{
     Architecture, DocumentEncoder, DocumentSettings, Encoder, HeadMode, HeadSource, ModelDir, OnnxModel, OnnxNetwork,
-    OnnxOptions, QueryEncoder, Vocabulary, load_onnx_runtime,
+    OnnxOptions, Precision, QueryEncoder, Vocabulary, load_onnx_runtime,
 };
 
-use crate::cli::{Backend, DeviceChoice, NetworkArgs};
+use crate::cli::{Backend, DeviceChoice, NetworkArgs, PrecisionChoice};
 use crate::failure::bad_input;
 
 /// Makes rayon and everything that runs on it use `threads` threads; 0 leaves it at all of them.
@@ -70,6 +70,12 @@ fn network_encoder(model: &ModelDir, args: &NetworkArgs, prompt: &str) -> Result
         ..model.document_settings(&vocabulary)?
     };
     match args.backend {
+        // a checkpoint has no other precision: only a file can be meant
+        Backend::Auto if args.precision != PrecisionChoice::Fp32 => onnx(model, vocabulary, settings, args),
+        Backend::Candle if args.precision != PrecisionChoice::Fp32 => {
+            let precision = Precision::from(args.precision);
+            Err(bad_input(format!("--precision {precision} is one of ONNX files, not of Candle"), "take --backend onnx"))
+        }
         Backend::Candle => candle(model, vocabulary, settings, args.device),
         Backend::Onnx => onnx(model, vocabulary, settings, args),
         Backend::Auto => auto(model, vocabulary, settings, args),
@@ -100,10 +106,8 @@ fn onnx(
     settings: DocumentSettings,
     args: &NetworkArgs,
 ) -> Result<DocumentEncoder> {
-    let path = model.onnx_paths().into_iter().next().ok_or_else(|| {
-        let root = model.root().display();
-        bad_input(format!("{root}: no ONNX file"), format!("run `splade export-onnx {root}`, or take --backend candle"))
-    })?;
+    let precision = Precision::from(args.precision);
+    let path = model.onnx_paths_in(precision).into_iter().next().ok_or_else(|| no_file(model, precision))?;
     let library = load_onnx_runtime(&onnx_runtime_candidates())?;
     tracing::info!("the network runs in ONNX Runtime ({}): {}", library.display(), path.display());
     let network = onnx_network(model, &path, args.device, args.threads)?;
@@ -121,6 +125,20 @@ pub(crate) fn onnx_network(model: &ModelDir, path: &Path, device: DeviceChoice, 
     load_onnx_runtime(&onnx_runtime_candidates())?;
     let file = OnnxModel::open(path, &OnnxOptions { threads })?;
     Ok(OnnxNetwork::of(file, model)?)
+}
+
+fn no_file(model: &ModelDir, precision: Precision) -> anyhow::Error {
+    let root = model.root().display();
+    match precision {
+        Precision::Fp32 => bad_input(
+            format!("{root}: no ONNX file"),
+            format!("run `splade export-onnx {root}`, or take --backend candle"),
+        ),
+        _ => bad_input(
+            format!("{root}: no ONNX file in {precision}"),
+            format!("run `splade export-onnx {root} --precision {precision}`"),
+        ),
+    }
 }
 
 #[cfg(feature = "train")]

@@ -40,6 +40,21 @@ pub enum Error {
         /// the largest difference allowed
         tolerance: f32,
     },
+    /// A runtime gives vectors that point elsewhere than the reference's.
+    #[error(
+        "{}: {backend} gives vectors with a cosine of {cosine:.4} to the reference's, less than {least}",
+        file.display()
+    )]
+    Unlike {
+        /// the exported file
+        file: PathBuf,
+        /// the runtime
+        backend: String,
+        /// the smallest cosine found
+        cosine: f64,
+        /// the smallest cosine allowed
+        least: f64,
+    },
     /// Something given cannot be done, whatever the files say.
     #[error("{message}")]
     Invalid {
@@ -70,7 +85,7 @@ impl Error {
         match self {
             Self::Trainer(error) => error.hint(),
             Self::Index(error) => error.hint(),
-            Self::Disagreement { .. } => Some("do not use the file; report the model and this line"),
+            Self::Disagreement { .. } | Self::Unlike { .. } => Some("do not use the file; report the model and this line"),
             Self::Invalid { hint, .. } => (!hint.is_empty()).then_some(hint),
             Self::Backend { .. } => None,
         }
@@ -83,7 +98,7 @@ impl Error {
             Self::Trainer(error) => error.is_bad_input(),
             Self::Index(error) => error.is_bad_input(),
             Self::Invalid { .. } => true,
-            Self::Backend { .. } | Self::Disagreement { .. } => false,
+            Self::Backend { .. } | Self::Disagreement { .. } | Self::Unlike { .. } => false,
         }
     }
 }

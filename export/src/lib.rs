@@ -33,6 +33,7 @@
 //! # Types
 //!
 //! * [`export`] records, [`write()`] writes; [`Options`] has the operator set and metadata.
+//! * [`convert`] makes fp16 and int8 of what was recorded; ONNX Runtime runs all three.
 //! * [`Head::Logits`] is what the Python libraries, Vespa and fastembed read; [`Head::Splade`] gives finished document
 //!   vectors, several times faster, since `[B, T, V]` is activated nowhere.
 //! * [`parity`] compares a file with its checkpoint, in every runtime at hand.
@@ -50,7 +51,9 @@
 #![warn(clippy::print_stdout, clippy::print_stderr)]
 
 mod error;
+mod fp16;
 mod graph;
+mod int8;
 pub mod parity;
 mod proto;
 mod recorder;
@@ -64,8 +67,9 @@ use splade_trainer::model::{Inputs, TransformerConfig, Weights, splade};
 
 pub use candle_onnx::onnx::ModelProto;
 pub use error::{Error, Result};
-pub use proto::write;
-pub use summary::{External, Precision, Stored, Summary, Value};
+pub use proto::{read, write};
+pub use splade_index::Precision;
+pub use summary::{External, Stored, Summary, Value};
 
 use proto::{Axis, ROWS, TOKENS};
 use recorder::Recorder;
@@ -127,6 +131,29 @@ impl Default for Options {
     fn default() -> Self {
         Self { opset: 17, metadata: BTreeMap::new() }
     }
+}
+
+/// The metadata key under which a file states its precision.
+pub const PRECISION_KEY: &str = "splade.precision";
+
+/// A recorded model in another precision; what is asked of it, and what it gives, stays the same.
+///
+/// * [`Precision::Fp16`] stores matrices in half the bytes and computes in f32: half the size, the same speed.
+/// * [`Precision::Int8`] turns every product with a weight matrix into one of whole numbers: a quarter of the size, and on
+///   a CPU the fastest. Weights have a scale per channel, activations one that is found while the model runs; no data is
+///   needed. One activation scale serves a whole batch, so that a text's vector depends a little on its batch mates,
+///   within what int8 loses anyway. For ONNX Runtime: candle-onnx lacks the operators.
+///
+/// # Errors
+/// A weight that the precision cannot hold, by name.
+pub fn convert(model: ModelProto, precision: Precision) -> Result<ModelProto> {
+    let mut model = match precision {
+        Precision::Fp32 => model,
+        Precision::Fp16 => fp16::store_half(model)?,
+        Precision::Int8 => int8::quantize(model)?,
+    };
+    proto::state(&mut model, PRECISION_KEY, precision.name());
+    Ok(model)
 }
 
 /// The operator sets a file can be written for.

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use candle_core::{Device, Tensor};
 use candle_onnx::onnx::GraphProto;
-use splade_index::{OnnxModel, TokenBatch};
+use splade_index::{OnnxModel, Precision, TokenBatch};
 use splade_trainer::model::{Candle, TransformerConfig, Weights, splade};
 
 pub use vectors::{
@@ -102,10 +102,7 @@ impl CandleOnnx {
     /// # Errors
     /// A file that cannot be read or is no ONNX.
     pub fn read(file: &Path) -> Result<Self> {
-        let bytes = std::fs::read(file).map_err(splade_index::Error::io(file))?;
-        let model = prost::Message::decode(bytes.as_slice())
-            .map_err(|error| splade_index::Error::file(file, format!("not an onnx file: {error}")))?;
-        Ok(Self::new(model, file))
+        Ok(Self::new(proto::read(file)?, file))
     }
 
     /// A model in memory; `file` is for messages.
@@ -186,6 +183,8 @@ pub struct Report {
     pub file: PathBuf,
     /// the largest difference allowed
     pub tolerance: f32,
+    /// the smallest cosine allowed
+    pub least_cosine: f64,
     /// one per runtime, in the order given
     pub agreements: Vec<Agreement>,
 }
@@ -194,17 +193,19 @@ impl Report {
     /// Makes a disagreement an error.
     ///
     /// # Errors
-    /// The first runtime whose difference is above the tolerance.
+    /// The first runtime whose difference is above the tolerance, or whose cosine is below the least.
     pub fn check(&self) -> Result<()> {
-        match self.agreements.iter().find(|agreement| !agreement.within(self.tolerance)) {
-            None => Ok(()),
-            Some(agreement) => Err(Error::Disagreement {
-                file: self.file.clone(),
-                backend: agreement.backend.clone(),
-                difference: agreement.difference,
-                tolerance: self.tolerance,
-            }),
+        for agreement in &self.agreements {
+            let (file, backend) = (self.file.clone(), agreement.backend.clone());
+            if !agreement.within(self.tolerance) {
+                let (difference, tolerance) = (agreement.difference, self.tolerance);
+                return Err(Error::Disagreement { file, backend, difference, tolerance });
+            }
+            if agreement.cosine < self.least_cosine {
+                return Err(Error::Unlike { file, backend, cosine: agreement.cosine, least: self.least_cosine });
+            }
         }
+        Ok(())
     }
 }
 
@@ -225,6 +226,31 @@ pub fn tolerance(head: Head) -> f32 {
     }
 }
 
+/// What a file may differ by.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Limits {
+    /// the largest difference allowed, see [`Agreement::difference`]
+    pub difference: f32,
+    /// the smallest cosine of two vectors allowed
+    pub cosine: f64,
+}
+
+/// What a file of this precision may differ by from the checkpoint in f32.
+///
+/// * fp32: [`tolerance`]. A file that is further off is wrong.
+/// * fp16: 2e-2 in SPLADE weights, 5e-2 in logits and hidden states, cosine 0.999: weights rounded to 11 bits make about a hundredth of that.
+/// * int8: 1 in SPLADE weights, 5 in logits and hidden states, cosine 0.9: no measure of quality (that is an evaluation), but a
+///   file that is further off is broken.
+#[must_use]
+pub fn limits(head: Head, precision: Precision) -> Limits {
+    let (splade, logits, cosine) = match precision {
+        Precision::Fp32 => return Limits { difference: tolerance(head), cosine: 0.0 },
+        Precision::Fp16 => (2e-2, 5e-2, 0.999),
+        Precision::Int8 => (1.0, 5.0, 0.9),
+    };
+    Limits { difference: if matches!(head, Head::Splade(_)) { splade } else { logits }, cosine }
+}
+
 /// The entries of a vector that must be the same set.
 const TOP: usize = 10;
 
@@ -235,6 +261,23 @@ const TOP: usize = 10;
 /// # Errors
 /// A runtime that fails, or gives an output of another size. Differences are no error here: see [`Report::check`].
 pub fn compare(
+    file: &Path,
+    head: Head,
+    reference: &dyn Backend,
+    runtimes: &[&dyn Backend],
+    batches: &[TokenBatch],
+) -> Result<Report> {
+    compare_within(limits(head, Precision::Fp32), file, head, reference, runtimes, batches)
+}
+
+/// [`compare`] for a file of any precision, which has limits of its own.
+///
+/// The same ten largest entries are asked of every precision as of fp32: up to ties within [`tolerance`].
+///
+/// # Errors
+/// Those of [`compare`].
+pub fn compare_within(
+    limits: Limits,
     file: &Path,
     head: Head,
     reference: &dyn Backend,
@@ -257,7 +300,7 @@ pub fn compare(
         Ok(agreement)
     };
     let agreements = runtimes.iter().map(agree).collect::<Result<_>>()?;
-    Ok(Report { file: file.to_owned(), tolerance, agreements })
+    Ok(Report { file: file.to_owned(), tolerance: limits.difference, least_cosine: limits.cosine, agreements })
 }
 
 impl Agreement {
@@ -371,6 +414,15 @@ mod tests {
             error.to_string(),
             "a/model.onnx: other differs from the reference by 2.5e-1, more than 1e-4 allows"
         );
+    }
+
+    #[test]
+    fn a_vector_that_points_elsewhere_is_refused_at_any_tolerance() {
+        let (reference, runtime) = (Fixed("candle", vec![1.0, 0.0, 1.0, 1.0]), Fixed("other", vec![0.4, 0.6, 1.0, 1.0]));
+        let limits = limits(SPLADE, Precision::Int8);
+        let found = compare_within(limits, Path::new("a.onnx"), SPLADE, &reference, &[&runtime], &[two_rows()]).unwrap();
+        let error = found.check().unwrap_err();
+        assert_eq!(error.to_string(), "a.onnx: other gives vectors with a cosine of 0.5547 to the reference's, less than 0.9");
     }
 
     #[test]

@@ -1,8 +1,8 @@
 //! The ONNX protobuf: attributes, tensors, symbolic axes, the model around a graph, and the file.
 
 use std::fs::File;
-use std::io::{self, Write as _};
-use std::path::Path;
+use std::io::{self, Read as _, Seek as _, Write as _};
+use std::path::{Component, Path};
 
 use candle_onnx::onnx::attribute_proto::AttributeType;
 use candle_onnx::onnx::tensor_proto::{DataLocation, DataType};
@@ -55,7 +55,20 @@ pub(crate) fn i64_tensor(name: &str, shape: &[usize], values: &[i64]) -> TensorP
     tensor(name, shape, DataType::Int64, values.iter().flat_map(|value| value.to_le_bytes()).collect())
 }
 
-fn tensor(name: &str, shape: &[usize], data_type: DataType, raw_data: Vec<u8>) -> TensorProto {
+pub(crate) fn i8_tensor(name: &str, shape: &[usize], values: &[i8]) -> TensorProto {
+    tensor(name, shape, DataType::Int8, values.iter().map(|value| value.cast_unsigned()).collect())
+}
+
+pub(crate) fn u8_tensor(name: &str, shape: &[usize], values: &[u8]) -> TensorProto {
+    tensor(name, shape, DataType::Uint8, values.to_vec())
+}
+
+/// The values of an f32 tensor made here, which has them as bytes.
+pub(crate) fn f32_values(tensor: &TensorProto) -> Vec<f32> {
+    tensor.raw_data.as_chunks::<4>().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect()
+}
+
+pub(crate) fn tensor(name: &str, shape: &[usize], data_type: DataType, raw_data: Vec<u8>) -> TensorProto {
     TensorProto {
         name: name.to_owned(),
         dims: shape.iter().map(|&length| length as i64).collect(),
@@ -97,6 +110,12 @@ pub(crate) fn model(graph: GraphProto, options: &Options) -> ModelProto {
     }
 }
 
+/// Sets an entry of a model's metadata.
+pub(crate) fn state(model: &mut ModelProto, key: &str, value: &str) {
+    model.metadata_props.retain(|entry| entry.key != key);
+    model.metadata_props.push(StringStringEntryProto { key: key.to_owned(), value: value.to_owned() });
+}
+
 /// Writes a model: to a temporary sibling, then renamed.
 ///
 /// A model above the 2 GiB a protobuf file may have gets its large tensors in a second file beside it, named like the
@@ -108,13 +127,55 @@ pub fn write(model: ModelProto, path: &Path) -> Result<()> {
     write_within(model, path, MAX_BYTES)
 }
 
-fn write_within(mut model: ModelProto, path: &Path, limit: usize) -> Result<()> {
+pub(crate) fn write_within(mut model: ModelProto, path: &Path, limit: usize) -> Result<()> {
     if model.encoded_len() > limit {
         let location = format!("{}_data", path.file_name().unwrap_or_default().to_string_lossy());
         let tensors = model.graph.iter_mut().flat_map(|graph| &mut graph.initializer);
         replace(&path.with_file_name(&location), |file| move_out(tensors, &location, file))?;
     }
     replace(path, |file| file.write_all(&model.encode_to_vec()))
+}
+
+/// Reads a model; tensors in a second file beside it are read too.
+///
+/// # Errors
+/// A file that is missing or is no ONNX, a second file that is missing or too short.
+pub fn read(path: &Path) -> Result<ModelProto> {
+    let bytes = std::fs::read(path).map_err(splade_index::Error::io(path))?;
+    let mut model = ModelProto::decode(bytes.as_slice())
+        .map_err(|error| splade_index::Error::file(path, format!("not an onnx file: {error}")))?;
+    for tensor in model.graph.iter_mut().flat_map(|graph| &mut graph.initializer) {
+        if tensor.data_location == i32::from(DataLocation::External) {
+            move_in(tensor, path)?;
+        }
+    }
+    Ok(model)
+}
+
+/// Reads the values of a tensor that lie in another file in the folder of `path`.
+fn move_in(tensor: &mut TensorProto, path: &Path) -> Result<()> {
+    let entry = |key: &str| tensor.external_data.iter().find(|entry| entry.key == key).map(|entry| entry.value.as_str());
+    let wrong = |message: &str| splade_index::Error::file(path, format!("tensor {}: {message}", tensor.name));
+    let location = entry("location").ok_or_else(|| wrong("its values lie in a file without a name"))?;
+    if Path::new(location).components().ne([Component::Normal(location.as_ref())]) {
+        return Err(wrong(&format!("{location} is not a file beside it")).into());
+    }
+    let number = |key: &str| entry(key).map(|value| value.parse::<u64>().map_err(|_| wrong(&format!("broken {key}")))).transpose();
+    let (offset, length) = (number("offset")?.unwrap_or(0), number("length")?);
+    let data = path.with_file_name(location);
+    let io = |error| splade_index::Error::io(&data)(error);
+    let mut file = File::open(&data).map_err(io)?;
+    let rest = file.metadata().map_err(io)?.len().checked_sub(offset);
+    let length = length.or(rest).filter(|length| rest.is_some_and(|rest| *length <= rest));
+    let Some(length) = length else {
+        return Err(splade_index::Error::file(&data, format!("too short for the tensor {}", tensor.name)).into());
+    };
+    file.seek(io::SeekFrom::Start(offset)).map_err(io)?;
+    tensor.raw_data = Vec::new();
+    file.take(length).read_to_end(&mut tensor.raw_data).map_err(io)?;
+    tensor.data_location = DataLocation::Default.into();
+    tensor.external_data.clear();
+    Ok(())
 }
 
 /// Writes a file aside, then renames it.
@@ -189,5 +250,80 @@ mod tests {
         assert_eq!(entries, ["model.onnx_data", "8192", "8000"]);
         let data = std::fs::read(folder.path().join("model.onnx_data")).expect("read");
         assert_eq!((data.len(), &data[8192..8196]), (16192, 1.5_f32.to_le_bytes().as_slice()));
+    }
+
+    /// The precisions of a model with its weights in a second file, which the limit forces.
+    fn large_files(folder: &Path) -> Vec<std::path::PathBuf> {
+        let config = splade_trainer::model::TransformerConfig::Bert(splade_trainer::model::BertConfig {
+            vocab_size: 64,
+            hidden_size: 32,
+            num_hidden_layers: 1,
+            num_attention_heads: 2,
+            intermediate_size: 64,
+            ..Default::default()
+        });
+        let weights = splade_trainer::model::Weights::new(&config, 3).expect("weights");
+        let head = crate::Head::Splade(splade_index::SpladePooling::default());
+        splade_index::Precision::ALL
+            .map(|precision| {
+                let model = crate::export(&config, &weights, head, &Options::default()).expect("a model");
+                let model = crate::convert(model, precision).expect("a model");
+                let place = |name: &str| folder.join(precision.file_name(name));
+                let (small, large) = (place(crate::SPLADE_FILE), place("large.onnx"));
+                write(model.clone(), &small).expect("written");
+                write_within(model.clone(), &large, 4000).expect("written");
+                assert!(folder.join(precision.file_name("large.onnx") + "_data").is_file());
+                assert_eq!(read(&large).expect("read"), model, "what was moved out comes back");
+                large
+            })
+            .into()
+    }
+
+    #[test]
+    fn onnx_runtime_reads_the_second_file_of_every_precision_and_names_it_when_it_is_gone() {
+        use crate::parity::{Backend as _, OnnxRuntime};
+        use splade_index::{OnnxModel, OnnxOptions, TokenBatch};
+
+        let runtime = Path::new(env!("CARGO_MANIFEST_DIR")).join("../.onnxruntime");
+        let files = std::fs::read_dir(runtime).expect("run `make setup` first").map(|file| file.expect("a file").path());
+        let is_library = |path: &std::path::PathBuf| {
+            path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("libonnxruntime."))
+        };
+        splade_index::load_onnx_runtime(&files.filter(is_library).collect::<Vec<_>>()).expect("run `make setup` first");
+        let folder = tempfile::tempdir().expect("a folder");
+        let batch = TokenBatch::new(&[vec![2, 5, 7, 3], vec![2, 3]], 0);
+        let vectors = |path: &Path| {
+            let model = OnnxModel::open(path, &OnnxOptions::default())?;
+            Ok::<_, Error>(OnnxRuntime::new(model).run(&batch).expect("vectors"))
+        };
+        for large in large_files(folder.path()) {
+            let name = large.file_name().expect("a name").to_string_lossy().into_owned();
+            let small = large.with_file_name(name.replace("large", "model_splade"));
+            assert_eq!(vectors(&large).expect("loaded"), vectors(&small).expect("loaded"), "{name}");
+            let data = folder.path().join(format!("{name}_data"));
+            std::fs::remove_file(&data).expect("removed");
+            let error = vectors(&large).expect_err("its weights are gone");
+            let expected = format!("{}: no such file: it holds the weights of the model beside it", data.display());
+            assert_eq!(error.to_string(), expected);
+            assert!(error.is_bad_input());
+            std::fs::write(&data, [0; 100]).expect("written");
+            assert!(read(&large).expect_err("too short").to_string().contains("too short for the tensor"));
+        }
+    }
+
+    #[test]
+    fn a_second_file_elsewhere_is_refused() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("model.onnx");
+        for location in ["../weights", "/etc/passwd", "", "a/b"] {
+            let entry = StringStringEntryProto { key: "location".to_owned(), value: location.to_owned() };
+            let mut tensor = f32_tensor("a", &[1], &[2.0]);
+            tensor.data_location = DataLocation::External.into();
+            tensor.external_data = vec![entry];
+            let graph = GraphProto { initializer: vec![tensor], ..Default::default() };
+            write(model(graph, &Options::default()), &path).expect("written");
+            let error = read(&path).expect_err("a file elsewhere").to_string();
+            assert!(error.ends_with(&format!("tensor a: {location} is not a file beside it")), "{error}");
+        }
     }
 }

@@ -13,7 +13,7 @@ use candle_onnx::onnx::tensor_shape_proto::dimension;
 use candle_onnx::onnx::{OperatorSetIdProto, StringStringEntryProto, ValueInfoProto, type_proto};
 use prost::Message;
 use prost::bytes::Buf;
-use splade_index::Error as IndexError;
+use splade_index::{Error as IndexError, Precision};
 
 use crate::Result;
 
@@ -73,17 +73,6 @@ pub struct External {
     pub needed: u64,
     /// bytes it has; none if it is not there
     pub found: Option<u64>,
-}
-
-/// In what a file's weights are stored.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Precision {
-    /// 32-bit floats
-    Fp32,
-    /// 16-bit floats
-    Fp16,
-    /// 8-bit integers
-    Int8,
 }
 
 impl Summary {
@@ -154,18 +143,6 @@ impl Summary {
 
 /// Fewer numbers of a type say nothing about a file.
 const HANDFUL: u64 = 256;
-
-impl Precision {
-    /// Its name, as `export-onnx --precision` has it.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Fp32 => "fp32",
-            Self::Fp16 => "fp16",
-            Self::Int8 => "int8",
-        }
-    }
-}
 
 /// What is counted on the way through the graphs.
 #[derive(Default)]

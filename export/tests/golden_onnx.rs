@@ -10,14 +10,12 @@ use std::process::Command;
 
 use candle_onnx::onnx::tensor_shape_proto::dimension::Value as Dimension;
 use candle_onnx::onnx::{ValueInfoProto, type_proto};
-use common::{Golden, Known, OnnxRuntime};
+use common::{FAMILIES, Golden, Known, OnnxRuntime};
 use splade_export::parity::{Backend, CandleOnnx, Reference, Report, compare};
 use splade_export::{Head, OPSETS, Options, export, write};
 use splade_index::{HeadMode, TokenBatch};
 use splade_index::{Pooling, PoolingActivation, SpladePooling};
 
-const FAMILIES: [&str; 7] =
-    ["norbert3-tiny", "norbert4-tiny", "bert-tiny", "distilbert-tiny", "roberta-tiny", "xlmr-tiny", "modernbert-tiny"];
 const SPLADE: Head = Head::Splade(SpladePooling { strategy: Pooling::Max, activation: PoolingActivation::Relu });
 const HEADS: [Head; 2] = [Head::Logits, SPLADE];
 

@@ -90,6 +90,7 @@ mod onnx;
 #[cfg(feature = "onnx")]
 mod onnx_info;
 mod pooling;
+mod precision;
 mod query;
 mod ranking;
 mod stats;
@@ -111,10 +112,13 @@ pub use inverted::{
 };
 pub use model_dir::{Architecture, HeadChoice, HeadSource, ModelDir, NewModel, ONNX_FILES, QuerySide};
 #[cfg(feature = "onnx")]
-pub use onnx::{HEAD_MODE_KEY, LIBRARY, OnnxModel, OnnxNetwork, OnnxOptions, POOLING_KEY, load_onnx_runtime, pool};
+pub use onnx::{
+    HEAD_KEY, HEAD_MODE_KEY, LIBRARY, OnnxModel, OnnxNetwork, OnnxOptions, POOLING_KEY, load_onnx_runtime, pool,
+};
 #[cfg(feature = "onnx")]
 pub use onnx_info::{OnnxRuntimeInfo, onnx_runtime_info};
 pub use pooling::{HeadMode, Pooling, PoolingActivation, SpladePooling};
+pub use precision::Precision;
 pub use query::{QueryEncoder, QueryWeights};
 pub use ranking::{Hit, Ranking};
 pub use stats::{SparsityAnalysis, SparsityReport, SparsityStats, flops};

@@ -15,8 +15,8 @@ use sha2::{Digest, Sha256};
 use crate::json::{read_json, read_json_or_default};
 use crate::vocabulary::hex;
 use crate::{
-    DocumentSettings, Error, HeadMode, Pooling, PoolingActivation, QueryEncoder, QueryWeights, Result, SpladePooling,
-    Vocabulary,
+    DocumentSettings, Error, HeadMode, Pooling, PoolingActivation, Precision, QueryEncoder, QueryWeights, Result,
+    SpladePooling, Vocabulary,
 };
 
 /// Which sides have a network.
@@ -288,10 +288,23 @@ impl ModelDir {
             .ok_or_else(|| Error::file(&self.transformer, format!("no {}", names.join(" or "))))
     }
 
-    /// The [`ONNX_FILES`] that are there.
+    /// The [`ONNX_FILES`] that are there, in fp32.
     #[must_use]
     pub fn onnx_paths(&self) -> Vec<PathBuf> {
-        ONNX_FILES.iter().map(|name| self.transformer.join(name)).filter(|path| path.is_file()).collect()
+        self.onnx_paths_in(Precision::Fp32)
+    }
+
+    /// The [`ONNX_FILES`] that are there, in one precision.
+    #[must_use]
+    pub fn onnx_paths_in(&self, precision: Precision) -> Vec<PathBuf> {
+        let paths = ONNX_FILES.iter().map(|name| self.transformer.join(precision.file_name(name)));
+        paths.filter(|path| path.is_file()).collect()
+    }
+
+    /// The ONNX files of every precision.
+    #[must_use]
+    pub fn all_onnx_paths(&self) -> Vec<PathBuf> {
+        Precision::ALL.into_iter().flat_map(|precision| self.onnx_paths_in(precision)).collect()
     }
 
     /// Where `export-onnx` writes: `<transformer>/onnx`, which sentence-transformers finds.

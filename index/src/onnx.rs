@@ -88,8 +88,10 @@ impl OnnxModel {
         if !path.is_file() {
             return Err(Error::io(path)(std::io::ErrorKind::NotFound.into()));
         }
-        let broken =
-            |error: String| Error::file(path, format!("not a model ONNX Runtime can load: {}", first_line(&error)));
+        let broken = |error: String| match missing_data(path, &error) {
+            Some(data) => Error::file(data, "no such file: it holds the weights of the model beside it"),
+            None => Error::file(path, format!("not a model ONNX Runtime can load: {}", first_line(&error))),
+        };
         let configure = || -> std::result::Result<Session, String> {
             let builder = Session::builder(environment).map_err(|error| error.to_string())?;
             let builder =
@@ -154,6 +156,13 @@ fn first_line(text: &str) -> &str {
     text.lines().next().unwrap_or_default()
 }
 
+/// The file with the weights of a large model, `model.onnx_data`, if an error is about it and it is not there.
+fn missing_data(path: &Path, error: &str) -> Option<PathBuf> {
+    let name = format!("{}_data", path.file_name()?.to_string_lossy());
+    let data = path.with_file_name(&name);
+    (error.contains(&name) && !data.exists()).then_some(data)
+}
+
 fn read_metadata(session: &Session) -> Vec<(String, String)> {
     let Ok(metadata) = session.metadata() else { return Vec::new() };
     let keys = metadata.custom_keys().unwrap_or_default();
@@ -193,7 +202,9 @@ impl OnnxNetwork {
     /// A file pooled in another way than the folder states.
     pub fn new(model: OnnxModel, dimensions: usize, pooling: SpladePooling) -> Result<Self> {
         let stated = serde_json::to_value((pooling.strategy, pooling.activation)).map(|value| value.to_string());
-        match (model.metadata(POOLING_KEY), stated) {
+        // logits are pooled here, whatever the file says about it
+        let pooled = model.metadata(POOLING_KEY).filter(|_| model.metadata(HEAD_KEY) != Some("logits"));
+        match (pooled, stated) {
             (Some(found), Ok(stated)) if found != stated => Err(Error::file(
                 &model.path,
                 format!("pooled as {found}, but the model folder says {stated}: export it again"),
@@ -206,8 +217,10 @@ impl OnnxNetwork {
 /// The metadata key under which a file of a NorBERT4 model states its [`HeadMode`].
 pub const HEAD_MODE_KEY: &str = "splade.mlm_head";
 
-/// The metadata key under which a pooled file states its pooling, as JSON.
+/// The metadata key under which a file states the model's pooling, as JSON.
 pub const POOLING_KEY: &str = "splade.pooling";
+/// The metadata key under which a file states what it gives: `logits` or `splade`. Files of the first version state nothing.
+pub const HEAD_KEY: &str = "splade.head";
 
 impl Network for OnnxNetwork {
     fn dimensions(&self) -> usize {

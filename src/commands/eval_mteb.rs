@@ -12,7 +12,7 @@ use splade_index::eval::{
     write_mteb_results,
 };
 use splade_index::{
-    Document, Encoder, Fusion, ImpactIndex, IndexSettings, ModelDir, Query, SearchOptions, Searcher, SparseVector,
+    Document, Encoder, Fusion, ImpactIndex, IndexSettings, Language, ModelDir, Query, SearchOptions, Searcher, SparseVector,
     SparsityStats, StoredDocument, WriterOptions, encode_stream, flops, to_ranking,
 };
 
@@ -50,7 +50,7 @@ pub(crate) fn run(args: &EvalMtebArgs) -> Result<()> {
     let mut judged = Vec::new();
     for task in &tasks {
         let start = Instant::now();
-        let outcome = evaluate(task, &model, &encoders, args)?;
+        let outcome = evaluate(task, model.dimensions()?, &encoders, &args.modes, args.language.parse()?)?;
         for (position, (mode, folder)) in folders.iter().enumerate() {
             let (run, scores) = &outcome.modes[position];
             if args.save_runs {
@@ -80,15 +80,21 @@ pub(crate) fn run(args: &EvalMtebArgs) -> Result<()> {
     Ok(())
 }
 
-fn tasks(args: &EvalMtebArgs) -> Result<Vec<TaskData>> {
+/// The tasks of data folders, each of which may be there once.
+pub(super) fn open_tasks(folders: &[PathBuf], split: Option<&str>) -> Result<Vec<TaskData>> {
     let mut tasks = Vec::new();
-    for folder in &args.data {
-        tasks.extend(TaskData::open(folder, args.split.as_deref())?);
+    for folder in folders {
+        tasks.extend(TaskData::open(folder, split)?);
     }
     let mut seen = HashSet::new();
     if let Some(twice) = tasks.iter().find(|task| !seen.insert((&task.name, &task.subset, &task.split))) {
         return Err(bad_input(format!("two data folders hold the task {}", twice.name), "name each folder once"));
     }
+    Ok(tasks)
+}
+
+fn tasks(args: &EvalMtebArgs) -> Result<Vec<TaskData>> {
+    let mut tasks = open_tasks(&args.data, args.split.as_deref())?;
     if !args.tasks.is_empty() {
         if let Some(name) = args.tasks.iter().find(|name| !tasks.iter().any(|task| task.name == **name)) {
             let names: Vec<&str> = tasks.iter().map(|task| task.name.as_str()).collect();
@@ -106,7 +112,7 @@ fn meta(model: &ModelDir, origin: Option<&Origin>, args: &EvalMtebArgs) -> Resul
     let name = match (&args.model_name, origin) {
         (Some(name), _) => name.clone(),
         (None, Some(origin)) => origin.id.clone(),
-        (None, None) => local_name(model)?,
+        (None, None) => format!("local/{}", folder_name(model)?),
     };
     let mut meta = ModelMeta::new(name);
     if let Some(origin) = origin {
@@ -117,16 +123,15 @@ fn meta(model: &ModelDir, origin: Option<&Origin>, args: &EvalMtebArgs) -> Resul
     Ok(meta)
 }
 
-/// `local/` and the folder's name.
-fn local_name(model: &ModelDir) -> Result<String> {
+/// What a model is called by its folder.
+pub(super) fn folder_name(model: &ModelDir) -> Result<String> {
     let folder = std::fs::canonicalize(model.root()).with_context(|| model.root().display().to_string())?;
     let name = folder.file_name().map_or_else(|| "model".into(), |name| name.to_string_lossy().into_owned());
     // `final` and `checkpoint-10` say nothing without the run they belong to
-    let name = match folder.parent().and_then(Path::file_name) {
+    Ok(match folder.parent().and_then(Path::file_name) {
         Some(run) if name == "final" || name.starts_with("checkpoint-") => format!("{}-{name}", run.to_string_lossy()),
         _ => name,
-    };
-    Ok(format!("local/{name}"))
+    })
 }
 
 /// Sparse results lie where mteb looks first; the other modes are mteb's "experiments" of the same model.
@@ -146,9 +151,10 @@ fn save_run(folder: &Path, task: &TaskData, mode: Mode, run: &Run) -> Result<()>
     Ok(file.commit()?)
 }
 
-struct Encoders {
-    query: Box<dyn Encoder>,
-    document: Box<dyn Encoder>,
+/// Both sides of a model.
+pub(super) struct Encoders {
+    pub(super) query: Box<dyn Encoder>,
+    pub(super) document: Box<dyn Encoder>,
 }
 
 /// The model's encoders; for BM25 alone no vectors are needed, and no network runs.
@@ -177,22 +183,28 @@ impl Encoder for NoVectors {
 }
 
 /// What one task gave: a run and its scores for each mode asked for, and what the vectors are like.
-struct Outcome {
-    modes: Vec<(Run, Scores)>,
+pub(super) struct Outcome {
+    pub(super) modes: Vec<(Run, Scores)>,
     queries: SparsityStats,
     documents: SparsityStats,
-    documents_per_second: f64,
+    pub(super) documents_per_second: f64,
 }
 
 /// Encodes and indexes the corpus in a temporary folder, searches it in every mode, and scores the runs.
-fn evaluate(task: &TaskData, model: &ModelDir, encoders: &Encoders, args: &EvalMtebArgs) -> Result<Outcome> {
+pub(super) fn evaluate(
+    task: &TaskData,
+    dimensions: usize,
+    encoders: &Encoders,
+    modes: &[Mode],
+    language: Language,
+) -> Result<Outcome> {
     let qrels = task.qrels()?;
     let queries = task.queries(&qrels)?;
     let folder = tempfile::Builder::new().prefix("splade-eval-").tempdir()?;
-    let mut settings = IndexSettings::new(u32::try_from(model.dimensions()?)?, "evaluation", "evaluation");
-    settings.language = args.language.parse()?;
+    let mut settings = IndexSettings::new(u32::try_from(dimensions)?, "evaluation", "evaluation");
+    settings.language = language;
     let index = ImpactIndex::create(folder.path(), &settings)?;
-    let mut documents = SparsityStats::new(model.dimensions()?);
+    let mut documents = SparsityStats::new(dimensions);
     let mut writer = index.writer(WriterOptions::default())?;
     let bar = console::progress(&task.name, None);
     let text = |document: &Document| document.full_text().trim().to_owned();
@@ -214,10 +226,10 @@ fn evaluate(task: &TaskData, model: &ModelDir, encoders: &Encoders, args: &EvalM
     let texts: Vec<&str> = queries.iter().map(|query| query.text.as_str()).collect();
     let vectors = encoders.query.encode(&texts)?;
     let searcher = index.searcher()?;
-    let modes = args.modes.iter().map(|mode| score(*mode, &searcher, &queries, &vectors, &qrels));
+    let modes = modes.iter().map(|mode| score(*mode, &searcher, &queries, &vectors, &qrels));
     Ok(Outcome {
         modes: modes.collect::<Result<_>>()?,
-        queries: SparsityStats::of(model.dimensions()?, &vectors),
+        queries: SparsityStats::of(dimensions, &vectors),
         documents,
         documents_per_second,
     })
@@ -283,7 +295,7 @@ fn print_tables(judged: &[(&TaskData, Outcome)], args: &EvalMtebArgs) -> Result<
     Ok(())
 }
 
-fn label(task: &TaskData) -> String {
+pub(super) fn label(task: &TaskData) -> String {
     if task.subset == splade_index::eval::DEFAULT_SUBSET {
         task.name.clone()
     } else {

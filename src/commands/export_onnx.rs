@@ -1,19 +1,26 @@
-//! `splade export-onnx`: checkpoint → ONNX files → proof that they agree with it.
+//! `splade export-onnx`: checkpoint → ONNX files → proof that they agree with it, and how well each precision ranks.
 
 use std::collections::BTreeMap;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
-use serde_json::json;
-use splade_export::parity::{Backend, CandleOnnx, OnnxRuntime, Reference, Report, compare};
-use splade_export::{Head, Options, export, write};
-use splade_index::{HEAD_MODE_KEY, ModelDir, OnnxModel, OnnxOptions, POOLING_KEY, TokenBatch, load_onnx_runtime};
+use serde_json::{Value, json};
+use splade_export::parity::{Backend, CandleOnnx, OnnxRuntime, Reference, Report, compare_within, limits};
+use splade_export::{Head, ModelProto, Options, convert, export, write};
+use splade_index::eval::TaskData;
+use splade_index::{
+    Architecture, DocumentEncoder, DocumentSettings, Encoder, HEAD_KEY, HEAD_MODE_KEY, Language, ModelDir, OnnxModel,
+    OnnxOptions, POOLING_KEY, Precision, TokenBatch, load_onnx_runtime,
+};
 use splade_trainer::model::{TransformerConfig, Weights};
 
+use super::eval_mteb::{Encoders, evaluate, folder_name, label, open_tasks};
 use super::interrupt;
-use crate::cli::{ExportOnnxArgs, HeadChoice};
+use crate::cli::{DeviceChoice, ExportOnnxArgs, HeadChoice, Mode};
 use crate::console::Table;
-use crate::encoders::{onnx_runtime_candidates, use_threads, with_head_mode};
+use crate::encoders::{onnx_network, onnx_runtime_candidates, use_threads, with_head_mode};
+use crate::failure::bad_input;
 use crate::hub::{self, Wants};
 use crate::outputs::{refuse_existing, say};
 use crate::texts::built_in;
@@ -21,60 +28,221 @@ use crate::texts::built_in;
 pub(crate) fn run(args: &ExportOnnxArgs) -> Result<()> {
     use_threads(args.threads);
     let place = hub::locate(&args.model, Wants::CHECKPOINT)?;
+    let id = place.origin.as_ref().map(|origin| origin.id.clone());
     // what lies in the Hub's cache is not ours to write beside
     let root = if args.output.is_some() { place.folder } else { place.into_writable()? };
     let model = with_head_mode(ModelDir::open(&root)?, args.mlm_head)?;
-    let config = TransformerConfig::of(&model)?;
     let folder = args.output.clone().unwrap_or_else(|| model.onnx_dir());
-    let heads: Vec<Head> = [(HeadChoice::Logits, Head::Logits), (HeadChoice::Splade, Head::Splade(model.pooling()))]
-        .into_iter()
-        .filter(|(choice, _)| args.head.is_none_or(|wanted| wanted == *choice))
-        .map(|(_, head)| head)
-        .collect();
-    for head in &heads {
-        refuse_existing(&folder.join(head.file_name()), args.overwrite)?;
+    let wanted = wanted(args, &model, &folder);
+    for (_, _, path) in &wanted {
+        refuse_existing(path, args.overwrite)?;
     }
-    let weights = Weights::read(&model.weights_path()?, &config)?;
+    let tasks = open_tasks(&args.eval, None)?;
+    if !tasks.is_empty() {
+        load_onnx_runtime(&onnx_runtime_candidates())?;
+    }
+    let source = Source::read(args, model, id)?;
     std::fs::create_dir_all(&folder).map_err(splade_index::Error::io(&folder))?;
-    let batches = if args.no_verify { Vec::new() } else { batches(&model)? };
-    let mut reports = Vec::new();
-    for head in heads {
+    let batches = if args.no_verify { Vec::new() } else { batches(&source.model)? };
+    let mut files = Vec::new();
+    for (head, precision, path) in wanted {
         interrupt::check()?;
-        let path = folder.join(head.file_name());
-        let options = Options { opset: args.opset, metadata: metadata(&model, head)? };
         // beside its place until it is proved, so that a file that disagrees is never found by anyone
         let aside = tempfile::Builder::new().prefix(".splade-").tempdir_in(&folder)?;
-        let unproved = aside.path().join(head.file_name());
-        write(export(&config, &weights, head, &options)?, &unproved)?;
+        let unproved = aside.path().join(path.file_name().unwrap_or_default());
+        write(source.record(head, precision)?, &unproved)?;
+        let mut report = None;
         if !args.no_verify {
-            let mut report = verify(&unproved, head, &config, &weights, &batches, args)?;
-            report.file = path.clone();
-            report.check()?;
-            reports.push(report);
+            let found = Report { file: path.clone(), ..source.verify(&unproved, head, precision, &batches)? };
+            found.check()?;
+            report = Some(found);
         }
         interrupt::check()?;
-        for entry in std::fs::read_dir(aside.path())? {
-            let entry = entry?;
-            std::fs::rename(entry.path(), folder.join(entry.file_name()))?;
-        }
-        tracing::info!("{}: {:.1} MB", path.display(), std::fs::metadata(&path)?.len() as f64 / 1e6);
+        let bytes = put(aside.path(), &path)?;
+        tracing::info!("{}: {}", path.display(), megabytes(bytes));
+        files.push(Exported { path, head, precision, bytes, report });
     }
-    print(&reports, args)
+    let judged = if tasks.is_empty() { Vec::new() } else { source.judge(&files, &tasks)? };
+    if args.json { print_json(&files, &judged) } else { print_tables(&files, &judged) }
 }
 
-fn metadata(model: &ModelDir, head: Head) -> Result<BTreeMap<String, String>> {
-    let mut metadata = BTreeMap::from([
-        ("splade.version".to_owned(), env!("CARGO_PKG_VERSION").to_owned()),
-        ("splade.max_length".to_owned(), model.max_length().to_string()),
-    ]);
-    if let Some(choice) = model.head_choice() {
-        metadata.insert(HEAD_MODE_KEY.to_owned(), choice.mode.to_string());
+/// A file that was written.
+struct Exported {
+    path: PathBuf,
+    head: Head,
+    precision: Precision,
+    bytes: u64,
+    /// how it agrees with the checkpoint, unless nobody asked
+    report: Option<Report>,
+}
+
+/// The files asked for, and where each belongs.
+fn wanted(args: &ExportOnnxArgs, model: &ModelDir, folder: &Path) -> Vec<(Head, Precision, PathBuf)> {
+    let mut precisions: Vec<Precision> = args.precision.iter().map(|&choice| choice.into()).collect();
+    precisions.sort();
+    precisions.dedup();
+    [(HeadChoice::Logits, Head::Logits), (HeadChoice::Splade, Head::Splade(model.pooling()))]
+        .into_iter()
+        .filter(|(choice, _)| args.head.is_none_or(|wanted| wanted == *choice))
+        .flat_map(|(_, head)| precisions.iter().map(move |&precision| (head, precision)))
+        .map(|(head, precision)| (head, precision, folder.join(precision.file_name(head.file_name()))))
+        .collect()
+}
+
+/// What a precision makes of one task.
+struct Judged {
+    task: String,
+    precision: Precision,
+    ndcg: f64,
+    /// less the fp32 file's
+    difference: f64,
+    documents_per_second: f64,
+}
+
+/// The checkpoint that is exported.
+struct Source<'a> {
+    args: &'a ExportOnnxArgs,
+    /// its id in the Hub, or its folder's name
+    name: String,
+    model: ModelDir,
+    config: TransformerConfig,
+    weights: Weights,
+}
+
+impl<'a> Source<'a> {
+    fn read(args: &'a ExportOnnxArgs, model: ModelDir, id: Option<String>) -> Result<Self> {
+        let config = TransformerConfig::of(&model)?;
+        let weights = Weights::read(&model.weights_path()?, &config)?;
+        let name = id.map_or_else(|| folder_name(&model), Ok)?;
+        Ok(Self { args, name, model, config, weights })
     }
-    if let Head::Splade(pooling) = head {
-        let pooling = serde_json::to_value((pooling.strategy, pooling.activation))?;
-        metadata.insert(POOLING_KEY.to_owned(), pooling.to_string());
+
+    fn record(&self, head: Head, precision: Precision) -> Result<ModelProto> {
+        let options = Options { opset: self.args.opset, metadata: self.metadata(head)? };
+        Ok(convert(export(&self.config, &self.weights, head, &options)?, precision)?)
     }
-    Ok(metadata)
+
+    /// What a file says about itself, besides its precision.
+    fn metadata(&self, head: Head) -> Result<BTreeMap<String, String>> {
+        let (model, pooling) = (&self.model, self.model.pooling());
+        let mut metadata = BTreeMap::from([
+            ("splade.version".to_owned(), env!("CARGO_PKG_VERSION").to_owned()),
+            ("splade.model".to_owned(), self.name.clone()),
+            ("splade.max_length".to_owned(), model.max_length().to_string()),
+            (HEAD_KEY.to_owned(), if head == Head::Logits { "logits" } else { "splade" }.to_owned()),
+            (POOLING_KEY.to_owned(), serde_json::to_value((pooling.strategy, pooling.activation))?.to_string()),
+        ]);
+        let config: Value = serde_json::from_slice(&std::fs::read(model.config_path())?)?;
+        if let Some(base) = config["_name_or_path"].as_str().filter(|base| !base.is_empty()) {
+            metadata.insert("splade.base_model".to_owned(), base.to_owned());
+        }
+        if let Some(choice) = model.head_choice() {
+            metadata.insert(HEAD_MODE_KEY.to_owned(), choice.mode.to_string());
+        }
+        Ok(metadata)
+    }
+
+    /// Compares a file with the checkpoint, in ONNX Runtime where its library is found and in candle-onnx where it can.
+    fn verify(&self, file: &Path, head: Head, precision: Precision, batches: &[TokenBatch]) -> Result<Report> {
+        let name = file.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let candle_onnx = match precision {
+            Precision::Int8 => {
+                tracing::info!("{name}: compared in ONNX Runtime only, candle-onnx lacks int8 operators");
+                None
+            }
+            _ => Some(CandleOnnx::read(file)?),
+        };
+        let onnx_runtime = match load_onnx_runtime(&onnx_runtime_candidates()) {
+            Ok(_) => Some(OnnxRuntime::new(OnnxModel::open(file, &OnnxOptions { threads: self.args.threads })?)),
+            Err(error) if candle_onnx.is_none() => {
+                return Err(bad_input(
+                    format!("{name}: int8 can be compared in ONNX Runtime only: {error}"),
+                    "run `make setup`, or let ORT_DYLIB_PATH name the library, or take --no-verify",
+                ));
+            }
+            Err(error) => {
+                tracing::warn!("{name}: not compared in ONNX Runtime: {error}");
+                None
+            }
+        };
+        let runtimes: Vec<&dyn Backend> = (onnx_runtime.iter().map(|runtime| runtime as &dyn Backend))
+            .chain(candle_onnx.iter().map(|runtime| runtime as &dyn Backend))
+            .collect();
+        let reference = Reference::new(&self.config, &self.weights, head);
+        Ok(compare_within(limits(head, precision), file, head, &reference, &runtimes, batches)?)
+    }
+
+    /// nDCG@10 of every precision exported, beside fp32's.
+    fn judge(&self, files: &[Exported], tasks: &[TaskData]) -> Result<Vec<Judged>> {
+        // the pooled file where there is one: it gives the same ranking, sooner
+        let best = |precision: Precision| {
+            let of_it = files.iter().filter(|file| file.precision == precision);
+            of_it.max_by_key(|file| file.head != Head::Logits).map(|file| file.path.clone())
+        };
+        let baseline = tempfile::Builder::new().prefix("splade-fp32-").tempdir()?;
+        let mut chosen = vec![(Precision::Fp32, best(Precision::Fp32))];
+        chosen.extend(Precision::ALL[1..].iter().map(|&precision| (precision, best(precision))));
+        if let (_, fp32 @ None) = &mut chosen[0] {
+            let path = baseline.path().join(splade_export::SPLADE_FILE);
+            write(self.record(Head::Splade(self.model.pooling()), Precision::Fp32)?, &path)?;
+            *fp32 = Some(path);
+        }
+        let mut judged: Vec<Judged> = Vec::new();
+        for (precision, path) in chosen.into_iter().filter_map(|(precision, path)| Some((precision, path?))) {
+            tracing::info!("{precision} is evaluated: {}", path.display());
+            let encoders = self.encoders(&path)?;
+            for (at, task) in tasks.iter().enumerate() {
+                let dimensions = self.model.dimensions()?;
+                let outcome = evaluate(task, dimensions, &encoders, &[Mode::Sparse], Language::default())?;
+                let ndcg = outcome.modes.first().and_then(|(_, scores)| scores.get("ndcg_at_10")).unwrap_or(f64::NAN);
+                judged.push(Judged {
+                    task: label(task),
+                    precision,
+                    ndcg,
+                    difference: ndcg - judged.get(at).map_or(ndcg, |fp32| fp32.ndcg),
+                    documents_per_second: outcome.documents_per_second,
+                });
+            }
+        }
+        Ok(judged)
+    }
+
+    /// Both sides through one file; queries through the table where the model has one.
+    fn encoders(&self, file: &Path) -> Result<Encoders> {
+        let network = |prompt: &str| -> Result<Box<dyn Encoder>> {
+            let vocabulary = self.model.vocabulary(self.args.max_length.map(|length| length as usize))?;
+            let settings =
+                DocumentSettings { prompt: prompt.to_owned(), ..self.model.document_settings(&vocabulary)? };
+            let network = onnx_network(&self.model, file, DeviceChoice::Cpu, self.args.threads)?;
+            Ok(Box::new(DocumentEncoder::new(vocabulary, Box::new(network), settings)?))
+        };
+        let query: Box<dyn Encoder> = match self.model.architecture() {
+            Architecture::InferenceFree => Box::new(self.model.query_encoder()?),
+            Architecture::Splade => network(self.model.query_prompt())?,
+        };
+        Ok(Encoders { query, document: network(self.model.document_prompt())? })
+    }
+}
+
+/// Moves a file, and the one with its weights if it is large, to its place; returns their size.
+fn put(aside: &Path, path: &Path) -> Result<u64> {
+    let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let data = format!("{name}_data");
+    let (from, to) = (aside.join(&data), path.with_file_name(&data));
+    let size = |path: &Path| std::fs::metadata(path).map(|metadata| metadata.len());
+    let is_large = from.exists();
+    if is_large {
+        std::fs::rename(&from, &to)?;
+    }
+    std::fs::rename(aside.join(&name), path)?;
+    if is_large {
+        return Ok(size(path)? + size(&to)?);
+    }
+    if to.exists() {
+        // of a larger file that was replaced
+        std::fs::remove_file(&to)?;
+    }
+    Ok(size(path)?)
 }
 
 /// The built-in texts, one by one and some of them padded to the longest.
@@ -93,54 +261,54 @@ fn batches(model: &ModelDir) -> Result<Vec<TokenBatch>> {
     Ok(batches)
 }
 
-fn verify(
-    file: &Path,
-    head: Head,
-    config: &TransformerConfig,
-    weights: &Weights,
-    batches: &[TokenBatch],
-    args: &ExportOnnxArgs,
-) -> Result<Report> {
-    let candle_onnx = CandleOnnx::read(file)?;
-    let mut runtimes: Vec<&dyn Backend> = vec![&candle_onnx];
-    let onnx_runtime = match load_onnx_runtime(&onnx_runtime_candidates()) {
-        Ok(_) => Some(OnnxRuntime::new(OnnxModel::open(file, &OnnxOptions { threads: args.threads })?)),
-        Err(error) => {
-            tracing::warn!("the file is not compared in ONNX Runtime: {error}");
-            None
-        }
-    };
-    runtimes.splice(0..0, onnx_runtime.as_ref().map(|runtime| runtime as &dyn Backend));
-    Ok(compare(file, head, &Reference::new(config, weights, head), &runtimes, batches)?)
+fn megabytes(bytes: u64) -> String {
+    format!("{:.1} MB", bytes as f64 / 1e6)
 }
 
-fn print(reports: &[Report], args: &ExportOnnxArgs) -> Result<()> {
-    if args.json {
-        let reports: Vec<_> = reports
-            .iter()
-            .map(|report| {
-                let runtimes: Vec<_> = report
-                    .agreements
-                    .iter()
-                    .map(|a| {
-                        json!({"runtime": a.backend, "vectors": a.vectors, "difference": a.difference,
-                               "cosine": a.cosine, "same_top": a.same_top})
-                    })
-                    .collect();
-                json!({"file": report.file, "tolerance": report.tolerance, "runtimes": runtimes})
+fn print_json(files: &[Exported], judged: &[Judged]) -> Result<()> {
+    let of_file = |file: &Exported| {
+        let agreements = file.report.iter().flat_map(|report| &report.agreements);
+        let runtimes: Vec<Value> = agreements
+            .map(|a| {
+                json!({"runtime": a.backend, "vectors": a.vectors, "difference": a.difference,
+                       "cosine": a.cosine, "same_top": a.same_top})
             })
             .collect();
-        return say(format_args!("{:#}", json!({"files": reports})));
+        let report = file.report.as_ref();
+        json!({
+            "file": file.path,
+            "precision": file.precision.name(),
+            "bytes": file.bytes,
+            "tolerance": report.map(|report| report.tolerance),
+            "least_cosine": report.map(|report| report.least_cosine),
+            "runtimes": runtimes,
+        })
+    };
+    let of_task = |judged: &Judged| {
+        json!({"task": judged.task, "precision": judged.precision.name(), "ndcg_at_10": judged.ndcg,
+               "difference": judged.difference, "documents_per_second": judged.documents_per_second})
+    };
+    let files: Vec<Value> = files.iter().map(of_file).collect();
+    let mut document = json!({"files": files});
+    if !judged.is_empty() {
+        document["evaluation"] = judged.iter().map(of_task).collect();
     }
-    if reports.is_empty() {
-        return Ok(());
-    }
-    let mut table = Table::new(["file", "runtime", "vectors", "difference", "allowed", "cosine", "same top 10"]);
-    for report in reports {
-        let name = report.file.file_name().map(PathBuf::from).unwrap_or_default();
+    say(format_args!("{document:#}"))
+}
+
+fn print_tables(files: &[Exported], judged: &[Judged]) -> Result<()> {
+    let mut output = std::io::stdout();
+    let mut table = Table::new(["file", "size", "runtime", "vectors", "difference", "allowed", "cosine", "same top 10"]);
+    for file in files {
+        let name = file.path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let Some(report) = &file.report else {
+            table.row([name, megabytes(file.bytes), "not compared".to_owned()]);
+            continue;
+        };
         for agreement in &report.agreements {
             table.row([
-                name.display().to_string(),
+                name.clone(),
+                megabytes(file.bytes),
                 agreement.backend.clone(),
                 agreement.vectors.to_string(),
                 format!("{:.1e}", agreement.difference),
@@ -150,5 +318,19 @@ fn print(reports: &[Report], args: &ExportOnnxArgs) -> Result<()> {
             ]);
         }
     }
-    say(table.to_string().trim_end())
+    write!(output, "{table}")?;
+    if !judged.is_empty() {
+        let mut table = Table::new(["task", "precision", "ndcg_at_10", "difference", "documents a second"]);
+        for judged in judged {
+            table.row([
+                judged.task.clone(),
+                judged.precision.to_string(),
+                format!("{:.4}", judged.ndcg),
+                format!("{:+.4}", judged.difference),
+                format!("{:.0}", judged.documents_per_second),
+            ]);
+        }
+        write!(output, "\n{table}")?;
+    }
+    Ok(())
 }

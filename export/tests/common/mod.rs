@@ -1,5 +1,8 @@
 //! What the tests share: golden models, exported files, and ONNX Runtime as a parity backend.
 
+// every test file uses a part of it
+#![allow(dead_code)]
+
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, OnceLock};
@@ -12,6 +15,10 @@ use splade_export::parity::Backend;
 use splade_export::{Error, Head, ModelProto, Options, Result, export};
 use splade_index::TokenBatch;
 use splade_trainer::model::{TransformerConfig, Weights};
+
+/// Every family: a folder of `tests/fixtures/models`.
+pub(crate) const FAMILIES: [&str; 7] =
+    ["norbert3-tiny", "norbert4-tiny", "bert-tiny", "distilbert-tiny", "roberta-tiny", "xlmr-tiny", "modernbert-tiny"];
 
 /// A model folder with what the reference implementation computes.
 pub(crate) struct Golden {
@@ -124,7 +131,7 @@ impl Backend for OnnxRuntime {
 }
 
 /// ONNX Runtime as `make setup` leaves it.
-fn environment() -> &'static Environment {
+pub(crate) fn environment() -> &'static Environment {
     static ENVIRONMENT: OnceLock<Environment> = OnceLock::new();
     ENVIRONMENT.get_or_init(|| {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../.onnxruntime");

@@ -201,7 +201,7 @@ fn adds_special(vocabulary: &Vocabulary) -> Result<Vec<u32>> {
 
 #[cfg(feature = "train")]
 fn onnx(model: &ModelDir, found: &mut Findings) {
-    let files = model.onnx_paths();
+    let files = model.all_onnx_paths();
     let lines: Vec<(String, Value)> = files.iter().map(|file| super::onnx::line(file)).collect();
     for (file, (line, _)) in files.iter().zip(&lines) {
         found.facts.add("ONNX", format_args!("{}: {line}", file.strip_prefix(model.root()).unwrap_or(file).display()));
@@ -214,7 +214,7 @@ fn onnx(model: &ModelDir, found: &mut Findings) {
 
 #[cfg(not(feature = "train"))]
 fn onnx(model: &ModelDir, found: &mut Findings) {
-    let files = model.onnx_paths();
+    let files = model.all_onnx_paths();
     for file in &files {
         found.facts.add("ONNX", file.strip_prefix(model.root()).unwrap_or(file).display());
     }

@@ -166,7 +166,7 @@ impl<'m> Subject<'m> {
             let network = candle_network(self.model, self.args.device).map(|network| Shared(Arc::new(network)));
             rows.extend(self.compared("candle, device", &checkpoint, network, &reference, Precision::Fp32)?);
         }
-        let files = self.model.onnx_paths();
+        let files = self.model.all_onnx_paths();
         if files.is_empty() {
             let root = self.model.root().display();
             tracing::info!("{root}: no ONNX file to compare; `splade export-onnx {root}` writes them");

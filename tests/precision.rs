@@ -1,0 +1,152 @@
+//! `export-onnx --precision`, what other commands make of its files, and what Python's packages make of them.
+#![cfg(feature = "train")]
+
+mod util;
+
+use std::path::Path;
+use std::process::Command;
+
+use serde_json::{Value, json};
+use util::{Place, finish, fixture, ours, setup};
+
+const ALL: &str = "fp32,fp16,int8";
+
+/// A model, and documents to encode.
+fn place(model: &str) -> Place {
+    let place = setup();
+    place.copy(&fixture(model), "model");
+    place.copy(&ours("data/toy"), "toy");
+    place
+}
+
+fn encode(more: &[&'static str]) -> Vec<&'static str> {
+    [&["encode", "model", "--input", "toy/corpus.jsonl", "--role", "document"], more].concat()
+}
+
+#[test]
+fn every_precision_has_its_file_and_every_command_its_pick() {
+    let place = place("splade/model");
+    let missing = place.run(&encode(&["--precision", "int8"]));
+    missing.fails(2, "model: no ONNX file in int8", "run `splade export-onnx model --precision int8`");
+    let candle = place.run(&encode(&["--precision", "fp16", "--backend", "candle"]));
+    candle.fails(2, "--precision fp16 is one of ONNX files, not of Candle", "take --backend onnx");
+
+    let exported = place.json(&["export-onnx", "model", "--precision", ALL, "--precision", "int8", "--json"]);
+    let files = exported["files"].as_array().unwrap();
+    let text = |file: &Value, key: &str| file[key].as_str().unwrap().to_owned();
+    let names: Vec<String> = files.iter().map(|file| text(file, "file").replace("model/onnx/", "")).collect();
+    let expected = ["model.onnx", "model_fp16.onnx", "model_int8.onnx"]
+        .into_iter()
+        .chain(["model_splade.onnx", "model_splade_fp16.onnx", "model_splade_int8.onnx"]);
+    assert_eq!(names, expected.collect::<Vec<_>>());
+    for file in files {
+        let size = std::fs::metadata(place.path(&text(file, "file"))).unwrap().len();
+        assert_eq!(file["bytes"].as_u64(), Some(size));
+        let runtimes: Vec<String> =
+            file["runtimes"].as_array().unwrap().iter().map(|runtime| text(runtime, "runtime")).collect();
+        match text(file, "precision").as_str() {
+            "int8" => assert_eq!(runtimes, ["onnx runtime"]),
+            _ => assert_eq!(runtimes, ["onnx runtime", "candle-onnx"]),
+        }
+    }
+    let mut different = Vec::new();
+    for (precision, name) in
+        [("fp32", "model_splade.onnx"), ("fp16", "model_splade_fp16.onnx"), ("int8", "model_splade_int8.onnx")]
+    {
+        let ran = place.run(&encode(match precision {
+            "fp32" => &[],
+            "fp16" => &["--precision", "fp16"],
+            _ => &["--precision", "int8"],
+        }));
+        assert!(ran.stderr.contains(&format!("/{name}")), "{}", ran.stderr);
+        different.push(ran.done());
+    }
+    assert!(different[0] != different[1] && different[1] != different[2]);
+    place.run(&["export-onnx", "model", "--precision", "int8"]).fails(2, "model_int8.onnx: exists already", "--overwrite");
+}
+
+#[test]
+fn int8_without_onnx_runtime_is_not_believed() {
+    let place = place("splade/model");
+    let run = |args: &[&str]| {
+        finish(place.command(args).env("ORT_DYLIB_PATH", place.path("none/libonnxruntime.so")).spawn().unwrap())
+    };
+    let ran = run(&["export-onnx", "model", "--precision", "int8"]);
+    ran.fails(2, "model_int8.onnx: int8 can be compared in ONNX Runtime only: ONNX Runtime was not found", "--no-verify");
+    assert!(!place.path("model/onnx/model_int8.onnx").exists());
+    let table = run(&["export-onnx", "model", "--precision", "int8", "--no-verify"]).done();
+    assert_eq!(table.matches("not compared").count(), 2, "{table}");
+    run(&["export-onnx", "model", "--eval", "toy", "--overwrite"]).fails(2, "ONNX Runtime was not found", "make setup");
+}
+
+#[test]
+fn an_evaluation_sets_every_precision_beside_fp32() {
+    for model in ["splade/model", "inference-free/model"] {
+        let place = place(model);
+        let args = ["export-onnx", "model", "--precision", "int8,fp16", "--head", "splade", "--eval", "toy", "--json"];
+        let json = place.json(&args);
+        let rows = json["evaluation"].as_array().unwrap();
+        let precisions: Vec<&str> = rows.iter().map(|row| row["precision"].as_str().unwrap()).collect();
+        assert_eq!(precisions, ["fp32", "fp16", "int8"]);
+        // the same as the command that is there for it
+        place.ok(&["export-onnx", "model", "--head", "splade"]);
+        for row in rows {
+            let precision = row["precision"].as_str().unwrap();
+            let output = format!("results-{precision}");
+            let args = ["eval-mteb", "model", "--data", "toy", "--json", "--precision", precision, "--output-dir", &output];
+            let scores = &place.json(&args)["tasks"][0]["scores"]["sparse"];
+            assert_eq!(scores["ndcg_at_10"], row["ndcg_at_10"], "{model} {precision}");
+            let difference = row["ndcg_at_10"].as_f64().unwrap() - rows[0]["ndcg_at_10"].as_f64().unwrap();
+            assert_eq!(row["difference"].as_f64(), Some(difference));
+        }
+        place.run(&["export-onnx", "model", "--eval", "nowhere", "--overwrite"]).fails(2, "nowhere", "");
+    }
+}
+
+#[test]
+fn python_packages_take_the_files() {
+    let python = std::env::var("PYTHON").unwrap_or_else(|_| "python3".to_owned());
+    let needed = Command::new(&python).args(["-c", "import numpy, onnx, onnxruntime, tokenizers"]).output();
+    if !needed.is_ok_and(|output| output.status.success()) {
+        eprintln!("skipped: {python} lacks numpy, onnx, onnxruntime or tokenizers; let PYTHON name one that has them");
+        return;
+    }
+    for (model, kind) in [("layouts/v5.1/splade/model", "splade"), ("layouts/v5.1/inference-free/model", "inference-free")] {
+        let place = place(model);
+        place.ok(&["export-onnx", "model", "--precision", ALL]);
+        let texts: Value = serde_json::from_slice(&std::fs::read(fixture(kind).join("texts.json")).unwrap()).unwrap();
+        // an empty text has no cosine
+        let texts: Vec<&str> =
+            texts["documents"].as_array().unwrap().iter().filter_map(Value::as_str).filter(|text| !text.is_empty()).collect();
+        place.write("texts.jsonl", texts.iter().map(|text| format!("{}\n", json!({"text": text, "_id": "t"}))).collect::<String>());
+        let mut vectors = serde_json::Map::new();
+        for precision in ["fp32", "fp16", "int8"] {
+            let args = ["encode", "model", "--input", "texts.jsonl", "--role", "document", "--precision", precision];
+            // a text a batch
+            let lines = place.json_lines(&[&args[..], &["--batch-tokens", "1"]].concat());
+            vectors.insert(precision.to_owned(), lines.iter().map(|line| dense(line, 420)).collect());
+        }
+        place.write("expected.json", json!({"texts": texts, "vectors": vectors}).to_string());
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/onnx_files.py");
+        let output = Command::new(&python)
+            .arg(script)
+            .args([place.path("model"), place.path("expected.json")])
+            .env("HF_HUB_OFFLINE", "1")
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success(), "{said}{}", String::from_utf8_lossy(&output.stderr));
+        assert!(said.contains("onnxruntime model_splade_int8.onnx: "), "{said}");
+        eprintln!("{model}\n{said}");
+    }
+}
+
+/// A line with `indices` and `values` as a row.
+fn dense(line: &Value, dimensions: usize) -> Value {
+    let mut row = vec![json!(0.0); dimensions];
+    let (indices, values) = (line["indices"].as_array().unwrap(), line["values"].as_array().unwrap());
+    for (dim, value) in indices.iter().zip(values) {
+        row[dim.as_u64().unwrap() as usize] = value.clone();
+    }
+    row.into()
+}
