@@ -74,7 +74,10 @@ fn network_encoder(model: &ModelDir, args: &NetworkArgs, prompt: &str) -> Result
         Backend::Auto if args.precision != PrecisionChoice::Fp32 => onnx(model, vocabulary, settings, args),
         Backend::Candle if args.precision != PrecisionChoice::Fp32 => {
             let precision = Precision::from(args.precision);
-            Err(bad_input(format!("--precision {precision} is one of ONNX files, not of Candle"), "take --backend onnx"))
+            Err(bad_input(
+                format!("--precision {precision} is one of ONNX files, not of Candle"),
+                "take --backend onnx",
+            ))
         }
         Backend::Candle => candle(model, vocabulary, settings, args.device),
         Backend::Onnx => onnx(model, vocabulary, settings, args),
@@ -112,6 +115,19 @@ fn onnx(
     tracing::info!("the network runs in ONNX Runtime ({}): {}", library.display(), path.display());
     let network = onnx_network(model, &path, args.device, args.threads)?;
     Ok(DocumentEncoder::new(vocabulary, Box::new(network), settings)?)
+}
+
+/// The ONNX files of a model folder: those that are run by their names, then those of other tools.
+pub(crate) fn onnx_files(model: &ModelDir) -> Vec<PathBuf> {
+    let mut files = model.all_onnx_paths();
+    for folder in [model.onnx_dir(), model.transformer_dir().to_owned()] {
+        let entries = std::fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
+        let is_onnx = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "onnx") && path.is_file();
+        let mut others: Vec<PathBuf> = entries.filter(is_onnx).filter(|path| !files.contains(path)).collect();
+        others.sort();
+        files.extend(others);
+    }
+    files
 }
 
 /// An ONNX file of a model folder in ONNX Runtime, which is loaded if it is not yet.

@@ -12,8 +12,8 @@ use splade_index::eval::{
     write_mteb_results,
 };
 use splade_index::{
-    Document, Encoder, Fusion, ImpactIndex, IndexSettings, Language, ModelDir, Query, SearchOptions, Searcher, SparseVector,
-    SparsityStats, StoredDocument, WriterOptions, encode_stream, flops, to_ranking,
+    Document, Encoder, Fusion, ImpactIndex, IndexSettings, Language, ModelDir, Query, SearchOptions, Searcher,
+    SparseVector, SparsityStats, StoredDocument, WriterOptions, encode_stream, flops, to_ranking,
 };
 
 use super::interrupt;

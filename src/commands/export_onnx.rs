@@ -211,8 +211,7 @@ impl<'a> Source<'a> {
     fn encoders(&self, file: &Path) -> Result<Encoders> {
         let network = |prompt: &str| -> Result<Box<dyn Encoder>> {
             let vocabulary = self.model.vocabulary(self.args.max_length.map(|length| length as usize))?;
-            let settings =
-                DocumentSettings { prompt: prompt.to_owned(), ..self.model.document_settings(&vocabulary)? };
+            let settings = DocumentSettings { prompt: prompt.to_owned(), ..self.model.document_settings(&vocabulary)? };
             let network = onnx_network(&self.model, file, DeviceChoice::Cpu, self.args.threads)?;
             Ok(Box::new(DocumentEncoder::new(vocabulary, Box::new(network), settings)?))
         };
@@ -298,7 +297,8 @@ fn print_json(files: &[Exported], judged: &[Judged]) -> Result<()> {
 
 fn print_tables(files: &[Exported], judged: &[Judged]) -> Result<()> {
     let mut output = std::io::stdout();
-    let mut table = Table::new(["file", "size", "runtime", "vectors", "difference", "allowed", "cosine", "same top 10"]);
+    let mut table =
+        Table::new(["file", "size", "runtime", "vectors", "difference", "allowed", "cosine", "same top 10"]);
     for file in files {
         let name = file.path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let Some(report) = &file.report else {

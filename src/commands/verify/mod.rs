@@ -9,12 +9,12 @@ use std::sync::Arc;
 use anyhow::Result;
 use report::{Outcome, Report, Row, Stage};
 use splade_export::parity::{
-    BackendNetwork, CandleOnnx, Finding, Sides, compare_rankings, compare_scores, compare_tokens, compare_vectors,
-    tolerance,
+    BackendNetwork, CandleOnnx, Finding, Limits, Sides, compare_rankings, compare_scores, compare_tokens,
+    compare_vectors, limits,
 };
-use splade_export::{Head, Precision, Summary};
+use splade_export::{Head, Summary};
 use splade_index::{
-    Architecture, DocumentEncoder, DocumentSettings, Encoder, ImpactIndex, IndexSettings, ModelDir, Network,
+    Architecture, DocumentEncoder, DocumentSettings, Encoder, ImpactIndex, IndexSettings, ModelDir, Network, Precision,
     QueryEncoder, SearchOptions, SparseVector, StoredDocument, TokenBatch, Vocabulary, WriterOptions,
     load_onnx_runtime, read_texts, read_vectors_named,
 };
@@ -22,7 +22,7 @@ use splade_index::{
 use super::interrupt;
 use crate::cli::{DeviceChoice, Role, VerifyArgs};
 use crate::console;
-use crate::encoders::{candle_network, onnx_network, onnx_runtime_candidates, use_threads, with_head_mode};
+use crate::encoders::{candle_network, onnx_files, onnx_network, onnx_runtime_candidates, use_threads, with_head_mode};
 use crate::failure::bad_input;
 use crate::hub::{self, Wants};
 use crate::outputs::say;
@@ -52,6 +52,10 @@ pub(crate) fn run(args: &VerifyArgs) -> Result<()> {
 const MAX_LENGTH: usize = 512;
 /// Rankings must be the same so far down.
 const DEPTH: usize = 10;
+/// Scores of int8 files may be so far off, by their size.
+const INT8_SCORES: f32 = 0.2;
+/// What must be the same bit for bit.
+const EXACT: Limits = Limits { difference: 0.0, cosine: 0.0 };
 /// Scores are taken of at most so many queries and documents: their number is the product.
 const MAX_SCORED: usize = 200;
 
@@ -98,7 +102,7 @@ impl<'m> Subject<'m> {
     fn tokenization(&self) -> Result<Vec<Row>> {
         let file = self.model.transformer_dir().join("tokenizer.json");
         let network = &self.vocabulary;
-        let exact = |finding| Outcome::Compared(finding, 0.0);
+        let exact = |finding| Outcome::Compared(finding, EXACT);
         let plain = self.tokens(|text| network.tokenize_plain(text, true))?;
         let finding = compare_tokens(&plain, &network.tokenize_all(&self.texts)?);
         let mut rows = vec![self.row(Stage::Tokenization, "documents", &file, exact(finding))];
@@ -127,7 +131,7 @@ impl<'m> Subject<'m> {
         encoder.save(folder.path())?;
         let copy = QueryEncoder::open(folder.path())?.encode(&self.texts())?;
         let row =
-            |backend, finding| self.row(Stage::QueryVectors, backend, &side.weights, Outcome::Compared(finding, 0.0));
+            |backend, finding| self.row(Stage::QueryVectors, backend, &side.weights, Outcome::Compared(finding, EXACT));
         let mut rows =
             vec![row("table", compare_vectors(&by_hand, &found)), row("index copy", compare_vectors(&found, &copy))];
         if let (Some(reference), Role::Query) = (&self.reference, self.args.role) {
@@ -166,7 +170,7 @@ impl<'m> Subject<'m> {
             let network = candle_network(self.model, self.args.device).map(|network| Shared(Arc::new(network)));
             rows.extend(self.compared("candle, device", &checkpoint, network, &reference, Precision::Fp32)?);
         }
-        let files = self.model.all_onnx_paths();
+        let files = onnx_files(self.model);
         if files.is_empty() {
             let root = self.model.root().display();
             tracing::info!("{root}: no ONNX file to compare; `splade export-onnx {root}` writes them");
@@ -243,6 +247,7 @@ impl<'m> Subject<'m> {
         let allowed = self.allowed(precision);
         let row =
             |stage, finding: Finding, allowed| self.row(stage, backend, file, Outcome::Compared(finding, allowed));
+        let scores = self.allowed_scores(precision);
         let mut rows = Vec::new();
         if let Some(reference) = reference {
             if self.model.architecture() == Architecture::Splade {
@@ -253,9 +258,10 @@ impl<'m> Subject<'m> {
             rows.push(row(Stage::DocumentVectors, finding, allowed));
             let (expected, sides) = (reference.sides(), found.sides());
             let score = |query, document| sides.score(query, document);
-            rows.push(row(Stage::Scores, compare_scores(expected, score), allowed));
+            rows.push(row(Stage::Scores, compare_scores(expected, score), scores));
             // two documents may each be off by as much
-            rows.push(row(Stage::Ranking, compare_rankings(expected, score, DEPTH), 2.0 * allowed));
+            let twice = Limits { difference: 2.0 * scores.difference, ..scores };
+            rows.push(row(Stage::Ranking, compare_rankings(expected, score, DEPTH), twice));
         }
         rows.push(row(Stage::PaddedBatch, compare_vectors(&found.documents, &found.padded), allowed));
         if let Some(theirs) = &self.reference {
@@ -298,7 +304,7 @@ impl<'m> Subject<'m> {
         let found = |query: usize, document: usize| {
             scores[query].get(&document).copied().unwrap_or_else(|| sides.score(query, document).min(0.0))
         };
-        let outcome = Outcome::Compared(compare_scores(sides, found), 0.0);
+        let outcome = Outcome::Compared(compare_scores(sides, found), EXACT);
         Ok(Row { stage: Stage::Scores, backend: "index".to_owned(), file: "a new one".to_owned(), outcome })
     }
 
@@ -326,13 +332,21 @@ impl<'m> Subject<'m> {
         Ok(Encoded { padded: run(document, self.args.batch_tokens as usize)?, queries, documents })
     }
 
-    /// The largest difference allowed.
-    fn allowed(&self, precision: Precision) -> f32 {
-        self.args.tolerance.unwrap_or(match precision {
-            Precision::Fp32 => tolerance(Head::Splade(self.model.pooling())),
-            Precision::Fp16 => 2e-2,
-            Precision::Int8 => 0.5,
-        })
+    /// What vectors may differ by.
+    fn allowed(&self, precision: Precision) -> Limits {
+        match self.args.tolerance {
+            Some(difference) => Limits { difference, cosine: 0.0 },
+            None => limits(Head::Splade(self.model.pooling()), precision),
+        }
+    }
+
+    /// What scores may differ by: the errors of a vector's entries cancel out in part.
+    fn allowed_scores(&self, precision: Precision) -> Limits {
+        let difference = self.args.tolerance.unwrap_or(match precision {
+            Precision::Int8 => INT8_SCORES,
+            other => self.allowed(other).difference,
+        });
+        Limits { difference, cosine: 0.0 }
     }
 }
 
