@@ -23,7 +23,7 @@ use super::interrupt;
 use crate::cli::{DeviceChoice, Role, VerifyArgs};
 use crate::console;
 use crate::encoders::{candle_network, onnx_files, onnx_network, onnx_runtime_candidates, use_threads, with_head_mode};
-use crate::failure::bad_input;
+use crate::failure::{bad_input, one_line};
 use crate::hub::{self, Wants};
 use crate::outputs::say;
 use crate::texts::built_in;
@@ -53,7 +53,7 @@ const MAX_LENGTH: usize = 512;
 /// Rankings must be the same so far down.
 const DEPTH: usize = 10;
 /// Scores of int8 files may be so far off, by their size.
-const INT8_SCORES: f32 = 0.2;
+const INT8_SCORES: f32 = 0.1;
 /// What must be the same bit for bit.
 const EXACT: Limits = Limits { difference: 0.0, cosine: 0.0 };
 /// Scores are taken of at most so many queries and documents: their number is the product.
@@ -190,7 +190,12 @@ impl<'m> Subject<'m> {
         let summary = match Summary::read(file) {
             Ok(summary) => summary,
             Err(error) => {
-                return Ok(vec![self.row(Stage::DocumentVectors, "onnx", file, Outcome::Failed(error.to_string()))]);
+                return Ok(vec![self.row(
+                    Stage::DocumentVectors,
+                    "onnx",
+                    file,
+                    Outcome::Failed(reason(&error.into(), file)),
+                )]);
             }
         };
         let precision = summary.precision();
@@ -225,10 +230,10 @@ impl<'m> Subject<'m> {
         Ok(match network.and_then(|network| self.encode(&network)) {
             Ok(found) => self.network_rows(backend, file, &found, Some(reference), precision),
             Err(error) => {
-                let reason = format!("{error:#}");
+                let reason = reason(&error, file);
                 // candle-onnx is a convenience: what it lacks is no fault of the file
-                let lacks =
-                    backend == "candle-onnx" && (reason.contains("has no operator") || precision != Precision::Fp32);
+                let lacks = backend == "candle-onnx"
+                    && ["it has no operator", "unsupported"].iter().any(|word| reason.contains(word));
                 let outcome = if lacks { Outcome::Skipped(reason) } else { Outcome::Failed(reason) };
                 vec![self.row(Stage::DocumentVectors, backend, file, outcome)]
             }
@@ -377,6 +382,13 @@ impl Network for Shared {
     fn forward(&self, batch: &TokenBatch) -> splade_index::Result<Vec<SparseVector>> {
         self.0.forward(batch)
     }
+}
+
+/// What went wrong, without the file and backend, which a row names anyway.
+fn reason(error: &anyhow::Error, file: &Path) -> String {
+    let line = one_line(error).replace(&format!("{}: ", file.display()), "");
+    let line = line.trim_start_matches("encoder: ").trim_start_matches("candle-onnx: ");
+    line.trim_end_matches('.').to_owned()
 }
 
 /// The texts of a file, with their ids.

@@ -160,7 +160,7 @@ impl Report<'_> {
             0 => String::new(),
             more => format!(" (and {more} more)"),
         };
-        let what = match &row.outcome {
+        let finding = match &row.outcome {
             Outcome::Compared(finding, limits) if finding.difference <= limits.difference => {
                 format!("has a vector of cosine {:.4}, and {} is the least", finding.cosine, limits.cosine)
             }
@@ -169,9 +169,9 @@ impl Report<'_> {
                 let (difference, allowed) = (number(finding.difference), number(limits.difference));
                 format!("differs by {difference}, more than {allowed} allows, at {place}")
             }
-            Outcome::Skipped(reason) | Outcome::Failed(reason) => reason.clone(),
+            Outcome::Skipped(reason) | Outcome::Failed(reason) => format!("failed: {reason}"),
         };
-        bail!("{}: {}: {} on {} {what}{more}", self.model.display(), row.stage.name(), row.backend, row.file)
+        bail!("{}: {}: {} on {} {finding}{more}", self.model.display(), row.stage.name(), row.backend, row.file)
     }
 
     fn disagreements(&self) -> impl Iterator<Item = &Row> {
