@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use serde_json::{Value, json};
-use util::hub::{COMMIT, Fault, Hub, files_of, hash};
+use util::hub::{COMMIT, Fault, Files, Hub, files_of, hash};
 use util::{Place, Ran, finish, fixture, ours, setup, wait_until};
 
 const TOKEN: &str = "hf_secret";
@@ -437,7 +437,7 @@ mod choice {
     fn what_is_no_model_of_ours_says_so_before_a_large_download() {
         let desk = Desk::new();
         let bert = files_of(&ours("fixtures/models/bert-tiny"));
-        let with = |change: &dyn Fn(&mut BTreeMap<String, Vec<u8>>)| {
+        let with = |change: &dyn Fn(&mut Files)| {
             let mut files = bert.clone();
             change(&mut files);
             let _ = std::fs::remove_dir_all(desk.place.path("home"));

@@ -45,6 +45,7 @@
 //! * Names, types and axes are those of the Python exporter: `input_ids`, `attention_mask`, `token_type_ids`, `logits`, batch
 //!   and sequence free, operator sets 17 and 18.
 //! * Padding is excluded by selection, never by multiplication, so that no NaN comes out of a masked position.
+//! * fp16 and int8 are made of the recorded graph, by rules: no data, no second exporter, standard operators only.
 //! * A file is whole or not there; above 2 GiB its weights lie in a second file beside it.
 
 #![forbid(unsafe_code)]

@@ -82,6 +82,7 @@ mod encoder;
 mod error;
 pub mod eval;
 mod fusion;
+mod guard;
 mod inverted;
 mod json;
 mod model_dir;

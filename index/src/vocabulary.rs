@@ -9,6 +9,7 @@ use tokenizers::processors::PostProcessorWrapper;
 use tokenizers::{PostProcessor, Tokenizer, TruncationParams};
 
 use crate::compositional::reads_word_by_word;
+use crate::guard::guarded;
 use crate::words::Words;
 use crate::{Error, Result};
 
@@ -66,12 +67,16 @@ impl Vocabulary {
     /// # Errors
     /// Bytes that are no tokenizer; a length that has no room for a token beside the special ones.
     pub fn parse(json: Vec<u8>, max_length: usize) -> Result<Self> {
-        let mut tokenizer = Tokenizer::from_bytes(&json).map_err(tokenizer_error)?;
-        tokenizer.with_padding(None);
-        cut_at(&mut tokenizer, max_length)?;
+        let read = || -> Result<_> {
+            let mut tokenizer = Tokenizer::from_bytes(&json).map_err(tokenizer_error)?;
+            tokenizer.with_padding(None);
+            cut_at(&mut tokenizer, max_length)?;
+            let words = reads_word_by_word(&tokenizer).then(Arc::default);
+            let frame = frame(&tokenizer);
+            Ok((tokenizer, words, frame))
+        };
+        let (tokenizer, words, frame) = guarded(read).map_err(Error::Tokenizer)??;
         let fingerprint = hex(&Sha256::digest(&json));
-        let words = reads_word_by_word(&tokenizer).then(Arc::default);
-        let frame = frame(&tokenizer);
         Ok(Self { tokenizer, fingerprint, json, words, frame })
     }
 
@@ -153,7 +158,8 @@ impl Vocabulary {
     /// # Errors
     /// A text the tokenizer refuses.
     pub fn tokenize_plain(&self, text: &str, special: bool) -> Result<Vec<u32>> {
-        Ok(self.tokenizer.encode_fast(text, special).map_err(tokenizer_error)?.get_ids().to_vec())
+        let encoding = guarded(|| self.tokenizer.encode_fast(text, special)).map_err(Error::Tokenizer)?;
+        Ok(encoding.map_err(tokenizer_error)?.get_ids().to_vec())
     }
 
     /// True if texts are put together from words that were seen before.

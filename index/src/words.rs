@@ -6,6 +6,7 @@ use std::sync::OnceLock;
 use tokenizers::Tokenizer;
 
 use crate::compositional::solid;
+use crate::guard::guarded;
 
 /// A text in pieces, cut before every space between two [`solid`] characters: words with what sticks to them, each but
 /// the first with the space before it.
@@ -80,7 +81,7 @@ impl Words {
             match self.look_up(slots, piece) {
                 Ok(known) => ids.extend_from_slice(known),
                 Err(free) => {
-                    let encoding = tokenizer.encode_fast(piece, false)?;
+                    let encoding = guarded(|| tokenizer.encode_fast(piece, false))??;
                     let found = encoding.get_ids();
                     ids.extend_from_slice(found);
                     // what reaches the tokenizer's own limit may be cut

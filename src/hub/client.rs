@@ -202,7 +202,10 @@ pub(super) fn io_words(error: &std::io::Error) -> String {
     match error.kind() {
         TimedOut | WouldBlock => "no answer in time".to_owned(),
         UnexpectedEof | ConnectionReset | ConnectionAborted => "the connection broke".to_owned(),
-        _ => in_words(error),
+        _ => match in_words(error) {
+            words if words.starts_with("failed to lookup address") => "its name cannot be looked up".to_owned(),
+            words => words,
+        },
     }
 }
 

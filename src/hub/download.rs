@@ -210,7 +210,9 @@ impl Download<'_> {
         let rest = if have > 0 { format!(", from {} on", megabytes(have)) } else { String::new() };
         tracing::info!("downloading {}: {}, {}{rest}", self.id, self.file, megabytes(size));
         let bar = console::progress(self.file, Some(size));
-        bar.set_style(console::style("{msg} {bar:30} {bytes}/{total_bytes} {bytes_per_sec} {eta} left"));
+        bar.set_style(console::style(
+            "{msg} {bar:30} {decimal_bytes}/{decimal_total_bytes} {decimal_bytes_per_sec} {eta} left",
+        ));
         bar.set_position(have);
         bar.reset_eta();
         bar

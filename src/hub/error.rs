@@ -41,9 +41,13 @@ impl HubError {
     /// No connection.
     pub(super) fn unreachable(id: &HubId, why: &str) -> Self {
         let outage = format!("{} cannot be reached: {why}", hub());
+        let hint = match why.contains("certificate") {
+            true => "where a proxy signs connections with a certificate of its own, name that in SSL_CERT_FILE",
+            false => "run again with a network; a model that is cached or in a folder needs none",
+        };
         Self {
             message: format!("{id}: no such folder here, and {outage}"),
-            hint: "run again with a network; a model that is cached or in a folder needs none".to_owned(),
+            hint: hint.to_owned(),
             kind: Kind::Unreachable,
             outage: Some(outage),
         }

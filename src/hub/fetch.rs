@@ -5,7 +5,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 use serde_json::Value;
-use splade_index::{Architecture, ModelDir, ONNX_FILES};
+use splade_index::{Architecture, ModelDir, ONNX_FILES, Precision};
 
 use super::cache::{Repo, check_name};
 use super::client::{Client, Revision};
@@ -121,7 +121,10 @@ impl<'a> Fetch<'a> {
         }
         let folder = model.transformer_dir().strip_prefix(model.root()).unwrap_or(Path::new(""));
         let folder = folder.to_string_lossy().into_owned();
-        let has_onnx = wants.onnx && self.onnx_file(&folder)?;
+        let has_onnx = match wants.onnx {
+            Some(precision) => self.onnx_file(&folder, precision)?,
+            None => false,
+        };
         if wants.weights {
             #[cfg(feature = "train")]
             if !has_onnx {
@@ -213,9 +216,9 @@ impl<'a> Fetch<'a> {
     }
 
     /// The ONNX file an encoder would take, and the file with its values if they lie apart.
-    fn onnx_file(&mut self, folder: &str) -> Result<bool> {
+    fn onnx_file(&mut self, folder: &str, precision: Precision) -> Result<bool> {
         for name in ONNX_FILES {
-            let name = join(folder, name);
+            let name = join(folder, &precision.file_name(name));
             if self.file(&name)? {
                 self.file(&format!("{name}_data"))?;
                 return Ok(true);

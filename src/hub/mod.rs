@@ -23,7 +23,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::Result;
-use splade_index::{AtomicFolder, Error, ModelDir};
+use splade_index::{AtomicFolder, Error, ModelDir, Precision};
 
 pub(crate) use error::HubError;
 use id::HubId;
@@ -36,20 +36,20 @@ use crate::failure::bad_input;
 pub(crate) struct Wants {
     /// the checkpoint
     pub(crate) weights: bool,
-    /// ONNX files, where there are some
-    pub(crate) onnx: bool,
+    /// the ONNX file of this precision, where there is one
+    pub(crate) onnx: Option<Precision>,
     /// queries alone: where they need no network, neither of the two
     pub(crate) only_queries: bool,
 }
 
 impl Wants {
     /// The checkpoint and no ONNX files.
-    pub(crate) const CHECKPOINT: Self = Self { weights: true, onnx: false, only_queries: false };
+    pub(crate) const CHECKPOINT: Self = Self { weights: true, onnx: None, only_queries: false };
 
     /// What an encoder of this backend reads.
     pub(crate) fn encoder(args: &NetworkArgs) -> Self {
-        let (weights, onnx) = (args.backend != Backend::Onnx, args.backend != Backend::Candle);
-        Self { weights, onnx, only_queries: false }
+        let onnx = (args.backend != Backend::Candle).then(|| args.precision.into());
+        Self { weights: args.backend != Backend::Onnx, onnx, only_queries: false }
     }
 
     /// The same for the query side only.

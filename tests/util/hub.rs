@@ -13,7 +13,8 @@ use sha2::{Digest, Sha256};
 /// The commit that models are added with.
 pub(crate) const COMMIT: &str = "a94a8fe5ccb19ba61c4c0873d391e987982fbbd3";
 
-type Files = BTreeMap<String, Vec<u8>>;
+/// The files of a commit by their path.
+pub(crate) type Files = BTreeMap<String, Vec<u8>>;
 
 /// A fault that a request meets, once.
 #[derive(Debug, Clone, Copy)]

@@ -137,7 +137,7 @@ fn vocabulary(path: &Path, args: &InspectArgs) -> Result<Option<Vocabulary>> {
 }
 
 /// Of a model whose tokens are wanted: its small files.
-const NAMES: Wants = Wants { weights: false, onnx: false, only_queries: true };
+const NAMES: Wants = Wants { weights: false, onnx: None, only_queries: true };
 
 /// A term by its token, or by its number where it has none.
 fn term(vocabulary: Option<&Vocabulary>, dim: u32) -> String {

@@ -30,7 +30,7 @@ use crate::texts::built_in;
 
 pub(crate) fn run(args: &VerifyArgs) -> Result<()> {
     use_threads(args.threads);
-    let wants = Wants { weights: true, onnx: true, only_queries: false };
+    let wants = Wants { weights: true, onnx: Some(Precision::Fp32), only_queries: false };
     let model = with_head_mode(hub::open(&args.model, wants)?, args.mlm_head)?;
     let subject = Subject::read(&model, args)?;
     let mut rows = subject.tokenization()?;

@@ -1,0 +1,3 @@
+#![no_main]
+
+splade_fuzz::target!("config");
