@@ -116,7 +116,7 @@ mod verify {
     /// fp16 and int8 files have limits of their own; files of other tools are compared too.
     #[test]
     fn files_of_every_precision_and_name_are_compared() {
-        for model in ["bert-tiny", "distilbert-tiny", "xlmr-tiny"] {
+        for model in ["bert-tiny", "norbert3-tiny", "norbert4-tiny", "modernbert-tiny"] {
             let place = setup();
             place.copy(&ours("fixtures/models").join(model), "model");
             place.ok(&["export-onnx", "model", "--no-verify", "--precision", "fp32,fp16,int8"]);
