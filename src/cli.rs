@@ -123,8 +123,9 @@ pub(crate) struct TrainArgs {
   splade export-onnx models/demo/final
   splade export-onnx models/demo/final --precision fp32,int8 --eval tests/data/lohelp-nb
 
-fp16 halves the file and is as fast as fp32; int8 quarters it and is the fastest on a CPU. Their files are called
-model_fp16.onnx, model_splade_int8.onnx and so on; the other commands take them with --precision.")]
+fp16 halves the file and is as fast as fp32; int8 quarters it and is the fastest on a CPU.
+Their files are called model_fp16.onnx, model_splade_int8.onnx and so on; the other commands take
+them with --precision.")]
 pub(crate) struct ExportOnnxArgs {
     /// A model folder, or a Hub id: owner/name or owner/name@revision
     pub(crate) model: PathBuf,

@@ -284,7 +284,11 @@ mod model {
         let place = place();
         edit(&place, &file("config.json"), "BertForMaskedLM", "ReformerForMaskedLM");
         edit(&place, &file("config.json"), "\"model_type\": \"bert\"", "\"model_type\": \"reformer\"");
-        all_fail(&place, "config.json: unsupported architecture ReformerForMaskedLM", "can be loaded: NorbertForMaskedLM, GptBertForMaskedLM, BertForMaskedLM");
+        all_fail(
+            &place,
+            "config.json: unsupported architecture ReformerForMaskedLM",
+            "can be loaded: NorbertForMaskedLM, GptBertForMaskedLM, BertForMaskedLM",
+        );
     }
 
     #[test]

@@ -35,9 +35,11 @@ fn every_precision_has_its_file_and_every_command_its_pick() {
     let files = exported["files"].as_array().unwrap();
     let text = |file: &Value, key: &str| file[key].as_str().unwrap().to_owned();
     let names: Vec<String> = files.iter().map(|file| text(file, "file").replace("model/onnx/", "")).collect();
-    let expected = ["model.onnx", "model_fp16.onnx", "model_int8.onnx"]
-        .into_iter()
-        .chain(["model_splade.onnx", "model_splade_fp16.onnx", "model_splade_int8.onnx"]);
+    let expected = ["model.onnx", "model_fp16.onnx", "model_int8.onnx"].into_iter().chain([
+        "model_splade.onnx",
+        "model_splade_fp16.onnx",
+        "model_splade_int8.onnx",
+    ]);
     assert_eq!(names, expected.collect::<Vec<_>>());
     for file in files {
         let size = std::fs::metadata(place.path(&text(file, "file"))).unwrap().len();
@@ -62,7 +64,11 @@ fn every_precision_has_its_file_and_every_command_its_pick() {
         different.push(ran.done());
     }
     assert!(different[0] != different[1] && different[1] != different[2]);
-    place.run(&["export-onnx", "model", "--precision", "int8"]).fails(2, "model_int8.onnx: exists already", "--overwrite");
+    place.run(&["export-onnx", "model", "--precision", "int8"]).fails(
+        2,
+        "model_int8.onnx: exists already",
+        "--overwrite",
+    );
 }
 
 #[test]
@@ -72,7 +78,11 @@ fn int8_without_onnx_runtime_is_not_believed() {
         finish(place.command(args).env("ORT_DYLIB_PATH", place.path("none/libonnxruntime.so")).spawn().unwrap())
     };
     let ran = run(&["export-onnx", "model", "--precision", "int8"]);
-    ran.fails(2, "model_int8.onnx: int8 can be compared in ONNX Runtime only: ONNX Runtime was not found", "--no-verify");
+    ran.fails(
+        2,
+        "model_int8.onnx: int8 can be compared in ONNX Runtime only: ONNX Runtime was not found",
+        "--no-verify",
+    );
     assert!(!place.path("model/onnx/model_int8.onnx").exists());
     let table = run(&["export-onnx", "model", "--precision", "int8", "--no-verify"]).done();
     assert_eq!(table.matches("not compared").count(), 2, "{table}");
@@ -93,7 +103,8 @@ fn an_evaluation_sets_every_precision_beside_fp32() {
         for row in rows {
             let precision = row["precision"].as_str().unwrap();
             let output = format!("results-{precision}");
-            let args = ["eval-mteb", "model", "--data", "toy", "--json", "--precision", precision, "--output-dir", &output];
+            let args =
+                ["eval-mteb", "model", "--data", "toy", "--json", "--precision", precision, "--output-dir", &output];
             let scores = &place.json(&args)["tasks"][0]["scores"]["sparse"];
             assert_eq!(scores["ndcg_at_10"], row["ndcg_at_10"], "{model} {precision}");
             let difference = row["ndcg_at_10"].as_f64().unwrap() - rows[0]["ndcg_at_10"].as_f64().unwrap();
@@ -111,14 +122,24 @@ fn python_packages_take_the_files() {
         eprintln!("skipped: {python} lacks numpy, onnx, onnxruntime or tokenizers; let PYTHON name one that has them");
         return;
     }
-    for (model, kind) in [("layouts/v5.1/splade/model", "splade"), ("layouts/v5.1/inference-free/model", "inference-free")] {
+    for (model, kind) in
+        [("layouts/v5.1/splade/model", "splade"), ("layouts/v5.1/inference-free/model", "inference-free")]
+    {
         let place = place(model);
         place.ok(&["export-onnx", "model", "--precision", ALL]);
         let texts: Value = serde_json::from_slice(&std::fs::read(fixture(kind).join("texts.json")).unwrap()).unwrap();
         // an empty text has no cosine
-        let texts: Vec<&str> =
-            texts["documents"].as_array().unwrap().iter().filter_map(Value::as_str).filter(|text| !text.is_empty()).collect();
-        place.write("texts.jsonl", texts.iter().map(|text| format!("{}\n", json!({"text": text, "_id": "t"}))).collect::<String>());
+        let texts: Vec<&str> = texts["documents"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .filter_map(Value::as_str)
+            .filter(|text| !text.is_empty())
+            .collect();
+        place.write(
+            "texts.jsonl",
+            texts.iter().map(|text| format!("{}\n", json!({"text": text, "_id": "t"}))).collect::<String>(),
+        );
         let mut vectors = serde_json::Map::new();
         for precision in ["fp32", "fp16", "int8"] {
             let args = ["encode", "model", "--input", "texts.jsonl", "--role", "document", "--precision", precision];

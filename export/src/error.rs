@@ -85,7 +85,9 @@ impl Error {
         match self {
             Self::Trainer(error) => error.hint(),
             Self::Index(error) => error.hint(),
-            Self::Disagreement { .. } | Self::Unlike { .. } => Some("do not use the file; report the model and this line"),
+            Self::Disagreement { .. } | Self::Unlike { .. } => {
+                Some("do not use the file; report the model and this line")
+            }
             Self::Invalid { hint, .. } => (!hint.is_empty()).then_some(hint),
             Self::Backend { .. } => None,
         }

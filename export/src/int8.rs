@@ -124,8 +124,10 @@ impl<'g> Quantizer<'g> {
 
     fn rewrite(&mut self) -> Result<()> {
         let forms = self.forms();
-        let heads: HashSet<usize> =
-            forms.values().filter_map(|form| if let Form::Head(_, maximum, _) = form { Some(*maximum) } else { None }).collect();
+        let heads: HashSet<usize> = forms
+            .values()
+            .filter_map(|form| if let Form::Head(_, maximum, _) = form { Some(*maximum) } else { None })
+            .collect();
         let graph = self.graph;
         for (at, node) in graph.node.iter().enumerate() {
             match forms.get(&at) {

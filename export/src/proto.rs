@@ -154,13 +154,16 @@ pub fn read(path: &Path) -> Result<ModelProto> {
 
 /// Reads the values of a tensor that lie in another file in the folder of `path`.
 fn move_in(tensor: &mut TensorProto, path: &Path) -> Result<()> {
-    let entry = |key: &str| tensor.external_data.iter().find(|entry| entry.key == key).map(|entry| entry.value.as_str());
+    let entry =
+        |key: &str| tensor.external_data.iter().find(|entry| entry.key == key).map(|entry| entry.value.as_str());
     let wrong = |message: &str| splade_index::Error::file(path, format!("tensor {}: {message}", tensor.name));
     let location = entry("location").ok_or_else(|| wrong("its values lie in a file without a name"))?;
     if Path::new(location).components().ne([Component::Normal(location.as_ref())]) {
         return Err(wrong(&format!("{location} is not a file beside it")).into());
     }
-    let number = |key: &str| entry(key).map(|value| value.parse::<u64>().map_err(|_| wrong(&format!("broken {key}")))).transpose();
+    let number = |key: &str| {
+        entry(key).map(|value| value.parse::<u64>().map_err(|_| wrong(&format!("broken {key}")))).transpose()
+    };
     let (offset, length) = (number("offset")?.unwrap_or(0), number("length")?);
     let data = path.with_file_name(location);
     let io = |error| splade_index::Error::io(&data)(error);
@@ -285,7 +288,8 @@ mod tests {
         use splade_index::{OnnxModel, OnnxOptions, TokenBatch};
 
         let runtime = Path::new(env!("CARGO_MANIFEST_DIR")).join("../.onnxruntime");
-        let files = std::fs::read_dir(runtime).expect("run `make setup` first").map(|file| file.expect("a file").path());
+        let files =
+            std::fs::read_dir(runtime).expect("run `make setup` first").map(|file| file.expect("a file").path());
         let is_library = |path: &std::path::PathBuf| {
             path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("libonnxruntime."))
         };

@@ -47,7 +47,8 @@ fn against_candle(file: &Path, golden: &Golden, head: Head, precision: Precision
 
 /// The batch, and every text of it alone.
 fn batches(golden: &Golden) -> Vec<TokenBatch> {
-    let mut batches: Vec<TokenBatch> = golden.texts().into_iter().map(|text| TokenBatch::new(&[text], golden.pad)).collect();
+    let mut batches: Vec<TokenBatch> =
+        golden.texts().into_iter().map(|text| TokenBatch::new(&[text], golden.pad)).collect();
     batches.push(golden.batch());
     batches
 }
@@ -124,7 +125,8 @@ fn int8_keeps_few_floats_and_each_weight_once() {
             graph.initializer.iter().filter(|tensor| tensor.data_type == i32::from(DataType::Int8)).collect();
         assert!(codes.iter().all(|tensor| tensor.dims.len() == 2));
         let count = |operator: &str| graph.node.iter().filter(|node| node.op_type == operator).count();
-        let distinct: std::collections::BTreeSet<&[u8]> = codes.iter().map(|tensor| tensor.raw_data.as_slice()).collect();
+        let distinct: std::collections::BTreeSet<&[u8]> =
+            codes.iter().map(|tensor| tensor.raw_data.as_slice()).collect();
         assert_eq!(distinct.len(), codes.len(), "{family}: a matrix is stored twice");
         assert!(count("MatMulInteger") >= codes.len());
         assert_eq!(int8.metadata_props.iter().find(|entry| entry.key == PRECISION_KEY).unwrap().value, "int8");
@@ -249,7 +251,8 @@ fn product(weights: &[f32], inputs: usize, maximum: bool) -> ModelProto {
     };
     let mut nodes = vec![node("MatMul", &["x", "w"], if maximum { "product" } else { "y" }, vec![])];
     if maximum {
-        let attributes = vec![attribute("axes", AttributeType::Ints, 0, &[1]), attribute("keepdims", AttributeType::Int, 0, &[])];
+        let attributes =
+            vec![attribute("axes", AttributeType::Ints, 0, &[1]), attribute("keepdims", AttributeType::Int, 0, &[])];
         nodes.push(node("ReduceMax", &["product"], "y", attributes));
     }
     let bytes = weights.iter().flat_map(|weight| weight.to_le_bytes()).collect();
@@ -305,7 +308,13 @@ fn in_parts(weights: &[f32], inputs: usize, cuts: &[usize]) -> ModelProto {
         let name = format!("i{value}");
         let raw_data = (value as i64).to_le_bytes().to_vec();
         let data_type = DataType::Int64.into();
-        graph.initializer.push(TensorProto { name: name.clone(), dims: vec![1], data_type, raw_data, ..Default::default() });
+        graph.initializer.push(TensorProto {
+            name: name.clone(),
+            dims: vec![1],
+            data_type,
+            raw_data,
+            ..Default::default()
+        });
         name
     };
     let axis = integer(1);
@@ -324,7 +333,8 @@ fn in_parts(weights: &[f32], inputs: usize, cuts: &[usize]) -> ModelProto {
         graph.node.push(named("most", &maximum, vec![format!("product{at}.out")]));
         parts.push(format!("most{at}.out"));
     }
-    let axis = AttributeProto { name: "axis".to_owned(), r#type: AttributeType::Int.into(), i: 1, ..Default::default() };
+    let axis =
+        AttributeProto { name: "axis".to_owned(), r#type: AttributeType::Int.into(), i: 1, ..Default::default() };
     graph.node.push(NodeProto {
         name: "join".to_owned(),
         op_type: "Concat".to_owned(),
@@ -363,7 +373,8 @@ fn the_arithmetic_is_that_of_a_plain_twin() {
         let (weights, x) = (numbers(inputs * outputs, seed), numbers(texts * tokens * inputs, seed + 100));
         for maximum in [false, true] {
             let model = convert(product(&weights, inputs, maximum), Precision::Int8).unwrap();
-            let codes: Vec<i8> = stored(&model, "w.int8.columns").raw_data.iter().map(|byte| byte.cast_signed()).collect();
+            let codes: Vec<i8> =
+                stored(&model, "w.int8.columns").raw_data.iter().map(|byte| byte.cast_signed()).collect();
             let scales: Vec<f32> = (stored(&model, "w.scales.columns").raw_data.as_chunks::<4>().0.iter())
                 .map(|bytes| f32::from_le_bytes(*bytes))
                 .collect();
@@ -374,10 +385,13 @@ fn the_arithmetic_is_that_of_a_plain_twin() {
                 assert!((weight - f32::from(*code) * step).abs() <= 32.5 * step, "{weight} {code} {step}");
             }
             for output in 0..outputs {
-                let column: Vec<i32> = codes.iter().skip(output).step_by(outputs).map(|code| i32::from(*code)).collect();
-                let fits = |pair: &[i32]| [pair[0] * 255, pair[1] * 255, (pair[0] + pair[1]) * 255]
-                    .iter()
-                    .all(|sum| i16::try_from(*sum).is_ok());
+                let column: Vec<i32> =
+                    codes.iter().skip(output).step_by(outputs).map(|code| i32::from(*code)).collect();
+                let fits = |pair: &[i32]| {
+                    [pair[0] * 255, pair[1] * 255, (pair[0] + pair[1]) * 255]
+                        .iter()
+                        .all(|sum| i16::try_from(*sum).is_ok())
+                };
                 assert!(column.chunks_exact(2).all(fits), "a pair does not fit 16 bits");
             }
 
@@ -398,7 +412,10 @@ fn the_arithmetic_is_that_of_a_plain_twin() {
             let found = run(model, [texts, tokens, inputs], &x);
             assert_eq!(found.len(), expected.len());
             for (found, expected) in found.iter().zip(&expected) {
-                assert!((found - expected).abs() <= 1e-6 * expected.abs().max(1.0), "{case} {maximum} {found} {expected}");
+                assert!(
+                    (found - expected).abs() <= 1e-6 * expected.abs().max(1.0),
+                    "{case} {maximum} {found} {expected}"
+                );
             }
         }
     }
