@@ -142,6 +142,9 @@ pub(crate) struct ExportOnnxArgs {
     /// The numbers of the files, one or several: `--precision fp32,int8`
     #[arg(long, value_name = "PRECISION", value_delimiter = ',', default_value = "fp32")]
     pub(crate) precision: Vec<PrecisionChoice>,
+    /// Whether to write model_splade_screened.onnx too: the same vectors, sooner on a CPU where texts have few terms
+    #[arg(long, default_value = "auto")]
+    pub(crate) screen: Screen,
     /// NorBERT4 only: which of its logits are used; default: what the model folder says
     #[arg(long, value_name = "MODE", value_parser = head_mode())]
     pub(crate) mlm_head: Option<HeadMode>,
@@ -163,6 +166,15 @@ pub(crate) struct ExportOnnxArgs {
     /// Threads; 0 means all
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub(crate) threads: usize,
+}
+
+#[cfg(feature = "train")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Screen {
+    /// where it pays
+    Auto,
+    On,
+    Off,
 }
 
 #[cfg(feature = "train")]
@@ -198,9 +210,13 @@ pub(crate) struct NetworkArgs {
     /// Which ONNX file of the folder runs, as `export-onnx --precision` made it
     #[arg(long, value_name = "PRECISION", default_value = "fp32")]
     pub(crate) precision: PrecisionChoice,
-    /// Where it runs
+    /// Where it runs; an ONNX file runs on the CPU, and says so, where the device cannot be used
     #[arg(long, value_name = "DEVICE", default_value = "auto")]
     pub(crate) device: DeviceChoice,
+    /// An option of ONNX Runtime's execution provider (`device_id=1`), or on the CPU of its session
+    /// (`session.intra_op.allow_spinning=0`); may be given many times
+    #[arg(long, value_name = "KEY=VALUE", value_parser = key_value)]
+    pub(crate) ep_option: Vec<(String, String)>,
     /// Threads; 0 means all
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub(crate) threads: usize,
@@ -216,6 +232,13 @@ pub(crate) struct NetworkArgs {
     /// Tokens per batch, padding included: memory is proportional to it, not to the corpus
     #[arg(long, value_name = "N", default_value_t = 2048, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) batch_tokens: u32,
+}
+
+fn key_value(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
+        _ => Err("not KEY=VALUE".to_owned()),
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

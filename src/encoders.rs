@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use splade_index::{
-    Architecture, DocumentEncoder, DocumentSettings, Encoder, HeadMode, HeadSource, ModelDir, OnnxModel, OnnxNetwork,
-    OnnxOptions, Precision, QueryEncoder, Vocabulary, load_onnx_runtime,
+    Architecture, DocumentEncoder, DocumentSettings, Encoder, HeadMode, HeadSource, ModelDir, OnnxDevice, OnnxModel,
+    OnnxNetwork, OnnxOptions, Precision, QueryEncoder, SCREENED_FILE, Vocabulary, load_onnx_runtime,
 };
 
 use crate::cli::{Backend, DeviceChoice, NetworkArgs, PrecisionChoice};
@@ -93,6 +93,8 @@ fn auto(
 ) -> Result<DocumentEncoder> {
     let why = if model.onnx_paths().is_empty() {
         "the model folder has no ONNX file".to_owned()
+    } else if args.device == DeviceChoice::Metal {
+        "metal is a device of Candle alone".to_owned()
     } else {
         match load_onnx_runtime(&onnx_runtime_candidates()) {
             Ok(_) => return onnx(model, vocabulary, settings, args),
@@ -110,10 +112,14 @@ fn onnx(
     args: &NetworkArgs,
 ) -> Result<DocumentEncoder> {
     let precision = Precision::from(args.precision);
-    let path = model.onnx_paths_in(precision).into_iter().next().ok_or_else(|| no_file(model, precision))?;
+    let is_screened = |path: &Path| path.file_name().is_some_and(|name| name == SCREENED_FILE);
+    let path = model.onnx_paths_in(precision).into_iter().find(|path| on_cpu(args.device) || !is_screened(path));
+    let path = path.ok_or_else(|| no_file(model, precision))?;
     let library = load_onnx_runtime(&onnx_runtime_candidates())?;
     tracing::info!("the network runs in ONNX Runtime ({}): {}", library.display(), path.display());
-    let network = onnx_network(model, &path, args.device, args.threads)?;
+    let options = onnx_options(args.device, args.threads)?;
+    let options = OnnxOptions { provider_options: args.ep_option.clone(), ..options };
+    let network = onnx_network(model, &path, &options)?;
     Ok(DocumentEncoder::new(vocabulary, Box::new(network), settings)?)
 }
 
@@ -130,16 +136,40 @@ pub(crate) fn onnx_files(model: &ModelDir) -> Vec<PathBuf> {
     files
 }
 
+/// How ONNX Runtime runs a file.
+pub(crate) fn onnx_options(device: DeviceChoice, threads: usize) -> Result<OnnxOptions> {
+    let device = match device {
+        DeviceChoice::Auto => OnnxDevice::Auto,
+        DeviceChoice::Cpu => OnnxDevice::Cpu,
+        DeviceChoice::Cuda => OnnxDevice::Cuda,
+        DeviceChoice::Coreml => OnnxDevice::CoreMl,
+        DeviceChoice::Metal => {
+            return Err(bad_input("metal is a device of Candle", "take --backend candle, or --device coreml"));
+        }
+    };
+    Ok(OnnxOptions { device, threads, ..OnnxOptions::default() })
+}
+
+/// Whether the CPU it is: screens are made for its operators.
+fn on_cpu(device: DeviceChoice) -> bool {
+    let has_others = cfg!(any(feature = "cuda", feature = "coreml"));
+    device == DeviceChoice::Cpu || (device == DeviceChoice::Auto && !has_others)
+}
+
 /// An ONNX file of a model folder in ONNX Runtime, which is loaded if it is not yet.
-pub(crate) fn onnx_network(model: &ModelDir, path: &Path, device: DeviceChoice, threads: usize) -> Result<OnnxNetwork> {
-    if !matches!(device, DeviceChoice::Auto | DeviceChoice::Cpu) {
-        return Err(bad_input(
-            format!("--device {device:?} is not built into the ONNX backend of this program").to_lowercase(),
-            "take --device cpu",
-        ));
-    }
+pub(crate) fn onnx_network(model: &ModelDir, path: &Path, options: &OnnxOptions) -> Result<OnnxNetwork> {
     load_onnx_runtime(&onnx_runtime_candidates())?;
-    let file = OnnxModel::open(path, &OnnxOptions { threads })?;
+    let file = OnnxModel::open(path, options)?;
+    let placement = file.placement();
+    for (refused, reason) in &placement.refused {
+        let (refused, taken) = (refused.name(), placement.device.name());
+        let reason = reason.lines().next().unwrap_or_default();
+        if options.device == OnnxDevice::Auto {
+            tracing::info!("{refused} is not used: {reason}");
+        } else {
+            tracing::warn!("--device {refused} cannot be used, {taken} is used instead: {reason}");
+        }
+    }
     Ok(OnnxNetwork::of(file, model)?)
 }
 

@@ -354,6 +354,21 @@ mod backend {
     }
 
     #[test]
+    fn a_device_that_an_onnx_file_cannot_use_is_named_with_the_reason() {
+        let place = place();
+        place.ok(&["export-onnx", "model"]);
+        let onnx = with(&ENCODE, &["--backend", "onnx"]);
+        if !cfg!(feature = "onnx-cuda") {
+            let ran = place.run(&with(&onnx, &["--device", "cuda", "--ep-option", "device_id=0"]));
+            let why =
+                "--device cuda cannot be used, cpu is used instead: this program was built without the feature cuda";
+            assert!(ran.stderr.contains(why) && !ran.stdout.is_empty(), "{}", ran.stderr);
+        }
+        place.run(&with(&onnx, &["--device", "metal"])).fails(2, "metal is a device of Candle", "--backend candle");
+        place.run(&with(&onnx, &["--ep-option", "device_id"])).fails(2, "not KEY=VALUE", "");
+    }
+
+    #[test]
     fn a_device_that_is_not_there_is_refused() {
         let place = place();
         if !cfg!(feature = "cuda") {

@@ -23,17 +23,33 @@ fn survives(target: &Target, bytes: &[u8], what: &str) {
     }
 }
 
+/// Seeds and findings by name.
+fn known(target: &Target) -> Vec<(String, Vec<u8>)> {
+    let seeds = (target.seeds)(root()).into_iter().enumerate();
+    let mut known: Vec<_> = seeds.map(|(n, seed)| (format!("seed-{n}"), seed)).collect();
+    assert!(known.len() > 2, "{} has {} seeds", target.name, known.len());
+    for found in std::fs::read_dir(root().join("fuzz/regressions").join(target.name)).into_iter().flatten() {
+        let path = found.unwrap().path();
+        known.push((path.file_name().unwrap().to_string_lossy().into_owned(), std::fs::read(&path).unwrap()));
+    }
+    known
+}
+
 fn smoke(name: &str, mutations: usize) {
     let target = &target(name);
-    let seeds = (target.seeds)(root());
-    assert!(seeds.len() > 2, "{name} has {} seeds", seeds.len());
-    seeds.iter().enumerate().for_each(|(n, seed)| survives(target, seed, &format!("seed {n}")));
-    for found in std::fs::read_dir(root().join("fuzz/regressions").join(name)).into_iter().flatten() {
-        let path = found.unwrap().path();
-        survives(target, &std::fs::read(&path).unwrap(), &path.display().to_string());
+    let known = known(target);
+    // where `cargo fuzz` begins
+    if let Some(corpus) = std::env::var_os("FUZZ_CORPUS") {
+        let folder = root().join(corpus).join(name);
+        std::fs::create_dir_all(&folder).unwrap();
+        known.iter().for_each(|(file, bytes)| std::fs::write(folder.join(file), bytes).unwrap());
     }
-    let mut rng = generator(1);
-    for n in 0..mutations {
+    known.iter().for_each(|(file, bytes)| survives(target, bytes, file));
+    let seeds: Vec<Vec<u8>> = known.into_iter().map(|(_, bytes)| bytes).collect();
+    // FUZZ_ROUNDS=1000 goes on for so many times longer, with other mutations
+    let rounds = std::env::var("FUZZ_ROUNDS").ok().and_then(|rounds| rounds.parse().ok()).unwrap_or(1);
+    let mut rng = generator(rounds);
+    for n in 0..mutations * rounds as usize {
         let mut bytes = seeds.choose(&mut rng).expect("seeds").clone();
         mutate(&mut bytes, &seeds, &mut rng);
         survives(target, &bytes, &format!("mutation {n}"));

@@ -27,7 +27,7 @@ const LOW: f32 = -10_000.0;
 /// 16 floats: the maximum over tokens walks down a column, and an odd number of lines puts its elements into
 /// different sets of the first-level cache, while a power of two puts all of them into a few. Measured on 30 522 terms,
 /// products a second against one part: f32 1.2 times as many at 528, 1.05 at 512; int8 1.75 and 1.3.
-const HEAD_COLUMNS: usize = 528;
+pub(crate) const HEAD_COLUMNS: usize = 528;
 
 /// Records a forward pass over the weights of a checkpoint.
 pub(crate) struct Recorder<'w> {
@@ -38,6 +38,8 @@ pub(crate) struct Recorder<'w> {
     ids: RefCell<Option<Value>>,
     /// dense layers by the name of their output
     layers: RefCell<BTreeMap<String, Layer>>,
+    /// whether the SPLADE head is screened
+    screened: bool,
 }
 
 /// A dense layer that was recorded.
@@ -59,13 +61,14 @@ struct Use {
 }
 
 impl<'w> Recorder<'w> {
-    pub(crate) fn new(weights: &'w Weights, opset: i64) -> Self {
+    pub(crate) fn new(weights: &'w Weights, opset: i64, screened: bool) -> Self {
         Self {
             weights,
             graph: RefCell::new(Graph::new(opset)),
             parameters: RefCell::default(),
             ids: RefCell::default(),
             layers: RefCell::default(),
+            screened,
         }
     }
 
@@ -103,12 +106,12 @@ impl<'w> Recorder<'w> {
         self.slice(factor, 1, start as i64, end as i64).with_width(Some(end - start))
     }
 
-    fn concat(&self, values: &[&Value], axis: i64) -> Value {
+    pub(crate) fn concat(&self, values: &[&Value], axis: i64) -> Value {
         self.attributed("", "Concat", values, vec![proto::int("axis", axis)])
     }
 
     /// B, as a vector of one integer.
-    fn row_count(&self) -> Result<Value> {
+    pub(crate) fn row_count(&self) -> Result<Value> {
         let ids = self.ids.borrow().clone().ok_or_else(|| Error::invalid("the graph has no input", ""))?;
         Ok(self.slice(&self.node("Shape", &[&ids]), 0, 0, 1))
     }
@@ -151,7 +154,7 @@ impl<'w> Recorder<'w> {
         Ok(graph.finish("splade", inputs, vec![output], first, tensors))
     }
 
-    fn node(&self, operator: &str, inputs: &[&Value]) -> Value {
+    pub(crate) fn node(&self, operator: &str, inputs: &[&Value]) -> Value {
         self.attributed("", operator, inputs, Vec::new())
     }
 
@@ -159,7 +162,7 @@ impl<'w> Recorder<'w> {
         self.attributed(scope, operator, inputs, Vec::new())
     }
 
-    fn attributed(
+    pub(crate) fn attributed(
         &self,
         scope: &str,
         operator: &str,
@@ -172,12 +175,36 @@ impl<'w> Recorder<'w> {
         self.graph.borrow_mut().node(scope, operator, inputs, attributes)
     }
 
-    fn reduce(&self, scope: &str, operator: &str, x: &Value, axis: i64, keep: bool) -> Value {
+    pub(crate) fn reduce(&self, scope: &str, operator: &str, x: &Value, axis: i64, keep: bool) -> Value {
         self.used(x);
         self.graph.borrow_mut().reduce(scope, operator, x, axis, keep)
     }
 
-    fn number(&self, value: f64) -> Value {
+    /// One reduction over several axes, which are gone after it.
+    pub(crate) fn reduce_over(&self, operator: &str, x: &Value, axes: &[i64]) -> Value {
+        self.used(x);
+        self.graph.borrow_mut().reduce_over("", operator, x, axes, false)
+    }
+
+    /// The values of a node with more than one.
+    pub(crate) fn several<const N: usize>(&self, operator: &str, inputs: &[&Value]) -> [Value; N] {
+        inputs.iter().for_each(|input| self.used(input));
+        self.graph.borrow_mut().several(operator, inputs)
+    }
+
+    /// A constant of small whole numbers.
+    pub(crate) fn bytes(&self, values: &[i8], shape: &[usize]) -> Value {
+        self.graph.borrow_mut().bytes(values, shape)
+    }
+
+    /// The tensor behind a parameter.
+    pub(crate) fn stored(&self, parameter: &Value) -> Result<Tensor> {
+        let parameters = self.parameters.borrow();
+        let used = parameters.get(parameter.name());
+        used.map(|used| used.tensor.clone()).ok_or_else(|| Error::invalid("the output matrix is no parameter", ""))
+    }
+
+    pub(crate) fn number(&self, value: f64) -> Value {
         self.graph.borrow_mut().number(value as f32)
     }
 
@@ -185,15 +212,15 @@ impl<'w> Recorder<'w> {
         self.graph.borrow_mut().integer(value)
     }
 
-    fn integers(&self, values: &[i64]) -> Value {
+    pub(crate) fn integers(&self, values: &[i64]) -> Value {
         self.graph.borrow_mut().integers(values)
     }
 
-    fn cast(&self, x: &Value, to: DataType) -> Value {
+    pub(crate) fn cast(&self, x: &Value, to: DataType) -> Value {
         self.attributed("", "Cast", &[x], vec![proto::int("to", i32::from(to).into())])
     }
 
-    fn transpose(&self, x: &Value, order: &[i64]) -> Value {
+    pub(crate) fn transpose(&self, x: &Value, order: &[i64]) -> Value {
         self.attributed("", "Transpose", &[x], vec![proto::ints("perm", order)])
     }
 
@@ -201,7 +228,7 @@ impl<'w> Recorder<'w> {
         self.node("Unsqueeze", &[x, &self.integers(&[axis])])
     }
 
-    fn reshape(&self, x: &Value, shape: &[i64]) -> Value {
+    pub(crate) fn reshape(&self, x: &Value, shape: &[i64]) -> Value {
         self.node("Reshape", &[x, &self.integers(shape)])
     }
 
@@ -473,31 +500,18 @@ impl Algebra for Recorder<'_> {
         Ok(self.node("MatMul", &[a, b]).with_width(b.width()))
     }
 
-    /// The maximum is taken before the bias is added, which saves a pass over `[B, T, V]`. Padding costs no pass either:
-    /// a padding position gets the features of the row's first token, which are in the maximum anyway.
-    ///
-    /// The terms come [`HEAD_COLUMNS`] at a time: `[B, T, V]` is nowhere, and a part is reduced while it is in the cache.
+    /// Padding costs no pass over the logits: a padding position gets the features of the row's first token, which are in
+    /// the maximum anyway.
     fn max_logits(&self, features: &Value, weight: &Value, bias: &Value, mask: &Value) -> Result<Value> {
         let first = self.attributed("", "Gather", &[features, &self.integers(&[0])], vec![proto::int("axis", 1)]);
         let features = self.node("Where", &[&self.is_token(mask), features, &first]);
-        let (factor, out) = self.factor(weight);
-        let largest_of = |factor: &Value| {
-            let logits = self.scoped(scope(weight), "MatMul", &[&features, factor]);
-            self.reduce("", "ReduceMax", &logits, 1, false)
+        let largest = if self.screened {
+            self.screened_logits(&features, weight, bias)?
+        } else {
+            self.plain_logits(&features, weight, bias)
         };
-        let largest = match out {
-            Some(terms) if terms > HEAD_COLUMNS => {
-                let starts = (0..terms).step_by(HEAD_COLUMNS);
-                let parts: Vec<Value> = starts
-                    .map(|start| largest_of(&self.columns(&factor, start, (start + HEAD_COLUMNS).min(terms))))
-                    .collect();
-                self.concat(&parts.iter().collect::<Vec<_>>(), 1)
-            }
-            _ => largest_of(&factor),
-        };
-        let largest = self.node("Add", &[&largest, bias]);
         let has_token = self.cast(&self.reduce("", "ReduceMax", mask, 1, true), DataType::Bool);
-        Ok(self.node("Where", &[&has_token, &largest, &self.number(0.0)]).with_width(out))
+        Ok(self.node("Where", &[&has_token, &largest, &self.number(0.0)]).with_width(largest.width()))
     }
 
     fn followed(&self, mask: &Value) -> Result<Value> {
@@ -527,6 +541,30 @@ impl Algebra for Recorder<'_> {
         let row = self.cast(&self.unsqueeze(mask, 1), DataType::Float);
         let sum = self.node("MatMul", &[&row, x]);
         Ok(self.node("Squeeze", &[&sum, &self.integers(&[1])]).with_width(x.width()))
+    }
+}
+
+impl Recorder<'_> {
+    /// The largest logits `[B, V]`. The maximum is taken before the bias is added, which saves a pass over `[B, T, V]`.
+    ///
+    /// The terms come [`HEAD_COLUMNS`] at a time: `[B, T, V]` is nowhere, and a part is reduced while it is in the cache.
+    fn plain_logits(&self, features: &Value, weight: &Value, bias: &Value) -> Value {
+        let (factor, out) = self.factor(weight);
+        let largest_of = |factor: &Value| {
+            let logits = self.scoped(scope(weight), "MatMul", &[features, factor]);
+            self.reduce("", "ReduceMax", &logits, 1, false)
+        };
+        let largest = match out {
+            Some(terms) if terms > HEAD_COLUMNS => {
+                let starts = (0..terms).step_by(HEAD_COLUMNS);
+                let parts: Vec<Value> = starts
+                    .map(|start| largest_of(&self.columns(&factor, start, (start + HEAD_COLUMNS).min(terms))))
+                    .collect();
+                self.concat(&parts.iter().collect::<Vec<_>>(), 1)
+            }
+            _ => largest_of(&factor),
+        };
+        self.node("Add", &[&largest, bias]).with_width(out)
     }
 }
 
@@ -582,7 +620,7 @@ fn stored(name: &str, tensor: &Tensor) -> Result<TensorProto> {
     Ok(proto::f32_tensor(name, tensor.dims(), &values))
 }
 
-fn failed(error: candle_core::Error) -> Error {
+pub(crate) fn failed(error: candle_core::Error) -> Error {
     splade_trainer::Error::from(error).into()
 }
 
@@ -627,7 +665,7 @@ mod tests {
         let a = Candle::new(weights.tensors(), &Device::Cpu);
         let expected = odd_ones(&a, &ids, &mask).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap();
 
-        let recorder = Recorder::new(&weights, 17);
+        let recorder = Recorder::new(&weights, 17, false);
         let value = odd_ones(&recorder, &recorder.input("ids"), &recorder.input("mask")).unwrap();
         let inputs = ["ids", "mask"].map(|name| proto::value_info(name, DataType::Int64, &[ROWS, TOKENS]));
         let output = proto::value_info("sums", DataType::Float, &[ROWS, Axis::Fixed(4)]);
@@ -647,7 +685,7 @@ mod tests {
     fn a_matrix_used_both_ways_is_stored_once() {
         let matrix = Tensor::zeros((6, 4), DType::F32, &Device::Cpu).unwrap();
         let weights = Weights::from_tensors(BTreeMap::from([("table.weight".to_owned(), matrix)]));
-        let recorder = Recorder::new(&weights, 17);
+        let recorder = Recorder::new(&weights, 17, false);
         let table = recorder.parameter("table.weight", &[6, 4], Init::Zeros).unwrap();
         let x = recorder.embed(&table, &recorder.input("ids")).unwrap();
         let value = recorder.linear(&x, &table, None).unwrap();
@@ -662,7 +700,7 @@ mod tests {
     fn a_parameter_of_another_shape_is_named() {
         let matrix = Tensor::zeros((6, 4), DType::F32, &Device::Cpu).unwrap();
         let weights = Weights::from_tensors(BTreeMap::from([("table.weight".to_owned(), matrix)]));
-        let recorder = Recorder::new(&weights, 17);
+        let recorder = Recorder::new(&weights, 17, false);
         let error = recorder.parameter("table.weight", &[6, 5], Init::Zeros).unwrap_err();
         assert_eq!(error.to_string(), "parameter table.weight has shape [6, 4], not [6, 5]");
         assert!(recorder.parameter("other", &[1], Init::Zeros).is_err());

@@ -410,7 +410,7 @@ mod tests {
             ..Default::default()
         };
         let metadata = BTreeMap::from([("splade.version".to_owned(), "1".to_owned())]);
-        crate::proto::model(graph, &crate::Options { opset: 18, metadata })
+        crate::proto::model(graph, &crate::Options { opset: 18, metadata, ..Default::default() })
     }
 
     fn read(bytes: &[u8]) -> Result<Summary> {

@@ -1,5 +1,7 @@
 //! The document encoder: texts through a network, in batches limited by tokens, streamed.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use crate::{Encoder, Error, Result, SparseVector, Vocabulary};
 
 /// Token ids of a few texts, padded on the right to the longest.
@@ -36,6 +38,11 @@ impl TokenBatch {
 pub trait Network: Send + Sync {
     /// V, the length of its output rows.
     fn dimensions(&self) -> usize;
+
+    /// How many batches it can run at the same time; more than that wait for one another.
+    fn at_once(&self) -> usize {
+        1
+    }
 
     /// The SPLADE vector of every row of a batch.
     ///
@@ -145,24 +152,66 @@ impl Encoder for DocumentEncoder {
     fn encode(&self, texts: &[&str]) -> Result<Vec<SparseVector>> {
         let tokens = self.tokenize(texts)?;
         let budget = if self.settings.batch_tokens == 0 { BATCH_TOKENS } else { self.settings.batch_tokens };
+        let batches = batches(&tokens, budget);
+        let found = at_once(self.network.at_once(), &batches, |batch| self.encode_batch(batch, &tokens))?;
         let mut vectors = vec![SparseVector::default(); texts.len()];
-        for batch in batches(&tokens, budget) {
-            let rows: Vec<&[u32]> = batch.iter().map(|&text| tokens[text].as_slice()).collect();
-            let found = self.network.forward(&TokenBatch::new(&rows, self.settings.pad))?;
-            if found.len() != batch.len() {
-                let message = format!("the network gave {} vectors for {} texts", found.len(), batch.len());
-                return Err(Error::Encoder(message.into()));
-            }
-            for (&text, vector) in batch.iter().zip(found) {
-                let vector = vector.without(&self.settings.dropped);
-                vectors[text] = match self.settings.max_active_dims {
-                    Some(k) => vector.top_k(k),
-                    None => vector,
-                };
-            }
+        for (text, vector) in batches.iter().flatten().zip(found.into_iter().flatten()) {
+            vectors[*text] = vector;
         }
         Ok(vectors)
     }
+}
+
+impl DocumentEncoder {
+    /// The vectors of the texts of a batch.
+    fn encode_batch(&self, batch: &[usize], tokens: &[Vec<u32>]) -> Result<Vec<SparseVector>> {
+        let rows: Vec<&[u32]> = batch.iter().map(|&text| tokens[text].as_slice()).collect();
+        let found = self.network.forward(&TokenBatch::new(&rows, self.settings.pad))?;
+        if found.len() != batch.len() {
+            let message = format!("the network gave {} vectors for {} texts", found.len(), batch.len());
+            return Err(Error::Encoder(message.into()));
+        }
+        let finished = |vector: SparseVector| {
+            let vector = vector.without(&self.settings.dropped);
+            match self.settings.max_active_dims {
+                Some(k) => vector.top_k(k),
+                None => vector,
+            }
+        };
+        Ok(found.into_iter().map(finished).collect())
+    }
+}
+
+/// `run` of every item, in their order, on so many threads of its own: each takes the next item when it is done with one.
+///
+/// They are no threads of rayon's pool, which would be blocked by waiting for a network that has threads of its own.
+fn at_once<T: Sync, R: Send>(threads: usize, items: &[T], run: impl Fn(&T) -> Result<R> + Sync) -> Result<Vec<R>> {
+    if threads <= 1 || items.len() <= 1 {
+        return items.iter().map(run).collect();
+    }
+    let next = AtomicUsize::new(0);
+    let work = || {
+        let mut done = Vec::new();
+        loop {
+            let at = next.fetch_add(1, Ordering::Relaxed);
+            let Some(item) = items.get(at) else { return done };
+            let result = run(item);
+            if result.is_err() {
+                next.store(items.len(), Ordering::Relaxed);
+            }
+            done.push((at, result));
+        }
+    };
+    let mut done = std::thread::scope(|scope| {
+        let others: Vec<_> = (1..threads.min(items.len())).map(|_| scope.spawn(work)).collect();
+        let mut done = work();
+        for other in others {
+            done.extend(other.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
+        }
+        done
+    });
+    done.sort_by_key(|(at, _)| *at);
+    done.into_iter().map(|(_, result)| result).collect()
 }
 
 /// Indices of texts, batch by batch: longest first, so that memory peaks at the start and padding is least.
@@ -240,6 +289,25 @@ mod tests {
         let tokens = [vec![], vec![7; 3], vec![]];
         assert_eq!(batches(&tokens, 20), [[1]]);
         assert!(batches(&[vec![]], 20).is_empty());
+    }
+
+    #[test]
+    fn several_at_once_keep_their_order_and_stop_at_an_error() {
+        let items: Vec<usize> = (0..200).collect();
+        for threads in [0, 1, 2, 7, 500] {
+            let doubled = at_once(threads, &items, |item| {
+                if item % 50 == 0 {
+                    std::thread::sleep(std::time::Duration::from_millis(2));
+                }
+                Ok(item * 2)
+            });
+            assert_eq!(doubled.unwrap(), items.iter().map(|item| item * 2).collect::<Vec<_>>());
+            let refused = |item: &usize| {
+                if *item == 30 { Err(Error::invalid("the thirtieth", "")) } else { Ok(()) }
+            };
+            assert_eq!(at_once(threads, &items, refused).unwrap_err().to_string(), "the thirtieth");
+            assert!(at_once(threads, &[], refused).unwrap().is_empty());
+        }
     }
 
     /// The length of a text in bytes, at dimension 0.

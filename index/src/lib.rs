@@ -68,7 +68,8 @@
 //! # Features
 //!
 //! * `onnx` (default): documents through ONNX Runtime, whose library is loaded at run time ([`load_onnx_runtime`]).
-//! * `cuda`, `coreml`: its providers of these names.
+//! * `cuda`, `coreml`: its providers of these names ([`OnnxDevice`]), in a library that has them. They need nothing to build;
+//!   one that does not load leaves the network on the CPU, and [`Placement`] says why.
 
 #![forbid(unsafe_code)]
 #![warn(clippy::print_stdout, clippy::print_stderr)]
@@ -90,6 +91,8 @@ mod model_dir;
 mod onnx;
 #[cfg(feature = "onnx")]
 mod onnx_info;
+#[cfg(feature = "onnx")]
+mod onnx_providers;
 mod pooling;
 mod precision;
 mod query;
@@ -111,13 +114,15 @@ pub use inverted::{
     Address, Filter, ForwardPrecision, Found, ImpactIndex, ImpactWriter, IndexSettings, IndexStats, Language, Scoring,
     SearchOptions, Searcher, StoredDocument, TermScore, WriteCounts, WriterOptions, to_ranking,
 };
-pub use model_dir::{Architecture, HeadChoice, HeadSource, ModelDir, NewModel, ONNX_FILES, QuerySide};
+pub use model_dir::{Architecture, HeadChoice, HeadSource, ModelDir, NewModel, ONNX_FILES, QuerySide, SCREENED_FILE};
 #[cfg(feature = "onnx")]
 pub use onnx::{
     HEAD_KEY, HEAD_MODE_KEY, LIBRARY, OnnxModel, OnnxNetwork, OnnxOptions, POOLING_KEY, load_onnx_runtime, pool,
 };
 #[cfg(feature = "onnx")]
 pub use onnx_info::{OnnxRuntimeInfo, onnx_runtime_info};
+#[cfg(feature = "onnx")]
+pub use onnx_providers::{OnnxDevice, Placement};
 pub use pooling::{HeadMode, Pooling, PoolingActivation, SpladePooling};
 pub use precision::Precision;
 pub use query::{QueryEncoder, QueryWeights};

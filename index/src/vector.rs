@@ -28,6 +28,9 @@ pub enum VectorError {
     },
 }
 
+/// Weights of a dense row that are looked at together: most blocks of a sparse row are all zero.
+const BLOCK: usize = 32;
+
 /// A vector over the vocabulary that stores only what is not zero.
 ///
 /// Dimensions (token ids) strictly increase; weights are finite and not zero. There is no way to
@@ -90,15 +93,21 @@ impl SparseVector {
         let active = row.iter().filter(|weight| **weight != 0.0).count();
         let mut dims = Vec::with_capacity(active);
         let mut weights = Vec::with_capacity(active);
-        for (dim, &weight) in (0..).zip(row) {
-            if weight == 0.0 {
+        for (block, start) in row.chunks(BLOCK).zip((0..).step_by(BLOCK)) {
+            // the sign is pushed out: both zeros are 0
+            if block.iter().fold(0, |bits, weight| bits | weight.to_bits() << 1) == 0 {
                 continue;
             }
-            if !weight.is_finite() {
-                return Err(VectorError::NotFinite { dim, weight });
+            for (dim, &weight) in (start..).zip(block) {
+                if weight == 0.0 {
+                    continue;
+                }
+                if !weight.is_finite() {
+                    return Err(VectorError::NotFinite { dim, weight });
+                }
+                dims.push(dim);
+                weights.push(weight);
             }
-            dims.push(dim);
-            weights.push(weight);
         }
         Ok(Self { dims, weights })
     }
@@ -218,6 +227,18 @@ mod tests {
         assert_eq!(vector.iter().collect::<Vec<_>>(), [(2, -2.0), (9, 1.0)]);
         assert_eq!(vector, SparseVector::from_dense(&[0., 0., -2., 0., -0., 0., 0., 0., 0., 1.]).unwrap());
         assert_eq!((vector.weight(2), vector.weight(5)), (-2.0, 0.0));
+    }
+
+    #[test]
+    fn a_dense_row_of_any_length_gives_its_entries() {
+        for length in [0, 1, 31, 32, 33, 64, 100] {
+            for step in [1, 3, 40] {
+                let weight = |dim: usize| if dim.is_multiple_of(step) { dim as f32 - 32.0 } else { -0.0 };
+                let row: Vec<f32> = (0..length).map(weight).collect();
+                let plain = SparseVector::from_pairs((0..).zip(row.iter().copied())).unwrap();
+                assert_eq!(SparseVector::from_dense(&row).unwrap(), plain, "{length} {step}");
+            }
+        }
     }
 
     #[test]

@@ -49,6 +49,7 @@ fn program(findings: &mut Findings) {
     let backends = if cfg!(feature = "train") { vec!["onnx", "candle"] } else { vec!["onnx"] };
     let features = [
         ("train", cfg!(feature = "train")),
+        ("onnx-cuda", cfg!(feature = "onnx-cuda")),
         ("cuda", cfg!(feature = "cuda")),
         ("coreml", cfg!(feature = "coreml")),
         ("metal", cfg!(feature = "metal")),
@@ -117,7 +118,7 @@ fn devices(findings: &mut Findings) {
     let mut found = vec!["cpu"];
     let providers = onnx_runtime_info().map(|info| info.providers).unwrap_or_default();
     let has = |name: &str| providers.contains(&name);
-    if (cfg!(feature = "cuda") && has("CUDA")) || candle_has("cuda") {
+    if (cfg!(feature = "onnx-cuda") && has("CUDA")) || candle_has("cuda") {
         found.push("cuda");
     }
     if cfg!(feature = "coreml") && has("CoreML") {
@@ -128,14 +129,14 @@ fn devices(findings: &mut Findings) {
     }
     findings.json["devices"] = json!(found);
     findings.facts.add("devices", found.join(", "));
-    if has("CUDA") && !cfg!(feature = "cuda") {
-        findings.hint("the library has the CUDA provider: build with --features cuda to use it");
+    if has("CUDA") && !cfg!(feature = "onnx-cuda") {
+        findings.hint("the library has the CUDA provider: build with --features onnx-cuda to use it");
     }
     if has("CoreML") && !cfg!(feature = "coreml") {
         findings.hint("the library has the CoreML provider: build with --features coreml to use it");
     }
-    if cfg!(feature = "cuda") && !found.contains(&"cuda") {
-        findings.hint("built with the feature cuda, but no CUDA device can be used");
+    if cfg!(feature = "onnx-cuda") && !found.contains(&"cuda") {
+        findings.hint("built for CUDA, but no CUDA device can be used");
     }
 }
 

@@ -44,6 +44,8 @@ pub(crate) fn run(args: &EncodeArgs) -> Result<()> {
     if count == 0 {
         tracing::warn!("{}: there are no texts in it", args.input.display());
     }
-    tracing::info!("{count} texts in {elapsed:.1} s ({:.0} per second)", count as f64 / elapsed.max(1e-9));
+    let rate = count as f64 / elapsed.max(1e-9);
+    let digits = if rate < 100.0 { 2 } else { 0 };
+    tracing::info!("{count} texts in {elapsed:.1} s ({rate:.digits$} per second)");
     output.finish()
 }

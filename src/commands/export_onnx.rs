@@ -7,19 +7,19 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 use serde_json::{Value, json};
 use splade_export::parity::{Backend, CandleOnnx, OnnxRuntime, Reference, Report, compare_within, limits};
-use splade_export::{Head, ModelProto, Options, convert, export, write};
+use splade_export::{Head, ModelProto, Options, SCREENED_FILE, can_be_screened, convert, export, write};
 use splade_index::eval::TaskData;
 use splade_index::{
     Architecture, DocumentEncoder, DocumentSettings, Encoder, HEAD_KEY, HEAD_MODE_KEY, Language, ModelDir, OnnxModel,
-    OnnxOptions, POOLING_KEY, Precision, TokenBatch, load_onnx_runtime,
+    POOLING_KEY, Precision, TokenBatch, load_onnx_runtime,
 };
 use splade_trainer::model::{TransformerConfig, Weights};
 
 use super::eval_mteb::{Encoders, evaluate, folder_name, label, open_tasks};
 use super::interrupt;
-use crate::cli::{DeviceChoice, ExportOnnxArgs, HeadChoice, Mode};
+use crate::cli::{DeviceChoice, ExportOnnxArgs, HeadChoice, Mode, Screen};
 use crate::console::Table;
-use crate::encoders::{onnx_network, onnx_runtime_candidates, use_threads, with_head_mode};
+use crate::encoders::{onnx_network, onnx_options, onnx_runtime_candidates, use_threads, with_head_mode};
 use crate::failure::bad_input;
 use crate::hub::{self, Wants};
 use crate::outputs::{refuse_existing, say};
@@ -33,51 +33,59 @@ pub(crate) fn run(args: &ExportOnnxArgs) -> Result<()> {
     let root = if args.output.is_some() { place.folder } else { place.into_writable()? };
     let model = with_head_mode(ModelDir::open(&root)?, args.mlm_head)?;
     let folder = args.output.clone().unwrap_or_else(|| model.onnx_dir());
-    let wanted = wanted(args, &model, &folder);
-    for (_, _, path) in &wanted {
-        refuse_existing(path, args.overwrite)?;
+    let mut wanted = wanted(args, &model, &folder);
+    for wanted in &wanted {
+        refuse_existing(&wanted.path, args.overwrite)?;
     }
     let tasks = open_tasks(&args.eval, None)?;
     if !tasks.is_empty() {
         load_onnx_runtime(&onnx_runtime_candidates())?;
     }
     let source = Source::read(args, model, id)?;
+    source.screen(&mut wanted, &folder)?;
     std::fs::create_dir_all(&folder).map_err(splade_index::Error::io(&folder))?;
     let batches = if args.no_verify { Vec::new() } else { batches(&source.model)? };
     let mut files = Vec::new();
-    for (head, precision, path) in wanted {
+    for wanted in wanted {
+        let Wanted { head, precision, screened, path } = &wanted;
         interrupt::check()?;
         // beside its place until it is proved, so that a file that disagrees is never found by anyone
         let aside = tempfile::Builder::new().prefix(".splade-").tempdir_in(&folder)?;
         let unproved = aside.path().join(path.file_name().unwrap_or_default());
-        write(source.record(head, precision)?, &unproved)?;
+        write(source.record(*head, *precision, *screened)?, &unproved)?;
         let mut report = None;
         if !args.no_verify {
-            let found = Report { file: path.clone(), ..source.verify(&unproved, head, precision, &batches)? };
+            let found = Report { file: path.clone(), ..source.verify(&unproved, &wanted, &batches)? };
             found.check()?;
             report = Some(found);
         }
         interrupt::check()?;
-        let bytes = put(aside.path(), &path)?;
+        let bytes = put(aside.path(), path)?;
         tracing::info!("{}: {}", path.display(), megabytes(bytes));
-        files.push(Exported { path, head, precision, bytes, report });
+        files.push(Exported { wanted, bytes, report });
     }
     let judged = if tasks.is_empty() { Vec::new() } else { source.judge(&files, &tasks)? };
     if args.json { print_json(&files, &judged) } else { print_tables(&files, &judged) }
 }
 
-/// A file that was written.
-struct Exported {
-    path: PathBuf,
+/// A file that is to be written, and where it belongs.
+struct Wanted {
     head: Head,
     precision: Precision,
+    screened: bool,
+    path: PathBuf,
+}
+
+/// A file that was written.
+struct Exported {
+    wanted: Wanted,
     bytes: u64,
     /// how it agrees with the checkpoint, unless nobody asked
     report: Option<Report>,
 }
 
-/// The files asked for, and where each belongs.
-fn wanted(args: &ExportOnnxArgs, model: &ModelDir, folder: &Path) -> Vec<(Head, Precision, PathBuf)> {
+/// The files asked for.
+fn wanted(args: &ExportOnnxArgs, model: &ModelDir, folder: &Path) -> Vec<Wanted> {
     let mut precisions: Vec<Precision> = args.precision.iter().map(|&choice| choice.into()).collect();
     precisions.sort();
     precisions.dedup();
@@ -85,7 +93,10 @@ fn wanted(args: &ExportOnnxArgs, model: &ModelDir, folder: &Path) -> Vec<(Head, 
         .into_iter()
         .filter(|(choice, _)| args.head.is_none_or(|wanted| wanted == *choice))
         .flat_map(|(_, head)| precisions.iter().map(move |&precision| (head, precision)))
-        .map(|(head, precision)| (head, precision, folder.join(precision.file_name(head.file_name()))))
+        .map(|(head, precision)| {
+            let path = folder.join(precision.file_name(head.file_name()));
+            Wanted { head, precision, screened: false, path }
+        })
         .collect()
 }
 
@@ -117,8 +128,46 @@ impl<'a> Source<'a> {
         Ok(Self { args, name, model, config, weights })
     }
 
-    fn record(&self, head: Head, precision: Precision) -> Result<ModelProto> {
-        let options = Options { opset: self.args.opset, metadata: self.metadata(head)? };
+    /// Adds the screened file where it is asked for, or where it pays: where the built-in texts together have weights
+    /// for few of the terms.
+    fn screen(&self, wanted: &mut Vec<Wanted>, folder: &Path) -> Result<()> {
+        let head = Head::Splade(self.model.pooling());
+        let is_plain = |wanted: &Wanted| wanted.head == head && wanted.precision == Precision::Fp32;
+        let is_possible = can_be_screened(&self.config, head) && wanted.iter().any(is_plain);
+        let path = folder.join(SCREENED_FILE);
+        let pays = match self.args.screen {
+            Screen::Off => false,
+            Screen::On if !is_possible => {
+                return Err(bad_input(
+                    "--screen on: only the fp32 file of a max-pooled model with zeros can be screened",
+                    "leave it out",
+                ));
+            }
+            Screen::On => true,
+            Screen::Auto => is_possible && self.share_of_terms(head)? < SCREENED_SHARE,
+        };
+        if pays {
+            refuse_existing(&path, self.args.overwrite)?;
+            wanted.push(Wanted { head, precision: Precision::Fp32, screened: true, path });
+        } else if path.exists() && self.args.overwrite {
+            // of another state of the model
+            std::fs::remove_file(&path).map_err(splade_index::Error::io(&path))?;
+        }
+        Ok(())
+    }
+
+    /// The share of the vocabulary that some built-in text has a weight for.
+    fn share_of_terms(&self, head: Head) -> Result<f64> {
+        let batches = batches(&self.model)?;
+        let reference = Reference::new(&self.config, &self.weights, head);
+        let together = batches.last().map(|batch| reference.run(batch)).transpose()?.unwrap_or_default();
+        let terms = self.config.vocab_size();
+        let is_active = |term: &usize| together.iter().skip(*term).step_by(terms).any(|weight| *weight > 0.0);
+        Ok((0..terms).filter(is_active).count() as f64 / terms as f64)
+    }
+
+    fn record(&self, head: Head, precision: Precision, screened: bool) -> Result<ModelProto> {
+        let options = Options { opset: self.args.opset, screened, metadata: self.metadata(head)? };
         Ok(convert(export(&self.config, &self.weights, head, &options)?, precision)?)
     }
 
@@ -143,20 +192,24 @@ impl<'a> Source<'a> {
     }
 
     /// Compares a file with the checkpoint, in ONNX Runtime where its library is found and in candle-onnx where it can.
-    fn verify(&self, file: &Path, head: Head, precision: Precision, batches: &[TokenBatch]) -> Result<Report> {
+    fn verify(&self, file: &Path, wanted: &Wanted, batches: &[TokenBatch]) -> Result<Report> {
+        let Wanted { head, precision, screened, .. } = *wanted;
         let name = file.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let candle_onnx = match precision {
-            Precision::Int8 => {
-                tracing::info!("{name}: compared in ONNX Runtime only, candle-onnx lacks int8 operators");
-                None
-            }
-            _ => Some(CandleOnnx::read(file)?),
+        let candle_onnx = if precision == Precision::Int8 || screened {
+            tracing::info!(
+                "{name}: compared in ONNX Runtime only, candle-onnx lacks DynamicQuantizeLinear and MatMulInteger"
+            );
+            None
+        } else {
+            Some(CandleOnnx::read(file)?)
         };
         let onnx_runtime = match load_onnx_runtime(&onnx_runtime_candidates()) {
-            Ok(_) => Some(OnnxRuntime::new(OnnxModel::open(file, &OnnxOptions { threads: self.args.threads })?)),
+            Ok(_) => {
+                Some(OnnxRuntime::new(OnnxModel::open(file, &onnx_options(DeviceChoice::Cpu, self.args.threads)?)?))
+            }
             Err(error) if candle_onnx.is_none() => {
                 return Err(bad_input(
-                    format!("{name}: int8 can be compared in ONNX Runtime only: {error}"),
+                    format!("{name}: it can be compared in ONNX Runtime only: {error}"),
                     "run `make setup`, or let ORT_DYLIB_PATH name the library, or take --no-verify",
                 ));
             }
@@ -176,15 +229,15 @@ impl<'a> Source<'a> {
     fn judge(&self, files: &[Exported], tasks: &[TaskData]) -> Result<Vec<Judged>> {
         // the pooled file where there is one: it gives the same ranking, sooner
         let best = |precision: Precision| {
-            let of_it = files.iter().filter(|file| file.precision == precision);
-            of_it.max_by_key(|file| file.head != Head::Logits).map(|file| file.path.clone())
+            let of_it = files.iter().map(|file| &file.wanted).filter(|wanted| wanted.precision == precision);
+            of_it.max_by_key(|wanted| wanted.head != Head::Logits).map(|wanted| wanted.path.clone())
         };
         let baseline = tempfile::Builder::new().prefix("splade-fp32-").tempdir()?;
         let mut chosen = vec![(Precision::Fp32, best(Precision::Fp32))];
         chosen.extend(Precision::ALL[1..].iter().map(|&precision| (precision, best(precision))));
         if let (_, fp32 @ None) = &mut chosen[0] {
             let path = baseline.path().join(splade_export::SPLADE_FILE);
-            write(self.record(Head::Splade(self.model.pooling()), Precision::Fp32)?, &path)?;
+            write(self.record(Head::Splade(self.model.pooling()), Precision::Fp32, false)?, &path)?;
             *fp32 = Some(path);
         }
         let mut judged: Vec<Judged> = Vec::new();
@@ -212,7 +265,7 @@ impl<'a> Source<'a> {
         let network = |prompt: &str| -> Result<Box<dyn Encoder>> {
             let vocabulary = self.model.vocabulary(self.args.max_length.map(|length| length as usize))?;
             let settings = DocumentSettings { prompt: prompt.to_owned(), ..self.model.document_settings(&vocabulary)? };
-            let network = onnx_network(&self.model, file, DeviceChoice::Cpu, self.args.threads)?;
+            let network = onnx_network(&self.model, file, &onnx_options(DeviceChoice::Cpu, self.args.threads)?)?;
             Ok(Box::new(DocumentEncoder::new(vocabulary, Box::new(network), settings)?))
         };
         let query: Box<dyn Encoder> = match self.model.architecture() {
@@ -243,6 +296,10 @@ fn put(aside: &Path, path: &Path) -> Result<u64> {
     }
     Ok(size(path)?)
 }
+
+/// A screen finds terms at a quarter of a product's cost, and every candidate costs its part of one. Measured on 30 522
+/// terms in batches of 8 texts: 1.5 times as fast with a twelfth of the terms as candidates, even at about a third.
+const SCREENED_SHARE: f64 = 0.15;
 
 /// The built-in texts, one by one and some of them padded to the longest.
 fn batches(model: &ModelDir) -> Result<Vec<TokenBatch>> {
@@ -275,8 +332,8 @@ fn print_json(files: &[Exported], judged: &[Judged]) -> Result<()> {
             .collect();
         let report = file.report.as_ref();
         json!({
-            "file": file.path,
-            "precision": file.precision.name(),
+            "file": file.wanted.path,
+            "precision": file.wanted.precision.name(),
             "bytes": file.bytes,
             "tolerance": report.map(|report| report.tolerance),
             "least_cosine": report.map(|report| report.least_cosine),
@@ -300,7 +357,7 @@ fn print_tables(files: &[Exported], judged: &[Judged]) -> Result<()> {
     let mut table =
         Table::new(["file", "size", "runtime", "vectors", "difference", "allowed", "cosine", "same top 10"]);
     for file in files {
-        let name = file.path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let name = file.wanted.path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let Some(report) = &file.report else {
             table.row([name, megabytes(file.bytes), "not compared".to_owned()]);
             continue;

@@ -22,7 +22,9 @@ use splade_index::{
 use super::interrupt;
 use crate::cli::{DeviceChoice, Role, VerifyArgs};
 use crate::console;
-use crate::encoders::{candle_network, onnx_files, onnx_network, onnx_runtime_candidates, use_threads, with_head_mode};
+use crate::encoders::{
+    candle_network, onnx_files, onnx_network, onnx_options, onnx_runtime_candidates, use_threads, with_head_mode,
+};
 use crate::failure::{bad_input, one_line};
 use crate::hub::{self, Wants};
 use crate::outputs::say;
@@ -52,7 +54,8 @@ pub(crate) fn run(args: &VerifyArgs) -> Result<()> {
 const MAX_LENGTH: usize = 512;
 /// Rankings must be the same so far down.
 const DEPTH: usize = 10;
-/// Scores of int8 files may be so far off, by their size.
+/// Scores of fp16 and int8 files may be so far off, by their size.
+const FP16_SCORES: f32 = 2e-2;
 const INT8_SCORES: f32 = 0.1;
 /// What must be the same bit for bit.
 const EXACT: Limits = Limits { difference: 0.0, cosine: 0.0 };
@@ -201,7 +204,8 @@ impl<'m> Subject<'m> {
         let precision = summary.precision();
         let mut rows = match load_onnx_runtime(&onnx_runtime_candidates()) {
             Ok(_) => {
-                let network = onnx_network(self.model, file, self.args.device, self.args.threads);
+                let options = onnx_options(self.args.device, self.args.threads);
+                let network = options.and_then(|options| onnx_network(self.model, file, &options));
                 let network = network.map(|network| Shared(Arc::new(network)));
                 self.compared("onnx runtime", file, network, reference, precision)?
             }
@@ -348,8 +352,9 @@ impl<'m> Subject<'m> {
     /// What scores may differ by: the errors of a vector's entries cancel out in part.
     fn allowed_scores(&self, precision: Precision) -> Limits {
         let difference = self.args.tolerance.unwrap_or(match precision {
+            Precision::Fp32 => self.allowed(precision).difference,
+            Precision::Fp16 => FP16_SCORES,
             Precision::Int8 => INT8_SCORES,
-            other => self.allowed(other).difference,
         });
         Limits { difference, cosine: 0.0 }
     }
