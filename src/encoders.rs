@@ -123,6 +123,19 @@ fn onnx(
     Ok(DocumentEncoder::new(vocabulary, Box::new(network), settings)?)
 }
 
+/// The ONNX files of a model folder: those that are run by their names, then those of other tools.
+pub(crate) fn onnx_files(model: &ModelDir) -> Vec<PathBuf> {
+    let mut files = model.all_onnx_paths();
+    for folder in [model.onnx_dir(), model.transformer_dir().to_owned()] {
+        let entries = std::fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
+        let is_onnx = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "onnx") && path.is_file();
+        let mut others: Vec<PathBuf> = entries.filter(is_onnx).filter(|path| !files.contains(path)).collect();
+        others.sort();
+        files.extend(others);
+    }
+    files
+}
+
 /// How ONNX Runtime runs a file.
 pub(crate) fn onnx_options(device: DeviceChoice, threads: usize) -> Result<OnnxOptions> {
     let device = match device {

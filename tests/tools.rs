@@ -113,6 +113,37 @@ mod verify {
         }
     }
 
+    /// fp16 and int8 files have limits of their own; files of other tools are compared too.
+    #[test]
+    fn files_of_every_precision_and_name_are_compared() {
+        for model in ["bert-tiny", "norbert3-tiny", "norbert4-tiny", "modernbert-tiny"] {
+            let place = setup();
+            place.copy(&ours("fixtures/models").join(model), "model");
+            place.ok(&["export-onnx", "model", "--no-verify", "--precision", "fp32,fp16,int8"]);
+            place.copy(&place.path("model/onnx/model.onnx"), "model/onnx/of_another_tool.onnx");
+            let ran = place.run(&["verify", "model", "--json"]);
+            assert_eq!(ran.code, Some(0), "{model}: {}", ran.stderr);
+            let report: Value = serde_json::from_str(&ran.stdout).unwrap();
+            let ok = rows(&report, "ok");
+            let names = ["model", "model_splade", "model_fp16", "model_splade_fp16", "model_int8", "model_splade_int8"];
+            for name in names.into_iter().chain(["of_another_tool"]) {
+                let row = |backend: &str| {
+                    ok.contains(&("document vectors".to_owned(), backend.to_owned(), format!("onnx/{name}.onnx")))
+                };
+                assert!(row("onnx runtime"), "{model} {name}: {report:#}");
+                assert_eq!(row("candle-onnx"), !name.ends_with("int8"), "{model} {name}: {report:#}");
+            }
+            let skipped = rows(&report, "skipped");
+            let reasons = report["stages"].as_array().unwrap().iter().filter_map(|row| row["reason"].as_str());
+            assert!(reasons.clone().all(|reason| reason.contains("unsupported")), "{report:#}");
+            assert!(skipped.iter().all(|row| row.1 == "candle-onnx" && row.2.ends_with("int8.onnx")), "{skipped:?}");
+            let precision =
+                |file: &str| place.json(&["inspect", &format!("model/onnx/{file}"), "--json"])["precision"].clone();
+            let found = ["model.onnx", "model_fp16.onnx", "model_splade_int8.onnx"].map(precision);
+            assert_eq!(found, ["fp32", "fp16", "int8"]);
+        }
+    }
+
     /// A file of another head mode than the model is run in is none of this model.
     #[test]
     fn the_head_mode_of_the_files_must_be_the_models() {

@@ -4,7 +4,7 @@
 
 use splade_index::{Network, SparseVector, SpladePooling, TokenBatch, pool};
 
-use super::{Backend, larger};
+use super::{Backend, Limits, larger};
 
 /// The largest difference of a step.
 #[derive(Debug, Clone, PartialEq)]
@@ -39,11 +39,11 @@ impl Finding {
         Self { compared, difference: 0.0, place: None, cosine: 1.0 }
     }
 
-    /// Whether the difference is no larger than this.
+    /// Whether it is within these limits.
     #[must_use]
-    pub fn within(&self, tolerance: f32) -> bool {
+    pub fn within(&self, limits: Limits) -> bool {
         // written so that NaN is outside
-        self.difference <= tolerance
+        self.difference <= limits.difference && self.cosine >= limits.cosine
     }
 
     fn note(&mut self, difference: f32, place: impl FnOnce() -> Place) {

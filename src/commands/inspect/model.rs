@@ -9,6 +9,7 @@ use splade_index::{Architecture, HeadSource, ModelDir, TensorInfo, Vocabulary, r
 use super::table::Weights;
 use super::{Findings, checkpoint, pairs};
 use crate::console::{count, size};
+use crate::encoders::onnx_files;
 
 pub(super) fn inspect(path: &Path, top: usize) -> Result<Findings> {
     let model = ModelDir::open(path)?;
@@ -201,7 +202,7 @@ fn adds_special(vocabulary: &Vocabulary) -> Result<Vec<u32>> {
 
 #[cfg(feature = "train")]
 fn onnx(model: &ModelDir, found: &mut Findings) {
-    let files = model.all_onnx_paths();
+    let files = onnx_files(model);
     let lines: Vec<(String, Value)> = files.iter().map(|file| super::onnx::line(file)).collect();
     for (file, (line, _)) in files.iter().zip(&lines) {
         found.facts.add("ONNX", format_args!("{}: {line}", file.strip_prefix(model.root()).unwrap_or(file).display()));
@@ -214,7 +215,7 @@ fn onnx(model: &ModelDir, found: &mut Findings) {
 
 #[cfg(not(feature = "train"))]
 fn onnx(model: &ModelDir, found: &mut Findings) {
-    let files = model.all_onnx_paths();
+    let files = onnx_files(model);
     for file in &files {
         found.facts.add("ONNX", file.strip_prefix(model.root()).unwrap_or(file).display());
     }

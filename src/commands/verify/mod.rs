@@ -9,12 +9,12 @@ use std::sync::Arc;
 use anyhow::Result;
 use report::{Outcome, Report, Row, Stage};
 use splade_export::parity::{
-    BackendNetwork, CandleOnnx, Finding, Sides, compare_rankings, compare_scores, compare_tokens, compare_vectors,
-    tolerance,
+    BackendNetwork, CandleOnnx, Finding, Limits, Sides, compare_rankings, compare_scores, compare_tokens,
+    compare_vectors, limits,
 };
-use splade_export::{Head, Precision, Summary};
+use splade_export::{Head, Summary};
 use splade_index::{
-    Architecture, DocumentEncoder, DocumentSettings, Encoder, ImpactIndex, IndexSettings, ModelDir, Network,
+    Architecture, DocumentEncoder, DocumentSettings, Encoder, ImpactIndex, IndexSettings, ModelDir, Network, Precision,
     QueryEncoder, SearchOptions, SparseVector, StoredDocument, TokenBatch, Vocabulary, WriterOptions,
     load_onnx_runtime, read_texts, read_vectors_named,
 };
@@ -23,9 +23,9 @@ use super::interrupt;
 use crate::cli::{DeviceChoice, Role, VerifyArgs};
 use crate::console;
 use crate::encoders::{
-    candle_network, onnx_network, onnx_options, onnx_runtime_candidates, use_threads, with_head_mode,
+    candle_network, onnx_files, onnx_network, onnx_options, onnx_runtime_candidates, use_threads, with_head_mode,
 };
-use crate::failure::bad_input;
+use crate::failure::{bad_input, one_line};
 use crate::hub::{self, Wants};
 use crate::outputs::say;
 use crate::texts::built_in;
@@ -54,6 +54,11 @@ pub(crate) fn run(args: &VerifyArgs) -> Result<()> {
 const MAX_LENGTH: usize = 512;
 /// Rankings must be the same so far down.
 const DEPTH: usize = 10;
+/// Scores of fp16 and int8 files may be so far off, by their size.
+const FP16_SCORES: f32 = 2e-2;
+const INT8_SCORES: f32 = 0.1;
+/// What must be the same bit for bit.
+const EXACT: Limits = Limits { difference: 0.0, cosine: 0.0 };
 /// Scores are taken of at most so many queries and documents: their number is the product.
 const MAX_SCORED: usize = 200;
 
@@ -100,7 +105,7 @@ impl<'m> Subject<'m> {
     fn tokenization(&self) -> Result<Vec<Row>> {
         let file = self.model.transformer_dir().join("tokenizer.json");
         let network = &self.vocabulary;
-        let exact = |finding| Outcome::Compared(finding, 0.0);
+        let exact = |finding| Outcome::Compared(finding, EXACT);
         let plain = self.tokens(|text| network.tokenize_plain(text, true))?;
         let finding = compare_tokens(&plain, &network.tokenize_all(&self.texts)?);
         let mut rows = vec![self.row(Stage::Tokenization, "documents", &file, exact(finding))];
@@ -129,7 +134,7 @@ impl<'m> Subject<'m> {
         encoder.save(folder.path())?;
         let copy = QueryEncoder::open(folder.path())?.encode(&self.texts())?;
         let row =
-            |backend, finding| self.row(Stage::QueryVectors, backend, &side.weights, Outcome::Compared(finding, 0.0));
+            |backend, finding| self.row(Stage::QueryVectors, backend, &side.weights, Outcome::Compared(finding, EXACT));
         let mut rows =
             vec![row("table", compare_vectors(&by_hand, &found)), row("index copy", compare_vectors(&found, &copy))];
         if let (Some(reference), Role::Query) = (&self.reference, self.args.role) {
@@ -168,7 +173,7 @@ impl<'m> Subject<'m> {
             let network = candle_network(self.model, self.args.device).map(|network| Shared(Arc::new(network)));
             rows.extend(self.compared("candle, device", &checkpoint, network, &reference, Precision::Fp32)?);
         }
-        let files = self.model.all_onnx_paths();
+        let files = onnx_files(self.model);
         if files.is_empty() {
             let root = self.model.root().display();
             tracing::info!("{root}: no ONNX file to compare; `splade export-onnx {root}` writes them");
@@ -188,7 +193,12 @@ impl<'m> Subject<'m> {
         let summary = match Summary::read(file) {
             Ok(summary) => summary,
             Err(error) => {
-                return Ok(vec![self.row(Stage::DocumentVectors, "onnx", file, Outcome::Failed(error.to_string()))]);
+                return Ok(vec![self.row(
+                    Stage::DocumentVectors,
+                    "onnx",
+                    file,
+                    Outcome::Failed(reason(&error.into(), file)),
+                )]);
             }
         };
         let precision = summary.precision();
@@ -224,10 +234,10 @@ impl<'m> Subject<'m> {
         Ok(match network.and_then(|network| self.encode(&network)) {
             Ok(found) => self.network_rows(backend, file, &found, Some(reference), precision),
             Err(error) => {
-                let reason = format!("{error:#}");
+                let reason = reason(&error, file);
                 // candle-onnx is a convenience: what it lacks is no fault of the file
-                let lacks =
-                    backend == "candle-onnx" && (reason.contains("has no operator") || precision != Precision::Fp32);
+                let lacks = backend == "candle-onnx"
+                    && ["it has no operator", "unsupported"].iter().any(|word| reason.contains(word));
                 let outcome = if lacks { Outcome::Skipped(reason) } else { Outcome::Failed(reason) };
                 vec![self.row(Stage::DocumentVectors, backend, file, outcome)]
             }
@@ -246,6 +256,7 @@ impl<'m> Subject<'m> {
         let allowed = self.allowed(precision);
         let row =
             |stage, finding: Finding, allowed| self.row(stage, backend, file, Outcome::Compared(finding, allowed));
+        let scores = self.allowed_scores(precision);
         let mut rows = Vec::new();
         if let Some(reference) = reference {
             if self.model.architecture() == Architecture::Splade {
@@ -256,9 +267,10 @@ impl<'m> Subject<'m> {
             rows.push(row(Stage::DocumentVectors, finding, allowed));
             let (expected, sides) = (reference.sides(), found.sides());
             let score = |query, document| sides.score(query, document);
-            rows.push(row(Stage::Scores, compare_scores(expected, score), allowed));
+            rows.push(row(Stage::Scores, compare_scores(expected, score), scores));
             // two documents may each be off by as much
-            rows.push(row(Stage::Ranking, compare_rankings(expected, score, DEPTH), 2.0 * allowed));
+            let twice = Limits { difference: 2.0 * scores.difference, ..scores };
+            rows.push(row(Stage::Ranking, compare_rankings(expected, score, DEPTH), twice));
         }
         rows.push(row(Stage::PaddedBatch, compare_vectors(&found.documents, &found.padded), allowed));
         if let Some(theirs) = &self.reference {
@@ -301,7 +313,7 @@ impl<'m> Subject<'m> {
         let found = |query: usize, document: usize| {
             scores[query].get(&document).copied().unwrap_or_else(|| sides.score(query, document).min(0.0))
         };
-        let outcome = Outcome::Compared(compare_scores(sides, found), 0.0);
+        let outcome = Outcome::Compared(compare_scores(sides, found), EXACT);
         Ok(Row { stage: Stage::Scores, backend: "index".to_owned(), file: "a new one".to_owned(), outcome })
     }
 
@@ -329,13 +341,22 @@ impl<'m> Subject<'m> {
         Ok(Encoded { padded: run(document, self.args.batch_tokens as usize)?, queries, documents })
     }
 
-    /// The largest difference allowed.
-    fn allowed(&self, precision: Precision) -> f32 {
-        self.args.tolerance.unwrap_or(match precision {
-            Precision::Fp32 => tolerance(Head::Splade(self.model.pooling())),
-            Precision::Fp16 => 2e-2,
-            Precision::Int8 => 0.5,
-        })
+    /// What vectors may differ by.
+    fn allowed(&self, precision: Precision) -> Limits {
+        match self.args.tolerance {
+            Some(difference) => Limits { difference, cosine: 0.0 },
+            None => limits(Head::Splade(self.model.pooling()), precision),
+        }
+    }
+
+    /// What scores may differ by: the errors of a vector's entries cancel out in part.
+    fn allowed_scores(&self, precision: Precision) -> Limits {
+        let difference = self.args.tolerance.unwrap_or(match precision {
+            Precision::Fp32 => self.allowed(precision).difference,
+            Precision::Fp16 => FP16_SCORES,
+            Precision::Int8 => INT8_SCORES,
+        });
+        Limits { difference, cosine: 0.0 }
     }
 }
 
@@ -366,6 +387,13 @@ impl Network for Shared {
     fn forward(&self, batch: &TokenBatch) -> splade_index::Result<Vec<SparseVector>> {
         self.0.forward(batch)
     }
+}
+
+/// What went wrong, without the file and backend, which a row names anyway.
+fn reason(error: &anyhow::Error, file: &Path) -> String {
+    let line = one_line(error).replace(&format!("{}: ", file.display()), "");
+    let line = line.trim_start_matches("encoder: ").trim_start_matches("candle-onnx: ");
+    line.trim_end_matches('.').to_owned()
 }
 
 /// The texts of a file, with their ids.

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use anyhow::{Result, bail};
 use serde_json::{Value, json};
-use splade_export::parity::{Finding, Place};
+use splade_export::parity::{Finding, Limits, Place};
 
 use crate::console::Table;
 use crate::outputs::say;
@@ -38,8 +38,8 @@ impl Stage {
 /// What came of a comparison.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Outcome {
-    /// compared, and the difference allowed
-    Compared(Finding, f32),
+    /// compared, and what is allowed
+    Compared(Finding, Limits),
     /// not possible here, which is nobody's fault
     Skipped(String),
     /// the backend gave no result
@@ -49,7 +49,7 @@ pub(super) enum Outcome {
 impl Outcome {
     fn status(&self) -> &'static str {
         match self {
-            Self::Compared(finding, allowed) if finding.within(*allowed) => "ok",
+            Self::Compared(finding, limits) if finding.within(*limits) => "ok",
             Self::Compared(..) => "differs",
             Self::Skipped(_) => "skipped",
             Self::Failed(_) => "failed",
@@ -82,14 +82,14 @@ impl Report<'_> {
     pub(super) fn print(&self) -> Result<()> {
         let mut table = Table::new(["stage", "backend", "file", "compared", "difference", "allowed", "", "largest at"]);
         for row in &self.rows {
-            if let Outcome::Compared(finding, allowed) = &row.outcome {
+            if let Outcome::Compared(finding, limits) = &row.outcome {
                 table.row([
                     row.stage.name().to_owned(),
                     row.backend.clone(),
                     row.file.clone(),
                     finding.compared.to_string(),
                     number(finding.difference),
-                    number(*allowed),
+                    number(limits.difference),
                     row.outcome.status().to_owned(),
                     finding.place.as_ref().map(|place| self.place(row.stage, place)).unwrap_or_default(),
                 ]);
@@ -119,12 +119,13 @@ impl Report<'_> {
         let mut value = json!({"stage": row.stage.name(), "backend": row.backend, "file": row.file});
         value["status"] = row.outcome.status().into();
         match &row.outcome {
-            Outcome::Compared(finding, allowed) => {
+            Outcome::Compared(finding, limits) => {
                 value["compared"] = finding.compared.into();
                 value["difference"] = finding.difference.into();
-                value["allowed"] = (*allowed).into();
-                if matches!(row.stage, Stage::QueryVectors | Stage::DocumentVectors | Stage::Reference) {
+                value["allowed"] = limits.difference.into();
+                if !matches!(row.stage, Stage::Tokenization | Stage::Scores | Stage::Ranking) {
                     value["cosine"] = finding.cosine.into();
+                    value["least_cosine"] = limits.cosine.into();
                 }
                 if let Some(place) = &finding.place {
                     value["largest_at"] = self.place_json(row.stage, place);
@@ -159,14 +160,18 @@ impl Report<'_> {
             0 => String::new(),
             more => format!(" (and {more} more)"),
         };
-        let what = match &row.outcome {
-            Outcome::Compared(finding, allowed) => {
-                let place = finding.place.as_ref().map(|place| self.place(row.stage, place)).unwrap_or_default();
-                format!("differs by {}, more than {} allows, at {place}", number(finding.difference), number(*allowed))
+        let finding = match &row.outcome {
+            Outcome::Compared(finding, limits) if finding.difference <= limits.difference => {
+                format!("has a vector of cosine {:.4}, and {} is the least", finding.cosine, limits.cosine)
             }
-            Outcome::Skipped(reason) | Outcome::Failed(reason) => reason.clone(),
+            Outcome::Compared(finding, limits) => {
+                let place = finding.place.as_ref().map(|place| self.place(row.stage, place)).unwrap_or_default();
+                let (difference, allowed) = (number(finding.difference), number(limits.difference));
+                format!("differs by {difference}, more than {allowed} allows, at {place}")
+            }
+            Outcome::Skipped(reason) | Outcome::Failed(reason) => format!("failed: {reason}"),
         };
-        bail!("{}: {}: {} on {} {what}{more}", self.model.display(), row.stage.name(), row.backend, row.file)
+        bail!("{}: {}: {} on {} {finding}{more}", self.model.display(), row.stage.name(), row.backend, row.file)
     }
 
     fn disagreements(&self) -> impl Iterator<Item = &Row> {
@@ -204,7 +209,8 @@ mod tests {
     fn compared(difference: f32, at: Option<u32>, document: Option<usize>) -> Outcome {
         let place = Place { text: 0, document, at, expected: 1.0, found: 1.0 + difference };
         let place = (difference != 0.0).then_some(place);
-        Outcome::Compared(Finding { compared: 2, difference, place, cosine: 1.0 }, 1e-4)
+        let limits = Limits { difference: 1e-4, cosine: 0.9 };
+        Outcome::Compared(Finding { compared: 2, difference, place, cosine: 1.0 }, limits)
     }
 
     fn report(rows: Vec<Row>) -> Report<'static> {
@@ -215,11 +221,16 @@ mod tests {
     fn the_first_disagreement_is_named() {
         let skipped = row(Stage::Scores, Outcome::Skipped("no".to_owned()));
         assert!(report(vec![row(Stage::DocumentVectors, compared(5e-5, Some(7), None)), skipped]).verdict().is_ok());
+        let unlike = match compared(5e-5, Some(7), None) {
+            Outcome::Compared(finding, limits) => Outcome::Compared(Finding { cosine: 0.5, ..finding }, limits),
+            other => other,
+        };
         let cases = [
             (Stage::DocumentVectors, compared(0.25, Some(7), None), "document vectors", "2.5e-1", "at a, t7"),
             (Stage::Tokenization, compared(3.0, Some(7), None), "tokenization", "differs by 3,", "at a, token 7"),
             (Stage::Scores, compared(0.25, None, Some(1)), "scores", "1.0e-4 allows", "at a × b"),
             (Stage::DocumentVectors, Outcome::Failed("it is broken".to_owned()), "document", "it is broken", ""),
+            (Stage::PaddedBatch, unlike, "padded batch", "cosine 0.5000", "0.9 is the least"),
             (Stage::Ranking, compared(f32::NAN, Some(1), None), "ranking", "NaN", "at a, t1"),
         ];
         for (stage, outcome, wanted, number, place) in cases {
