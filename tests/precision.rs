@@ -80,7 +80,7 @@ fn int8_without_onnx_runtime_is_not_believed() {
     let ran = run(&["export-onnx", "model", "--precision", "int8"]);
     ran.fails(
         2,
-        "model_int8.onnx: int8 can be compared in ONNX Runtime only: ONNX Runtime was not found",
+        "model_int8.onnx: it can be compared in ONNX Runtime only: ONNX Runtime was not found",
         "--no-verify",
     );
     assert!(!place.path("model/onnx/model_int8.onnx").exists());
