@@ -56,7 +56,7 @@ fn words() -> Vec<String> {
 
 fn query(words: &[String], number: usize, rng: &mut ChaCha8Rng) -> String {
     let mut drawn: Vec<String> = (0..WORDS).map(|_| words.choose(rng).expect("words").clone()).collect();
-    if number % NEW_WORD_EVERY == 0 {
+    if number.is_multiple_of(NEW_WORD_EVERY) {
         drawn[number % WORDS] = format!("{}{}", words.choose(rng).expect("words"), rng.random_range(1000..1_000_000));
     }
     drawn.join(" ")

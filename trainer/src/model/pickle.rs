@@ -559,18 +559,18 @@ mod tests {
     }
 
     fn text(text: &str) -> Vec<u8> {
-        [&[b'X'], &(text.len() as u32).to_le_bytes()[..], text.as_bytes()].concat()
+        [b"X", &(text.len() as u32).to_le_bytes()[..], text.as_bytes()].concat()
     }
 
     fn numbers(numbers: &[i32]) -> Vec<u8> {
-        let items = numbers.iter().flat_map(|number| [&[b'J'], &number.to_le_bytes()[..]].concat());
+        let items = numbers.iter().flat_map(|number| [b"J", &number.to_le_bytes()[..]].concat());
         [vec![b'('], items.collect(), vec![b't']].concat()
     }
 
     /// `{"w": _rebuild_tensor_v2(storage, offset, size, stride, …)}`
     fn state_dict(class: &str, key: &str, offset: i32, size: &[i32], stride: &[i32]) -> Vec<u8> {
         let storage = [b"(".to_vec(), text("storage"), format!("ctorch\n{class}\n").into(), text(key), text("cpu")];
-        let offset = [&[b'J'], &offset.to_le_bytes()[..]].concat();
+        let offset = [b"J", &offset.to_le_bytes()[..]].concat();
         [
             b"\x80\x02}(".to_vec(),
             text("w"),
