@@ -13,7 +13,7 @@ its largest resident set is its own. Models:
   has some hundred active dimensions, as a trained model's has, so that neither side is measured by writing numbers.
 
 Lengths are in tokens, special ones counted; `mixed` is 1.3 tokens for every word of the texts of tests/data/lohelp-nb.
-PyTorch runs with batches of 32, its default, and with smaller ones; its best counts. Loading, and on the Python side one
+Both sides must give the same vectors. PyTorch runs with batches of 32, its default, and with smaller ones; its best counts. Loading, and on the Python side one
 batch before the clock starts, are left out; tokenizing is part of it, on our side reading and writing JSON lines too.
 """
 
@@ -37,6 +37,7 @@ SIZES = {
 }
 PUBLISHED = dict(vocab_size=50000, max_position_embeddings=512, position_bucket_size=32, layer_norm_eps=1e-7)
 ACTIVE = 400
+MAX_LENGTH = 512
 
 
 def norbert3(config):
@@ -160,8 +161,10 @@ def make_norbert3(name, folder):
     config = json.loads((FIXTURE / "config.json").read_text()) | PUBLISHED | SIZES[name]
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.json").write_text(json.dumps(config, indent=2))
-    for file in ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"):
+    for file in ("tokenizer.json", "special_tokens_map.json"):
         shutil.copy(FIXTURE / file, folder)
+    settings = json.loads((FIXTURE / "tokenizer_config.json").read_text()) | {"model_max_length": MAX_LENGTH}
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings, indent=1))
     torch.manual_seed(0)
     model = norbert3(config)
     with torch.inference_mode():
@@ -185,10 +188,10 @@ def sparse_encoder(folder):
             special = json.loads((folder / "special_tokens_map.json").read_text())
             self.tokenizer = PreTrainedTokenizerFast(tokenizer_file=str(folder / "tokenizer.json"), **special)
             self.model = load_norbert3(folder)
-            self.max_seq_length = 512
+            self.max_seq_length = MAX_LENGTH
 
         def preprocess(self, texts, prompt=None, **_):
-            return dict(self.tokenizer(texts, padding=True, truncation=True, max_length=512, return_tensors="pt"))
+            return dict(self.tokenizer(texts, padding=True, truncation=True, max_length=MAX_LENGTH, return_tensors="pt"))
 
         def forward(self, features, **_):
             logits = self.model(features["input_ids"], features["attention_mask"])
@@ -209,8 +212,9 @@ def worker(folder, texts, threads, batch):
     texts = [json.loads(line)["text"] for line in open(texts)]
     encoder.encode(texts[:batch], batch_size=batch)
     start = time.perf_counter()
-    encoder.encode(texts, batch_size=batch)
-    print(json.dumps({"seconds": time.perf_counter() - start}))
+    vectors = encoder.encode(texts, batch_size=batch)
+    seconds = time.perf_counter() - start
+    print(json.dumps({"seconds": seconds, "sums": torch.sparse.sum(vectors, 1).to_dense().tolist()}))
 
 
 def measured(command):
@@ -235,7 +239,7 @@ def texts_of(folder, length, count):
     words = [f"{line.get('title', '')} {line['text']}".split() for line in lines]
     stream, at = [word for text in words for word in text], 0
     for number in range(count):
-        tokens = length or min(512, 2 + round(1.3 * len(words[number * 7 % len(words)])))
+        tokens = length or min(MAX_LENGTH, 2 + round(1.3 * len(words[number * 7 % len(words)])))
         text = " ".join((stream * 2)[at : at + tokens])
         at = (at + tokens) % len(stream)
         offsets = [o for o in tokenizer.encode(text, add_special_tokens=False).offsets if o[1] > o[0]]
@@ -243,16 +247,42 @@ def texts_of(folder, length, count):
 
 
 def ours(splade, folder, texts, threads, precision, extra):
-    """The best of two runs of `splade encode`: documents a second, MB."""
-    best, memory = 0.0, 0.0
+    """The best of two runs of `splade encode`: documents a second, MB, and the sum of every vector."""
+    best, memory, sums = 0.0, 0.0, []
     for _ in range(2):
         with tempfile.NamedTemporaryFile() as output:
             command = [splade, "encode", folder, "--input", texts, "--role", "document", "--backend", "onnx"]
-            command += ["--threads", threads, "--output", output.name, "--overwrite", "--precision", precision, *extra]
+            command += ["--threads", threads, "--max-length", MAX_LENGTH, "--precision", precision]
+            command += ["--output", output.name, "--overwrite", *extra]
             _, err, peak = measured([str(part) for part in command])
+            sums = [sum(json.loads(line)["values"]) for line in open(output.name)]
         best = max(best, float(re.search(r"\(([\d.]+) per second\)", err).group(1)))
         memory = max(memory, peak)
-    return best, memory
+    return best, memory, sums
+
+
+def growth(splade, folder, count, threads, precision, extra):
+    """Encodes so many short texts and prints the resident set after every eighth of them."""
+    with tempfile.TemporaryDirectory() as work:
+        texts, vectors = pathlib.Path(work) / "texts.jsonl", pathlib.Path(work) / "vectors.jsonl"
+        words = [word for line in open(CORPUS) for word in json.loads(line)["text"].split()]
+        with open(texts, "w") as file:
+            for number in range(count):
+                start = number * 11 % (len(words) - 40)
+                text = " ".join(words[start : start + 1 + number * 7 % 16])
+                print(json.dumps({"_id": str(number), "text": text}), file=file)
+        command = [splade, "encode", folder, "--input", texts, "--role", "document", "--backend", "onnx"]
+        command += ["--threads", threads, "--precision", precision, *extra]
+        process = subprocess.Popen([str(part) for part in command], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+        start = time.perf_counter()
+        for done, _ in enumerate(process.stdout, 1):
+            if done % (count // 8) == 0:
+                status = pathlib.Path(f"/proc/{process.pid}/status").read_text()
+                memory = int(re.search(r"VmRSS:\s+(\d+)", status).group(1)) / 1000
+                print(f"{done:8} documents  {memory:6.0f} MB  {done / (time.perf_counter() - start):6.0f} a second")
+                sys.stdout.flush()
+        if process.wait() != 0:
+            sys.exit("splade encode failed")
 
 
 def main():
@@ -265,6 +295,7 @@ def main():
     parser.add_argument("--batches", default="32,8", help="batch sizes for PyTorch")
     parser.add_argument("--precisions", default="fp32,int8")
     parser.add_argument("--no-torch", action="store_true", help="measure `splade encode` alone")
+    parser.add_argument("--growth", type=int, help="encode so many short texts and watch the resident set, on Linux")
     parser.add_argument("--work", type=pathlib.Path, default=pathlib.Path(tempfile.gettempdir()) / "splade-bench")
     parser.add_argument("--worker", nargs=4, help=argparse.SUPPRESS)
     parser.add_argument("extra", nargs="*", help="further arguments for `splade encode`, after --")
@@ -287,6 +318,11 @@ def main():
         if not (folder / "onnx").exists():
             command = [args.splade, "export-onnx", folder, "--head", "splade", "--no-verify", "--precision", args.precisions]
             subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+        if args.growth:
+            for precision in args.precisions.split(","):
+                print(f"{folder.name}, {precision}")
+                growth(args.splade, folder, args.growth, args.threads, precision, args.extra)
+            continue
         for length in args.lengths.split(","):
             count = max(8, args.tokens // (100 if length == "mixed" else int(length)))
             texts = args.work / f"texts-{length}.jsonl"
@@ -303,10 +339,16 @@ def main():
             for batch in [] if args.no_torch else args.batches.split(","):
                 command = [sys.executable, __file__, "--worker", folder, texts, args.threads, batch]
                 out, _, memory = measured([str(part) for part in command])
-                torch.append(count / json.loads(out.splitlines()[-1])["seconds"])
+                result = json.loads(out.splitlines()[-1])
+                torch.append(count / result["seconds"])
+                expected = result["sums"]
                 line(f"PyTorch, batches of {batch}", torch[-1], [], memory)
             for precision in args.precisions.split(","):
-                rate, memory = ours(args.splade, folder, texts, args.threads, precision, args.extra)
+                rate, memory, sums = ours(args.splade, folder, texts, args.threads, precision, args.extra)
+                # the same texts, tokens and weights on both sides
+                close = 1e-3 if precision == "fp32" else 0.2
+                for one, other in zip(sums, expected, strict=True) if torch else []:
+                    assert abs(one - other) <= close * max(one, other), (one, other)
                 line(f"splade, {precision}", rate, torch, memory)
 
 

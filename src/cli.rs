@@ -230,7 +230,7 @@ pub(crate) struct NetworkArgs {
     #[arg(long)]
     pub(crate) drop_special_terms: bool,
     /// Tokens per batch, padding included: memory is proportional to it, not to the corpus
-    #[arg(long, value_name = "N", default_value_t = 2048, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "N", default_value_t = 1024, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) batch_tokens: u32,
 }
 
@@ -504,7 +504,7 @@ pub(crate) struct VerifyArgs {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) max_length: Option<u32>,
     /// Tokens per batch, padding included, where texts are padded together
-    #[arg(long, value_name = "N", default_value_t = 2048, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "N", default_value_t = 1024, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) batch_tokens: u32,
     /// Print the findings as JSON
     #[arg(long)]

@@ -365,7 +365,7 @@ mod backend {
             assert!(ran.stderr.contains(why) && !ran.stdout.is_empty(), "{}", ran.stderr);
         }
         place.run(&with(&onnx, &["--device", "metal"])).fails(2, "metal is a device of Candle", "--backend candle");
-        place.run(&with(&onnx, &["--ep-option", "device_id"])).fails(2, "not KEY=VALUE", "");
+        place.run(&with(&onnx, &["--ep-option", "device_id"])).fails(2, "not KEY=VALUE", "--help shows what there is");
     }
 
     #[test]

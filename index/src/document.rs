@@ -69,7 +69,7 @@ pub struct DocumentSettings {
 }
 
 /// Tokens per batch if nothing else is asked for: enough to fill the matrix products, little enough for the caches.
-pub const BATCH_TOKENS: usize = 2048;
+pub const BATCH_TOKENS: usize = 1024;
 
 /// A tokenizer and a network.
 ///

@@ -136,7 +136,9 @@ impl OnnxModel {
         };
         let open = |device| {
             let threads = options.lanes(device, weight_bytes(path));
-            let own_options = if device == options.device { options.provider_options.as_slice() } else { &[] };
+            // the CPU that is taken instead of a device has nothing to do with the device's options
+            let meant = options.device == OnnxDevice::Auto || options.device == device;
+            let own_options = if meant { options.provider_options.as_slice() } else { &[] };
             threads.into_iter().map(|threads| session(environment, path, threads, device, own_options)).collect()
         };
         let (sessions, placement): (Vec<Session>, _) = onnx_providers::place(options.device, open).map_err(broken)?;

@@ -294,4 +294,19 @@ mod tests {
         assert!(longer.tokenize_for_network("to ord til").unwrap().len() > 4);
         assert!(longer.with_max_length(1).is_err());
     }
+
+    /// A template that asks for the second text of a pair reads past the end of what it is given.
+    #[test]
+    fn a_tokenizer_that_panics_is_an_error() {
+        let json = r###"{"added_tokens": [], "pre_tokenizer": {"type": "Whitespace"},
+            "post_processor": {"type": "TemplateProcessing", "single": [{"Sequence": {"id": "B", "type_id": 0}}],
+                "pair": [{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 0}}],
+                "special_tokens": {}},
+            "model": {"type": "WordLevel", "unk_token": "[UNK]", "vocab": {"[UNK]": 0, "hvor": 1}}}"###;
+        let vocabulary = Vocabulary::parse(json.into(), 16).unwrap();
+        for result in [vocabulary.tokenize("hvor"), vocabulary.tokenize_for_network("hvor")] {
+            let line = result.unwrap_err().to_string();
+            assert!(line.starts_with("tokenizer: broken: index out of bounds"), "{line}");
+        }
+    }
 }

@@ -1,7 +1,6 @@
 //! What the tests share: golden models, exported files, and ONNX Runtime as a parity backend.
 #![allow(dead_code)] // every test file uses a part of it
 
-
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, OnceLock};
