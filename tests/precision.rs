@@ -78,11 +78,7 @@ fn int8_without_onnx_runtime_is_not_believed() {
         finish(place.command(args).env("ORT_DYLIB_PATH", place.path("none/libonnxruntime.so")).spawn().unwrap())
     };
     let ran = run(&["export-onnx", "model", "--precision", "int8"]);
-    ran.fails(
-        2,
-        "model_int8.onnx: it can be compared in ONNX Runtime only: ONNX Runtime was not found",
-        "--no-verify",
-    );
+    ran.fails(2, "model_int8.onnx: it can be compared in ONNX Runtime only: ONNX Runtime was not found", "--no-verify");
     assert!(!place.path("model/onnx/model_int8.onnx").exists());
     let table = run(&["export-onnx", "model", "--precision", "int8", "--no-verify"]).done();
     assert_eq!(table.matches("not compared").count(), 2, "{table}");

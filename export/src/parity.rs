@@ -240,14 +240,14 @@ pub struct Limits {
 /// * fp32: [`tolerance`]. A file that is further off is wrong.
 /// * fp16: 0.1 in SPLADE weights, 0.25 in logits and hidden states, cosine 0.999: weights rounded to 11 bits make about a
 ///   tenth of that.
-/// * int8: 1.5 in SPLADE weights, 5 in logits and hidden states, cosine 0.9: no measure of quality (that is an evaluation), but a
+/// * int8: 2 in SPLADE weights, 10 in logits and hidden states, cosine 0.9: no measure of quality (that is an evaluation), but a
 ///   file that is further off is broken.
 #[must_use]
 pub fn limits(head: Head, precision: Precision) -> Limits {
     let (splade, logits, cosine) = match precision {
         Precision::Fp32 => return Limits { difference: tolerance(head), cosine: 0.0 },
         Precision::Fp16 => (0.1, 0.25, 0.999),
-        Precision::Int8 => (1.5, 5.0, 0.9),
+        Precision::Int8 => (2.0, 10.0, 0.9),
     };
     Limits { difference: if matches!(head, Head::Splade(_)) { splade } else { logits }, cosine }
 }

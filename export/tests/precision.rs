@@ -64,7 +64,7 @@ fn lower_precisions_are_near_the_checkpoint_in_every_head() {
                     let file = file(folder.path(), &golden, head, opset, precision);
                     let report = against_candle(&file, &golden, head, precision, &batches(&golden));
                     report.check().unwrap_or_else(|error| panic!("{family}: {error}"));
-                    let cosine = if precision == Precision::Int8 { 0.97 } else { 0.9999 };
+                    let cosine = if precision == Precision::Int8 { 0.95 } else { 0.9999 };
                     for agreement in &report.agreements {
                         println!("{family:16} {precision} opset {opset} {head:?} {agreement:?}");
                         assert!(agreement.cosine > cosine, "{family} {precision} {head:?} {agreement:?}");
