@@ -74,8 +74,9 @@ pub struct OnnxOptions {
     pub provider_options: Vec<(String, String)>,
 }
 
-/// Weights of more bytes than this are not held twice for the sake of a second lane.
-const LANE_BYTES: u64 = 1 << 30;
+/// Weights of more bytes than this are not held twice for the sake of a second lane: they would be most of the memory, and
+/// the operators of a large model keep all threads of one lane busy.
+const LANE_BYTES: u64 = 1 << 28;
 
 impl OnnxOptions {
     /// Threads of every lane.
