@@ -26,6 +26,7 @@ import re
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
@@ -218,14 +219,33 @@ def worker(folder, texts, threads, batch):
 
 
 def measured(command):
-    """Runs a command alone: its output and its largest resident set in MB."""
+    """Runs a command alone: its output and its largest resident set in MB.
+
+    Linux counts what a process was before it became another program, here a Python with torch in it, so the new
+    program's own mark is read off while it runs.
+    """
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    status_file, marks = pathlib.Path(f"/proc/{process.pid}/status"), [0]
+
+    def watch():
+        while process.returncode is None:
+            try:
+                marks.append(int(re.search(r"VmHWM:\s+(\d+)", status_file.read_text())[1]))
+            except (OSError, TypeError):
+                return
+            time.sleep(0.02)
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    if status_file.exists():
+        time.sleep(0.02)  # until it is the new program
+        watcher.start()
     out, err = process.stdout.read(), process.stderr.read()
     _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = status
     if status != 0:
         sys.exit(f"{' '.join(map(str, command))}\n{err[-2000:]}")
     unit = 1 if sys.platform == "darwin" else 1024
-    return out, err, usage.ru_maxrss * unit / 1e6
+    return out, err, (marks[-1] * 1024 if len(marks) > 1 else usage.ru_maxrss * unit) / 1e6
 
 
 def texts_of(folder, length, count):
