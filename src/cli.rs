@@ -226,7 +226,7 @@ pub(crate) struct NetworkArgs {
     /// NorBERT4 only: which of its logits are used; default: what the model folder says
     #[arg(long, value_name = "MODE", value_parser = head_mode())]
     pub(crate) mlm_head: Option<HeadMode>,
-    /// Leave out the terms of special tokens, such as [CLS], from every vector
+    /// Leave out the terms of special tokens, such as CLS, from every vector
     #[arg(long)]
     pub(crate) drop_special_terms: bool,
     /// Tokens per batch, padding included: memory is proportional to it, not to the corpus

@@ -115,11 +115,17 @@ impl Summary {
         })
     }
 
-    /// In what the file stores its matrices: the narrowest type that holds more than a handful of numbers.
+    /// What the file states, else in what it stores its matrices: the narrowest type that holds more than a handful of
+    /// numbers.
     ///
-    /// An int8 file keeps scales, norms and perhaps embeddings in floats; an f32 file keeps a few integers.
+    /// An int8 file keeps scales, norms and perhaps embeddings in floats; an f32 file keeps a few integers, and a screened
+    /// one a whole matrix of them.
     #[must_use]
     pub fn precision(&self) -> Precision {
+        let stated = self.metadata.get(crate::PRECISION_KEY);
+        if let Some(precision) = stated.and_then(|name| Precision::ALL.into_iter().find(|known| known.name() == name)) {
+            return precision;
+        }
         let many = |names: &[&str]| {
             let values = names.iter().filter_map(|name| self.weights.get(*name)).map(|stored| stored.values);
             values.sum::<u64>() > HANDFUL
