@@ -80,6 +80,7 @@ pub(crate) struct Origin {
     /// its commit
     pub(crate) commit: String,
     /// the files that were wanted and are there
+    #[cfg_attr(not(feature = "train"), allow(dead_code))] // only an export copies them
     files: Vec<String>,
 }
 
@@ -105,6 +106,7 @@ pub(crate) fn locate(model: &Path, wants: Wants) -> Result<Place> {
 impl Place {
     /// A folder of this model that can be written into: itself, or for a model of the Hub a copy in the working folder
     /// under the model's name.
+    #[cfg_attr(not(feature = "train"), allow(dead_code))] // only an export writes
     pub(crate) fn into_writable(self) -> Result<PathBuf> {
         let Some(origin) = &self.origin else { return Ok(self.folder) };
         let name = origin.id.rsplit('/').next().unwrap_or(&origin.id);
