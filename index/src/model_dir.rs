@@ -43,6 +43,22 @@ pub struct QuerySide {
     pub frozen: bool,
 }
 
+/// Files of a tokenizer beside `tokenizer.json`: copied into models trained from a folder that has them.
+pub const TOKENIZER_FILES: [&str; 8] = [
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.txt",
+    "vocab.json",
+    "merges.txt",
+    "sentencepiece.bpe.model",
+    "spiece.model",
+];
+
+/// Python code that the `config.json` of a NorBERT model names: copied unread, so that the model loads there too.
+pub const CODE_FILES: [&str; 4] =
+    ["configuration_norbert.py", "modeling_norbert.py", "configuration_gptbert.py", "modeling_gptbert.py"];
+
 /// The name of a pooled file whose head is screened: the same vectors as `model_splade.onnx`, on a CPU sooner.
 pub const SCREENED_FILE: &str = "model_splade_screened.onnx";
 

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 use serde_json::Value;
-use splade_index::{Architecture, ModelDir, ONNX_FILES, Precision};
+use splade_index::{Architecture, ModelDir, ONNX_FILES, Precision, TOKENIZER_FILES};
 
 use super::cache::{Repo, check_name};
 use super::client::{Client, Revision};
@@ -13,20 +13,8 @@ use super::download::{Download, patiently};
 use super::id::HubId;
 use super::{HubError, Origin, Place, Wants, cache_dir, is_offline};
 
-/// Small files of a folder with a tokenizer and perhaps a network: read, or copied into models trained from it.
-const FOLDER_FILES: [&str; 11] = [
-    "config.json",
-    "sentence_bert_config.json",
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.txt",
-    "vocab.json",
-    "merges.txt",
-    "sentencepiece.bpe.model",
-    "spiece.model",
-];
+/// Small files of a folder with a tokenizer and perhaps a network, beside [`TOKENIZER_FILES`].
+const FOLDER_FILES: [&str; 3] = ["config.json", "sentence_bert_config.json", "tokenizer.json"];
 
 /// Small files of a model as a whole: what sentence-transformers and we ourselves state about it.
 const ROOT_FILES: [&str; 2] = ["config_sentence_transformers.json", "splade.json"];
@@ -185,7 +173,7 @@ impl<'a> Fetch<'a> {
 
     /// A network's folder without its weights; for a bare checkpoint the query table beside it too.
     fn transformer(&mut self, folder: &str) -> Result<()> {
-        for name in FOLDER_FILES {
+        for name in FOLDER_FILES.into_iter().chain(TOKENIZER_FILES) {
             self.file(&join(folder, name))?;
         }
         for name in code_files(&self.json(&join(folder, "config.json"))) {
@@ -199,7 +187,7 @@ impl<'a> Fetch<'a> {
 
     /// A query table's folder; the table and the tokenizer may also lie at the root.
     fn table(&mut self, folder: &str) -> Result<()> {
-        for name in FOLDER_FILES {
+        for name in FOLDER_FILES.into_iter().chain(TOKENIZER_FILES) {
             self.file(&join(folder, name))?;
         }
         let named = self.json(&join(folder, "config.json"))["path"].as_str().map(str::to_owned);

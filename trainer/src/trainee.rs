@@ -5,8 +5,8 @@ use std::path::Path;
 
 use candle_core::{Device, Tensor, Var};
 use splade_index::{
-    Architecture, DocumentEncoder, DocumentSettings, Encoder, HeadMode, HeadSource, ModelDir, NewModel, QueryEncoder,
-    QueryWeights, SpladePooling, TokenBatch, Vocabulary,
+    Architecture, CODE_FILES, DocumentEncoder, DocumentSettings, Encoder, HeadMode, HeadSource, ModelDir, NewModel,
+    QueryEncoder, QueryWeights, SpladePooling, TOKENIZER_FILES, TokenBatch, Vocabulary,
 };
 
 use crate::config::{ModelInit, QueryInit, TokenizerInit, TrainConfig};
@@ -42,22 +42,6 @@ struct Files {
     max_active_dims: Option<usize>,
     max_length: usize,
 }
-
-/// Tokenizer files that are copied if they exist.
-const TOKENIZER_FILES: [&str; 8] = [
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.txt",
-    "vocab.json",
-    "merges.txt",
-    "sentencepiece.bpe.model",
-    "spiece.model",
-];
-
-/// Python code that `config.json` names, copied unread so that the model loads there too.
-const CODE_FILES: [&str; 4] =
-    ["configuration_norbert.py", "modeling_norbert.py", "configuration_gptbert.py", "modeling_gptbert.py"];
 
 impl Trainee {
     /// The model a config asks for: a base model, a finished sparse encoder to go on with, or a new one.

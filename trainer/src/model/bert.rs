@@ -103,9 +103,10 @@ impl BertConfig {
         format!("{config:#}\n")
     }
 
-    pub(super) fn block(&self, names: &'static PostNormNames) -> PostNormBlock {
+    /// The block, whose parts RoBERTa calls the same.
+    pub(super) fn block(&self) -> PostNormBlock {
         PostNormBlock {
-            names,
+            names: &NAMES,
             hidden: self.hidden_size,
             inner: self.intermediate_size,
             heads: self.num_attention_heads,
@@ -186,7 +187,7 @@ impl Family for BertConfig {
         let (v, d, init) = (self.vocab_size, self.hidden_size, Init::Normal(self.initializer_range));
         let (words, mut x) = self.embed(a, "bert", inputs, Positions::FromZero)?;
         let allowed = a.allowed_keys(&inputs.mask, None)?;
-        let block = self.block(&NAMES);
+        let block = self.block();
         for layer in 0..self.num_hidden_layers {
             x = block.forward(a, &format!("bert.encoder.layer.{layer}"), &x, &allowed)?;
         }

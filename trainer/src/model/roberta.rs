@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::algebra::{Activation, Algebra, Init, Inputs, Positions};
 use super::bert::BertConfig;
 use super::config::{Family, positions_left};
-use super::layers::{PostNormNames, dense, norm};
+use super::layers::{dense, norm};
 use super::mlm_head::{Encoded, MlmHead, output_matrix};
 use crate::Error;
 
@@ -29,17 +29,6 @@ fn pad_token_id() -> u32 {
 /// The name of the output bias.
 const BIAS: &str = "lm_head.bias";
 
-const NAMES: PostNormNames = PostNormNames {
-    query: "attention.self.query",
-    key: "attention.self.key",
-    value: "attention.self.value",
-    attention_output: "attention.output.dense",
-    attention_norm: "attention.output.LayerNorm",
-    inner: "intermediate.dense",
-    outer: "output.dense",
-    outer_norm: "output.LayerNorm",
-};
-
 impl Family for RobertaConfig {
     const HARMLESS: &'static [&'static str] = BertConfig::HARMLESS;
     const TIED: (&'static str, &'static str) = ("lm_head.decoder.weight", "roberta.embeddings.word_embeddings.weight");
@@ -58,7 +47,7 @@ impl Family for RobertaConfig {
         let positions = Positions::AfterPadding { pad: self.pad_token_id };
         let (words, mut x) = bert.embed(a, "roberta", inputs, positions)?;
         let allowed = a.allowed_keys(&inputs.mask, None)?;
-        let block = bert.block(&NAMES);
+        let block = bert.block();
         for layer in 0..bert.num_hidden_layers {
             x = block.forward(a, &format!("roberta.encoder.layer.{layer}"), &x, &allowed)?;
         }
