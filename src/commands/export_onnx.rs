@@ -42,7 +42,7 @@ pub(crate) fn run(args: &ExportOnnxArgs) -> Result<()> {
         load_onnx_runtime(&onnx_runtime_candidates())?;
     }
     let source = Source::read(args, model, id)?;
-    source.screen(&mut wanted, &folder)?;
+    let outdated = source.screen(&mut wanted, &folder)?;
     std::fs::create_dir_all(&folder).map_err(splade_index::Error::io(&folder))?;
     let batches = if args.no_verify { Vec::new() } else { batches(&source.model)? };
     let mut files = Vec::new();
@@ -63,6 +63,9 @@ pub(crate) fn run(args: &ExportOnnxArgs) -> Result<()> {
         let bytes = put(aside.path(), path)?;
         tracing::info!("{}: {}", path.display(), megabytes(bytes));
         files.push(Exported { wanted, bytes, report });
+    }
+    if let Some(path) = outdated {
+        std::fs::remove_file(&path).map_err(splade_index::Error::io(&path))?;
     }
     let judged = if tasks.is_empty() { Vec::new() } else { source.judge(&files, &tasks)? };
     if args.json { print_json(&files, &judged) } else { print_tables(&files, &judged) }
@@ -129,8 +132,8 @@ impl<'a> Source<'a> {
     }
 
     /// Adds the screened file where it is asked for, or where it pays: where the built-in texts together have weights
-    /// for few of the terms.
-    fn screen(&self, wanted: &mut Vec<Wanted>, folder: &Path) -> Result<()> {
+    /// for few of the terms. Returns one that is there and will not be replaced with the plain file it goes with.
+    fn screen(&self, wanted: &mut Vec<Wanted>, folder: &Path) -> Result<Option<PathBuf>> {
         let head = Head::Splade(self.model.pooling());
         let is_plain = |wanted: &Wanted| wanted.head == head && wanted.precision == Precision::Fp32;
         let is_possible = can_be_screened(&self.config, head) && wanted.iter().any(is_plain);
@@ -149,11 +152,10 @@ impl<'a> Source<'a> {
         if pays {
             refuse_existing(&path, self.args.overwrite)?;
             wanted.push(Wanted { head, precision: Precision::Fp32, screened: true, path });
-        } else if path.exists() && self.args.overwrite {
-            // of another state of the model
-            std::fs::remove_file(&path).map_err(splade_index::Error::io(&path))?;
+            return Ok(None);
         }
-        Ok(())
+        // beside another plain file it would be of another state of the model
+        Ok(wanted.iter().any(is_plain).then_some(path).filter(|path| path.exists()))
     }
 
     /// The share of the vocabulary that some built-in text has a weight for.
