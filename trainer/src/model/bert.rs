@@ -149,16 +149,12 @@ impl BertConfig {
 impl Family for BertConfig {
     const HARMLESS: &'static [&'static str] = &[
         "position_embedding_type",
-        "classifier_dropout",
         "pooler_fc_size",
         "pooler_num_attention_heads",
         "pooler_num_fc_layers",
         "pooler_size_per_head",
         "pooler_type",
         "directionality",
-        "is_decoder",
-        "add_cross_attention",
-        "gradient_checkpointing",
     ];
     const TIED: (&'static str, &'static str) =
         ("cls.predictions.decoder.weight", "bert.embeddings.word_embeddings.weight");

@@ -207,7 +207,6 @@ impl ModernBertConfig {
 impl Family for ModernBertConfig {
     const HARMLESS: &'static [&'static str] = &[
         "attention_probs_dropout_prob",
-        "classifier_dropout",
         "classifier_pooling",
         "deterministic_flash_attn",
         "initializer_cutoff_factor",
@@ -218,7 +217,6 @@ impl Family for ModernBertConfig {
         "sparse_pred_ignore_index",
         "sparse_prediction",
         "hidden_act",
-        "gradient_checkpointing",
         "rope_theta",
         "sliding_window",
     ];

@@ -129,8 +129,7 @@ impl Norbert3Config {
 }
 
 impl Family for Norbert3Config {
-    const HARMLESS: &'static [&'static str] =
-        &["hidden_act", "initializer_range", "output_all_encoded_layers", "type_vocab_size"];
+    const HARMLESS: &'static [&'static str] = &["hidden_act", "output_all_encoded_layers", "type_vocab_size"];
     const TIED: (&'static str, &'static str) = ("classifier.nonlinearity.5.weight", "embedding.word_embedding.weight");
     const ALIASES: &'static [(&'static str, &'static str)] = &[];
     const PREFIXES: &'static [&'static str] = &["embedding.", "transformer.", "classifier."];

@@ -179,7 +179,6 @@ impl Norbert4Config {
 
 impl Family for Norbert4Config {
     const HARMLESS: &'static [&'static str] = &[
-        "attn_implementation",
         "deterministic_flash_attn",
         "model",
         // read by nobody: θ is a constant of the published code
