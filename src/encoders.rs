@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use splade_index::{
-    Architecture, DocumentEncoder, DocumentSettings, Encoder, HeadMode, HeadSource, ModelDir, OnnxDevice, OnnxModel,
-    OnnxNetwork, OnnxOptions, Precision, QueryEncoder, SCREENED_FILE, Vocabulary, load_onnx_runtime,
+    Architecture, DocumentEncoder, DocumentSettings, Encoder, HeadMode, HeadSource, ModelDir, OnnxDevice, OnnxNetwork,
+    OnnxOptions, Precision, QueryEncoder, SCREENED_FILE, Vocabulary, load_onnx_runtime,
 };
 
 use crate::cli::{Backend, DeviceChoice, NetworkArgs, PrecisionChoice};
@@ -159,8 +159,8 @@ fn on_cpu(device: DeviceChoice) -> bool {
 /// An ONNX file of a model folder in ONNX Runtime, which is loaded if it is not yet.
 pub(crate) fn onnx_network(model: &ModelDir, path: &Path, options: &OnnxOptions) -> Result<OnnxNetwork> {
     load_onnx_runtime(&onnx_runtime_candidates())?;
-    let file = OnnxModel::open(path, options)?;
-    let placement = file.placement();
+    let network = OnnxNetwork::open(path, options, model)?;
+    let placement = network.model().placement();
     for (refused, reason) in &placement.refused {
         let (refused, taken) = (refused.name(), placement.device.name());
         let reason = reason.lines().next().unwrap_or_default();
@@ -170,7 +170,7 @@ pub(crate) fn onnx_network(model: &ModelDir, path: &Path, options: &OnnxOptions)
             tracing::warn!("--device {refused} cannot be used, {taken} is used instead: {reason}");
         }
     }
-    Ok(OnnxNetwork::of(file, model)?)
+    Ok(network)
 }
 
 fn no_file(model: &ModelDir, precision: Precision) -> anyhow::Error {

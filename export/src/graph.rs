@@ -134,6 +134,12 @@ impl Graph {
         self.constant(name, |name| proto::f32_tensor(name, shape, values))
     }
 
+    /// The values of a constant made by [`tensor`](Self::tensor).
+    pub(crate) fn stored(&self, value: &Value) -> Option<Vec<f32>> {
+        let tensor = self.initializers.iter().find(|tensor| tensor.name == value.name())?;
+        (tensor.data_type == i32::from(DataType::Float)).then(|| proto::f32_values(tensor))
+    }
+
     /// A constant of whole numbers from −128 to 127.
     pub(crate) fn bytes(&mut self, values: &[i8], shape: &[usize]) -> Value {
         let mut hasher = std::hash::DefaultHasher::new();

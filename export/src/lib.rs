@@ -64,8 +64,8 @@ mod summary;
 use std::collections::BTreeMap;
 
 use candle_onnx::onnx::tensor_proto::DataType;
-use splade_index::{HeadMode, Pooling, SpladePooling};
-use splade_trainer::model::{Inputs, TransformerConfig, Weights, splade};
+use splade_index::{HeadMode, OUTPUT_LAYER_KEY, Pooling, SpladePooling};
+use splade_trainer::model::{Cap, Inputs, MlmHead, TransformerConfig, Weights, splade};
 
 pub use candle_onnx::onnx::ModelProto;
 pub use error::{Error, Result};
@@ -191,8 +191,25 @@ pub fn export(config: &TransformerConfig, weights: &Weights, head: Head, options
         Head::Logits => encoded.head.logits(&recorder)?,
         Head::Splade(pooling) => splade(&recorder, &encoded.head, &mask, pooling)?,
     };
+    let layer = recorder.output_layer().zip(output_cap(&encoded.head, head));
     let graph = recorder.finish(&value, input_infos(config), output_info(config, head, value.width()))?;
-    Ok(proto::model(graph, options))
+    let mut model = proto::model(graph, options);
+    if let Some(([features, weight, bias], cap)) = layer {
+        let layer = serde_json::json!({"features": features, "weight": weight, "bias": bias, "cap": cap});
+        proto::state(&mut model, OUTPUT_LAYER_KEY, &layer.to_string());
+    }
+    Ok(model)
+}
+
+/// What is done to the largest logits of a head before they are activated, where that is all and leaves zeros.
+fn output_cap<T>(of: &MlmHead<T>, head: Head) -> Option<&'static str> {
+    let max = matches!(head, Head::Splade(pooling) if pooling.strategy == Pooling::Max);
+    let cap = match of.cap {
+        Cap::None => "none",
+        Cap::Soft => "soft",
+        Cap::Positive => return None,
+    };
+    (max && of.first.is_none()).then_some(cap)
 }
 
 /// Whether a term without a positive logit has no weight, which is what a screen looks for.

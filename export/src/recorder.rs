@@ -40,6 +40,8 @@ pub(crate) struct Recorder<'w> {
     layers: RefCell<BTreeMap<String, Layer>>,
     /// whether the SPLADE head is screened
     screened: bool,
+    /// names of the features, the matrix and the bias of the SPLADE head
+    output_layer: RefCell<Option<[String; 3]>>,
 }
 
 /// A dense layer that was recorded.
@@ -69,7 +71,13 @@ impl<'w> Recorder<'w> {
             ids: RefCell::default(),
             layers: RefCell::default(),
             screened,
+            output_layer: RefCell::default(),
         }
+    }
+
+    /// Names of the features, the matrix and the bias whose largest logits were recorded.
+    pub(crate) fn output_layer(&self) -> Option<[String; 3]> {
+        self.output_layer.borrow().clone()
     }
 
     /// The graph's input of this name, `[B, T]`.
@@ -232,6 +240,14 @@ impl<'w> Recorder<'w> {
         self.node("Reshape", &[x, &self.integers(shape)])
     }
 
+    /// A parameter or constant with one axis.
+    fn known_vector(&self, value: &Value) -> Option<Vec<f32>> {
+        match self.parameters.borrow().get(value.name()) {
+            Some(used) => used.tensor.to_vec1().ok(),
+            None => self.graph.borrow().stored(value).filter(|values| Some(values.len()) == value.width()),
+        }
+    }
+
     /// Notes that a parameter is used as the checkpoint has it.
     fn used(&self, value: &Value) {
         if let Some(used) = self.parameters.borrow().get(value.name()) {
@@ -321,6 +337,13 @@ impl Algebra for Recorder<'_> {
     }
 
     fn add(&self, a: &Value, b: &Value) -> Result<Value> {
+        // two vectors that are known now need no node
+        if let (Some(a), Some(b)) = (self.known_vector(a), self.known_vector(b))
+            && a.len() == b.len()
+        {
+            let sums: Vec<f32> = a.iter().zip(&b).map(|(a, b)| a + b).collect();
+            return self.constant(sums, &[a.len()]);
+        }
         let width = a.width().zip(b.width()).map(|(a, b)| a.max(b));
         Ok(self.node("Add", &[a, b]).with_width(width))
     }
@@ -454,22 +477,23 @@ impl Algebra for Recorder<'_> {
     ) -> Result<Value> {
         let (size, width) = query.width().zip(positions.width()).ok_or_else(|| Error::invalid("unknown width", ""))?;
         let heads = (width / (2 * size)) as i64;
-        let by_head = self.reshape(positions, &[0, heads, 2 * size as i64]);
-        let by_head = self.transpose(&by_head, &[1, 2, 0]);
-        let half = |start: usize| self.slice(&by_head, 1, start as i64, (start + size) as i64);
+        let by_head = self.transpose(&self.reshape(positions, &[0, heads, 2 * size as i64]), &[1, 0, 2]);
+        let half = |start: usize| self.slice(&by_head, 2, start as i64, (start + size) as i64);
         let (position_query, position_key) = (self.affine(&half(0), scale, 0.0)?, half(size));
         let query = self.affine(query, scale, 0.0)?;
 
         let rows = self.relative_rows(offsets)?;
         let shape = self.concat(&[&self.row_count()?, &self.integers(&[heads]), &self.node("Shape", &[&rows])], 0);
         let rows = self.node("Expand", &[&rows, &shape]);
-        let look_up = |products: &Value, rows: &Value| {
-            self.attributed("", "GatherElements", &[products, rows], vec![proto::int("axis", 3)])
+        let look_up = |products: &Value, axis| {
+            self.attributed("", "GatherElements", &[products, &rows], vec![proto::int("axis", axis)])
         };
-        let content = self.node("MatMul", &[&query, &self.transpose(key, &[0, 1, 3, 2])]);
-        let of_queries = look_up(&self.node("MatMul", &[&query, &position_key]), &rows);
-        let of_keys = look_up(&self.node("MatMul", &[key, &position_query]), &self.transpose(&rows, &[0, 1, 3, 2]));
-        let positional = self.node("Add", &[&of_queries, &self.transpose(&of_keys, &[0, 1, 3, 2])]);
+        let turned_key = self.transpose(key, &[0, 1, 3, 2]);
+        let content = self.node("MatMul", &[&query, &turned_key]);
+        let of_queries = look_up(&self.node("MatMul", &[&query, &self.transpose(&position_key, &[0, 2, 1])]), 3);
+        // [B, H, N, T], so that a key's products lie under its own place
+        let of_keys = look_up(&self.node("MatMul", &[&position_query, &turned_key]), 2);
+        let positional = self.node("Add", &[&of_queries, &of_keys]);
         Ok(self.node("Add", &[&content, &positional]))
     }
 
@@ -503,6 +527,7 @@ impl Algebra for Recorder<'_> {
     /// Padding costs no pass over the logits: a padding position gets the features of the row's first token, which are in
     /// the maximum anyway.
     fn max_logits(&self, features: &Value, weight: &Value, bias: &Value, mask: &Value) -> Result<Value> {
+        *self.output_layer.borrow_mut() = Some([features, weight, bias].map(|value| value.name().to_owned()));
         let first = self.attributed("", "Gather", &[features, &self.integers(&[0])], vec![proto::int("axis", 1)]);
         let features = self.node("Where", &[&self.is_token(mask), features, &first]);
         let largest = if self.screened {

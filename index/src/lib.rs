@@ -71,7 +71,8 @@
 //! * `cuda`, `coreml`: its providers of these names ([`OnnxDevice`]), in a library that has them. They need nothing to build;
 //!   one that does not load leaves the network on the CPU, and [`Placement`] says why.
 
-#![forbid(unsafe_code)]
+// not forbidden: output_layer/simd.rs calls functions for instructions it has detected, and says so
+#![deny(unsafe_code)]
 #![warn(clippy::print_stdout, clippy::print_stderr)]
 
 mod atomic;
@@ -90,9 +91,13 @@ mod model_dir;
 #[cfg(feature = "onnx")]
 mod onnx;
 #[cfg(feature = "onnx")]
+mod onnx_cut;
+#[cfg(feature = "onnx")]
 mod onnx_info;
 #[cfg(feature = "onnx")]
 mod onnx_providers;
+#[cfg(feature = "onnx")]
+mod output_layer;
 mod pooling;
 mod precision;
 mod query;
@@ -122,6 +127,8 @@ pub use model_dir::{
 pub use onnx::{
     HEAD_KEY, HEAD_MODE_KEY, LIBRARY, OnnxModel, OnnxNetwork, OnnxOptions, POOLING_KEY, load_onnx_runtime, pool,
 };
+#[cfg(feature = "onnx")]
+pub use onnx_cut::OUTPUT_LAYER_KEY;
 #[cfg(feature = "onnx")]
 pub use onnx_info::{OnnxRuntimeInfo, onnx_runtime_info};
 #[cfg(feature = "onnx")]

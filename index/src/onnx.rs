@@ -1,5 +1,7 @@
 //! ONNX Runtime: the library found and loaded at run time, and a pooled or plain file of a model run by it.
 
+use std::borrow::Cow;
+use std::cell::OnceCell;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, OnceLock, TryLockError};
@@ -10,7 +12,9 @@ use ort::session::builder::GraphOptimizationLevel;
 use ort::value::TensorRef;
 
 use crate::document::{Network, TokenBatch};
+use crate::onnx_cut::{self, Cap, Cut};
 use crate::onnx_providers::{self, OnnxDevice, Placement};
+use crate::output_layer::OutputLayer;
 use crate::{Error, HeadMode, ModelDir, Pooling, PoolingActivation, Result, SparseVector, SpladePooling};
 
 /// The loaded library; the process has one.
@@ -70,6 +74,8 @@ pub struct OnnxOptions {
     pub lanes: usize,
     /// where it runs
     pub device: OnnxDevice,
+    /// whether a pooled file is run as it is, its output layer too, where that could be computed here
+    pub whole: bool,
     /// options of the execution provider; on the CPU, entries of the session's configuration
     pub provider_options: Vec<(String, String)>,
 }
@@ -106,6 +112,8 @@ fn cores() -> usize {
 /// A session runs one batch at a time and sits behind a lock; several have the same weights and share nothing.
 pub struct OnnxModel {
     lanes: Vec<Mutex<Session>>,
+    /// threads of a lane
+    threads: usize,
     /// the lane that is waited for when all are busy
     next: AtomicUsize,
     path: PathBuf,
@@ -121,6 +129,15 @@ impl OnnxModel {
     /// A library not loaded, a file that is missing or broken, inputs that are not those of a masked-LM model. A device
     /// that cannot be used is none: [`placement`](Self::placement) says so.
     pub fn open(path: &Path, options: &OnnxOptions) -> Result<Self> {
+        Self::open_some(path, options, |_| None)
+    }
+
+    /// Opens a file, or for some devices the part of it that `part` gives.
+    fn open_some<'p>(
+        path: &Path,
+        options: &OnnxOptions,
+        part: impl Fn(OnnxDevice) -> Option<&'p [u8]>,
+    ) -> Result<Self> {
         let Some(Ok((environment, _))) = ENVIRONMENT.get() else {
             return Err(Error::invalid("ONNX Runtime is not loaded", ""));
         };
@@ -140,9 +157,12 @@ impl OnnxModel {
             // the CPU that is taken instead of a device has nothing to do with the device's options
             let meant = options.device == OnnxDevice::Auto || options.device == device;
             let own_options = if meant { options.provider_options.as_slice() } else { &[] };
-            threads.into_iter().map(|threads| session(environment, path, threads, device, own_options)).collect()
+            let source = part(device).map_or(Source::File(path), Source::Bytes);
+            let sessions: std::result::Result<Vec<Session>, String> =
+                threads.iter().map(|threads| session(environment, source, *threads, device, own_options)).collect();
+            Ok((sessions?, threads[0]))
         };
-        let (sessions, placement): (Vec<Session>, _) = onnx_providers::place(options.device, open).map_err(broken)?;
+        let ((sessions, threads), placement) = onnx_providers::place(options.device, open).map_err(broken)?;
         let session = &sessions[0];
         let inputs: Vec<String> = session.inputs().iter().map(|input| input.name().to_owned()).collect();
         let known = ["input_ids", "attention_mask", "token_type_ids"];
@@ -154,7 +174,7 @@ impl OnnxModel {
         }
         let metadata = read_metadata(session);
         let lanes = sessions.into_iter().map(Mutex::new).collect();
-        Ok(Self { lanes, next: AtomicUsize::new(0), path: path.to_owned(), inputs, metadata, placement })
+        Ok(Self { lanes, threads, next: AtomicUsize::new(0), path: path.to_owned(), inputs, metadata, placement })
     }
 
     /// Where it runs, and why not elsewhere.
@@ -218,10 +238,17 @@ impl OnnxModel {
     }
 }
 
-/// One session of a file.
+/// What a session is made of.
+#[derive(Clone, Copy)]
+enum Source<'s> {
+    File(&'s Path),
+    Bytes(&'s [u8]),
+}
+
+/// One session.
 fn session(
     environment: &Environment,
-    path: &Path,
+    source: Source<'_>,
     threads: usize,
     device: OnnxDevice,
     options: &[(String, String)],
@@ -231,8 +258,16 @@ fn session(
     let builder = builder.with_intra_threads(threads).map_err(|error| error.to_string())?;
     // a plan is kept for every shape there ever was, and measured, none is faster with one
     let builder = builder.with_memory_pattern(false).map_err(|error| error.to_string())?;
+    // the fused node walks a row number by number; apart, the two take a fifth of its time
+    let builder = builder
+        .with_config_entry("optimization.disable_specified_optimizers", "SkipLayerNormFusion;BiasSkipLayerNormFusion")
+        .map_err(|error| error.to_string())?;
     let mut builder = onnx_providers::register(builder, device, options)?;
-    builder.commit_from_file(path).map_err(|error| error.to_string())
+    let session = match source {
+        Source::File(path) => builder.commit_from_file(path),
+        Source::Bytes(bytes) => builder.commit_from_memory(bytes),
+    };
+    session.map_err(|error| error.to_string())
 }
 
 /// The size of a model file, with the weights that a large one has beside it.
@@ -259,19 +294,48 @@ fn read_metadata(session: &Session) -> Vec<(String, String)> {
     keys.into_iter().filter_map(|key| metadata.custom(&key).map(|value| (key, value))).collect()
 }
 
-/// A model file as a [`Network`]: a pooled file as it is, a file of logits with the pooling done here.
+/// A model file as a [`Network`]: a pooled file as it is, or up to its output layer, which is then computed here; a file of
+/// logits with the pooling done here.
 pub struct OnnxNetwork {
     model: OnnxModel,
     dimensions: usize,
     pooling: SpladePooling,
+    /// the output layer, where the file is run without
+    output: Option<(OutputLayer, Cap)>,
 }
 
 impl OnnxNetwork {
-    /// A file of a model folder, which must use the logits as the folder says.
+    /// Opens a file of a model folder, which must use the logits as the folder says.
+    ///
+    /// On a CPU with the instructions for it, a pooled file of max pooling is run up to its features, and the output layer
+    /// is computed here, several times as fast: `OnnxOptions::whole` is the plain way.
     ///
     /// # Errors
-    /// As [`new`](Self::new), and a file exported with other logits than the folder's.
-    pub fn of(file: OnnxModel, model: &ModelDir) -> Result<Self> {
+    /// As [`OnnxModel::open`] and [`new`](Self::new), and a file exported with other logits than the folder's.
+    pub fn open(path: &Path, options: &OnnxOptions, model: &ModelDir) -> Result<Self> {
+        Self::open_with(path, options, model.dimensions()?, model.pooling())?.checked(model)
+    }
+
+    /// The same, for a file of a model with V terms and this pooling.
+    ///
+    /// # Errors
+    /// As [`OnnxModel::open`] and [`new`](Self::new).
+    pub fn open_with(path: &Path, options: &OnnxOptions, dimensions: usize, pooling: SpladePooling) -> Result<Self> {
+        let cut_once: OnceCell<Option<Cut>> = OnceCell::new();
+        let part = |device| {
+            let cut = || onnx_cut::cut(path).filter(|cut| cut.layer.terms() == dimensions);
+            let is_for_cpu = device == OnnxDevice::Cpu && !options.whole && pooling.strategy == Pooling::Max;
+            is_for_cpu.then(|| cut_once.get_or_init(cut).as_ref()).flatten().map(|cut| cut.model.as_slice())
+        };
+        let file = OnnxModel::open_some(path, options, part)?;
+        let is_cut = file.placement().device == OnnxDevice::Cpu;
+        let network = Self::new(file, dimensions, pooling)?;
+        let output = cut_once.into_inner().flatten().filter(|_| is_cut).map(|cut| (cut.layer, cut.cap));
+        Ok(Self { output, ..network })
+    }
+
+    fn checked(self, model: &ModelDir) -> Result<Self> {
+        let file = &self.model;
         if let Some(choice) = model.head_choice() {
             // what other tools export is what the published code gives
             let found = file.metadata(HEAD_MODE_KEY).unwrap_or(HeadMode::Published.name());
@@ -283,7 +347,7 @@ impl OnnxNetwork {
                 ));
             }
         }
-        Self::new(file, model.dimensions()?, model.pooling())
+        Ok(self)
     }
 
     /// The file.
@@ -305,7 +369,7 @@ impl OnnxNetwork {
                 &model.path,
                 format!("pooled as {found}, but the model folder says {stated}: export it again"),
             )),
-            _ => Ok(Self { model, dimensions, pooling }),
+            _ => Ok(Self { model, dimensions, pooling, output: None }),
         }
     }
 }
@@ -328,6 +392,9 @@ impl Network for OnnxNetwork {
     }
 
     fn forward(&self, batch: &TokenBatch) -> Result<Vec<SparseVector>> {
+        if let Some((layer, cap)) = &self.output {
+            return self.forward_cut(batch, layer, *cap);
+        }
         let wrong = |shape: &[usize]| {
             Error::file(
                 &self.model.path,
@@ -347,8 +414,55 @@ impl Network for OnnxNetwork {
     }
 }
 
+impl OnnxNetwork {
+    /// Features from the session, vectors from the output layer: in the lane's turn, on its threads. Padding costs nothing.
+    fn forward_cut(&self, batch: &TokenBatch, layer: &OutputLayer, cap: Cap) -> Result<Vec<SparseVector>> {
+        self.model.run(batch, |shape, data| {
+            if shape != [batch.rows, batch.width, layer.size()] {
+                let message = format!("its features have shape {shape:?}, not {} texts", batch.rows);
+                return Err(Error::file(&self.model.path, message));
+            }
+            let rows =
+                data.chunks_exact((batch.width * layer.size()).max(1)).zip(batch.mask.chunks_exact(batch.width.max(1)));
+            let texts: Vec<Cow<'_, [f32]>> = rows.map(|(row, mask)| tokens_of(row, mask, layer.size())).collect();
+            let texts: Vec<&[f32]> = texts.iter().map(AsRef::as_ref).collect();
+            let logits = layer
+                .positive_logits(&texts, self.model.threads)
+                .ok_or_else(|| Error::file(&self.model.path, "the network gives a number that is not finite"))?;
+            let weights = |text: Vec<(u32, f32)>| {
+                text.into_iter().map(|(term, logit)| (term, activate(cap.of(logit), self.pooling.activation)))
+            };
+            logits.into_iter().map(|text| SparseVector::from_pairs(weights(text)).map_err(refused)).collect()
+        })
+    }
+}
+
+/// The features of a row's tokens, without those of its padding.
+fn tokens_of<'r>(row: &'r [f32], mask: &[u8], size: usize) -> Cow<'r, [f32]> {
+    let count = mask.iter().filter(|mask| **mask != 0).count();
+    if mask[..count].iter().all(|mask| *mask != 0) {
+        return Cow::Borrowed(&row[..count * size]);
+    }
+    let tokens = row.chunks_exact(size).zip(mask).filter(|(_, mask)| **mask != 0);
+    Cow::Owned(tokens.flat_map(|(features, _)| features).copied().collect())
+}
+
 fn sparse(row: &[f32]) -> Result<SparseVector> {
-    SparseVector::from_dense(row).map_err(|source| Error::Vector { of: "the network's output".into(), source })
+    SparseVector::from_dense(row).map_err(refused)
+}
+
+fn refused(source: crate::VectorError) -> Error {
+    Error::Vector { of: "the network's output".into(), source }
+}
+
+/// A weight from a logit. NaN stays NaN, to be refused later.
+fn activate(x: f32, activation: PoolingActivation) -> f32 {
+    // not `max`, which takes 0 for NaN
+    let once = if x <= 0.0 { 0.0 } else { x.ln_1p() };
+    match activation {
+        PoolingActivation::Relu => once,
+        PoolingActivation::Log1pRelu => once.ln_1p(),
+    }
 }
 
 /// SPLADE pooling of one text's logits `[T, V]` over the tokens with mask 1.
@@ -357,14 +471,7 @@ fn sparse(row: &[f32]) -> Result<SparseVector> {
 #[must_use]
 pub fn pool(logits: &[f32], mask: &[u8], terms: usize, pooling: SpladePooling) -> Vec<f32> {
     let tokens = logits.chunks_exact(terms).zip(mask).filter(|(_, mask)| **mask != 0).map(|(logits, _)| logits);
-    let activate = |x: f32| {
-        // not `max`, which takes 0 for NaN
-        let once = if x <= 0.0 { 0.0 } else { x.ln_1p() };
-        match pooling.activation {
-            PoolingActivation::Relu => once,
-            PoolingActivation::Log1pRelu => once.ln_1p(),
-        }
-    };
+    let activate = |x| activate(x, pooling.activation);
     let mut row = vec![0.0_f32; terms];
     match pooling.strategy {
         Pooling::Max => {
