@@ -482,7 +482,8 @@ impl Algebra for Recorder<'_> {
         let (position_query, position_key) = (self.affine(&half(0), scale, 0.0)?, half(size));
         let query = self.affine(query, scale, 0.0)?;
 
-        let rows = self.relative_rows(offsets)?;
+        // half the bytes to read for every score
+        let rows = self.cast(&self.relative_rows(offsets)?, DataType::Int32);
         let shape = self.concat(&[&self.row_count()?, &self.integers(&[heads]), &self.node("Shape", &[&rows])], 0);
         let rows = self.node("Expand", &[&rows, &shape]);
         let look_up = |products: &Value, axis| {
