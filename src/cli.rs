@@ -142,9 +142,6 @@ pub(crate) struct ExportOnnxArgs {
     /// The numbers of the files, one or several: `--precision fp32,int8`
     #[arg(long, value_name = "PRECISION", value_delimiter = ',', default_value = "fp32")]
     pub(crate) precision: Vec<PrecisionChoice>,
-    /// Whether to write model_splade_screened.onnx too: the same vectors, sooner on a CPU where texts have few terms
-    #[arg(long, default_value = "auto")]
-    pub(crate) screen: Screen,
     /// NorBERT4 only: which of its logits are used; default: what the model folder says
     #[arg(long, value_name = "MODE", value_parser = head_mode())]
     pub(crate) mlm_head: Option<HeadMode>,
@@ -166,15 +163,6 @@ pub(crate) struct ExportOnnxArgs {
     /// Threads; 0 means all
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub(crate) threads: usize,
-}
-
-#[cfg(feature = "train")]
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Screen {
-    /// where it pays
-    Auto,
-    On,
-    Off,
 }
 
 #[cfg(feature = "train")]

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 use splade_index::{
     Architecture, DocumentEncoder, DocumentSettings, Encoder, HeadMode, HeadSource, ModelDir, OnnxDevice, OnnxNetwork,
-    OnnxOptions, Precision, QueryEncoder, SCREENED_FILE, Vocabulary, load_onnx_runtime,
+    OnnxOptions, Precision, QueryEncoder, Vocabulary, load_onnx_runtime,
 };
 
 use crate::cli::{Backend, DeviceChoice, NetworkArgs, PrecisionChoice};
@@ -112,9 +112,7 @@ fn onnx(
     args: &NetworkArgs,
 ) -> Result<DocumentEncoder> {
     let precision = Precision::from(args.precision);
-    let is_screened = |path: &Path| path.file_name().is_some_and(|name| name == SCREENED_FILE);
-    let path = model.onnx_paths_in(precision).into_iter().find(|path| on_cpu(args.device) || !is_screened(path));
-    let path = path.ok_or_else(|| no_file(model, precision))?;
+    let path = model.onnx_paths_in(precision).into_iter().next().ok_or_else(|| no_file(model, precision))?;
     let library = load_onnx_runtime(&onnx_runtime_candidates())?;
     tracing::info!("the network runs in ONNX Runtime ({}): {}", library.display(), path.display());
     let options = onnx_options(args.device, args.threads)?;
@@ -148,12 +146,6 @@ pub(crate) fn onnx_options(device: DeviceChoice, threads: usize) -> Result<OnnxO
         }
     };
     Ok(OnnxOptions { device, threads, ..OnnxOptions::default() })
-}
-
-/// Whether the CPU it is: screens are made for its operators.
-fn on_cpu(device: DeviceChoice) -> bool {
-    let has_others = cfg!(any(feature = "cuda", feature = "coreml"));
-    device == DeviceChoice::Cpu || (device == DeviceChoice::Auto && !has_others)
 }
 
 /// An ONNX file of a model folder in ONNX Runtime, which is loaded if it is not yet.

@@ -167,18 +167,3 @@ fn dense(line: &Value, dimensions: usize) -> Value {
     }
     row.into()
 }
-
-#[test]
-fn a_screened_file_lives_and_dies_with_its_plain_one() {
-    let place = place("splade/model");
-    let screened = || place.path("model/onnx/model_splade_screened.onnx").exists();
-    place.ok(&["export-onnx", "model", "--screen", "on"]);
-    assert!(screened());
-    place.ok(&["export-onnx", "model", "--precision", "int8"]);
-    place.ok(&["export-onnx", "model", "--head", "logits", "--overwrite"]);
-    assert!(screened(), "the plain file is still the same");
-    place.ok(&["export-onnx", "model", "--head", "splade", "--screen", "off", "--overwrite"]);
-    assert!(!screened(), "it would be of another state of the model");
-    let ran = place.run(&["export-onnx", "model", "--precision", "int8", "--screen", "on", "--overwrite"]);
-    ran.fails(2, "--screen on: only the fp32 file", "leave it out");
-}

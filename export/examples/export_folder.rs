@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use splade_export::{Head, Options, SCREENED_FILE, export, write};
+use splade_export::{Head, Options, export, write};
 use splade_trainer::model::{TransformerConfig, Weights};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -21,8 +21,5 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         write(model, &output.join(head.file_name()))?;
         println!("{}", output.join(head.file_name()).display());
     }
-    let options = Options { screened: true, ..options };
-    write(export(&config, &weights, Head::Splade(Default::default()), &options)?, &output.join(SCREENED_FILE))?;
-    println!("{}", output.join(SCREENED_FILE).display());
     Ok(())
 }

@@ -94,20 +94,6 @@ impl Graph {
         value
     }
 
-    /// The values of a node with several.
-    pub(crate) fn several<const N: usize>(&mut self, operator: &str, inputs: &[&Value]) -> [Value; N] {
-        let name = self.free_name("", operator);
-        let outputs: [Value; N] = std::array::from_fn(|at| self.named(&format!("{name}.out{at}"), None));
-        self.nodes.push(NodeProto {
-            name,
-            op_type: operator.to_owned(),
-            input: inputs.iter().map(|value| value.name().to_owned()).collect(),
-            output: outputs.iter().map(|value| value.name().to_owned()).collect(),
-            ..Default::default()
-        });
-        outputs
-    }
-
     /// States the shape of a value where no reader can work it out.
     pub(crate) fn state(&mut self, value: &Value, data_type: DataType, axes: &[Axis]) {
         if !self.shapes.iter().any(|known| known.name == value.name()) {
@@ -140,14 +126,6 @@ impl Graph {
         (tensor.data_type == i32::from(DataType::Float)).then(|| proto::f32_values(tensor))
     }
 
-    /// A constant of whole numbers from −128 to 127.
-    pub(crate) fn bytes(&mut self, values: &[i8], shape: &[usize]) -> Value {
-        let mut hasher = std::hash::DefaultHasher::new();
-        values.hash(&mut hasher);
-        let name = format!("i8{shape:?}#{:016x}", hasher.finish());
-        self.constant(name, |name| proto::i8_tensor(name, shape, values))
-    }
-
     /// A constant integer.
     pub(crate) fn integer(&mut self, value: i64) -> Value {
         self.constant(format!("i64[{value}]"), |name| proto::i64_tensor(name, &[], &[value]))
@@ -168,16 +146,11 @@ impl Graph {
 
     /// `ReduceMax` or `ReduceMean` over one axis: its place moved from an attribute to an input in opset 18.
     pub(crate) fn reduce(&mut self, scope: &str, operator: &str, x: &Value, axis: i64, keep: bool) -> Value {
-        self.reduce_over(scope, operator, x, &[axis], keep)
-    }
-
-    /// The same over several axes.
-    pub(crate) fn reduce_over(&mut self, scope: &str, operator: &str, x: &Value, axes: &[i64], keep: bool) -> Value {
         let keep = proto::int("keepdims", keep.into());
         if self.opset < 18 {
-            return self.node(scope, operator, &[x], vec![proto::ints("axes", axes), keep]);
+            return self.node(scope, operator, &[x], vec![proto::ints("axes", &[axis]), keep]);
         }
-        let axes = self.integers(axes);
+        let axes = self.integers(&[axis]);
         self.node(scope, operator, &[x, &axes], vec![keep])
     }
 

@@ -58,13 +58,12 @@ mod int8;
 pub mod parity;
 mod proto;
 mod recorder;
-mod screen;
 mod summary;
 
 use std::collections::BTreeMap;
 
 use candle_onnx::onnx::tensor_proto::DataType;
-use splade_index::{HeadMode, OUTPUT_LAYER_KEY, Pooling, SpladePooling};
+use splade_index::{OUTPUT_LAYER_KEY, Pooling, SpladePooling};
 use splade_trainer::model::{Cap, Inputs, MlmHead, TransformerConfig, Weights, splade};
 
 pub use candle_onnx::onnx::ModelProto;
@@ -80,7 +79,6 @@ use recorder::Recorder;
 pub const LOGITS_FILE: &str = "model.onnx";
 /// The file name of [`Head::Splade`]; not `model.onnx`, which readers take for logits.
 pub const SPLADE_FILE: &str = "model_splade.onnx";
-pub use splade_index::SCREENED_FILE;
 
 /// What an exported file gives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -126,16 +124,13 @@ impl Head {
 pub struct Options {
     /// version of the operator set, 17 or 18
     pub opset: i64,
-    /// whether the SPLADE head is screened: the same vectors, sooner where texts have few terms, on a CPU and in ONNX
-    /// Runtime alone; only of max pooling over logits that can be negative
-    pub screened: bool,
     /// `metadata_props` of the file: any keys and values
     pub metadata: BTreeMap<String, String>,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { opset: 17, screened: false, metadata: BTreeMap::new() }
+        Self { opset: 17, metadata: BTreeMap::new() }
     }
 }
 
@@ -178,7 +173,7 @@ pub fn export(config: &TransformerConfig, weights: &Weights, head: Head, options
         return Err(Error::invalid(message, "opset 17 is read by every consumer; 18 is the other one"));
     }
     let weights = weights.clone().without_copy(config)?;
-    let recorder = Recorder::new(&weights, options.opset, options.screened && can_be_screened(config, head));
+    let recorder = Recorder::new(&weights, options.opset);
     let mask = recorder.input("attention_mask");
     let inputs = Inputs {
         ids: recorder.input("input_ids"),
@@ -210,13 +205,6 @@ fn output_cap<T>(of: &MlmHead<T>, head: Head) -> Option<&'static str> {
         Cap::Positive => return None,
     };
     (max && of.first.is_none()).then_some(cap)
-}
-
-/// Whether a term without a positive logit has no weight, which is what a screen looks for.
-#[must_use]
-pub fn can_be_screened(config: &TransformerConfig, head: Head) -> bool {
-    let max = matches!(head, Head::Splade(pooling) if pooling.strategy == Pooling::Max);
-    max && config.head_mode() != Some(HeadMode::Published)
 }
 
 fn input_infos(config: &TransformerConfig) -> Vec<candle_onnx::onnx::ValueInfoProto> {

@@ -38,8 +38,6 @@ pub(crate) struct Recorder<'w> {
     ids: RefCell<Option<Value>>,
     /// dense layers by the name of their output
     layers: RefCell<BTreeMap<String, Layer>>,
-    /// whether the SPLADE head is screened
-    screened: bool,
     /// names of the features, the matrix and the bias of the SPLADE head
     output_layer: RefCell<Option<[String; 3]>>,
 }
@@ -63,14 +61,13 @@ struct Use {
 }
 
 impl<'w> Recorder<'w> {
-    pub(crate) fn new(weights: &'w Weights, opset: i64, screened: bool) -> Self {
+    pub(crate) fn new(weights: &'w Weights, opset: i64) -> Self {
         Self {
             weights,
             graph: RefCell::new(Graph::new(opset)),
             parameters: RefCell::default(),
             ids: RefCell::default(),
             layers: RefCell::default(),
-            screened,
             output_layer: RefCell::default(),
         }
     }
@@ -186,30 +183,6 @@ impl<'w> Recorder<'w> {
     pub(crate) fn reduce(&self, scope: &str, operator: &str, x: &Value, axis: i64, keep: bool) -> Value {
         self.used(x);
         self.graph.borrow_mut().reduce(scope, operator, x, axis, keep)
-    }
-
-    /// One reduction over several axes, which are gone after it.
-    pub(crate) fn reduce_over(&self, operator: &str, x: &Value, axes: &[i64]) -> Value {
-        self.used(x);
-        self.graph.borrow_mut().reduce_over("", operator, x, axes, false)
-    }
-
-    /// The values of a node with more than one.
-    pub(crate) fn several<const N: usize>(&self, operator: &str, inputs: &[&Value]) -> [Value; N] {
-        inputs.iter().for_each(|input| self.used(input));
-        self.graph.borrow_mut().several(operator, inputs)
-    }
-
-    /// A constant of small whole numbers.
-    pub(crate) fn bytes(&self, values: &[i8], shape: &[usize]) -> Value {
-        self.graph.borrow_mut().bytes(values, shape)
-    }
-
-    /// The tensor behind a parameter.
-    pub(crate) fn stored(&self, parameter: &Value) -> Result<Tensor> {
-        let parameters = self.parameters.borrow();
-        let used = parameters.get(parameter.name());
-        used.map(|used| used.tensor.clone()).ok_or_else(|| Error::invalid("the output matrix is no parameter", ""))
     }
 
     pub(crate) fn number(&self, value: f64) -> Value {
@@ -531,11 +504,7 @@ impl Algebra for Recorder<'_> {
         *self.output_layer.borrow_mut() = Some([features, weight, bias].map(|value| value.name().to_owned()));
         let first = self.attributed("", "Gather", &[features, &self.integers(&[0])], vec![proto::int("axis", 1)]);
         let features = self.node("Where", &[&self.is_token(mask), features, &first]);
-        let largest = if self.screened {
-            self.screened_logits(&features, weight, bias)?
-        } else {
-            self.plain_logits(&features, weight, bias)
-        };
+        let largest = self.plain_logits(&features, weight, bias);
         let has_token = self.cast(&self.reduce("", "ReduceMax", mask, 1, true), DataType::Bool);
         Ok(self.node("Where", &[&has_token, &largest, &self.number(0.0)]).with_width(largest.width()))
     }
@@ -691,7 +660,7 @@ mod tests {
         let a = Candle::new(weights.tensors(), &Device::Cpu);
         let expected = odd_ones(&a, &ids, &mask).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap();
 
-        let recorder = Recorder::new(&weights, 17, false);
+        let recorder = Recorder::new(&weights, 17);
         let value = odd_ones(&recorder, &recorder.input("ids"), &recorder.input("mask")).unwrap();
         let inputs = ["ids", "mask"].map(|name| proto::value_info(name, DataType::Int64, &[ROWS, TOKENS]));
         let output = proto::value_info("sums", DataType::Float, &[ROWS, Axis::Fixed(4)]);
@@ -711,7 +680,7 @@ mod tests {
     fn a_matrix_used_both_ways_is_stored_once() {
         let matrix = Tensor::zeros((6, 4), DType::F32, &Device::Cpu).unwrap();
         let weights = Weights::from_tensors(BTreeMap::from([("table.weight".to_owned(), matrix)]));
-        let recorder = Recorder::new(&weights, 17, false);
+        let recorder = Recorder::new(&weights, 17);
         let table = recorder.parameter("table.weight", &[6, 4], Init::Zeros).unwrap();
         let x = recorder.embed(&table, &recorder.input("ids")).unwrap();
         let value = recorder.linear(&x, &table, None).unwrap();
@@ -726,7 +695,7 @@ mod tests {
     fn a_parameter_of_another_shape_is_named() {
         let matrix = Tensor::zeros((6, 4), DType::F32, &Device::Cpu).unwrap();
         let weights = Weights::from_tensors(BTreeMap::from([("table.weight".to_owned(), matrix)]));
-        let recorder = Recorder::new(&weights, 17, false);
+        let recorder = Recorder::new(&weights, 17);
         let error = recorder.parameter("table.weight", &[6, 5], Init::Zeros).unwrap_err();
         assert_eq!(error.to_string(), "parameter table.weight has shape [6, 4], not [6, 5]");
         assert!(recorder.parameter("other", &[1], Init::Zeros).is_err());

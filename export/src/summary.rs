@@ -118,8 +118,7 @@ impl Summary {
     /// What the file states, else in what it stores its matrices: the narrowest type that holds more than a handful of
     /// numbers.
     ///
-    /// An int8 file keeps scales, norms and perhaps embeddings in floats; an f32 file keeps a few integers, and a screened
-    /// one a whole matrix of them.
+    /// An int8 file keeps scales, norms and perhaps embeddings in floats; an f32 file keeps a few integers.
     #[must_use]
     pub fn precision(&self) -> Precision {
         let stated = self.metadata.get(crate::PRECISION_KEY);

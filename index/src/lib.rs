@@ -120,8 +120,7 @@ pub use inverted::{
     SearchOptions, Searcher, StoredDocument, TermScore, WriteCounts, WriterOptions, to_ranking,
 };
 pub use model_dir::{
-    Architecture, CODE_FILES, HeadChoice, HeadSource, ModelDir, NewModel, ONNX_FILES, QuerySide, SCREENED_FILE,
-    TOKENIZER_FILES,
+    Architecture, CODE_FILES, HeadChoice, HeadSource, ModelDir, NewModel, ONNX_FILES, QuerySide, TOKENIZER_FILES,
 };
 #[cfg(feature = "onnx")]
 pub use onnx::{

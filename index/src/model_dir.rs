@@ -59,18 +59,8 @@ pub const TOKENIZER_FILES: [&str; 8] = [
 pub const CODE_FILES: [&str; 4] =
     ["configuration_norbert.py", "modeling_norbert.py", "configuration_gptbert.py", "modeling_gptbert.py"];
 
-/// The name of a pooled file whose head is screened: the same vectors as `model_splade.onnx`, on a CPU sooner.
-pub const SCREENED_FILE: &str = "model_splade_screened.onnx";
-
 /// ONNX files of a transformer, in the order in which they are preferred: pooled ones first, which need far less memory.
-pub const ONNX_FILES: [&str; 6] = [
-    "onnx/model_splade_screened.onnx",
-    "model_splade_screened.onnx",
-    "onnx/model_splade.onnx",
-    "model_splade.onnx",
-    "onnx/model.onnx",
-    "model.onnx",
-];
+pub const ONNX_FILES: [&str; 4] = ["onnx/model_splade.onnx", "model_splade.onnx", "onnx/model.onnx", "model.onnx"];
 
 /// A model folder, looked through.
 #[derive(Debug, Clone, PartialEq)]

@@ -350,6 +350,18 @@ impl OnnxNetwork {
         Ok(self)
     }
 
+    /// Whether this machine can compute output layers itself.
+    #[must_use]
+    pub fn can_be_cut() -> bool {
+        OutputLayer::is_supported()
+    }
+
+    /// Whether the file is run up to its features, and the output layer is computed here.
+    #[must_use]
+    pub fn is_cut(&self) -> bool {
+        self.output.is_some()
+    }
+
     /// The file.
     #[must_use]
     pub fn model(&self) -> &OnnxModel {

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 use serde_json::{Value, json};
 use splade_export::parity::{Backend, CandleOnnx, OnnxRuntime, Reference, Report, compare_within, limits};
-use splade_export::{Head, ModelProto, Options, SCREENED_FILE, can_be_screened, convert, export, write};
+use splade_export::{Head, ModelProto, Options, convert, export, write};
 use splade_index::eval::TaskData;
 use splade_index::{
     Architecture, DocumentEncoder, DocumentSettings, Encoder, HEAD_KEY, HEAD_MODE_KEY, Language, ModelDir, OnnxModel,
@@ -17,7 +17,7 @@ use splade_trainer::model::{TransformerConfig, Weights};
 
 use super::eval_mteb::{Encoders, evaluate, folder_name, label, open_tasks};
 use super::interrupt;
-use crate::cli::{DeviceChoice, ExportOnnxArgs, HeadChoice, Mode, Screen};
+use crate::cli::{DeviceChoice, ExportOnnxArgs, HeadChoice, Mode};
 use crate::console::Table;
 use crate::encoders::{onnx_network, onnx_options, onnx_runtime_candidates, use_threads, with_head_mode};
 use crate::failure::bad_input;
@@ -33,7 +33,7 @@ pub(crate) fn run(args: &ExportOnnxArgs) -> Result<()> {
     let root = if args.output.is_some() { place.folder } else { place.into_writable()? };
     let model = with_head_mode(ModelDir::open(&root)?, args.mlm_head)?;
     let folder = args.output.clone().unwrap_or_else(|| model.onnx_dir());
-    let mut wanted = wanted(args, &model, &folder);
+    let wanted = wanted(args, &model, &folder);
     for wanted in &wanted {
         refuse_existing(&wanted.path, args.overwrite)?;
     }
@@ -42,17 +42,16 @@ pub(crate) fn run(args: &ExportOnnxArgs) -> Result<()> {
         load_onnx_runtime(&onnx_runtime_candidates())?;
     }
     let source = Source::read(args, model, id)?;
-    let outdated = source.screen(&mut wanted, &folder)?;
     std::fs::create_dir_all(&folder).map_err(splade_index::Error::io(&folder))?;
     let batches = if args.no_verify { Vec::new() } else { batches(&source.model)? };
     let mut files = Vec::new();
     for wanted in wanted {
-        let Wanted { head, precision, screened, path } = &wanted;
+        let Wanted { head, precision, path } = &wanted;
         interrupt::check()?;
         // beside its place until it is proved, so that a file that disagrees is never found by anyone
         let aside = tempfile::Builder::new().prefix(".splade-").tempdir_in(&folder)?;
         let unproved = aside.path().join(path.file_name().unwrap_or_default());
-        write(source.record(*head, *precision, *screened)?, &unproved)?;
+        write(source.record(*head, *precision)?, &unproved)?;
         let mut report = None;
         if !args.no_verify {
             let found = Report { file: path.clone(), ..source.verify(&unproved, &wanted, &batches)? };
@@ -64,9 +63,6 @@ pub(crate) fn run(args: &ExportOnnxArgs) -> Result<()> {
         tracing::info!("{}: {}", path.display(), megabytes(bytes));
         files.push(Exported { wanted, bytes, report });
     }
-    if let Some(path) = outdated {
-        std::fs::remove_file(&path).map_err(splade_index::Error::io(&path))?;
-    }
     let judged = if tasks.is_empty() { Vec::new() } else { source.judge(&files, &tasks)? };
     if args.json { print_json(&files, &judged) } else { print_tables(&files, &judged) }
 }
@@ -75,7 +71,6 @@ pub(crate) fn run(args: &ExportOnnxArgs) -> Result<()> {
 struct Wanted {
     head: Head,
     precision: Precision,
-    screened: bool,
     path: PathBuf,
 }
 
@@ -98,7 +93,7 @@ fn wanted(args: &ExportOnnxArgs, model: &ModelDir, folder: &Path) -> Vec<Wanted>
         .flat_map(|(_, head)| precisions.iter().map(move |&precision| (head, precision)))
         .map(|(head, precision)| {
             let path = folder.join(precision.file_name(head.file_name()));
-            Wanted { head, precision, screened: false, path }
+            Wanted { head, precision, path }
         })
         .collect()
 }
@@ -131,45 +126,8 @@ impl<'a> Source<'a> {
         Ok(Self { args, name, model, config, weights })
     }
 
-    /// Adds the screened file where it is asked for, or where it pays: where the built-in texts together have weights
-    /// for few of the terms. Returns one that is there and will not be replaced with the plain file it goes with.
-    fn screen(&self, wanted: &mut Vec<Wanted>, folder: &Path) -> Result<Option<PathBuf>> {
-        let head = Head::Splade(self.model.pooling());
-        let is_plain = |wanted: &Wanted| wanted.head == head && wanted.precision == Precision::Fp32;
-        let is_possible = can_be_screened(&self.config, head) && wanted.iter().any(is_plain);
-        let path = folder.join(SCREENED_FILE);
-        let pays = match self.args.screen {
-            Screen::Off => false,
-            Screen::On if !is_possible => {
-                return Err(bad_input(
-                    "--screen on: only the fp32 file of a max-pooled model with zeros can be screened",
-                    "leave it out",
-                ));
-            }
-            Screen::On => true,
-            Screen::Auto => is_possible && self.share_of_terms(head)? < SCREENED_SHARE,
-        };
-        if pays {
-            refuse_existing(&path, self.args.overwrite)?;
-            wanted.push(Wanted { head, precision: Precision::Fp32, screened: true, path });
-            return Ok(None);
-        }
-        // beside another plain file it would be of another state of the model
-        Ok(wanted.iter().any(is_plain).then_some(path).filter(|path| path.exists()))
-    }
-
-    /// The share of the vocabulary that some built-in text has a weight for.
-    fn share_of_terms(&self, head: Head) -> Result<f64> {
-        let batches = batches(&self.model)?;
-        let reference = Reference::new(&self.config, &self.weights, head);
-        let together = batches.last().map(|batch| reference.run(batch)).transpose()?.unwrap_or_default();
-        let terms = self.config.vocab_size();
-        let is_active = |term: &usize| together.iter().skip(*term).step_by(terms).any(|weight| *weight > 0.0);
-        Ok((0..terms).filter(is_active).count() as f64 / terms as f64)
-    }
-
-    fn record(&self, head: Head, precision: Precision, screened: bool) -> Result<ModelProto> {
-        let options = Options { opset: self.args.opset, screened, metadata: self.metadata(head)? };
+    fn record(&self, head: Head, precision: Precision) -> Result<ModelProto> {
+        let options = Options { opset: self.args.opset, metadata: self.metadata(head)? };
         Ok(convert(export(&self.config, &self.weights, head, &options)?, precision)?)
     }
 
@@ -195,9 +153,9 @@ impl<'a> Source<'a> {
 
     /// Compares a file with the checkpoint, in ONNX Runtime where its library is found and in candle-onnx where it can.
     fn verify(&self, file: &Path, wanted: &Wanted, batches: &[TokenBatch]) -> Result<Report> {
-        let Wanted { head, precision, screened, .. } = *wanted;
+        let Wanted { head, precision, .. } = *wanted;
         let name = file.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let candle_onnx = if precision == Precision::Int8 || screened {
+        let candle_onnx = if precision == Precision::Int8 {
             tracing::info!(
                 "{name}: compared in ONNX Runtime only, candle-onnx lacks DynamicQuantizeLinear and MatMulInteger"
             );
@@ -239,7 +197,7 @@ impl<'a> Source<'a> {
         chosen.extend(Precision::ALL[1..].iter().map(|&precision| (precision, best(precision))));
         if let (_, fp32 @ None) = &mut chosen[0] {
             let path = baseline.path().join(splade_export::SPLADE_FILE);
-            write(self.record(Head::Splade(self.model.pooling()), Precision::Fp32, false)?, &path)?;
+            write(self.record(Head::Splade(self.model.pooling()), Precision::Fp32)?, &path)?;
             *fp32 = Some(path);
         }
         let mut judged: Vec<Judged> = Vec::new();
@@ -298,10 +256,6 @@ fn put(aside: &Path, path: &Path) -> Result<u64> {
     }
     Ok(size(path)?)
 }
-
-/// A screen finds terms at a quarter of a product's cost, and every candidate costs its part of one. Measured on 30 522
-/// terms in batches of 8 texts: 1.5 times as fast with a twelfth of the terms as candidates, even at about a third.
-const SCREENED_SHARE: f64 = 0.15;
 
 /// The built-in texts, one by one and some of them padded to the longest.
 fn batches(model: &ModelDir) -> Result<Vec<TokenBatch>> {
