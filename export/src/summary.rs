@@ -415,7 +415,7 @@ mod tests {
             ..Default::default()
         };
         let metadata = BTreeMap::from([("splade.version".to_owned(), "1".to_owned())]);
-        crate::proto::model(graph, &crate::Options { opset: 18, metadata, ..Default::default() })
+        crate::proto::model(graph, &crate::Options { opset: 18, metadata })
     }
 
     fn read(bytes: &[u8]) -> Result<Summary> {

@@ -167,9 +167,7 @@ fn a_file_says_what_it_takes_and_gives() {
     for opset in OPSETS {
         for head in HEADS {
             let metadata = BTreeMap::from([("pooling".to_owned(), "max".to_owned())]);
-            let model =
-                export(&golden.config, &golden.weights, head, &Options { opset, metadata, ..Options::default() })
-                    .unwrap();
+            let model = export(&golden.config, &golden.weights, head, &Options { opset, metadata }).unwrap();
             assert_eq!(
                 model.opset_import.iter().map(|set| (&*set.domain, set.version)).collect::<Vec<_>>(),
                 [("", opset)]

@@ -95,6 +95,8 @@ mod onnx_cut;
 #[cfg(feature = "onnx")]
 mod onnx_info;
 #[cfg(feature = "onnx")]
+mod onnx_operators;
+#[cfg(feature = "onnx")]
 mod onnx_providers;
 #[cfg(feature = "onnx")]
 mod output_layer;

@@ -15,7 +15,9 @@ use crate::document::{Network, TokenBatch};
 use crate::onnx_cut::{self, Cap, Cut};
 use crate::onnx_providers::{self, OnnxDevice, Placement};
 use crate::output_layer::OutputLayer;
-use crate::{Error, HeadMode, ModelDir, Pooling, PoolingActivation, Result, SparseVector, SpladePooling};
+use crate::{
+    Error, HeadMode, ModelDir, Pooling, PoolingActivation, Result, SparseVector, SpladePooling, onnx_operators,
+};
 
 /// The loaded library; the process has one.
 static ENVIRONMENT: OnceLock<std::result::Result<(Environment, PathBuf), String>> = OnceLock::new();
@@ -238,7 +240,7 @@ impl OnnxModel {
     }
 }
 
-/// What a session is made of.
+/// What a session is made of; bytes may have our own operators.
 #[derive(Clone, Copy)]
 enum Source<'s> {
     File(&'s Path),
@@ -265,7 +267,11 @@ fn session(
     let mut builder = onnx_providers::register(builder, device, options)?;
     let session = match source {
         Source::File(path) => builder.commit_from_file(path),
-        Source::Bytes(bytes) => builder.commit_from_memory(bytes),
+        Source::Bytes(bytes) => {
+            let domain = onnx_operators::domain().map_err(|error| error.to_string())?;
+            let builder = builder.with_operators(domain).map_err(|error| error.to_string());
+            builder?.commit_from_memory(bytes)
+        }
     };
     session.map_err(|error| error.to_string())
 }

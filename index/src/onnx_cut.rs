@@ -12,6 +12,7 @@ use prost::Message;
 use prost::bytes::Bytes;
 use serde::Deserialize;
 
+use crate::onnx_operators::{DOMAIN, LAYER_NORM, RELATIVE_SCORES};
 use crate::output_layer::OutputLayer;
 
 /// The metadata key under which a pooled file says what its last product is made of, as JSON: the names of `features`
@@ -78,8 +79,9 @@ pub(crate) fn cut(path: &Path) -> Option<Cut> {
             },
         }
     };
-    let graph = graph.up_to(&names.features)?;
-    let model = Model { graph: Some(graph.encode_to_vec().into()), ..model };
+    let graph = graph.with_own_operators()?.up_to(&names.features)?;
+    let mut model = Model { graph: Some(graph.encode_to_vec().into()), ..model };
+    model.operators.push(OperatorSet { domain: DOMAIN.to_owned(), version: 1 }.encode_to_vec().into());
     Some(Cut { model: model.encode_to_vec(), layer, cap: names.cap })
 }
 
@@ -125,11 +127,36 @@ struct Graph {
 }
 
 #[derive(Clone, PartialEq, Message)]
+struct OperatorSet {
+    #[prost(string, tag = "1")]
+    domain: String,
+    #[prost(int64, tag = "2")]
+    version: i64,
+}
+
+#[derive(Clone, PartialEq, Message)]
 struct Node {
     #[prost(string, repeated, tag = "1")]
     inputs: Vec<String>,
     #[prost(string, repeated, tag = "2")]
     outputs: Vec<String>,
+    #[prost(string, tag = "3")]
+    name: String,
+    #[prost(string, tag = "4")]
+    operator: String,
+    #[prost(message, repeated, tag = "5")]
+    attributes: Vec<Attribute>,
+    #[prost(string, tag = "7")]
+    domain: String,
+}
+
+/// An attribute, as far as it is a whole number.
+#[derive(Clone, PartialEq, Message)]
+struct Attribute {
+    #[prost(string, tag = "1")]
+    name: String,
+    #[prost(int64, tag = "3")]
+    integer: i64,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -170,9 +197,37 @@ const INT8: i32 = 3;
 const FLOAT16: i32 = 10;
 
 impl Graph {
+    fn decoded(&self) -> Option<Vec<Node>> {
+        self.nodes.iter().map(|node| Node::decode(node.clone()).ok()).collect()
+    }
+
+    /// The graph with one node of ours in the place of the last node of every chain that is one of our operators.
+    fn with_own_operators(mut self) -> Option<Self> {
+        let nodes = self.decoded()?;
+        let chains = Chains(nodes.iter().filter_map(|node| Some((node.outputs.first()?.as_str(), node))).collect());
+        for (node, bytes) in nodes.iter().zip(&mut self.nodes).filter(|(node, _)| node.operator == "Add") {
+            let layer_norm = || Some((LAYER_NORM, chains.layer_norm(node)?));
+            let Some((operator, inputs)) = layer_norm().or_else(|| Some((RELATIVE_SCORES, chains.scores(node)?)))
+            else {
+                continue;
+            };
+            *bytes = Node {
+                inputs: inputs.into_iter().map(str::to_owned).collect(),
+                outputs: node.outputs.clone(),
+                name: format!("{}/{operator}", node.name),
+                operator: operator.to_owned(),
+                attributes: Vec::new(),
+                domain: DOMAIN.to_owned(),
+            }
+            .encode_to_vec()
+            .into();
+        }
+        Some(self)
+    }
+
     /// What is needed for a value, which becomes the only output.
     fn up_to(self, value: &str) -> Option<Self> {
-        let nodes: Vec<Node> = self.nodes.iter().map(|node| Node::decode(node.clone()).ok()).collect::<Option<_>>()?;
+        let nodes = self.decoded()?;
         let (mut needed, mut kept) = (HashSet::from([value]), Vec::new());
         for (node, bytes) in nodes.iter().zip(&self.nodes).rev() {
             if node.outputs.iter().any(|output| needed.contains(output.as_str())) {
@@ -192,6 +247,45 @@ impl Graph {
         let of = Some(Type { tensor: Some(TensorType { element: FLOAT }) });
         let output = Named { name: value.to_owned(), of }.encode_to_vec().into();
         (!kept.is_empty()).then_some(Self { nodes: kept, initializers, values, outputs: vec![output], ..self })
+    }
+}
+
+/// Nodes by what they give.
+struct Chains<'g>(HashMap<&'g str, &'g Node>);
+
+impl<'g> Chains<'g> {
+    /// The two inputs of the node that gives a value, if it is of this operator.
+    fn made_by(&self, value: &str, operator: &str) -> Option<[&'g str; 2]> {
+        let node = self.0.get(value).filter(|node| node.operator == operator)?;
+        Some([node.inputs.first()?, node.inputs.get(1).map_or("", String::as_str)])
+    }
+
+    /// Inputs of a layer norm whose last node this is: `(x − mean)/√(mean((x − mean)²) + eps)·weight + bias`.
+    fn layer_norm(&self, last: &'g Node) -> Option<Vec<&'g str>> {
+        let [scaled, bias] = [last.inputs.first()?.as_str(), last.inputs.get(1)?];
+        let [normed, weight] = self.made_by(scaled, "Mul")?;
+        let [centered, deviation] = self.made_by(normed, "Div")?;
+        let [x, mean] = self.made_by(centered, "Sub")?;
+        let [variance, eps] = self.made_by(self.made_by(deviation, "Sqrt")?[0], "Add")?;
+        let [squared, _] = self.made_by(variance, "ReduceMean")?;
+        let is_one = self.made_by(squared, "Pow")?[0] == centered && self.made_by(mean, "ReduceMean")?[0] == x;
+        is_one.then(|| vec![x, weight, bias, eps])
+    }
+
+    /// Inputs of attention scores with relative positions whose last node this is:
+    /// `(content + (of_queries[rows] + of_keys[rows])) + allowed`.
+    fn scores(&self, last: &'g Node) -> Option<Vec<&'g str>> {
+        let [scores, allowed] = [last.inputs.first()?.as_str(), last.inputs.get(1)?];
+        let [content, positional] = self.made_by(scores, "Add")?;
+        let [of_queries, of_keys] = self.made_by(positional, "Add")?;
+        let looked_up = |value: &str, axis: i64| {
+            let along = |attribute: &Attribute| attribute.name == "axis" && attribute.integer == axis;
+            self.0.get(value).filter(|node| node.attributes.iter().any(along))?;
+            self.made_by(value, "GatherElements")
+        };
+        let ([of_queries, rows], [of_keys, same]) = (looked_up(of_queries, 3)?, looked_up(of_keys, 2)?);
+        let [rows, _] = self.made_by(rows, "Expand").filter(|_| rows == same)?;
+        Some(vec![content, of_queries, of_keys, rows, allowed])
     }
 }
 

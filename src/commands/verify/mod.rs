@@ -14,9 +14,9 @@ use splade_export::parity::{
 };
 use splade_export::{Head, Summary};
 use splade_index::{
-    Architecture, DocumentEncoder, DocumentSettings, Encoder, ImpactIndex, IndexSettings, ModelDir, Network, Precision,
-    QueryEncoder, SearchOptions, SparseVector, StoredDocument, TokenBatch, Vocabulary, WriterOptions,
-    load_onnx_runtime, read_texts, read_vectors_named,
+    Architecture, DocumentEncoder, DocumentSettings, Encoder, ImpactIndex, IndexSettings, ModelDir, Network,
+    OnnxOptions, Precision, QueryEncoder, SearchOptions, SparseVector, StoredDocument, TokenBatch, Vocabulary,
+    WriterOptions, load_onnx_runtime, read_texts, read_vectors_named,
 };
 
 use super::interrupt;
@@ -204,10 +204,20 @@ impl<'m> Subject<'m> {
         let precision = summary.precision();
         let mut rows = match load_onnx_runtime(&onnx_runtime_candidates()) {
             Ok(_) => {
-                let options = onnx_options(self.args.device, self.args.threads);
-                let network = options.and_then(|options| onnx_network(self.model, file, &options));
-                let network = network.map(|network| Shared(Arc::new(network)));
-                self.compared("onnx runtime", file, network, reference, precision)?
+                // as every other program runs it, and as ours do
+                let open = |whole| {
+                    let options = onnx_options(self.args.device, self.args.threads)?;
+                    onnx_network(self.model, file, &OnnxOptions { whole, ..options })
+                };
+                let network = open(true).map(|network| Shared(Arc::new(network)));
+                let mut rows = self.compared("onnx runtime", file, network, reference, precision)?;
+                if let Ok(network) = open(false)
+                    && network.is_cut()
+                {
+                    let network = Ok(Shared(Arc::new(network)));
+                    rows.extend(self.compared("onnx, our head", file, network, reference, precision)?);
+                }
+                rows
             }
             Err(error) => {
                 vec![self.row(Stage::DocumentVectors, "onnx runtime", file, Outcome::Skipped(error.to_string()))]
