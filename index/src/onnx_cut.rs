@@ -5,11 +5,13 @@
 //! and what they are multiplied by; the graph is read, cut there, and the session is made of what is left.
 
 use std::collections::{HashMap, HashSet};
+use std::fs::File;
+use std::io::{self, BufReader, Read, Seek, SeekFrom};
+use std::ops::Range;
 use std::path::Path;
 
 use half::f16;
 use prost::Message;
-use prost::bytes::Bytes;
 use serde::Deserialize;
 
 use crate::onnx_operators::{DOMAIN, LAYER_NORM, RELATIVE_SCORES};
@@ -56,16 +58,20 @@ struct Names {
 
 /// Cuts a file. `None` where it does not say how, is not as it says, or this machine has no instructions for the layer:
 /// then it is run as it is, and whatever is wrong with it is ONNX Runtime's to say.
+///
+/// Weights are read one by one, and those that stay go straight to where they stay.
 pub(crate) fn cut(path: &Path) -> Option<Cut> {
     if !OutputLayer::is_supported() {
         return None;
     }
-    let model = Model::decode(Bytes::from(std::fs::read(path).ok()?)).ok()?;
-    let entry = |entry: &Bytes| Entry::decode(entry.clone()).ok().filter(|entry| entry.key == OUTPUT_LAYER_KEY);
-    let names: Names = serde_json::from_str(&model.metadata.iter().find_map(entry)?.value).ok()?;
-    let graph = Graph::decode(model.graph.clone()?).ok()?;
+    let mut file = Encoded::open(path).ok()?;
+    let model = file.fields(0..file.length).ok()?;
+    let entries = file.all::<Entry>(&model, METADATA).ok()?;
+    let names: Names = serde_json::from_str(&entries.iter().find(|entry| entry.key == OUTPUT_LAYER_KEY)?.value).ok()?;
+    let graph = model.iter().find(|field| field.tag == GRAPH)?;
+    let fields = file.fields(graph.payload.clone()).ok()?;
+    let mut tensors = Tensors::of(&mut file, &fields)?;
     let layer = {
-        let tensors = Tensors::of(&graph)?;
         let bias = tensors.floats(&names.bias, &[None])?;
         let terms = bias.len();
         match tensors.floats(&names.weight, &[Some(terms), None]) {
@@ -79,27 +85,186 @@ pub(crate) fn cut(path: &Path) -> Option<Cut> {
             },
         }
     };
-    let graph = graph.with_own_operators()?.up_to(&names.features)?;
-    let mut model = Model { graph: Some(graph.encode_to_vec().into()), ..model };
-    model.operators.push(OperatorSet { domain: DOMAIN.to_owned(), version: 1 }.encode_to_vec().into());
-    Some(Cut { model: model.encode_to_vec(), layer, cap: names.cap })
+    let known = tensors.names();
+    let nodes = up_to(with_own_operators(file.all::<Node>(&fields, NODES).ok()?), &names.features)?;
+    let needed: HashSet<&str> = nodes.iter().flat_map(|node| node.inputs.iter().map(String::as_str)).collect();
+
+    let mut parts: Vec<Part> = nodes.iter().map(|node| Part::message(NODES, node)).collect();
+    let of = Some(Type { tensor: Some(TensorType { element: FLOAT }) });
+    parts.push(Part::message(OUTPUTS, &Named { name: names.features.clone(), of }));
+    for field in &fields {
+        let is_kept = match field.tag {
+            NODES | OUTPUTS => false,
+            TENSORS => known.get(&field.payload.start).is_some_and(|name| needed.contains(name.as_str())),
+            VALUES => needed.contains(file.message::<Named>(field).ok()?.name.as_str()),
+            _ => true,
+        };
+        if is_kept {
+            parts.push(Part::Kept(field.whole.clone()));
+        }
+    }
+    let own = OperatorSet { domain: DOMAIN.to_owned(), version: 1 };
+    let mut all = vec![Part::message(OPERATORS, &own)];
+    all.extend(model.iter().filter(|field| field.tag != GRAPH).map(|field| Part::Kept(field.whole.clone())));
+    all.push(Part::Written(head(GRAPH, parts.iter().map(Part::length).sum())));
+    all.extend(parts);
+    Some(Cut { model: file.joined(&all).ok()?, layer, cap: names.cap })
 }
 
-/// A model; what lies deeper stays as it is encoded. The fields are those our exporter writes.
-#[derive(Clone, PartialEq, Message)]
-struct Model {
-    #[prost(int64, tag = "1")]
-    ir_version: i64,
-    #[prost(bytes = "bytes", tag = "2")]
-    producer: Bytes,
-    #[prost(bytes = "bytes", tag = "3")]
-    producer_version: Bytes,
-    #[prost(bytes = "bytes", optional, tag = "7")]
-    graph: Option<Bytes>,
-    #[prost(bytes = "bytes", repeated, tag = "8")]
-    operators: Vec<Bytes>,
-    #[prost(bytes = "bytes", repeated, tag = "14")]
-    metadata: Vec<Bytes>,
+/// Numbers of the fields of a model …
+const GRAPH: u32 = 7;
+const OPERATORS: u32 = 8;
+const METADATA: u32 = 14;
+/// … of a graph …
+const NODES: u32 = 1;
+const TENSORS: u32 = 5;
+const OUTPUTS: u32 = 12;
+const VALUES: u32 = 13;
+/// … and of a tensor.
+const RAW: u32 = 9;
+
+/// A field of an encoded message: its number, and where it and its value lie.
+struct Field {
+    tag: u32,
+    whole: Range<u64>,
+    payload: Range<u64>,
+}
+
+/// Something of a new message: a field of the old one, or bytes.
+enum Part {
+    Kept(Range<u64>),
+    Written(Vec<u8>),
+}
+
+impl Part {
+    fn message(tag: u32, message: &impl Message) -> Self {
+        let mut bytes = head(tag, message.encoded_len() as u64);
+        bytes.extend(message.encode_to_vec());
+        Self::Written(bytes)
+    }
+
+    fn length(&self) -> u64 {
+        match self {
+            Self::Kept(range) => range.end - range.start,
+            Self::Written(bytes) => bytes.len() as u64,
+        }
+    }
+}
+
+/// What stands before a message of this length.
+fn head(tag: u32, length: u64) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    prost::encoding::encode_key(tag, prost::encoding::WireType::LengthDelimited, &mut bytes);
+    prost::encoding::encode_varint(length, &mut bytes);
+    bytes
+}
+
+/// An encoded file, read where it is wanted.
+struct Encoded {
+    file: BufReader<File>,
+    length: u64,
+    at: u64,
+}
+
+impl Encoded {
+    fn open(path: &Path) -> io::Result<Self> {
+        let file = File::open(path)?;
+        let length = file.metadata()?.len();
+        Ok(Self { file: BufReader::new(file), length, at: 0 })
+    }
+
+    fn go(&mut self, to: u64) -> io::Result<()> {
+        match i64::try_from(to).and_then(|to| i64::try_from(self.at).map(|at| to - at)) {
+            Ok(by) => self.file.seek_relative(by)?,
+            Err(_) => drop(self.file.seek(SeekFrom::Start(to))?),
+        }
+        self.at = to;
+        Ok(())
+    }
+
+    fn varint(&mut self) -> io::Result<u64> {
+        let mut value = 0;
+        for place in 0..10 {
+            let mut byte = [0];
+            self.file.read_exact(&mut byte)?;
+            self.at += 1;
+            value |= u64::from(byte[0] & 0x7f) << (7 * place).min(63);
+            if byte[0] < 0x80 {
+                return Ok(value);
+            }
+        }
+        Err(io::ErrorKind::InvalidData.into())
+    }
+
+    /// The fields of a message.
+    fn fields(&mut self, range: Range<u64>) -> io::Result<Vec<Field>> {
+        let mut fields = Vec::new();
+        let mut start = range.start;
+        while start < range.end {
+            self.go(start)?;
+            let key = self.varint()?;
+            let payload = match key & 7 {
+                0 => {
+                    let from = self.at;
+                    self.varint()?;
+                    from..self.at
+                }
+                1 => self.at..self.at + 8,
+                2 => {
+                    let length = self.varint()?;
+                    self.at..self.at.checked_add(length).ok_or(io::ErrorKind::InvalidData)?
+                }
+                5 => self.at..self.at + 4,
+                _ => return Err(io::ErrorKind::InvalidData.into()),
+            };
+            if payload.end > range.end {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            let tag = u32::try_from(key >> 3).map_err(|_| io::ErrorKind::InvalidData)?;
+            start = payload.end;
+            fields.push(Field { tag, whole: start_of(&fields, range.start)..start, payload });
+        }
+        Ok(fields)
+    }
+
+    fn bytes(&mut self, range: Range<u64>) -> io::Result<Vec<u8>> {
+        let mut bytes = vec![0; usize::try_from(range.end - range.start).map_err(|_| io::ErrorKind::OutOfMemory)?];
+        self.go(range.start)?;
+        self.file.read_exact(&mut bytes)?;
+        self.at = range.end;
+        Ok(bytes)
+    }
+
+    fn message<M: Message + Default>(&mut self, field: &Field) -> io::Result<M> {
+        Ok(M::decode(self.bytes(field.payload.clone())?.as_slice())?)
+    }
+
+    /// All messages in the fields of a number.
+    fn all<M: Message + Default>(&mut self, fields: &[Field], tag: u32) -> io::Result<Vec<M>> {
+        fields.iter().filter(|field| field.tag == tag).map(|field| self.message(field)).collect()
+    }
+
+    /// A message of these parts.
+    fn joined(&mut self, parts: &[Part]) -> io::Result<Vec<u8>> {
+        let length = parts.iter().map(Part::length).sum::<u64>();
+        let mut bytes = Vec::with_capacity(usize::try_from(length).map_err(|_| io::ErrorKind::OutOfMemory)?);
+        for part in parts {
+            match part {
+                Part::Written(written) => bytes.extend(written),
+                Part::Kept(range) => {
+                    self.go(range.start)?;
+                    let read = self.file.by_ref().take(range.end - range.start).read_to_end(&mut bytes)?;
+                    self.at += read as u64;
+                }
+            }
+        }
+        Ok(bytes)
+    }
+}
+
+/// Where the next field begins.
+fn start_of(fields: &[Field], first: u64) -> u64 {
+    fields.last().map_or(first, |last| last.whole.end)
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -108,22 +273,6 @@ struct Entry {
     key: String,
     #[prost(string, tag = "2")]
     value: String,
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct Graph {
-    #[prost(bytes = "bytes", repeated, tag = "1")]
-    nodes: Vec<Bytes>,
-    #[prost(bytes = "bytes", tag = "2")]
-    name: Bytes,
-    #[prost(bytes = "bytes", repeated, tag = "5")]
-    initializers: Vec<Bytes>,
-    #[prost(bytes = "bytes", repeated, tag = "11")]
-    inputs: Vec<Bytes>,
-    #[prost(bytes = "bytes", repeated, tag = "12")]
-    outputs: Vec<Bytes>,
-    #[prost(bytes = "bytes", repeated, tag = "13")]
-    values: Vec<Bytes>,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -144,8 +293,9 @@ struct Node {
     name: String,
     #[prost(string, tag = "4")]
     operator: String,
-    #[prost(message, repeated, tag = "5")]
-    attributes: Vec<Attribute>,
+    /// as they are encoded
+    #[prost(bytes = "vec", repeated, tag = "5")]
+    attributes: Vec<Vec<u8>>,
     #[prost(string, tag = "7")]
     domain: String,
 }
@@ -167,8 +317,6 @@ struct Tensor {
     data_type: i32,
     #[prost(string, tag = "8")]
     name: String,
-    #[prost(bytes = "bytes", tag = "9")]
-    raw: Bytes,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -196,58 +344,36 @@ const FLOAT: i32 = 1;
 const INT8: i32 = 3;
 const FLOAT16: i32 = 10;
 
-impl Graph {
-    fn decoded(&self) -> Option<Vec<Node>> {
-        self.nodes.iter().map(|node| Node::decode(node.clone()).ok()).collect()
-    }
-
-    /// The graph with one node of ours in the place of the last node of every chain that is one of our operators.
-    fn with_own_operators(mut self) -> Option<Self> {
-        let nodes = self.decoded()?;
+/// Nodes with one of ours in the place of the last node of every chain that is one of our operators.
+fn with_own_operators(mut nodes: Vec<Node>) -> Vec<Node> {
+    let found: Vec<(usize, &str, Vec<String>)> = {
         let chains = Chains(nodes.iter().filter_map(|node| Some((node.outputs.first()?.as_str(), node))).collect());
-        for (node, bytes) in nodes.iter().zip(&mut self.nodes).filter(|(node, _)| node.operator == "Add") {
+        let last = |(at, node)| {
             let layer_norm = || Some((LAYER_NORM, chains.layer_norm(node)?));
-            let Some((operator, inputs)) = layer_norm().or_else(|| Some((RELATIVE_SCORES, chains.scores(node)?)))
-            else {
-                continue;
-            };
-            *bytes = Node {
-                inputs: inputs.into_iter().map(str::to_owned).collect(),
-                outputs: node.outputs.clone(),
-                name: format!("{}/{operator}", node.name),
-                operator: operator.to_owned(),
-                attributes: Vec::new(),
-                domain: DOMAIN.to_owned(),
-            }
-            .encode_to_vec()
-            .into();
-        }
-        Some(self)
-    }
-
-    /// What is needed for a value, which becomes the only output.
-    fn up_to(self, value: &str) -> Option<Self> {
-        let nodes = self.decoded()?;
-        let (mut needed, mut kept) = (HashSet::from([value]), Vec::new());
-        for (node, bytes) in nodes.iter().zip(&self.nodes).rev() {
-            if node.outputs.iter().any(|output| needed.contains(output.as_str())) {
-                needed.extend(node.inputs.iter().map(String::as_str));
-                kept.push(bytes.clone());
-            }
-        }
-        kept.reverse();
-        let is_needed = |bytes: &Bytes, name: fn(Bytes) -> Option<String>| {
-            name(bytes.clone()).is_some_and(|name| needed.contains(name.as_str()))
+            let (operator, inputs) = layer_norm().or_else(|| Some((RELATIVE_SCORES, chains.scores(node)?)))?;
+            Some((at, operator, inputs.into_iter().map(str::to_owned).collect()))
         };
-        let of_tensor = |bytes| Tensor::decode(bytes).ok().map(|tensor| tensor.name);
-        let of_value = |bytes| Named::decode(bytes).ok().map(|value| value.name);
-        let initializers: Vec<Bytes> =
-            self.initializers.iter().filter(|bytes| is_needed(bytes, of_tensor)).cloned().collect();
-        let values = self.values.iter().filter(|bytes| is_needed(bytes, of_value)).cloned().collect();
-        let of = Some(Type { tensor: Some(TensorType { element: FLOAT }) });
-        let output = Named { name: value.to_owned(), of }.encode_to_vec().into();
-        (!kept.is_empty()).then_some(Self { nodes: kept, initializers, values, outputs: vec![output], ..self })
+        nodes.iter().enumerate().filter(|(_, node)| node.operator == "Add").filter_map(last).collect()
+    };
+    for (at, operator, inputs) in found {
+        let Node { outputs, name, .. } = std::mem::take(&mut nodes[at]);
+        let (name, operator) = (format!("{name}/{operator}"), operator.to_owned());
+        nodes[at] = Node { inputs, outputs, name, operator, domain: DOMAIN.to_owned(), attributes: Vec::new() };
     }
+    nodes
+}
+
+/// What is needed for a value.
+fn up_to(nodes: Vec<Node>, value: &str) -> Option<Vec<Node>> {
+    let (mut needed, mut kept) = (HashSet::from([value.to_owned()]), Vec::new());
+    for node in nodes.into_iter().rev() {
+        if node.outputs.iter().any(|output| needed.contains(output)) {
+            needed.extend(node.inputs.iter().cloned());
+            kept.push(node);
+        }
+    }
+    kept.reverse();
+    (!kept.is_empty()).then_some(kept)
 }
 
 /// Nodes by what they give.
@@ -279,7 +405,10 @@ impl<'g> Chains<'g> {
         let [content, positional] = self.made_by(scores, "Add")?;
         let [of_queries, of_keys] = self.made_by(positional, "Add")?;
         let looked_up = |value: &str, axis: i64| {
-            let along = |attribute: &Attribute| attribute.name == "axis" && attribute.integer == axis;
+            let along = |attribute: &Vec<u8>| {
+                let attribute = Attribute::decode(attribute.as_slice());
+                attribute.is_ok_and(|attribute| attribute.name == "axis" && attribute.integer == axis)
+            };
             self.0.get(value).filter(|node| node.attributes.iter().any(along))?;
             self.made_by(value, "GatherElements")
         };
@@ -289,60 +418,77 @@ impl<'g> Chains<'g> {
     }
 }
 
-/// The stored tensors of a graph by name.
-struct Tensors(HashMap<String, Tensor>);
+/// The stored tensors of a graph.
+struct Tensors<'f> {
+    file: &'f mut Encoded,
+    /// by name: what a tensor is, where its values lie, where it lies itself
+    known: HashMap<String, (Tensor, Range<u64>, u64)>,
+}
 
-impl Tensors {
-    fn of(graph: &Graph) -> Option<Self> {
-        let tensors = graph.initializers.iter().map(|bytes| Tensor::decode(bytes.clone()).ok());
-        tensors.map(|tensor| tensor.map(|tensor| (tensor.name.clone(), tensor))).collect::<Option<_>>().map(Self)
+impl<'f> Tensors<'f> {
+    fn of(file: &'f mut Encoded, fields: &[Field]) -> Option<Self> {
+        let mut known = HashMap::new();
+        for field in fields.iter().filter(|field| field.tag == TENSORS) {
+            let inside = file.fields(field.payload.clone()).ok()?;
+            let (raw, others): (Vec<&Field>, Vec<&Field>) = inside.iter().partition(|field| field.tag == RAW);
+            let others: Vec<Part> = others.into_iter().map(|field| Part::Kept(field.whole.clone())).collect();
+            let tensor = Tensor::decode(file.joined(&others).ok()?.as_slice()).ok()?;
+            let values = raw.first().map_or(0..0, |raw| raw.payload.clone());
+            known.insert(tensor.name.clone(), (tensor, values, field.payload.start));
+        }
+        Some(Self { file, known })
     }
 
-    /// A tensor whose axes have these lengths, where one is given, and as many bytes as they say.
-    fn shaped(&self, name: &str, shape: &[Option<usize>]) -> Option<&Tensor> {
-        let tensor = self.0.get(name)?;
-        let lengths: Vec<usize> =
-            tensor.dims.iter().map(|length| usize::try_from(*length).ok()).collect::<Option<_>>()?;
+    /// Names by where a tensor lies.
+    fn names(&self) -> HashMap<u64, String> {
+        self.known.iter().map(|(name, (_, _, at))| (*at, name.clone())).collect()
+    }
+
+    /// The type and bytes of a tensor whose axes have these lengths, where one is given, and as many bytes as they say.
+    fn shaped(&mut self, name: &str, shape: &[Option<usize>]) -> Option<(i32, Vec<u8>)> {
+        let (tensor, values, _) = self.known.get(name)?;
+        let lengths: Vec<u64> = tensor.dims.iter().map(|length| u64::try_from(*length).ok()).collect::<Option<_>>()?;
         let fits = lengths.len() == shape.len()
-            && lengths.iter().zip(shape).all(|(length, wanted)| wanted.is_none_or(|wanted| wanted == *length));
-        let count = lengths.iter().try_fold(1_usize, |count, length| count.checked_mul(*length))?;
+            && lengths.iter().zip(shape).all(|(length, wanted)| wanted.is_none_or(|wanted| wanted as u64 == *length));
+        let count = lengths.iter().try_fold(1_u64, |count, length| count.checked_mul(*length))?;
         let bytes = count.checked_mul(match tensor.data_type {
             FLOAT => 4,
             FLOAT16 => 2,
             INT8 => 1,
             _ => return None,
         })?;
-        (fits && tensor.raw.len() == bytes).then_some(tensor)
+        let (data_type, values) = (tensor.data_type, values.clone());
+        (fits && values.end - values.start == bytes).then(|| Some((data_type, self.file.bytes(values).ok()?)))?
     }
 
-    fn floats(&self, name: &str, shape: &[Option<usize>]) -> Option<Vec<f32>> {
-        let tensor = self.shaped(name, shape)?;
-        match tensor.data_type {
-            FLOAT => Some(tensor.raw.as_chunks::<4>().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect()),
-            FLOAT16 => {
-                Some(tensor.raw.as_chunks::<2>().0.iter().map(|bytes| f16::from_le_bytes(*bytes).to_f32()).collect())
-            }
+    fn floats(&mut self, name: &str, shape: &[Option<usize>]) -> Option<Vec<f32>> {
+        let (data_type, raw) = self.shaped(name, shape)?;
+        match data_type {
+            FLOAT => Some(raw.as_chunks::<4>().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect()),
+            FLOAT16 => Some(raw.as_chunks::<2>().0.iter().map(|bytes| f16::from_le_bytes(*bytes).to_f32()).collect()),
             _ => None,
         }
     }
 
     /// Rows of a matrix that is stored with its axes swapped.
-    fn turned(&self, name: &str, terms: usize) -> Option<Vec<f32>> {
+    fn turned(&mut self, name: &str, terms: usize) -> Option<Vec<f32>> {
         self.floats(&format!("{name}.transposed"), &[None, Some(terms)]).map(|columns| turn(&columns, terms))
     }
 
     /// The codes of a matrix and their scales, row by row.
-    fn codes(&self, name: &str, terms: usize) -> Option<(Vec<i8>, Vec<f32>)> {
-        let codes = |name: &str, shape: [Option<usize>; 2]| {
-            let tensor = self.shaped(name, &shape).filter(|tensor| tensor.data_type == INT8)?;
-            Some(tensor.raw.iter().map(|byte| byte.cast_signed()).collect::<Vec<i8>>())
-        };
-        let scales = |name: &str| self.floats(name, &[Some(terms)]);
-        if let Some(codes) = codes(&format!("{name}.int8.rows"), [Some(terms), None]) {
-            return Some((codes, scales(&format!("{name}.scales.rows"))?));
+    fn codes(&mut self, name: &str, terms: usize) -> Option<(Vec<i8>, Vec<f32>)> {
+        let rows = format!("{name}.int8.rows");
+        if self.known.contains_key(&rows) {
+            let codes = self.bytes(&rows, [Some(terms), None])?;
+            return Some((codes, self.floats(&format!("{name}.scales.rows"), &[Some(terms)])?));
         }
-        let columns = codes(&format!("{name}.transposed.int8.columns"), [None, Some(terms)])?;
-        Some((turn(&columns, terms), scales(&format!("{name}.transposed.scales.columns"))?))
+        let columns = self.bytes(&format!("{name}.transposed.int8.columns"), [None, Some(terms)])?;
+        Some((turn(&columns, terms), self.floats(&format!("{name}.transposed.scales.columns"), &[Some(terms)])?))
+    }
+
+    fn bytes(&mut self, name: &str, shape: [Option<usize>; 2]) -> Option<Vec<i8>> {
+        let (data_type, raw) = self.shaped(name, &shape)?;
+        (data_type == INT8).then(|| raw.into_iter().map(u8::cast_signed).collect())
     }
 }
 
