@@ -120,10 +120,11 @@ impl Graph {
         self.constant(name, |name| proto::f32_tensor(name, shape, values))
     }
 
-    /// The values of a constant made by [`tensor`](Self::tensor).
-    pub(crate) fn stored(&self, value: &Value) -> Option<Vec<f32>> {
+    /// The values of a constant of floats with one axis.
+    pub(crate) fn stored_vector(&self, value: &Value) -> Option<Vec<f32>> {
         let tensor = self.initializers.iter().find(|tensor| tensor.name == value.name())?;
-        (tensor.data_type == i32::from(DataType::Float)).then(|| proto::f32_values(tensor))
+        let is_vector = tensor.data_type == i32::from(DataType::Float) && tensor.dims.len() == 1;
+        is_vector.then(|| proto::f32_values(tensor))
     }
 
     /// A constant integer.

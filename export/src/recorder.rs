@@ -217,7 +217,7 @@ impl<'w> Recorder<'w> {
     fn known_vector(&self, value: &Value) -> Option<Vec<f32>> {
         match self.parameters.borrow().get(value.name()) {
             Some(used) => used.tensor.to_vec1().ok(),
-            None => self.graph.borrow().stored(value).filter(|values| Some(values.len()) == value.width()),
+            None => self.graph.borrow().stored_vector(value),
         }
     }
 

@@ -314,7 +314,7 @@ impl OnnxNetwork {
     /// Opens a file of a model folder, which must use the logits as the folder says.
     ///
     /// On a CPU with the instructions for it, a pooled file of max pooling is run up to its features, and the output layer
-    /// is computed here, several times as fast: `OnnxOptions::whole` is the plain way.
+    /// is computed here, several times as fast. `OnnxOptions::whole` is the plain way.
     ///
     /// # Errors
     /// As [`OnnxModel::open`] and [`new`](Self::new), and a file exported with other logits than the folder's.
@@ -333,7 +333,10 @@ impl OnnxNetwork {
             let is_for_cpu = device == OnnxDevice::Cpu && !options.whole && pooling.strategy == Pooling::Max;
             is_for_cpu.then(|| cut_once.get_or_init(cut).as_ref()).flatten().map(|cut| cut.model.as_slice())
         };
-        let file = OnnxModel::open_some(path, options, part)?;
+        let Ok(file) = OnnxModel::open_some(path, options, part) else {
+            // whatever is wrong, it is the file's own error that tells
+            return Self::new(OnnxModel::open(path, options)?, dimensions, pooling);
+        };
         let is_cut = file.placement().device == OnnxDevice::Cpu;
         let network = Self::new(file, dimensions, pooling)?;
         let output = cut_once.into_inner().flatten().filter(|_| is_cut).map(|cut| (cut.layer, cut.cap));
@@ -433,7 +436,9 @@ impl Network for OnnxNetwork {
 }
 
 impl OnnxNetwork {
-    /// Features from the session, vectors from the output layer: in the lane's turn, on its threads. Padding costs nothing.
+    /// Features from the session, vectors from the output layer, in the lane's turn. Padding costs nothing.
+    ///
+    /// A lane of several threads shares the layer out to rayon, and holds its lock meanwhile: not to be called from rayon's own.
     fn forward_cut(&self, batch: &TokenBatch, layer: &OutputLayer, cap: Cap) -> Result<Vec<SparseVector>> {
         self.model.run(batch, |shape, data| {
             if shape != [batch.rows, batch.width, layer.size()] {

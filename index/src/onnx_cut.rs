@@ -86,7 +86,8 @@ pub(crate) fn cut(path: &Path) -> Option<Cut> {
         }
     };
     let known = tensors.names();
-    let nodes = up_to(with_own_operators(file.all::<Node>(&fields, NODES).ok()?), &names.features)?;
+    let nodes = with_own_operators(file.all::<Node>(&fields, NODES).ok()?, known.values());
+    let nodes = up_to(nodes, &names.features)?;
     let needed: HashSet<&str> = nodes.iter().flat_map(|node| node.inputs.iter().map(String::as_str)).collect();
 
     let mut parts: Vec<Part> = nodes.iter().map(|node| Part::message(NODES, node)).collect();
@@ -122,6 +123,9 @@ const OUTPUTS: u32 = 12;
 const VALUES: u32 = 13;
 /// … and of a tensor.
 const RAW: u32 = 9;
+
+/// No message of a model has more fields: a graph of a million nodes is none.
+const MOST_FIELDS: usize = 1 << 20;
 
 /// A field of an encoded message: its number, and where it and its value lie.
 struct Field {
@@ -201,6 +205,9 @@ impl Encoded {
         let mut fields = Vec::new();
         let mut start = range.start;
         while start < range.end {
+            if fields.len() == MOST_FIELDS {
+                return Err(io::ErrorKind::InvalidData.into());
+            }
             self.go(start)?;
             let key = self.varint()?;
             let payload = match key & 7 {
@@ -230,8 +237,9 @@ impl Encoded {
     fn bytes(&mut self, range: Range<u64>) -> io::Result<Vec<u8>> {
         let mut bytes = vec![0; usize::try_from(range.end - range.start).map_err(|_| io::ErrorKind::OutOfMemory)?];
         self.go(range.start)?;
-        self.file.read_exact(&mut bytes)?;
-        self.at = range.end;
+        let read = self.file.read_exact(&mut bytes);
+        self.at = self.file.stream_position()?;
+        read?;
         Ok(bytes)
     }
 
@@ -255,6 +263,9 @@ impl Encoded {
                     self.go(range.start)?;
                     let read = self.file.by_ref().take(range.end - range.start).read_to_end(&mut bytes)?;
                     self.at += read as u64;
+                    if read as u64 != range.end - range.start {
+                        return Err(io::ErrorKind::UnexpectedEof.into());
+                    }
                 }
             }
         }
@@ -344,10 +355,20 @@ const FLOAT: i32 = 1;
 const INT8: i32 = 3;
 const FLOAT16: i32 = 10;
 
-/// Nodes with one of ours in the place of the last node of every chain that is one of our operators.
-fn with_own_operators(mut nodes: Vec<Node>) -> Vec<Node> {
+/// Nodes with one of ours in the place of the last node of every chain that is one of our operators; `stored` are the names
+/// of the graph's tensors.
+///
+/// What is constant stays as it is: ONNX Runtime computes it once, but not through an operator it does not know.
+fn with_own_operators<'s>(mut nodes: Vec<Node>, stored: impl Iterator<Item = &'s String>) -> Vec<Node> {
     let found: Vec<(usize, &str, Vec<String>)> = {
-        let chains = Chains(nodes.iter().filter_map(|node| Some((node.outputs.first()?.as_str(), node))).collect());
+        let mut constant: HashSet<&str> = stored.map(String::as_str).collect();
+        for node in &nodes {
+            if !node.inputs.is_empty() && node.inputs.iter().all(|input| constant.contains(input.as_str())) {
+                constant.extend(node.outputs.iter().map(String::as_str));
+            }
+        }
+        let makers = nodes.iter().filter_map(|node| Some((node.outputs.first()?.as_str(), node))).collect();
+        let chains = Chains { makers, constant };
         let last = |(at, node)| {
             let layer_norm = || Some((LAYER_NORM, chains.layer_norm(node)?));
             let (operator, inputs) = layer_norm().or_else(|| Some((RELATIVE_SCORES, chains.scores(node)?)))?;
@@ -368,7 +389,8 @@ fn up_to(nodes: Vec<Node>, value: &str) -> Option<Vec<Node>> {
     let (mut needed, mut kept) = (HashSet::from([value.to_owned()]), Vec::new());
     for node in nodes.into_iter().rev() {
         if node.outputs.iter().any(|output| needed.contains(output)) {
-            needed.extend(node.inputs.iter().cloned());
+            // an input that is left out has no name
+            needed.extend(node.inputs.iter().filter(|input| !input.is_empty()).cloned());
             kept.push(node);
         }
     }
@@ -377,12 +399,16 @@ fn up_to(nodes: Vec<Node>, value: &str) -> Option<Vec<Node>> {
 }
 
 /// Nodes by what they give.
-struct Chains<'g>(HashMap<&'g str, &'g Node>);
+struct Chains<'g> {
+    makers: HashMap<&'g str, &'g Node>,
+    /// values that are the same in every run
+    constant: HashSet<&'g str>,
+}
 
 impl<'g> Chains<'g> {
     /// The two inputs of the node that gives a value, if it is of this operator.
     fn made_by(&self, value: &str, operator: &str) -> Option<[&'g str; 2]> {
-        let node = self.0.get(value).filter(|node| node.operator == operator)?;
+        let node = self.makers.get(value).filter(|node| node.operator == operator && node.domain.is_empty())?;
         Some([node.inputs.first()?, node.inputs.get(1).map_or("", String::as_str)])
     }
 
@@ -394,7 +420,9 @@ impl<'g> Chains<'g> {
         let [x, mean] = self.made_by(centered, "Sub")?;
         let [variance, eps] = self.made_by(self.made_by(deviation, "Sqrt")?[0], "Add")?;
         let [squared, _] = self.made_by(variance, "ReduceMean")?;
-        let is_one = self.made_by(squared, "Pow")?[0] == centered && self.made_by(mean, "ReduceMean")?[0] == x;
+        let is_constant = |value: &str| self.constant.contains(value);
+        let fits = is_constant(weight) && is_constant(bias) && !is_constant(x);
+        let is_one = fits && self.made_by(squared, "Pow")?[0] == centered && self.made_by(mean, "ReduceMean")?[0] == x;
         is_one.then(|| vec![x, weight, bias, eps])
     }
 
@@ -406,10 +434,11 @@ impl<'g> Chains<'g> {
         let [of_queries, of_keys] = self.made_by(positional, "Add")?;
         let looked_up = |value: &str, axis: i64| {
             let along = |attribute: &Vec<u8>| {
-                let attribute = Attribute::decode(attribute.as_slice());
+                // a whole number is short
+                let attribute = Attribute::decode(attribute.get(..attribute.len().min(64)).unwrap_or_default());
                 attribute.is_ok_and(|attribute| attribute.name == "axis" && attribute.integer == axis)
             };
-            self.0.get(value).filter(|node| node.attributes.iter().any(along))?;
+            self.makers.get(value).filter(|node| node.attributes.iter().any(along))?;
             self.made_by(value, "GatherElements")
         };
         let ([of_queries, rows], [of_keys, same]) = (looked_up(of_queries, 3)?, looked_up(of_keys, 2)?);

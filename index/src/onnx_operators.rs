@@ -53,9 +53,9 @@ impl Operator for LayerNorm {
         let arch = Arch::new();
         Ok(Box::new(move |context: &ComputeContext| {
             let inputs = Floats::of(context, [0, 1, 2, 3])?;
-            let [(shape, x), (_, weight), (_, bias), (_, eps)] = inputs.slices()?;
+            let [(shape, x), (weights, weight), (biases, bias), (_, eps)] = inputs.slices()?;
             let size = weight.len();
-            let fits = shape.last() == Some(&size) && bias.len() == size && size > 0;
+            let fits = shape.last() == Some(&size) && weights == [size] && biases == [size] && size > 0;
             let (true, &[eps]) = (fits, eps) else { return Err(ort::Error::new("LayerNorm: shapes do not fit")) };
             let work = |at: usize, out: &mut [f32]| {
                 let x = &x[at..at + out.len()];
@@ -92,17 +92,18 @@ impl Operator for RelativeScores {
         let arch = Arch::new();
         Ok(Box::new(move |context: &ComputeContext| {
             let inputs = Floats::of(context, [0, 1, 2, 4])?;
-            let [(shape, content), (queries, of_queries), (_, of_keys), (_, allowed)] = inputs.slices()?;
+            let [(shape, content), (queries, of_queries), (keys, of_keys), (mask, allowed)] = inputs.slices()?;
             let rows = context.input(3)?.ok_or_else(missing)?;
-            let (_, rows) = rows.try_extract_tensor::<i32>()?;
-            let (&[batch, heads, tokens, keys], &[.., places]) = (shape.as_slice(), queries.as_slice()) else {
+            let (square, rows) = rows.try_extract_tensor::<i32>()?;
+            let (&[batch, heads, tokens, _], &[.., places]) = (shape.as_slice(), queries.as_slice()) else {
                 return Err(ort::Error::new("RelativeScores: four axes are needed"));
             };
-            let fits = tokens == keys
-                && of_queries.len() == batch * heads * tokens * places
-                && of_keys.len() == of_queries.len()
-                && rows.len() == tokens * tokens
-                && allowed.len() == batch * tokens
+            let fits = shape == [batch, heads, tokens, tokens]
+                && queries == [batch, heads, tokens, places]
+                && keys == [batch, heads, places, tokens]
+                && square.iter().all(|axis| usize::try_from(*axis) == Ok(tokens))
+                && square.len() == 2
+                && mask == [batch, 1, 1, tokens]
                 && rows.iter().all(|row| usize::try_from(*row).is_ok_and(|row| row < places));
             if !fits {
                 return Err(ort::Error::new("RelativeScores: shapes do not fit"));

@@ -45,8 +45,10 @@ pub(crate) struct OutputLayer {
     matrix: Matrix,
 }
 
-/// Room for what sums of f32 may be off.
+/// Room for what the norms in the bound, sums of f32 themselves, may be off.
 const SLACK: f64 = 1.001;
+/// Sums of so many products of bytes fit 32 bits, and bounds on sums of f32 hold.
+const MOST_FEATURES: usize = 1 << 14;
 
 impl OutputLayer {
     /// Whether this machine has the instructions.
@@ -62,7 +64,8 @@ impl OutputLayer {
 
     fn exact_with(instructions: Instructions, rows: Vec<f32>, bias: Vec<f32>) -> Option<Self> {
         let (terms, size) = (bias.len(), rows.len().checked_div(bias.len())?);
-        if size == 0 || rows.len() != terms * size || !rows.iter().all(|weight| weight.is_finite()) {
+        let fits = (1..=MOST_FEATURES).contains(&size) && rows.len() == terms * size;
+        if !fits || !rows.iter().all(|weight| weight.is_finite()) || bias.iter().any(|bias| bias.is_nan()) {
             return None;
         }
         let mut codes = vec![0_i8; rows.len()];
@@ -72,6 +75,7 @@ impl OutputLayer {
             row.iter().zip(&mut *codes).for_each(|(weight, code)| *code = (weight / scale).round_ties_even() as i8);
             let apart = row.iter().zip(&*codes).map(|(weight, code)| weight - scale * f32::from(*code));
             let (norm, error) = (norm(row.iter().copied()), norm(apart));
+            // the sums of f32 in the exact product, and the two scales of the rounded one
             let summed = norm * size as f64 * f64::from(f32::EPSILON);
             (scale, ((norm * SLACK) as f32, (error * SLACK + summed) as f32))
         };
@@ -89,8 +93,9 @@ impl OutputLayer {
 
     fn rounded_with(instructions: Instructions, codes: &[i8], scales: Vec<f32>, bias: Vec<f32>) -> Option<Self> {
         let (terms, size) = (bias.len(), codes.len().checked_div(bias.len())?);
-        let fits = size > 0 && codes.len() == terms * size && scales.len() == terms;
-        if !fits || !scales.iter().all(|scale| scale.is_finite()) {
+        let fits = (1..=MOST_FEATURES).contains(&size) && codes.len() == terms * size && scales.len() == terms;
+        let are_scales = scales.iter().all(|scale| scale.is_finite() && *scale >= 0.0);
+        if !fits || !are_scales || bias.iter().any(|bias| bias.is_nan()) {
             return None;
         }
         if !codes.chunks_exact(size).all(|row| instructions.can_multiply(row)) {
@@ -110,8 +115,8 @@ impl OutputLayer {
         self.terms
     }
 
-    /// Terms with a logit above 0 and the logit, ascending, of every text: `features` `[T, D]` of each. On `threads` threads,
-    /// those of rayon.
+    /// Terms with a logit above 0 and the logit, ascending, of every text: `features` `[T, D]` of each. On this thread, if
+    /// `threads` is 1, else shared out to rayon's.
     ///
     /// `None` where a feature is not finite.
     pub(crate) fn positive_logits(&self, texts: &[&[f32]], threads: usize) -> Option<Vec<Vec<(u32, f32)>>> {
@@ -179,7 +184,7 @@ impl OutputLayer {
 /// A scale under which the largest of some numbers has the largest code; of nothing but zeros, 1.
 fn scale_of(largest: f32, code: f32) -> f32 {
     let scale = largest / code;
-    // of numbers so small that their scale could not be divided by, there are none
+    // smaller numbers get codes of 0, and the bound is all that is known of them
     if scale >= f32::MIN_POSITIVE { scale } else { 1.0 }
 }
 

@@ -81,7 +81,8 @@ impl Text {
             }
             codes = rest;
         }
-        let root = |squares: f32| (f64::from(squares).sqrt() * SLACK) as f32;
+        // squares of the smallest numbers are lost
+        let root = |squares: f32| (f64::from(squares).sqrt() * SLACK) as f32 + 1e-20;
         (text.error, text.norm) = (root(text.error), root(text.norm));
         Some(text)
     }
@@ -146,9 +147,9 @@ impl BlockTerms<'_> {
         for ((least, largest), (((scale, bias), norm), error)) in least.iter_mut().zip(largest).zip(terms) {
             // how far a rounded product may be from the true one
             let bound = norm * text.error + error * text.norm;
-            // what the sums of this line itself may be off is far less than SLACK leaves, but for the bias
-            let highest = largest * scale + bound + bias + bias.abs() * 1e-6;
-            *least = if highest >= 0.0 { largest - 2.0 * bound / scale } else { f32::INFINITY };
+            let highest = largest * scale + bound + bias + bias.abs().min(f32::MAX) * 1e-6;
+            // not a number is no bound: then it is the exact products that say
+            *least = if highest < 0.0 { f32::INFINITY } else { (largest - 2.0 * bound / scale).max(f32::MIN) };
         }
         least
     }
@@ -298,7 +299,7 @@ macro_rules! walk {
 
         #[target_feature(enable = $features)]
         pub(super) fn positive(numbers: &[f32; TERMS]) -> u64 {
-            at_least(numbers, &[f32::from_bits(1); TERMS])
+            at_least(numbers, &[f32::MIN_POSITIVE; TERMS])
         }
 
         #[target_feature(enable = $features)]
