@@ -1,5 +1,6 @@
-//! Measures documents a second of one network in three hands: ONNX Runtime on the pooled file, ONNX Runtime on the file of
-//! logits (pooled by us), and Candle on the checkpoint; the tokenizer and the batching are part of it, the same for all.
+//! Measures documents a second of one network in four hands, and of its int8 file in two: the pooled file with the output layer
+//! computed by us, as it is run by default, and whole in ONNX Runtime; the file of logits (pooled by us); and Candle on the
+//! checkpoint; the tokenizer and the batching are part of it, the same for all.
 //!
 //! The model is `../shared/models/splade-tiny` (two layers of width 128, 30 522 terms), or the folder that
 //! `SPLADE_BENCH_MODEL` names; without one the bench says so and measures nothing. The texts are the first 256 of
@@ -13,9 +14,9 @@ use std::sync::OnceLock;
 
 use divan::Bencher;
 use divan::counter::ItemsCount;
-use splade_export::{Head, Options, export, write};
+use splade_export::{Head, LOGITS_FILE, Options, Precision, SPLADE_FILE, convert, export, write};
 use splade_index::{
-    DocumentEncoder, Encoder, LIBRARY, ModelDir, OnnxModel, OnnxNetwork, OnnxOptions, load_onnx_runtime, read_documents,
+    DocumentEncoder, Encoder, LIBRARY, ModelDir, OnnxNetwork, OnnxOptions, load_onnx_runtime, read_documents,
 };
 use splade_trainer::best_device;
 use splade_trainer::model::{TransformerConfig, Weights, candle_encoder};
@@ -68,17 +69,21 @@ fn prepare(model: ModelDir, corpus: &Path) -> Result<Data> {
     let weights = Weights::read(&model.weights_path()?, &config)?;
     let files = tempfile::tempdir()?;
     for head in [Head::Logits, Head::Splade(model.pooling())] {
-        write(export(&config, &weights, head, &Options::default())?, &files.path().join(head.file_name()))?;
+        let recorded = export(&config, &weights, head, &Options::default())?;
+        for precision in [Precision::Fp32, Precision::Int8] {
+            let path = files.path().join(precision.file_name(head.file_name()));
+            write(convert(recorded.clone(), precision)?, &path)?;
+        }
     }
     let documents = read_documents(corpus)?.take(DOCUMENTS);
     let texts = documents.map(|document| Ok(document?.full_text().into_owned())).collect::<Result<_>>()?;
     Ok(Data { model, texts, files })
 }
 
-fn onnx_encoder(file: &str) -> Result<DocumentEncoder> {
+fn onnx_encoder(file: &str, precision: Precision, whole: bool) -> Result<DocumentEncoder> {
     let Data { model, files, .. } = data();
-    let onnx = OnnxModel::open(&files.path().join(file), &OnnxOptions::default())?;
-    let network = OnnxNetwork::new(onnx, model.dimensions()?, model.pooling())?;
+    let options = OnnxOptions { whole, ..OnnxOptions::default() };
+    let network = OnnxNetwork::open(&files.path().join(precision.file_name(file)), &options, model)?;
     let vocabulary = model.vocabulary(None)?;
     let settings = model.document_settings(&vocabulary)?;
     Ok(DocumentEncoder::new(vocabulary, Box::new(network), settings)?)
@@ -91,13 +96,28 @@ fn documents(bencher: Bencher<'_, '_>, encoder: Result<DocumentEncoder>) {
 }
 
 #[divan::bench(sample_count = 5, sample_size = 1)]
-fn onnx_runtime_pooled(bencher: Bencher<'_, '_>) {
-    documents(bencher, onnx_encoder(splade_export::SPLADE_FILE));
+fn our_head_fp32(bencher: Bencher<'_, '_>) {
+    documents(bencher, onnx_encoder(SPLADE_FILE, Precision::Fp32, false));
 }
 
 #[divan::bench(sample_count = 5, sample_size = 1)]
-fn onnx_runtime_logits(bencher: Bencher<'_, '_>) {
-    documents(bencher, onnx_encoder(splade_export::LOGITS_FILE));
+fn our_head_int8(bencher: Bencher<'_, '_>) {
+    documents(bencher, onnx_encoder(SPLADE_FILE, Precision::Int8, false));
+}
+
+#[divan::bench(sample_count = 5, sample_size = 1)]
+fn whole_fp32(bencher: Bencher<'_, '_>) {
+    documents(bencher, onnx_encoder(SPLADE_FILE, Precision::Fp32, true));
+}
+
+#[divan::bench(sample_count = 5, sample_size = 1)]
+fn whole_int8(bencher: Bencher<'_, '_>) {
+    documents(bencher, onnx_encoder(SPLADE_FILE, Precision::Int8, true));
+}
+
+#[divan::bench(sample_count = 5, sample_size = 1)]
+fn logits_fp32(bencher: Bencher<'_, '_>) {
+    documents(bencher, onnx_encoder(LOGITS_FILE, Precision::Fp32, true));
 }
 
 #[divan::bench(sample_count = 5, sample_size = 1)]

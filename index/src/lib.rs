@@ -60,6 +60,7 @@
 //! * A [`SparseVector`] has strictly increasing dimensions and finite weights that are not zero. Impacts are positive;
 //!   query weights may be negative, and every bound that lets the search skip is right for that too.
 //! * Rankings are ordered by score descending, then id ascending ([`Hit::rank_order`]).
+//! * Encoding is exact too: what stands in for a part of an ONNX file ([`OnnxNetwork::open`]) gives the file's vectors.
 //! * Searching is exact: scores equal [`SparseVector::dot`] bit for bit, and [`Searcher::search_exact`], which scores
 //!   every document, is there to prove it.
 //! * Folders and files appear whole or not at all ([`AtomicFile`], [`AtomicFolder`]), carry the version of their format,
