@@ -17,6 +17,8 @@
 //!
 //! The instructions for it are those of x86-64 ([`OutputLayer::is_supported`]); elsewhere the network's file does it.
 
+#![cfg_attr(not(target_arch = "x86_64"), allow(unused, reason = "no layer is ever made elsewhere"))]
+
 mod simd;
 
 use rayon::prelude::*;

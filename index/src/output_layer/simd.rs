@@ -2,6 +2,7 @@
 //!
 //! `unsafe` stands in one place, [`call`], and does one thing: it calls a function compiled for instructions that
 //! [`Instructions`] was made by finding on this machine. The functions themselves are safe code.
+#![cfg_attr(not(target_arch = "x86_64"), allow(unused, reason = "there is no such function, and nobody to call it"))]
 #![allow(unsafe_code, reason = "a function for instructions that were detected cannot be called otherwise")]
 
 use super::{SLACK, scale_of};
