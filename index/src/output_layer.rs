@@ -1,8 +1,8 @@
 //! The output layer and the maximum over tokens in one: `max_t (f_t·w_v + b_v)` where it is above 0.
 //!
 //! Of all that a SPLADE network computes, this is most: of a small model nine tenths, and of the tokens × terms products a
-//! few hundred are used. Here none of them is ever written to memory. The product is one of whole numbers, in 8 bits,
-//! taken 64 terms at a time while the matrix's part is in the first-level cache, and its maximum is kept in registers.
+//! few hundred are used. Here they never leave the cache. The product is one of whole numbers, in 8 bits, taken of 64 terms
+//! and one text at a time while the matrix's part is in the first-level cache, and its maximum is kept in registers.
 //!
 //! * A matrix **in 8 bits** ([`OutputLayer::rounded`]) needs no more: the largest whole number, scaled, is the logit. Every
 //!   token has a scale of its own, so that a text's vector does not depend on its batch mates here.
