@@ -4,9 +4,10 @@
 //! as [`OutputLayer`] does, and that is most of the work. So the file says ([`OUTPUT_LAYER_KEY`]) where its features are,
 //! and what they are multiplied by; the graph is read, cut there, and the session is made of what is left.
 
+mod chains;
+mod encoded;
+
 use std::collections::{HashMap, HashSet};
-use std::fs::File;
-use std::io::{self, BufReader, Read, Seek, SeekFrom};
 use std::ops::Range;
 use std::path::Path;
 
@@ -14,7 +15,10 @@ use half::f16;
 use prost::Message;
 use serde::Deserialize;
 
-use crate::onnx_operators::{DOMAIN, LAYER_NORM, RELATIVE_SCORES};
+use chains::{Node, up_to, with_own_operators};
+use encoded::{Encoded, Field, Part, head};
+
+use crate::onnx_operators::DOMAIN;
 use crate::output_layer::OutputLayer;
 
 /// The metadata key under which a pooled file says what its last product is made of, as JSON: the names of `features`
@@ -124,160 +128,6 @@ const VALUES: u32 = 13;
 /// … and of a tensor.
 const RAW: u32 = 9;
 
-/// No message of a model has more fields: a graph of a million nodes is none.
-const MOST_FIELDS: usize = 1 << 20;
-
-/// A field of an encoded message: its number, and where it and its value lie.
-struct Field {
-    tag: u32,
-    whole: Range<u64>,
-    payload: Range<u64>,
-}
-
-/// Something of a new message: a field of the old one, or bytes.
-enum Part {
-    Kept(Range<u64>),
-    Written(Vec<u8>),
-}
-
-impl Part {
-    fn message(tag: u32, message: &impl Message) -> Self {
-        let mut bytes = head(tag, message.encoded_len() as u64);
-        bytes.extend(message.encode_to_vec());
-        Self::Written(bytes)
-    }
-
-    fn length(&self) -> u64 {
-        match self {
-            Self::Kept(range) => range.end - range.start,
-            Self::Written(bytes) => bytes.len() as u64,
-        }
-    }
-}
-
-/// What stands before a message of this length.
-fn head(tag: u32, length: u64) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    prost::encoding::encode_key(tag, prost::encoding::WireType::LengthDelimited, &mut bytes);
-    prost::encoding::encode_varint(length, &mut bytes);
-    bytes
-}
-
-/// An encoded file, read where it is wanted.
-struct Encoded {
-    file: BufReader<File>,
-    length: u64,
-    at: u64,
-}
-
-impl Encoded {
-    fn open(path: &Path) -> io::Result<Self> {
-        let file = File::open(path)?;
-        let length = file.metadata()?.len();
-        Ok(Self { file: BufReader::new(file), length, at: 0 })
-    }
-
-    fn go(&mut self, to: u64) -> io::Result<()> {
-        match i64::try_from(to).and_then(|to| i64::try_from(self.at).map(|at| to - at)) {
-            Ok(by) => self.file.seek_relative(by)?,
-            Err(_) => drop(self.file.seek(SeekFrom::Start(to))?),
-        }
-        self.at = to;
-        Ok(())
-    }
-
-    fn varint(&mut self) -> io::Result<u64> {
-        let mut value = 0;
-        for place in 0..10 {
-            let mut byte = [0];
-            self.file.read_exact(&mut byte)?;
-            self.at += 1;
-            value |= u64::from(byte[0] & 0x7f) << (7 * place).min(63);
-            if byte[0] < 0x80 {
-                return Ok(value);
-            }
-        }
-        Err(io::ErrorKind::InvalidData.into())
-    }
-
-    /// The fields of a message.
-    fn fields(&mut self, range: Range<u64>) -> io::Result<Vec<Field>> {
-        let mut fields = Vec::new();
-        let mut start = range.start;
-        while start < range.end {
-            if fields.len() == MOST_FIELDS {
-                return Err(io::ErrorKind::InvalidData.into());
-            }
-            self.go(start)?;
-            let key = self.varint()?;
-            let payload = match key & 7 {
-                0 => {
-                    let from = self.at;
-                    self.varint()?;
-                    from..self.at
-                }
-                1 => self.at..self.at + 8,
-                2 => {
-                    let length = self.varint()?;
-                    self.at..self.at.checked_add(length).ok_or(io::ErrorKind::InvalidData)?
-                }
-                5 => self.at..self.at + 4,
-                _ => return Err(io::ErrorKind::InvalidData.into()),
-            };
-            if payload.end > range.end {
-                return Err(io::ErrorKind::UnexpectedEof.into());
-            }
-            let tag = u32::try_from(key >> 3).map_err(|_| io::ErrorKind::InvalidData)?;
-            start = payload.end;
-            fields.push(Field { tag, whole: start_of(&fields, range.start)..start, payload });
-        }
-        Ok(fields)
-    }
-
-    fn bytes(&mut self, range: Range<u64>) -> io::Result<Vec<u8>> {
-        let mut bytes = vec![0; usize::try_from(range.end - range.start).map_err(|_| io::ErrorKind::OutOfMemory)?];
-        self.go(range.start)?;
-        let read = self.file.read_exact(&mut bytes);
-        self.at = self.file.stream_position()?;
-        read?;
-        Ok(bytes)
-    }
-
-    fn message<M: Message + Default>(&mut self, field: &Field) -> io::Result<M> {
-        Ok(M::decode(self.bytes(field.payload.clone())?.as_slice())?)
-    }
-
-    /// All messages in the fields of a number.
-    fn all<M: Message + Default>(&mut self, fields: &[Field], tag: u32) -> io::Result<Vec<M>> {
-        fields.iter().filter(|field| field.tag == tag).map(|field| self.message(field)).collect()
-    }
-
-    /// A message of these parts.
-    fn joined(&mut self, parts: &[Part]) -> io::Result<Vec<u8>> {
-        let length = parts.iter().map(Part::length).sum::<u64>();
-        let mut bytes = Vec::with_capacity(usize::try_from(length).map_err(|_| io::ErrorKind::OutOfMemory)?);
-        for part in parts {
-            match part {
-                Part::Written(written) => bytes.extend(written),
-                Part::Kept(range) => {
-                    self.go(range.start)?;
-                    let read = self.file.by_ref().take(range.end - range.start).read_to_end(&mut bytes)?;
-                    self.at += read as u64;
-                    if read as u64 != range.end - range.start {
-                        return Err(io::ErrorKind::UnexpectedEof.into());
-                    }
-                }
-            }
-        }
-        Ok(bytes)
-    }
-}
-
-/// Where the next field begins.
-fn start_of(fields: &[Field], first: u64) -> u64 {
-    fields.last().map_or(first, |last| last.whole.end)
-}
-
 #[derive(Clone, PartialEq, Message)]
 struct Entry {
     #[prost(string, tag = "1")]
@@ -292,32 +142,6 @@ struct OperatorSet {
     domain: String,
     #[prost(int64, tag = "2")]
     version: i64,
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct Node {
-    #[prost(string, repeated, tag = "1")]
-    inputs: Vec<String>,
-    #[prost(string, repeated, tag = "2")]
-    outputs: Vec<String>,
-    #[prost(string, tag = "3")]
-    name: String,
-    #[prost(string, tag = "4")]
-    operator: String,
-    /// as they are encoded
-    #[prost(bytes = "vec", repeated, tag = "5")]
-    attributes: Vec<Vec<u8>>,
-    #[prost(string, tag = "7")]
-    domain: String,
-}
-
-/// An attribute, as far as it is a whole number.
-#[derive(Clone, PartialEq, Message)]
-struct Attribute {
-    #[prost(string, tag = "1")]
-    name: String,
-    #[prost(int64, tag = "3")]
-    integer: i64,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -354,98 +178,6 @@ struct TensorType {
 const FLOAT: i32 = 1;
 const INT8: i32 = 3;
 const FLOAT16: i32 = 10;
-
-/// Nodes with one of ours in the place of the last node of every chain that is one of our operators; `stored` are the names
-/// of the graph's tensors.
-///
-/// What is constant stays as it is: ONNX Runtime computes it once, but not through an operator it does not know.
-fn with_own_operators<'s>(mut nodes: Vec<Node>, stored: impl Iterator<Item = &'s String>) -> Vec<Node> {
-    let found: Vec<(usize, &str, Vec<String>)> = {
-        let mut constant: HashSet<&str> = stored.map(String::as_str).collect();
-        for node in &nodes {
-            if !node.inputs.is_empty() && node.inputs.iter().all(|input| constant.contains(input.as_str())) {
-                constant.extend(node.outputs.iter().map(String::as_str));
-            }
-        }
-        let makers = nodes.iter().filter_map(|node| Some((node.outputs.first()?.as_str(), node))).collect();
-        let chains = Chains { makers, constant };
-        let last = |(at, node)| {
-            let layer_norm = || Some((LAYER_NORM, chains.layer_norm(node)?));
-            let (operator, inputs) = layer_norm().or_else(|| Some((RELATIVE_SCORES, chains.scores(node)?)))?;
-            Some((at, operator, inputs.into_iter().map(str::to_owned).collect()))
-        };
-        nodes.iter().enumerate().filter(|(_, node)| node.operator == "Add").filter_map(last).collect()
-    };
-    for (at, operator, inputs) in found {
-        let Node { outputs, name, .. } = std::mem::take(&mut nodes[at]);
-        let (name, operator) = (format!("{name}/{operator}"), operator.to_owned());
-        nodes[at] = Node { inputs, outputs, name, operator, domain: DOMAIN.to_owned(), attributes: Vec::new() };
-    }
-    nodes
-}
-
-/// What is needed for a value.
-fn up_to(nodes: Vec<Node>, value: &str) -> Option<Vec<Node>> {
-    let (mut needed, mut kept) = (HashSet::from([value.to_owned()]), Vec::new());
-    for node in nodes.into_iter().rev() {
-        if node.outputs.iter().any(|output| needed.contains(output)) {
-            // an input that is left out has no name
-            needed.extend(node.inputs.iter().filter(|input| !input.is_empty()).cloned());
-            kept.push(node);
-        }
-    }
-    kept.reverse();
-    (!kept.is_empty()).then_some(kept)
-}
-
-/// Nodes by what they give.
-struct Chains<'g> {
-    makers: HashMap<&'g str, &'g Node>,
-    /// values that are the same in every run
-    constant: HashSet<&'g str>,
-}
-
-impl<'g> Chains<'g> {
-    /// The two inputs of the node that gives a value, if it is of this operator.
-    fn made_by(&self, value: &str, operator: &str) -> Option<[&'g str; 2]> {
-        let node = self.makers.get(value).filter(|node| node.operator == operator && node.domain.is_empty())?;
-        Some([node.inputs.first()?, node.inputs.get(1).map_or("", String::as_str)])
-    }
-
-    /// Inputs of a layer norm whose last node this is: `(x − mean)/√(mean((x − mean)²) + eps)·weight + bias`.
-    fn layer_norm(&self, last: &'g Node) -> Option<Vec<&'g str>> {
-        let [scaled, bias] = [last.inputs.first()?.as_str(), last.inputs.get(1)?];
-        let [normed, weight] = self.made_by(scaled, "Mul")?;
-        let [centered, deviation] = self.made_by(normed, "Div")?;
-        let [x, mean] = self.made_by(centered, "Sub")?;
-        let [variance, eps] = self.made_by(self.made_by(deviation, "Sqrt")?[0], "Add")?;
-        let [squared, _] = self.made_by(variance, "ReduceMean")?;
-        let is_constant = |value: &str| self.constant.contains(value);
-        let fits = is_constant(weight) && is_constant(bias) && !is_constant(x);
-        let is_one = fits && self.made_by(squared, "Pow")?[0] == centered && self.made_by(mean, "ReduceMean")?[0] == x;
-        is_one.then(|| vec![x, weight, bias, eps])
-    }
-
-    /// Inputs of attention scores with relative positions whose last node this is:
-    /// `(content + (of_queries[rows] + of_keys[rows])) + allowed`.
-    fn scores(&self, last: &'g Node) -> Option<Vec<&'g str>> {
-        let [scores, allowed] = [last.inputs.first()?.as_str(), last.inputs.get(1)?];
-        let [content, positional] = self.made_by(scores, "Add")?;
-        let [of_queries, of_keys] = self.made_by(positional, "Add")?;
-        let looked_up = |value: &str, axis: i64| {
-            let along = |attribute: &Vec<u8>| {
-                // a whole number is short
-                let attribute = Attribute::decode(attribute.get(..attribute.len().min(64)).unwrap_or_default());
-                attribute.is_ok_and(|attribute| attribute.name == "axis" && attribute.integer == axis)
-            };
-            self.makers.get(value).filter(|node| node.attributes.iter().any(along))?;
-            self.made_by(value, "GatherElements")
-        };
-        let ([of_queries, rows], [of_keys, same]) = (looked_up(of_queries, 3)?, looked_up(of_keys, 2)?);
-        let [rows, _] = self.made_by(rows, "Expand").filter(|_| rows == same)?;
-        Some(vec![content, of_queries, of_keys, rows, allowed])
-    }
-}
 
 /// The stored tensors of a graph.
 struct Tensors<'f> {

@@ -1,0 +1,162 @@
+//! A protobuf file read where it is wanted: its fields found by walking over them, and copied without being understood.
+
+use std::fs::File;
+use std::io::{self, BufReader, Read, Seek, SeekFrom};
+use std::ops::Range;
+use std::path::Path;
+
+use prost::Message;
+
+/// No message of a model has more fields: a graph of a million nodes is none.
+const MOST_FIELDS: usize = 1 << 20;
+
+/// A field of an encoded message: its number, and where it and its value lie.
+pub(super) struct Field {
+    pub(super) tag: u32,
+    pub(super) whole: Range<u64>,
+    pub(super) payload: Range<u64>,
+}
+
+/// Something of a new message: a field of the old one, or bytes.
+pub(super) enum Part {
+    Kept(Range<u64>),
+    Written(Vec<u8>),
+}
+
+impl Part {
+    pub(super) fn message(tag: u32, message: &impl Message) -> Self {
+        let mut bytes = head(tag, message.encoded_len() as u64);
+        bytes.extend(message.encode_to_vec());
+        Self::Written(bytes)
+    }
+
+    pub(super) fn length(&self) -> u64 {
+        match self {
+            Self::Kept(range) => range.end - range.start,
+            Self::Written(bytes) => bytes.len() as u64,
+        }
+    }
+}
+
+/// What stands before a message of this length.
+pub(super) fn head(tag: u32, length: u64) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    prost::encoding::encode_key(tag, prost::encoding::WireType::LengthDelimited, &mut bytes);
+    prost::encoding::encode_varint(length, &mut bytes);
+    bytes
+}
+
+/// An encoded file, read where it is wanted.
+pub(super) struct Encoded {
+    file: BufReader<File>,
+    pub(super) length: u64,
+    at: u64,
+}
+
+impl Encoded {
+    pub(super) fn open(path: &Path) -> io::Result<Self> {
+        let file = File::open(path)?;
+        let length = file.metadata()?.len();
+        Ok(Self { file: BufReader::new(file), length, at: 0 })
+    }
+
+    fn go(&mut self, to: u64) -> io::Result<()> {
+        match i64::try_from(to).and_then(|to| i64::try_from(self.at).map(|at| to - at)) {
+            Ok(by) => self.file.seek_relative(by)?,
+            Err(_) => drop(self.file.seek(SeekFrom::Start(to))?),
+        }
+        self.at = to;
+        Ok(())
+    }
+
+    fn varint(&mut self) -> io::Result<u64> {
+        let mut value = 0;
+        for place in 0..10 {
+            let mut byte = [0];
+            self.file.read_exact(&mut byte)?;
+            self.at += 1;
+            value |= u64::from(byte[0] & 0x7f) << (7 * place).min(63);
+            if byte[0] < 0x80 {
+                return Ok(value);
+            }
+        }
+        Err(io::ErrorKind::InvalidData.into())
+    }
+
+    /// The fields of a message.
+    pub(super) fn fields(&mut self, range: Range<u64>) -> io::Result<Vec<Field>> {
+        let mut fields = Vec::new();
+        let mut start = range.start;
+        while start < range.end {
+            if fields.len() == MOST_FIELDS {
+                return Err(io::ErrorKind::InvalidData.into());
+            }
+            self.go(start)?;
+            let key = self.varint()?;
+            let payload = match key & 7 {
+                0 => {
+                    let from = self.at;
+                    self.varint()?;
+                    from..self.at
+                }
+                1 => self.at..self.at + 8,
+                2 => {
+                    let length = self.varint()?;
+                    self.at..self.at.checked_add(length).ok_or(io::ErrorKind::InvalidData)?
+                }
+                5 => self.at..self.at + 4,
+                _ => return Err(io::ErrorKind::InvalidData.into()),
+            };
+            if payload.end > range.end {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            let tag = u32::try_from(key >> 3).map_err(|_| io::ErrorKind::InvalidData)?;
+            start = payload.end;
+            fields.push(Field { tag, whole: start_of(&fields, range.start)..start, payload });
+        }
+        Ok(fields)
+    }
+
+    pub(super) fn bytes(&mut self, range: Range<u64>) -> io::Result<Vec<u8>> {
+        let mut bytes = vec![0; usize::try_from(range.end - range.start).map_err(|_| io::ErrorKind::OutOfMemory)?];
+        self.go(range.start)?;
+        let read = self.file.read_exact(&mut bytes);
+        self.at = self.file.stream_position()?;
+        read?;
+        Ok(bytes)
+    }
+
+    pub(super) fn message<M: Message + Default>(&mut self, field: &Field) -> io::Result<M> {
+        Ok(M::decode(self.bytes(field.payload.clone())?.as_slice())?)
+    }
+
+    /// All messages in the fields of a number.
+    pub(super) fn all<M: Message + Default>(&mut self, fields: &[Field], tag: u32) -> io::Result<Vec<M>> {
+        fields.iter().filter(|field| field.tag == tag).map(|field| self.message(field)).collect()
+    }
+
+    /// A message of these parts.
+    pub(super) fn joined(&mut self, parts: &[Part]) -> io::Result<Vec<u8>> {
+        let length = parts.iter().map(Part::length).sum::<u64>();
+        let mut bytes = Vec::with_capacity(usize::try_from(length).map_err(|_| io::ErrorKind::OutOfMemory)?);
+        for part in parts {
+            match part {
+                Part::Written(written) => bytes.extend(written),
+                Part::Kept(range) => {
+                    self.go(range.start)?;
+                    let read = self.file.by_ref().take(range.end - range.start).read_to_end(&mut bytes)?;
+                    self.at += read as u64;
+                    if read as u64 != range.end - range.start {
+                        return Err(io::ErrorKind::UnexpectedEof.into());
+                    }
+                }
+            }
+        }
+        Ok(bytes)
+    }
+}
+
+/// Where the next field begins.
+fn start_of(fields: &[Field], first: u64) -> u64 {
+    fields.last().map_or(first, |last| last.whole.end)
+}
