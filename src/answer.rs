@@ -4,7 +4,9 @@ use std::collections::HashSet;
 
 use anyhow::Result;
 use serde_json::{Map, Value, json};
-use splade_index::{Encoder, Found, Fusion, Query, SearchOptions, Searcher, SparseVector, StoredDocument, Vocabulary};
+use splade_core::{Encoder, Fusion, SparseVector, Vocabulary};
+use splade_files::Query;
+use splade_index::{Found, SearchOptions, Searcher, StoredDocument};
 
 use crate::cli::Mode;
 

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use splade_index::HeadMode;
+use splade_core::HeadMode;
 
 /// Trains, exports, indexes, searches and evaluates SPLADE models.
 #[derive(Debug, Parser)]
@@ -179,7 +179,7 @@ pub(crate) enum PrecisionChoice {
     Int8,
 }
 
-impl From<PrecisionChoice> for splade_index::Precision {
+impl From<PrecisionChoice> for splade_files::Precision {
     fn from(choice: PrecisionChoice) -> Self {
         match choice {
             PrecisionChoice::Fp32 => Self::Fp32,

@@ -3,10 +3,9 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
-use splade_index::{
-    Architecture, DocumentEncoder, DocumentSettings, Encoder, HeadMode, HeadSource, ModelDir, OnnxDevice, OnnxNetwork,
-    OnnxOptions, Precision, QueryEncoder, Vocabulary, load_onnx_runtime,
-};
+use splade_core::{DocumentEncoder, DocumentSettings, Encoder, HeadMode, QueryEncoder, Vocabulary};
+use splade_encode::{OnnxDevice, OnnxNetwork, OnnxOptions, load_onnx_runtime};
+use splade_files::{Architecture, HeadSource, ModelDir, Precision};
 
 use crate::cli::{Backend, DeviceChoice, NetworkArgs, PrecisionChoice};
 use crate::failure::bad_input;
@@ -226,7 +225,7 @@ pub(crate) fn onnx_runtime_candidates() -> Vec<PathBuf> {
 
 /// Files named like the library, versioned ones too, newest name first.
 fn libraries_in(folder: &Path) -> Vec<PathBuf> {
-    let (stem, _) = splade_index::LIBRARY.split_once('.').unwrap_or((splade_index::LIBRARY, ""));
+    let (stem, _) = splade_encode::LIBRARY.split_once('.').unwrap_or((splade_encode::LIBRARY, ""));
     let is_library = |path: &PathBuf| {
         let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
         name.starts_with(&format!("{stem}.")) && [".so", ".dylib", ".dll"].iter().any(|kind| name.contains(kind))

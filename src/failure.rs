@@ -95,22 +95,29 @@ fn advice(error: &anyhow::Error) -> (Option<String>, bool) {
         if let Some(error) = cause.downcast_ref::<BadInput>() {
             return ((!error.hint.is_empty()).then(|| error.hint.clone()), true);
         }
-        if let Some(error) = cause.downcast_ref::<splade_index::Error>() {
-            return (error.hint().map(str::to_owned), error.is_bad_input());
+        if let Some(found) = library_advice(cause) {
+            return found;
         }
         if let Some(error) = cause.downcast_ref::<HubError>() {
             return (error.hint().map(str::to_owned), error.is_bad_input());
         }
-        #[cfg(feature = "train")]
-        if let Some(error) = cause.downcast_ref::<splade_trainer::Error>() {
-            return (error.hint().map(str::to_owned), error.is_bad_input());
-        }
-        #[cfg(feature = "train")]
-        if let Some(error) = cause.downcast_ref::<splade_export::Error>() {
-            return (error.hint().map(str::to_owned), error.is_bad_input());
-        }
     }
     (None, false)
+}
+
+/// The hint and the fault of an error of one of our libraries.
+fn library_advice(cause: &(dyn std::error::Error + 'static)) -> Option<(Option<String>, bool)> {
+    macro_rules! of {
+        ($($error:ty),*) => {
+            $(if let Some(error) = cause.downcast_ref::<$error>() {
+                return Some((error.hint().map(str::to_owned), error.kind().is_bad_input()));
+            })*
+        };
+    }
+    of!(splade_core::Error, splade_files::Error, splade_encode::Error, splade_eval::Error, splade_files::Error);
+    #[cfg(feature = "train")]
+    of!(splade_trainer::Error, splade_export::Error);
+    None
 }
 
 fn is_closed_pipe(error: &anyhow::Error) -> bool {

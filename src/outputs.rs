@@ -5,7 +5,7 @@ use std::io::Write;
 use std::path::Path;
 
 use anyhow::Result;
-use splade_index::AtomicFile;
+use splade_files::AtomicFile;
 
 use crate::failure::bad_input;
 

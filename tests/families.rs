@@ -6,7 +6,8 @@
 mod util;
 
 use serde_json::{Value, json};
-use splade_index::{HeadMode, HeadSource, ModelDir};
+use splade_core::HeadMode;
+use splade_files::{HeadSource, ModelDir};
 use util::{Place, ours, setup};
 
 const FAMILIES: [&str; 7] =

@@ -86,7 +86,7 @@ mod verify {
             };
             assert!(backends("scores").contains("index") && backends("padded batch").contains("candle"), "{report:#}");
             let ours = report["stages"].as_array().unwrap().iter().filter(|row| row["backend"] == OUR_HEAD);
-            assert_eq!(ours.count() > 0, splade_index::OnnxNetwork::can_be_cut(), "{report:#}");
+            assert_eq!(ours.count() > 0, splade_encode::OnnxNetwork::can_be_cut(), "{report:#}");
             let queries = backends("query vectors");
             if inference_free {
                 assert_eq!(queries, BTreeSet::from(["index copy", "table"]), "{model}");

@@ -14,10 +14,10 @@ use std::sync::OnceLock;
 
 use divan::Bencher;
 use divan::counter::ItemsCount;
+use splade_core::{DocumentEncoder, Encoder};
+use splade_encode::{LIBRARY, OnnxNetwork, OnnxOptions, load_onnx_runtime};
 use splade_export::{Head, LOGITS_FILE, Options, Precision, SPLADE_FILE, convert, export, write};
-use splade_index::{
-    DocumentEncoder, Encoder, LIBRARY, ModelDir, OnnxNetwork, OnnxOptions, load_onnx_runtime, read_documents,
-};
+use splade_files::{ModelDir, read_documents};
 use splade_trainer::best_device;
 use splade_trainer::model::{TransformerConfig, Weights, candle_encoder};
 

@@ -2,19 +2,24 @@
 
 use std::path::PathBuf;
 
+use splade_core::ErrorKind;
+
 /// What can go wrong between a checkpoint and an ONNX file that agrees with it.
 ///
 /// Messages are one line in lower case that names the file, backend or key; [`Error::hint`] says what to do where there
-/// is something to do, [`Error::is_bad_input`] whether the input is at fault (exit code 2) or the run (exit code 1).
+/// is something to do, [`Error::kind`] what a caller can act on.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     /// The checkpoint or its forward pass failed below, in `splade-trainer`.
     #[error(transparent)]
     Trainer(#[from] splade_trainer::Error),
-    /// A file failed below, in `splade-index`.
+    /// A file failed.
     #[error(transparent)]
-    Index(#[from] splade_index::Error),
+    Files(#[from] splade_files::Error),
+    /// ONNX Runtime failed.
+    #[error(transparent)]
+    Encode(#[from] splade_encode::Error),
     /// A runtime failed on an exported file.
     #[error("{}: {backend}: {message}", file.display())]
     Backend {
@@ -68,6 +73,12 @@ pub enum Error {
 /// `Result` with this crate's [`Error`].
 pub type Result<T> = std::result::Result<T, Error>;
 
+impl From<splade_core::Error> for Error {
+    fn from(error: splade_core::Error) -> Self {
+        Self::Files(error.into())
+    }
+}
+
 impl Error {
     /// An [`Error::Backend`].
     pub fn backend(file: impl Into<PathBuf>, backend: impl Into<String>, message: impl ToString) -> Self {
@@ -84,7 +95,8 @@ impl Error {
     pub fn hint(&self) -> Option<&str> {
         match self {
             Self::Trainer(error) => error.hint(),
-            Self::Index(error) => error.hint(),
+            Self::Files(error) => error.hint(),
+            Self::Encode(error) => error.hint(),
             Self::Disagreement { .. } | Self::Unlike { .. } => {
                 Some("do not use the file; report the model and this line")
             }
@@ -93,14 +105,15 @@ impl Error {
         }
     }
 
-    /// True when a command line, config or input file is at fault: exit code 2 rather than 1.
+    /// Kind of failure.
     #[must_use]
-    pub fn is_bad_input(&self) -> bool {
+    pub fn kind(&self) -> ErrorKind {
         match self {
-            Self::Trainer(error) => error.is_bad_input(),
-            Self::Index(error) => error.is_bad_input(),
-            Self::Invalid { .. } => true,
-            Self::Backend { .. } | Self::Disagreement { .. } | Self::Unlike { .. } => false,
+            Self::Trainer(error) => error.kind(),
+            Self::Files(error) => error.kind(),
+            Self::Encode(error) => error.kind(),
+            Self::Invalid { .. } => ErrorKind::InvalidInput,
+            Self::Backend { .. } | Self::Disagreement { .. } | Self::Unlike { .. } => ErrorKind::Internal,
         }
     }
 }

@@ -7,7 +7,7 @@
 //! ```
 //! use splade_export::parity::{CandleOnnx, Reference, compare};
 //! use splade_export::{Head, Options, SPLADE_FILE, export, write};
-//! use splade_index::TokenBatch;
+//! use splade_core::TokenBatch;
 //! use splade_trainer::model::{BertConfig, TransformerConfig, Weights};
 //!
 //! // A new model; `TransformerConfig::read` and `Weights::read` take one from a model folder.
@@ -63,13 +63,14 @@ mod summary;
 use std::collections::BTreeMap;
 
 use candle_onnx::onnx::tensor_proto::DataType;
-use splade_index::{OUTPUT_LAYER_KEY, Pooling, SpladePooling};
+use splade_core::{Pooling, SpladePooling};
+use splade_encode::OUTPUT_LAYER_KEY;
 use splade_trainer::model::{Cap, Inputs, MlmHead, TransformerConfig, Weights, splade};
 
 pub use candle_onnx::onnx::ModelProto;
 pub use error::{Error, Result};
 pub use proto::{read, write};
-pub use splade_index::Precision;
+pub use splade_files::Precision;
 pub use summary::{External, Stored, Summary, Value};
 
 use proto::{Axis, ROWS, TOKENS};

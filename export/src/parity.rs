@@ -9,7 +9,9 @@ use std::path::{Path, PathBuf};
 
 use candle_core::{Device, Tensor};
 use candle_onnx::onnx::GraphProto;
-use splade_index::{OnnxModel, Precision, TokenBatch};
+use splade_core::TokenBatch;
+use splade_encode::OnnxModel;
+use splade_files::Precision;
 use splade_trainer::model::{Candle, TransformerConfig, Weights, splade};
 
 pub use vectors::{
@@ -395,9 +397,9 @@ mod tests {
         TokenBatch::new(&[vec![1, 2], vec![3]], 9)
     }
 
-    const SPLADE: Head = Head::Splade(splade_index::SpladePooling {
-        strategy: splade_index::Pooling::Max,
-        activation: splade_index::PoolingActivation::Relu,
+    const SPLADE: Head = Head::Splade(splade_core::SpladePooling {
+        strategy: splade_core::Pooling::Max,
+        activation: splade_core::PoolingActivation::Relu,
     });
 
     #[test]

@@ -141,9 +141,9 @@ pub(crate) fn write_within(mut model: ModelProto, path: &Path, limit: usize) -> 
 /// # Errors
 /// A file that is missing or is no ONNX, a second file that is missing or too short.
 pub fn read(path: &Path) -> Result<ModelProto> {
-    let bytes = std::fs::read(path).map_err(splade_index::Error::io(path))?;
+    let bytes = std::fs::read(path).map_err(splade_files::Error::io(path))?;
     let mut model = ModelProto::decode(bytes.as_slice())
-        .map_err(|error| splade_index::Error::file(path, format!("not an onnx file: {error}")))?;
+        .map_err(|error| splade_files::Error::file(path, format!("not an onnx file: {error}")))?;
     for tensor in model.graph.iter_mut().flat_map(|graph| &mut graph.initializer) {
         if tensor.data_location == i32::from(DataLocation::External) {
             move_in(tensor, path)?;
@@ -156,7 +156,7 @@ pub fn read(path: &Path) -> Result<ModelProto> {
 fn move_in(tensor: &mut TensorProto, path: &Path) -> Result<()> {
     let entry =
         |key: &str| tensor.external_data.iter().find(|entry| entry.key == key).map(|entry| entry.value.as_str());
-    let wrong = |message: &str| splade_index::Error::file(path, format!("tensor {}: {message}", tensor.name));
+    let wrong = |message: &str| splade_files::Error::file(path, format!("tensor {}: {message}", tensor.name));
     let location = entry("location").ok_or_else(|| wrong("its values lie in a file without a name"))?;
     if Path::new(location).components().ne([Component::Normal(location.as_ref())]) {
         return Err(wrong(&format!("{location} is not a file beside it")).into());
@@ -166,12 +166,12 @@ fn move_in(tensor: &mut TensorProto, path: &Path) -> Result<()> {
     };
     let (offset, length) = (number("offset")?.unwrap_or(0), number("length")?);
     let data = path.with_file_name(location);
-    let io = |error| splade_index::Error::io(&data)(error);
+    let io = |error| splade_files::Error::io(&data)(error);
     let mut file = File::open(&data).map_err(io)?;
     let rest = file.metadata().map_err(io)?.len().checked_sub(offset);
     let length = length.or(rest).filter(|length| rest.is_some_and(|rest| *length <= rest));
     let Some(length) = length else {
-        return Err(splade_index::Error::file(&data, format!("too short for the tensor {}", tensor.name)).into());
+        return Err(splade_files::Error::file(&data, format!("too short for the tensor {}", tensor.name)).into());
     };
     file.seek(io::SeekFrom::Start(offset)).map_err(io)?;
     tensor.raw_data = Vec::new();
@@ -184,7 +184,7 @@ fn move_in(tensor: &mut TensorProto, path: &Path) -> Result<()> {
 /// Writes a file aside, then renames it.
 fn replace(path: &Path, write: impl FnOnce(&mut File) -> io::Result<()>) -> Result<()> {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let io = |error| Error::from(splade_index::Error::io(path)(error));
+    let io = |error| Error::from(splade_files::Error::io(path)(error));
     let mut file = aside(folder).map_err(io)?;
     write(file.as_file_mut()).map_err(io)?;
     file.persist(path).map_err(|error| io(error.error))?;
@@ -266,8 +266,8 @@ mod tests {
             ..Default::default()
         });
         let weights = splade_trainer::model::Weights::new(&config, 3).expect("weights");
-        let head = crate::Head::Splade(splade_index::SpladePooling::default());
-        splade_index::Precision::ALL
+        let head = crate::Head::Splade(splade_core::SpladePooling::default());
+        splade_files::Precision::ALL
             .map(|precision| {
                 let model = crate::export(&config, &weights, head, &Options::default()).expect("a model");
                 let model = crate::convert(model, precision).expect("a model");
@@ -285,7 +285,8 @@ mod tests {
     #[test]
     fn onnx_runtime_reads_the_second_file_of_every_precision_and_names_it_when_it_is_gone() {
         use crate::parity::{Backend as _, OnnxRuntime};
-        use splade_index::{OnnxModel, OnnxOptions, TokenBatch};
+        use splade_core::TokenBatch;
+        use splade_encode::{OnnxModel, OnnxOptions};
 
         let runtime = Path::new(env!("CARGO_MANIFEST_DIR")).join("../.onnxruntime");
         let files =
@@ -293,7 +294,8 @@ mod tests {
         let is_library = |path: &std::path::PathBuf| {
             path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("libonnxruntime."))
         };
-        splade_index::load_onnx_runtime(&files.filter(is_library).collect::<Vec<_>>()).expect("run `make setup` first");
+        splade_encode::load_onnx_runtime(&files.filter(is_library).collect::<Vec<_>>())
+            .expect("run `make setup` first");
         let folder = tempfile::tempdir().expect("a folder");
         let batch = TokenBatch::new(&[vec![2, 5, 7, 3], vec![2, 3]], 0);
         let vectors = |path: &Path| {
@@ -309,7 +311,7 @@ mod tests {
             let error = vectors(&large).expect_err("its weights are gone");
             let expected = format!("{}: no such file: it holds the weights of the model beside it", data.display());
             assert_eq!(error.to_string(), expected);
-            assert!(error.is_bad_input());
+            assert!(error.kind().is_bad_input());
             std::fs::write(&data, [0; 100]).expect("written");
             assert!(read(&large).expect_err("too short").to_string().contains("too short for the tensor"));
         }

@@ -13,7 +13,7 @@ use candle_onnx::onnx::tensor_shape_proto::dimension;
 use candle_onnx::onnx::{OperatorSetIdProto, StringStringEntryProto, ValueInfoProto, type_proto};
 use prost::Message;
 use prost::bytes::Buf;
-use splade_index::{Error as IndexError, Precision};
+use splade_files::{Error as FilesError, Precision};
 
 use crate::Result;
 
@@ -81,7 +81,7 @@ impl Summary {
     /// # Errors
     /// A file that cannot be read or is no ONNX.
     pub fn read(path: &Path) -> Result<Self> {
-        let io = |error| IndexError::io(path)(error);
+        let io = |error| FilesError::io(path)(error);
         let file = File::open(path).map_err(io)?;
         let metadata = file.metadata().map_err(io)?;
         if metadata.is_dir() {
@@ -92,7 +92,7 @@ impl Summary {
         if let Some(error) = pieces.error {
             return Err(io(error).into());
         }
-        let broken = |message: String| IndexError::file(path, format!("not an onnx file: {message}"));
+        let broken = |message: String| FilesError::file(path, format!("not an onnx file: {message}"));
         let model = decoded.map_err(|error| broken(error.to_string()))?;
         let graph = model.graph.as_ref().ok_or_else(|| broken("it has no graph".to_owned()))?;
         if graph.node.is_empty() && graph.output.is_empty() {

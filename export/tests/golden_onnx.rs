@@ -11,10 +11,10 @@ use std::process::Command;
 use candle_onnx::onnx::tensor_shape_proto::dimension::Value as Dimension;
 use candle_onnx::onnx::{ValueInfoProto, type_proto};
 use common::{FAMILIES, Golden, Known, OnnxRuntime};
+use splade_core::{HeadMode, TokenBatch};
+use splade_core::{Pooling, PoolingActivation, SpladePooling};
 use splade_export::parity::{Backend, CandleOnnx, Reference, Report, compare};
 use splade_export::{Head, OPSETS, Options, export, write};
-use splade_index::{HeadMode, TokenBatch};
-use splade_index::{Pooling, PoolingActivation, SpladePooling};
 
 const SPLADE: Head = Head::Splade(SpladePooling { strategy: Pooling::Max, activation: PoolingActivation::Relu });
 const HEADS: [Head; 2] = [Head::Logits, SPLADE];
@@ -293,5 +293,5 @@ fn an_unknown_opset_is_refused() {
     let options = Options { opset: 12, ..Options::default() };
     let error = export(&golden.config, &golden.weights, SPLADE, &options).unwrap_err();
     assert_eq!(error.to_string(), "opset 12 cannot be written");
-    assert!(error.is_bad_input() && error.hint().is_some());
+    assert!(error.kind().is_bad_input() && error.hint().is_some());
 }

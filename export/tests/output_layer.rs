@@ -8,12 +8,11 @@ use std::path::{Path, PathBuf};
 
 use candle_core::Tensor;
 use common::Golden;
+use splade_core::{HeadMode, Network, Pooling, PoolingActivation, SpladePooling, TokenBatch};
+use splade_encode::{LIBRARY, OUTPUT_LAYER_KEY, OnnxNetwork, OnnxOptions, load_onnx_runtime};
 use splade_export::parity::{Backend, Reference};
 use splade_export::{Head, OPSETS, Options, convert, export, write};
-use splade_index::{
-    HeadMode, LIBRARY, Network, OUTPUT_LAYER_KEY, OnnxNetwork, OnnxOptions, Pooling, PoolingActivation, Precision,
-    SpladePooling, TokenBatch, load_onnx_runtime,
-};
+use splade_files::Precision;
 use splade_trainer::model::Weights;
 
 const FAMILIES: [&str; 7] =

@@ -12,9 +12,10 @@ use candle_onnx::onnx::{
 use common::{FAMILIES, Golden, OnnxRuntime, environment};
 use ort::session::Session;
 use ort::value::Tensor as OrtTensor;
+use splade_core::{Pooling, PoolingActivation, SpladePooling, TokenBatch};
 use splade_export::parity::{Backend, CandleOnnx, Reference, Report, compare_within, limits};
 use splade_export::{Head, ModelProto, OPSETS, PRECISION_KEY, convert, write};
-use splade_index::{Pooling, PoolingActivation, Precision, SpladePooling, TokenBatch};
+use splade_files::Precision;
 
 const LOWER: [Precision; 2] = [Precision::Fp16, Precision::Int8];
 const SPLADE: Head = Head::Splade(SpladePooling { strategy: Pooling::Max, activation: PoolingActivation::Relu });
@@ -176,7 +177,7 @@ fn weights_that_do_not_fit_are_named() {
     weight.raw_data[..4].copy_from_slice(&1e6_f32.to_le_bytes());
     let error = convert(model.clone(), Precision::Fp16).unwrap_err();
     assert_eq!(error.to_string(), "parameter w holds 1e6, which fp16 does not");
-    assert!(error.is_bad_input() && error.hint().is_some());
+    assert!(error.kind().is_bad_input() && error.hint().is_some());
     model.graph.as_mut().unwrap().initializer[0].raw_data[..4].copy_from_slice(&f32::NAN.to_le_bytes());
     let error = convert(model, Precision::Int8).unwrap_err();
     assert_eq!(error.to_string(), "parameter w is not finite");

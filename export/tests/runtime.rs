@@ -3,11 +3,13 @@
 
 use std::path::{Path, PathBuf};
 
-use splade_export::{Head, Options, export, write};
-use splade_index::{
-    DocumentEncoder, DocumentSettings, Encoder, LIBRARY, ModelDir, Network, OnnxDevice, OnnxModel, OnnxNetwork,
-    OnnxOptions, Pooling, PoolingActivation, SparseVector, SpladePooling, TokenBatch, load_onnx_runtime,
+use splade_core::{
+    DocumentEncoder, DocumentSettings, Encoder, Network, Pooling, PoolingActivation, SparseVector, SpladePooling,
+    TokenBatch,
 };
+use splade_encode::{LIBRARY, OnnxDevice, OnnxModel, OnnxNetwork, OnnxOptions, load_onnx_runtime};
+use splade_export::{Head, Options, export, write};
+use splade_files::ModelDir;
 use splade_trainer::model::{BertConfig, TransformerConfig, Weights};
 
 const POOLING: SpladePooling = SpladePooling { strategy: Pooling::Max, activation: PoolingActivation::Relu };

@@ -16,9 +16,8 @@ use divan::counter::ItemsCount;
 use divan::{Bencher, black_box};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-use splade_index::{
-    ImpactIndex, IndexSettings, Scoring, SearchOptions, Searcher, SparseVector, StoredDocument, WriterOptions,
-};
+use splade_core::SparseVector;
+use splade_index::{ImpactIndex, IndexSettings, Scoring, SearchOptions, Searcher, StoredDocument, WriterOptions};
 
 const VOCABULARY: u32 = 30_000;
 const ACTIVE_DIMS: usize = 130;

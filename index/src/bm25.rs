@@ -10,8 +10,8 @@ use tantivy::schema::{Field, IndexRecordOption};
 use tantivy::tokenizer::{Language as Snowball, LowerCaser, RemoveLongFilter, SimpleTokenizer, Stemmer, TextAnalyzer};
 use tantivy::{Index, Term};
 
-use crate::inverted::{Filter, Found, Language, Searcher};
 use crate::{Error, Result};
+use crate::{Filter, Found, Language, Searcher};
 
 /// Longer words are no words.
 const LONGEST_WORD: usize = 255;

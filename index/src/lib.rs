@@ -1,15 +1,11 @@
-//! From text to ranking: sparse vectors, encoders for inference, the inverted index, its evaluation.
+//! Documents in, hits out: the inverted index on disk, BM25, filters.
 //!
-//! A SPLADE model gives every text a weight for some terms of its vocabulary, so that an inverted index can search by
-//! meaning as it does by words. Inference-free models go further: a query is tokenized and looked up in a table, and no
-//! network runs when somebody searches. This crate is everything needed to use such a model, and it stands alone: what
-//! learns and what exports are other crates, built on this one.
+//! tantivy keeps documents, ids, BM25 postings, segments, commits, deletes and merges; a file of our own beside every
+//! segment ([`splade_core::segment`]) keeps the vectors. The only crate that knows tantivy.
 //!
 //! ```
-//! use splade_index::{
-//!     Encoder, ImpactIndex, IndexSettings, QueryEncoder, QueryWeights, SearchOptions, SparseVector, StoredDocument,
-//!     Vocabulary, WriterOptions,
-//! };
+//! use splade_core::{QueryEncoder, QueryWeights, SparseVector, Vocabulary};
+//! use crate::{ImpactIndex, IndexSettings, SearchOptions, StoredDocument, WriterOptions};
 //!
 //! // A query: a tokenizer and one learned weight per token. `ModelDir` reads both from a model folder.
 //! let tokenizer = r###"{"added_tokens": [], "normalizer": {"type": "Lowercase"}, "pre_tokenizer": {"type": "Whitespace"},
@@ -38,109 +34,35 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! # Types
+//! # Invariants
 //!
-//! * [`SparseVector`] is what every encoder gives and every index takes; [`Vocabulary`] is text to token ids and back.
-//! * [`Encoder`] is the contract of [`QueryEncoder`] (a table) and [`DocumentEncoder`] (a [`Network`], in ONNX Runtime
-//!   through [`OnnxNetwork`]); [`encode_stream`] runs one over a corpus of any length.
-//! * [`ModelDir`] finds all of that in a model folder, whichever tool wrote it; [`NewModel`] writes one.
-//! * [`read_documents`], [`read_queries`] and [`read_vectors`] read files, with the line in every error;
-//!   [`read_tensor_list`] says what a checkpoint holds.
-//! * [`ImpactIndex`] is an index folder, [`ImpactWriter`] fills it, [`Searcher`] answers: by impact, by BM25 or by both,
-//!   fused by [`rrf`] or [`weighted_sum`].
-//! * [`eval`] judges rankings as the Python libraries do; [`SparsityStats`] says what vectors are like.
-//!
-//! # Design
-//!
-//! What holds, everywhere in the crate:
-//!
-//! * It knows no gradient: no tensor library, no optimizer, no loss.
-//! * The query path runs no network: tokenizer, table, sum. It compiles without ONNX Runtime.
-//! * It prints nothing, reads no environment and touches no network; it takes paths and settings and returns values.
-//! * A [`SparseVector`] has strictly increasing dimensions and finite weights that are not zero. Impacts are positive;
-//!   query weights may be negative, and every bound that lets the search skip is right for that too.
-//! * Rankings are ordered by score descending, then id ascending ([`Hit::rank_order`]).
-//! * Encoding is exact too: what stands in for a part of an ONNX file ([`OnnxNetwork::open`]) gives the file's vectors.
-//! * Searching is exact: scores equal [`SparseVector::dot`] bit for bit, and [`Searcher::search_exact`], which scores
-//!   every document, is there to prove it.
-//! * Folders and files appear whole or not at all ([`AtomicFile`], [`AtomicFolder`]), carry the version of their format,
-//!   and are refused if it is unknown.
-//!
-//! # Features
-//!
-//! * `onnx` (default): documents through ONNX Runtime, whose library is loaded at run time ([`load_onnx_runtime`]).
-//! * `cuda`, `coreml`: its providers of these names ([`OnnxDevice`]), in a library that has them. They need nothing to build;
-//!   one that does not load leaves the network on the CPU, and [`Placement`] says why.
+//! * Search is exact: scores equal [`SparseVector::dot`](splade_core::SparseVector::dot) bit for bit, and
+//!   [`Searcher::search_exact`], which scores every document, is its plain twin.
+//! * The query path runs no network and compiles without ONNX Runtime.
+//! * An index folder has a format version; an unknown one is refused.
 
-// not forbidden: output_layer/simd.rs calls functions for instructions it has detected, and says so
-#![deny(unsafe_code)]
+#![forbid(unsafe_code)]
 #![warn(clippy::print_stdout, clippy::print_stderr)]
 
-mod atomic;
 mod bm25;
-mod compositional;
-mod corpus;
-mod document;
-mod encoder;
 mod error;
-pub mod eval;
-mod fusion;
-mod guard;
-mod inverted;
-mod json;
-mod model_dir;
-#[cfg(feature = "onnx")]
-mod onnx;
-#[cfg(feature = "onnx")]
-mod onnx_cut;
-#[cfg(feature = "onnx")]
-mod onnx_info;
-#[cfg(feature = "onnx")]
-mod onnx_operators;
-#[cfg(feature = "onnx")]
-mod onnx_providers;
-#[cfg(feature = "onnx")]
-mod output_layer;
-mod pooling;
-mod precision;
-mod query;
-mod ranking;
-mod stats;
-mod tensors;
-mod vector;
-mod vector_file;
-mod vocabulary;
-mod words;
+mod filter;
+mod impact_index;
+mod plugin;
+mod schema;
+mod searcher;
+mod settings;
+#[cfg(test)]
+mod tests;
+mod writer;
 
-pub use atomic::{AtomicFile, AtomicFolder};
-pub use corpus::{Document, Position, Query, Row, Rows, Text, read_documents, read_queries, read_rows, read_texts};
-pub use document::{BATCH_TOKENS, DocumentEncoder, DocumentSettings, Network, TokenBatch, encode_stream};
-pub use encoder::Encoder;
+// The index
+pub use impact_index::{ImpactIndex, IndexStats};
+pub use settings::{IndexSettings, Language};
+// Writing
+pub use writer::{ImpactWriter, StoredDocument, WriteCounts, WriterOptions};
+// Searching
+pub use filter::Filter;
+pub use searcher::{Address, Found, Scoring, SearchOptions, Searcher, TermScore, to_ranking};
+// Errors
 pub use error::{Error, Result};
-pub use fusion::{Fusion, RRF_K, rrf, weighted_sum};
-pub use inverted::{
-    Address, Filter, ForwardPrecision, Found, ImpactIndex, ImpactWriter, IndexSettings, IndexStats, Language, Scoring,
-    SearchOptions, Searcher, StoredDocument, TermScore, WriteCounts, WriterOptions, to_ranking,
-};
-pub use model_dir::{
-    Architecture, CODE_FILES, HeadChoice, HeadSource, ModelDir, NewModel, ONNX_FILES, QuerySide, TOKENIZER_FILES,
-};
-#[cfg(feature = "onnx")]
-pub use onnx::{
-    HEAD_KEY, HEAD_MODE_KEY, LIBRARY, OnnxModel, OnnxNetwork, OnnxOptions, POOLING_KEY, load_onnx_runtime, pool,
-};
-#[cfg(feature = "onnx")]
-pub use onnx_cut::OUTPUT_LAYER_KEY;
-#[cfg(feature = "onnx")]
-pub use onnx_info::{OnnxRuntimeInfo, onnx_runtime_info};
-#[cfg(feature = "onnx")]
-pub use onnx_providers::{OnnxDevice, Placement};
-pub use pooling::{HeadMode, Pooling, PoolingActivation, SpladePooling};
-pub use precision::Precision;
-pub use query::{QueryEncoder, QueryWeights};
-pub use ranking::{Hit, Ranking};
-pub use stats::{SparsityAnalysis, SparsityReport, SparsityStats, flops};
-pub use tensors::{TensorInfo, read_tensor_list};
-pub use vector::{SparseVector, VectorError};
-pub use vector_file::{read_vectors, read_vectors_named, write_tokens, write_vector};
-pub use vocabulary::Vocabulary;

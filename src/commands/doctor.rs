@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use serde_json::{Value, json};
-use splade_index::{OnnxRuntimeInfo, load_onnx_runtime, onnx_runtime_info};
+use splade_encode::{OnnxRuntimeInfo, load_onnx_runtime, onnx_runtime_info};
 
 use crate::cli::DoctorArgs;
 use crate::console::{Facts, size};
@@ -270,9 +270,10 @@ fn self_test(findings: &mut Findings) {
 
 #[cfg(feature = "train")]
 fn exported_and_run() -> Result<f32> {
+    use splade_core::{SpladePooling, TokenBatch};
+    use splade_encode::{OnnxModel, OnnxOptions};
     use splade_export::parity::{OnnxRuntime, Reference, compare};
     use splade_export::{Head, Options, SPLADE_FILE, export, write};
-    use splade_index::{OnnxModel, OnnxOptions, SpladePooling, TokenBatch};
     use splade_trainer::model::{BertConfig, TransformerConfig, Weights};
     let config = TransformerConfig::Bert(BertConfig {
         vocab_size: 64,

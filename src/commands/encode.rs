@@ -1,7 +1,8 @@
 //! `splade encode`: texts to sparse vectors, streamed.
 
 use anyhow::Result;
-use splade_index::{Encoder, Text, encode_stream, read_texts, write_tokens, write_vector};
+use splade_core::{Encoder, encode_stream};
+use splade_files::{Text, read_texts, write_tokens, write_vector};
 
 use super::interrupt;
 use crate::cli::{EncodeArgs, Role, VectorFormat};

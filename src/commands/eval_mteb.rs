@@ -7,13 +7,14 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
-use splade_index::eval::{
+use splade_core::{Encoder, Fusion, SparseVector, SparsityStats, encode_stream, flops};
+use splade_eval::{
     MTEB_DEPTH, ModelMeta, Qrels, Run, Scores, TaskData, TaskResult, compare_results, mteb_scores, read_mteb_results,
     write_mteb_results,
 };
+use splade_files::{Document, ModelDir, Query};
 use splade_index::{
-    Document, Encoder, Fusion, ImpactIndex, IndexSettings, Language, ModelDir, Query, SearchOptions, Searcher,
-    SparseVector, SparsityStats, StoredDocument, WriterOptions, encode_stream, flops, to_ranking,
+    ImpactIndex, IndexSettings, Language, SearchOptions, Searcher, StoredDocument, WriterOptions, to_ranking,
 };
 
 use super::interrupt;
@@ -140,12 +141,12 @@ fn experiment(mode: Mode) -> Option<&'static str> {
 }
 
 fn save_run(folder: &Path, task: &TaskData, mode: Mode, run: &Run) -> Result<()> {
-    let name = if task.subset == splade_index::eval::DEFAULT_SUBSET {
+    let name = if task.subset == splade_eval::DEFAULT_SUBSET {
         format!("{}.run.trec", task.name)
     } else {
         format!("{}.{}.run.trec", task.name, task.subset)
     };
-    let mut file = splade_index::AtomicFile::create(&folder.join(name))?;
+    let mut file = splade_files::AtomicFile::create(&folder.join(name))?;
     run.write_trec(&mut file, &format!("splade-{}", mode.name()))?;
     file.flush()?;
     Ok(file.commit()?)
@@ -177,7 +178,7 @@ impl Encoder for NoVectors {
         self.0
     }
 
-    fn encode(&self, texts: &[&str]) -> splade_index::Result<Vec<SparseVector>> {
+    fn encode(&self, texts: &[&str]) -> splade_core::Result<Vec<SparseVector>> {
         Ok(vec![SparseVector::default(); texts.len()])
     }
 }
@@ -296,7 +297,7 @@ fn print_tables(judged: &[(&TaskData, Outcome)], args: &EvalMtebArgs) -> Result<
 }
 
 pub(super) fn label(task: &TaskData) -> String {
-    if task.subset == splade_index::eval::DEFAULT_SUBSET {
+    if task.subset == splade_eval::DEFAULT_SUBSET {
         task.name.clone()
     } else {
         format!("{} {}", task.name, task.subset)

@@ -6,13 +6,13 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use serde_json::{Value, json};
+use splade_core::{DocumentEncoder, DocumentSettings, Encoder, TokenBatch};
+use splade_encode::{HEAD_KEY, HEAD_MODE_KEY, OnnxModel, POOLING_KEY, load_onnx_runtime};
+use splade_eval::TaskData;
 use splade_export::parity::{Backend, CandleOnnx, OnnxRuntime, Reference, Report, compare_within, limits};
 use splade_export::{Head, ModelProto, Options, convert, export, write};
-use splade_index::eval::TaskData;
-use splade_index::{
-    Architecture, DocumentEncoder, DocumentSettings, Encoder, HEAD_KEY, HEAD_MODE_KEY, Language, ModelDir, OnnxModel,
-    POOLING_KEY, Precision, TokenBatch, load_onnx_runtime,
-};
+use splade_files::{Architecture, ModelDir, Precision};
+use splade_index::Language;
 use splade_trainer::model::{TransformerConfig, Weights};
 
 use super::eval_mteb::{Encoders, evaluate, folder_name, label, open_tasks};
@@ -42,7 +42,7 @@ pub(crate) fn run(args: &ExportOnnxArgs) -> Result<()> {
         load_onnx_runtime(&onnx_runtime_candidates())?;
     }
     let source = Source::read(args, model, id)?;
-    std::fs::create_dir_all(&folder).map_err(splade_index::Error::io(&folder))?;
+    std::fs::create_dir_all(&folder).map_err(splade_files::Error::io(&folder))?;
     let batches = if args.no_verify { Vec::new() } else { batches(&source.model)? };
     let mut files = Vec::new();
     for wanted in wanted {

@@ -5,10 +5,9 @@ use std::path::Path;
 
 use anyhow::Result;
 use indicatif::ProgressBar;
-use splade_index::{
-    Architecture, AtomicFolder, Document, ImpactIndex, ImpactWriter, IndexSettings, Language, ModelDir, SparseVector,
-    StoredDocument, WriterOptions, encode_stream, read_documents, read_rows, read_vectors,
-};
+use splade_core::{SparseVector, encode_stream};
+use splade_files::{Architecture, AtomicFolder, Document, ModelDir, read_documents, read_rows, read_vectors};
+use splade_index::{ImpactIndex, ImpactWriter, IndexSettings, Language, StoredDocument, WriterOptions};
 
 use super::interrupt;
 use crate::cli::IndexArgs;
@@ -33,7 +32,7 @@ pub(crate) fn run(args: &IndexArgs) -> Result<()> {
     let folder = AtomicFolder::create(&args.index)?;
     let index = ImpactIndex::create(folder.path(), &settings)?;
     if model.architecture() == Architecture::InferenceFree {
-        static_query_encoder(&model, &args.network)?.save(&index.query_dir())?;
+        splade_files::write_query_encoder(&static_query_encoder(&model, &args.network)?, &index.query_dir())?;
     }
     fill(&index, &model, args)?;
     drop(index);
@@ -110,7 +109,7 @@ fn fill(index: &ImpactIndex, model: &ModelDir, args: &IndexArgs) -> Result<()> {
 
 fn delete(writer: &mut ImpactWriter, path: &Path) -> Result<()> {
     if path.extension().is_some_and(|extension| extension == "txt") || !path.exists() {
-        let text = std::fs::read_to_string(path).map_err(splade_index::Error::io(path))?;
+        let text = std::fs::read_to_string(path).map_err(splade_files::Error::io(path))?;
         text.lines().map(str::trim).filter(|id| !id.is_empty()).for_each(|id| writer.delete(id));
         return Ok(());
     }

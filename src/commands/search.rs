@@ -3,7 +3,9 @@
 use std::io::Write;
 
 use anyhow::Result;
-use splade_index::{Filter, Fusion, ImpactIndex, Query, QueryEncoder, SearchOptions, read_queries};
+use splade_core::Fusion;
+use splade_files::{Query, read_queries};
+use splade_index::{Filter, ImpactIndex, SearchOptions};
 
 use super::interrupt;
 use crate::answer::{AnswerHit, Answerer, QuerySide, SearchSettings, to_json};
@@ -93,7 +95,7 @@ fn query_side(index: &ImpactIndex, args: &SearchArgs) -> Result<Option<QuerySide
             "give the model folder with --model",
         ));
     }
-    let encoder = QueryEncoder::open(&folder)?;
+    let encoder = splade_files::read_query_encoder(&folder)?;
     let vocabulary = encoder.vocabulary().clone();
     Ok(Some(QuerySide { encoder: Box::new(encoder), vocabulary }))
 }

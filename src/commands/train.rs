@@ -6,7 +6,7 @@ use std::time::Instant;
 use anyhow::{Context, Result};
 use indicatif::ProgressBar;
 use serde_json::Value;
-use splade_index::Error;
+use splade_files::Error;
 use splade_trainer::{Event, Observer, Plan, Scalar, Start, TrainConfig, apply_override, fit, latest_checkpoint, plan};
 
 use super::interrupt;

@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 use serde_json::Value;
-use splade_index::{AtomicFile, Error};
+use splade_files::{AtomicFile, Error};
 
 use super::HubError;
 use super::id::is_commit;

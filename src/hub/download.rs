@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::Result;
 use indicatif::ProgressBar;
 use sha2::{Digest, Sha256};
-use splade_index::Error;
+use splade_files::Error;
 use ureq::Body;
 use ureq::http::{Response, StatusCode};
 

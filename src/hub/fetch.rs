@@ -5,7 +5,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 use serde_json::Value;
-use splade_index::{Architecture, ModelDir, ONNX_FILES, Precision, TOKENIZER_FILES};
+use splade_files::{Architecture, ModelDir, ONNX_FILES, Precision, TOKENIZER_FILES};
 
 use super::cache::{Repo, check_name};
 use super::client::{Client, Revision};

@@ -23,7 +23,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::Result;
-use splade_index::{AtomicFolder, Error, ModelDir, Precision};
+use splade_files::{AtomicFolder, Error, ModelDir, Precision};
 
 pub(crate) use error::HubError;
 use id::HubId;

@@ -16,7 +16,7 @@ use divan::counter::ItemsCount;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde_json::{Map, Value, json};
-use splade_index::TokenBatch;
+use splade_core::TokenBatch;
 use splade_trainer::model::{BertConfig, Candle, TransformerConfig, Weights, splade};
 use splade_trainer::{Batch, DataSet, Example, Material, Session, TrainConfig, Trainee};
 

@@ -1,7 +1,7 @@
 //! The model card: README.md with the front matter the Hub reads.
 
 use serde_json::Value;
-use splade_index::Architecture;
+use splade_files::Architecture;
 
 use crate::TrainerState;
 use crate::config::{Objective, TrainConfig};

@@ -17,7 +17,7 @@ use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
-use splade_index::AtomicFolder;
+use splade_files::AtomicFolder;
 
 use crate::{Error, Result, TrainConfig};
 
@@ -480,7 +480,7 @@ mod tests {
         let path = save(&config(folder.path(), json!({})), 1);
         std::fs::write(path.join(OPTIMIZER), "short").unwrap();
         let error = load_checkpoint(&path).unwrap_err();
-        assert!(error.to_string().contains("optimizer.safetensors") && error.is_bad_input(), "{error}");
+        assert!(error.to_string().contains("optimizer.safetensors") && error.kind().is_bad_input(), "{error}");
         let mut progress: Value = read_json(&path.join(PROGRESS)).unwrap();
         progress["format_version"] = json!(2);
         write_json(&path.join(PROGRESS), &progress).unwrap();

@@ -2,17 +2,21 @@
 
 use std::path::PathBuf;
 
+use splade_core::ErrorKind;
+
 /// What can go wrong between examples and a checkpoint.
 ///
 /// Messages are one line in lower case that names the file, data set or key; [`Error::hint`] says what to do where
-/// there is something to do, [`Error::is_bad_input`] whether the input is at fault (exit code 2) or the run (exit
-/// code 1).
+/// there is something to do, [`Error::kind`] what a caller can act on.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// A file, a line, a vector or a tokenizer failed below, in `splade-index`.
+    /// A file, a line, a vector or a tokenizer failed.
     #[error(transparent)]
-    Index(#[from] splade_index::Error),
+    Files(#[from] splade_files::Error),
+    /// An evaluation failed.
+    #[error(transparent)]
+    Eval(#[from] splade_eval::Error),
     /// A tensor operation failed: shapes, types, memory or the device.
     #[error("tensor: {0}")]
     Candle(#[source] candle_core::Error),
@@ -59,6 +63,12 @@ pub enum Error {
 /// `Result` with this crate's [`Error`].
 pub type Result<T> = std::result::Result<T, Error>;
 
+impl From<splade_core::Error> for Error {
+    fn from(error: splade_core::Error) -> Self {
+        Self::Files(error.into())
+    }
+}
+
 impl From<candle_core::Error> for Error {
     /// Without the backtrace and its many lines, which candle puts into the text when `RUST_BACKTRACE` is set.
     fn from(error: candle_core::Error) -> Self {
@@ -73,12 +83,12 @@ impl Error {
     /// A file that could not be read or written, as a closure for `map_err`.
     pub fn io(path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> Self {
         let path = path.into();
-        move |source| splade_index::Error::Io { path, source }.into()
+        move |source| splade_files::Error::Io { path, source }.into()
     }
 
     /// A file or folder that is not what it should be.
     pub fn file(path: impl Into<PathBuf>, message: impl Into<String>) -> Self {
-        splade_index::Error::file(path, message).into()
+        splade_files::Error::file(path, message).into()
     }
 
     /// An [`Error::Config`]; `key` is the full path.
@@ -100,7 +110,8 @@ impl Error {
     #[must_use]
     pub fn hint(&self) -> Option<&str> {
         match self {
-            Self::Index(error) => error.hint(),
+            Self::Files(error) => error.hint(),
+            Self::Eval(error) => error.hint(),
             Self::NotFinite { .. } => {
                 Some("lower learning_rate or max_grad_norm, warm up for longer, or look for texts that are broken")
             }
@@ -111,13 +122,14 @@ impl Error {
         }
     }
 
-    /// True when a command line, config or input file is at fault: exit code 2 rather than 1.
+    /// Kind of failure.
     #[must_use]
-    pub fn is_bad_input(&self) -> bool {
+    pub fn kind(&self) -> ErrorKind {
         match self {
-            Self::Index(error) => error.is_bad_input(),
-            Self::Config { .. } | Self::DataSet { .. } | Self::Invalid { .. } => true,
-            Self::Candle(_) | Self::NotFinite { .. } => false,
+            Self::Files(error) => error.kind(),
+            Self::Eval(error) => error.kind(),
+            Self::Config { .. } | Self::DataSet { .. } | Self::Invalid { .. } => ErrorKind::InvalidInput,
+            Self::Candle(_) | Self::NotFinite { .. } => ErrorKind::Internal,
         }
     }
 }

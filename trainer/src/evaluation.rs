@@ -3,8 +3,8 @@
 use std::path::Path;
 use std::time::Instant;
 
-use splade_index::eval::{Qrels, RetrievalScores, TaskData, evaluate, mean_retrieval_scores, retrieval_csv_name};
-use splade_index::{Encoder, SparseVector, encode_stream};
+use splade_core::{Encoder, SparseVector, encode_stream};
+use splade_eval::{Qrels, RetrievalScores, TaskData, evaluate, mean_retrieval_scores, retrieval_csv_name};
 
 use crate::config::{Evaluator, TrainConfig};
 use crate::{DataSet, Error, LossValues, Result, Scalar, Session, speed_scalars};
@@ -24,7 +24,7 @@ struct Folder {
     name: String,
     data: TaskData,
     qrels: Qrels,
-    queries: Vec<splade_index::Query>,
+    queries: Vec<splade_files::Query>,
 }
 
 /// The scalars of an evaluation, and the texts of the samples with their top terms.
@@ -152,7 +152,7 @@ impl Folder {
             document,
             corpus,
             |document| document.full_text().into_owned(),
-            |document, vector| -> splade_index::Result<()> {
+            |document, vector| -> splade_eval::Result<()> {
                 documents.push((document.id, vector));
                 Ok(())
             },

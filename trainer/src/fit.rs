@@ -455,9 +455,9 @@ fn pieces(trainee: &Trainee, texts: &[String]) -> Result<Vec<Vec<u32>>> {
     Ok(stream.chunks(room).filter(has_a_word).map(piece).collect())
 }
 
-fn tokenize_bare(vocabulary: &splade_index::Vocabulary, texts: &[String]) -> Result<Vec<Vec<u32>>> {
+fn tokenize_bare(vocabulary: &splade_core::Vocabulary, texts: &[String]) -> Result<Vec<Vec<u32>>> {
     use rayon::prelude::*;
-    Ok(texts.par_iter().map(|text| vocabulary.tokenize(text)).collect::<splade_index::Result<_>>()?)
+    Ok(texts.par_iter().map(|text| vocabulary.tokenize(text)).collect::<splade_core::Result<_>>()?)
 }
 
 fn open_log(config: &TrainConfig, state: &TrainerState) -> Result<RunLog> {

@@ -5,7 +5,8 @@
 //! and step for step as the Python library sentence-transformers does, so that its recipes hold here.
 //!
 //! ```
-//! use splade_index::{Encoder, ModelDir};
+//! use splade_core::Encoder;
+//! use splade_files::ModelDir;
 //! use splade_trainer::{Event, Observer, Start, TrainConfig, fit};
 //!
 //! struct Quiet;

@@ -6,7 +6,7 @@
 use candle_core::Tensor;
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
-use splade_index::{TokenBatch, Vocabulary};
+use splade_core::{TokenBatch, Vocabulary};
 
 use crate::model::{Algebra, Candle, MlmHead, cross_entropy};
 use crate::{Error, Result};

@@ -3,7 +3,7 @@
 use candle_core::{DType, Device, Tensor};
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
-use splade_index::TokenBatch;
+use splade_core::TokenBatch;
 
 use crate::config::{InnerLossType, Objective, TrainConfig};
 use crate::mlm::{Masking, mlm_loss};

@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use candle_core::{Device, Tensor, Var};
-use splade_index::{
-    Architecture, CODE_FILES, DocumentEncoder, DocumentSettings, Encoder, HeadMode, HeadSource, ModelDir, NewModel,
-    QueryEncoder, QueryWeights, SpladePooling, TOKENIZER_FILES, TokenBatch, Vocabulary,
+use splade_core::{
+    DocumentEncoder, DocumentSettings, Encoder, HeadMode, QueryEncoder, QueryWeights, SpladePooling, TokenBatch,
+    Vocabulary,
 };
+use splade_files::{Architecture, CODE_FILES, HeadSource, ModelDir, NewModel, TOKENIZER_FILES};
 
 use crate::config::{ModelInit, QueryInit, TokenizerInit, TrainConfig};
 use crate::model::{BertConfig, Candle, CandleNetwork, TransformerConfig, Weights, splade};
@@ -213,9 +214,9 @@ impl Trainee {
             QueryInit::Ones => Ok(vec![1.0; terms]),
             QueryInit::Idf => idf(&self.vocabulary, &texts()?, terms),
             QueryInit::File(path) if path.extension().is_some_and(|extension| extension == "safetensors") => {
-                as_long_as(QueryWeights::read(path)?.as_slice(), terms)
+                as_long_as(splade_files::read_query_weights(path)?.as_slice(), terms)
             }
-            QueryInit::File(path) => as_long_as(QueryWeights::read_idf(path, &self.vocabulary)?.as_slice(), terms),
+            QueryInit::File(path) => as_long_as(splade_files::read_idf(path, &self.vocabulary)?.as_slice(), terms),
         }
     }
 
@@ -399,7 +400,7 @@ fn train_tokenizer(files: &[String], texts: impl Fn() -> Result<Vec<String>>, si
         return builder.build(size);
     }
     for path in files {
-        for row in splade_index::read_rows(Path::new(path))? {
+        for row in splade_files::read_rows(Path::new(path))? {
             for cell in row?.value().values().filter_map(serde_json::Value::as_str) {
                 builder.feed(cell)?;
             }

@@ -129,13 +129,13 @@ fn tokenizer_json(model: &WordPiece) -> Vec<u8> {
 }
 
 fn tokenizer_error(error: tokenizers::Error) -> Error {
-    splade_index::Error::Tokenizer(error.to_string()).into()
+    splade_core::Error::Tokenizer(error.to_string()).into()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use splade_index::Vocabulary;
+    use splade_core::Vocabulary;
 
     fn corpus() -> Vec<String> {
         let words = ["fisken", "fiske", "båten", "blåbær", "Ærfugl", "skogen", "skogens", "sjøen", "fjorden", "fjord"];

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 
 use candle_core::{DType, Device, Tensor, Var};
-use splade_index::HeadMode;
+use splade_core::HeadMode;
 use splade_trainer::model::{Candle, Inputs, TransformerConfig, Weights, splade};
 
 const FAMILIES: [&str; 7] =
@@ -102,11 +102,11 @@ fn every_head_mode_agrees_with_the_reference() {
                 assert!(self::distance(&logits, &golden.expected["logits_raw"], Some(&inputs.mask)) <= 5e-4);
             }
             // pooled the long way, from the logits of every token
-            let pooling = splade_index::SpladePooling { strategy: splade_index::Pooling::Max, ..Default::default() };
+            let pooling = splade_core::SpladePooling { strategy: splade_core::Pooling::Max, ..Default::default() };
             let logits = head.logits(&a).unwrap().to_vec3::<f32>().unwrap();
             let mask = inputs.mask.to_vec2::<u8>().unwrap();
             for ((logits, mask), weights) in logits.iter().zip(&mask).zip(weights.to_vec2::<f32>().unwrap()) {
-                let pooled = splade_index::pool(&logits.concat(), mask, weights.len(), pooling);
+                let pooled = splade_core::pool(&logits.concat(), mask, weights.len(), pooling);
                 assert!(pooled.iter().zip(&weights).all(|(a, b)| (a - b).abs() <= 1e-5), "{mode} plain={plain}");
             }
         }

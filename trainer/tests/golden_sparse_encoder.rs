@@ -4,9 +4,8 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use candle_core::{Device, Tensor};
-use splade_index::{
-    Architecture, Encoder, ModelDir, NewModel, Pooling, PoolingActivation, SparseVector, SpladePooling,
-};
+use splade_core::{Encoder, Pooling, PoolingActivation, SparseVector, SpladePooling};
+use splade_files::{Architecture, ModelDir, NewModel};
 use splade_trainer::model::{CandleNetwork, candle_encoder};
 
 /// formats.md section 6: weights are O(1).
@@ -112,7 +111,7 @@ fn every_pooling_agrees() {
         let network = CandleNetwork::new(read.config().clone(), read.weights().clone(), pooling, Device::Cpu);
         let vocabulary = model.vocabulary(None).unwrap();
         let settings = model.document_settings(&vocabulary).unwrap();
-        let encoder = splade_index::DocumentEncoder::new(vocabulary, Box::new(network), settings).unwrap();
+        let encoder = splade_core::DocumentEncoder::new(vocabulary, Box::new(network), settings).unwrap();
         // sums over tokens are larger than maxima, and so is their rounding
         assert_close(name, &encode(&encoder, &texts), &expected[name], None);
     }
@@ -124,7 +123,7 @@ fn a_written_folder_reads_back_as_it_was() {
         let model = ModelDir::open(&fixtures().join(folder)).unwrap();
         let read = |path: PathBuf| std::fs::read(path).unwrap();
         let query =
-            model.query_side().map(|side| (splade_index::QueryWeights::read(&side.weights).unwrap(), side.frozen));
+            model.query_side().map(|side| (splade_files::read_query_weights(&side.weights).unwrap(), side.frozen));
         let new = NewModel {
             architecture: model.architecture(),
             config_json: read(model.config_path()),

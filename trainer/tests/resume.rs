@@ -210,7 +210,7 @@ fn a_training_that_is_there_is_not_written_over() {
     let config = config(folder.path(), "there", json!({"max_steps": 1}));
     run(&config, &Start::New);
     let error = fit(&config, &Start::New, &mut Watch::default()).unwrap_err();
-    assert!(error.to_string().contains("holds a training already") && error.is_bad_input(), "{error}");
+    assert!(error.to_string().contains("holds a training already") && error.kind().is_bad_input(), "{error}");
     run(&config, &Start::Overwrite);
 
     // later steps of the old run do not pass for the newest ones of the new run

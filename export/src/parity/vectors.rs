@@ -2,7 +2,8 @@
 //!
 //! Every function gives the largest difference and where it is, so that a disagreement can be looked into.
 
-use splade_index::{Network, SparseVector, SpladePooling, TokenBatch, pool};
+use splade_core::pool;
+use splade_core::{Network, SparseVector, SpladePooling, TokenBatch};
 
 use super::{Backend, Limits, larger};
 
@@ -196,18 +197,18 @@ impl<B: Backend + Send + Sync> Network for BackendNetwork<B> {
         self.dimensions
     }
 
-    fn forward(&self, batch: &TokenBatch) -> splade_index::Result<Vec<SparseVector>> {
-        let data = self.backend.run(batch).map_err(|error| splade_index::Error::Encoder(error.into()))?;
+    fn forward(&self, batch: &TokenBatch) -> splade_core::Result<Vec<SparseVector>> {
+        let data = self.backend.run(batch).map_err(|error| splade_core::Error::Encoder(error.into()))?;
         let terms = self.dimensions;
         let vectors = if self.is_pooled { batch.rows } else { batch.ids.len() };
         if data.len() != vectors * terms {
             let numbers = data.len();
             let message = format!("{} gives {numbers} numbers, not {vectors} × {terms}", self.backend.name());
-            return Err(splade_index::Error::Encoder(message.into()));
+            return Err(splade_core::Error::Encoder(message.into()));
         }
         let sparse = |row: &[f32]| {
             SparseVector::from_dense(row)
-                .map_err(|source| splade_index::Error::Vector { of: "the network's output".into(), source })
+                .map_err(|source| splade_core::Error::Vector { of: "the network's output".into(), source })
         };
         if self.is_pooled {
             return data.chunks_exact(terms).map(sparse).collect();
@@ -219,7 +220,7 @@ impl<B: Backend + Send + Sync> Network for BackendNetwork<B> {
 
 #[cfg(test)]
 mod tests {
-    use splade_index::{Pooling, PoolingActivation};
+    use splade_core::{Pooling, PoolingActivation};
 
     use super::*;
     use crate::{Error, Result};

@@ -9,9 +9,9 @@ use candle_core::{Device, Tensor};
 use ort::environment::Environment;
 use ort::session::{Session, SessionInputValue};
 use ort::value::Tensor as OrtTensor;
+use splade_core::TokenBatch;
 use splade_export::parity::Backend;
 use splade_export::{Error, Head, ModelProto, Options, Result, export};
-use splade_index::TokenBatch;
 use splade_trainer::model::{TransformerConfig, Weights};
 
 /// Every family: a folder of `tests/fixtures/models`.
@@ -32,7 +32,7 @@ impl Golden {
         let path = model.join("config.json");
         let config = TransformerConfig::parse(&std::fs::read_to_string(&path).unwrap(), &path).unwrap();
         let weights = Weights::read(&model.join("model.safetensors"), &config).unwrap();
-        let dir = splade_index::ModelDir::open(model).unwrap();
+        let dir = splade_files::ModelDir::open(model).unwrap();
         let pad = dir.pad_id(&dir.vocabulary(None).unwrap()).unwrap();
         Self { config, weights, expected: candle_core::safetensors::load(expected, &Device::Cpu).unwrap(), pad }
     }

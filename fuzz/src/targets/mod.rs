@@ -12,7 +12,8 @@ use std::path::{Component, Path, PathBuf};
 
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
-use splade_index::{ModelDir, QueryWeights, Vocabulary};
+use splade_core::Vocabulary;
+use splade_files::ModelDir;
 use splade_trainer::model::{TransformerConfig, Weights};
 use tempfile::TempDir;
 
@@ -96,7 +97,7 @@ fn in_a_file(name: &str, bytes: &[u8], read: impl FnOnce(&Path)) {
 pub fn safetensors(bytes: &[u8]) {
     in_a_file("model.safetensors", bytes, |path| {
         judge(Weights::read(path, &tiny()));
-        judge(QueryWeights::read(path));
+        judge(splade_files::read_query_weights(path));
     });
 }
 

@@ -5,13 +5,13 @@ use std::path::Path;
 
 use anyhow::Result;
 use serde_json::json;
-use splade_index::TensorInfo;
+use splade_files::TensorInfo;
 
 use super::Findings;
 use crate::console::{Table, count, size};
 
 pub(super) fn inspect(path: &Path, tensors: Vec<TensorInfo>, top: usize) -> Result<Findings> {
-    let bytes = std::fs::metadata(path).map_err(splade_index::Error::io(path))?.len();
+    let bytes = std::fs::metadata(path).map_err(splade_files::Error::io(path))?.len();
     let list: Vec<_> = tensors
         .iter()
         .map(|tensor| json!({"name": tensor.name, "dtype": tensor.dtype, "shape": tensor.shape, "bytes": tensor.bytes}))

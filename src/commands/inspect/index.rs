@@ -4,7 +4,8 @@ use std::path::Path;
 
 use anyhow::Result;
 use serde_json::json;
-use splade_index::{ImpactIndex, QueryEncoder};
+use splade_core::QueryEncoder;
+use splade_index::ImpactIndex;
 
 use super::Findings;
 use super::table::Weights;
@@ -13,7 +14,8 @@ use crate::console::size;
 pub(super) fn inspect(path: &Path, _: usize) -> Result<Findings> {
     let index = ImpactIndex::open(path)?;
     let (settings, stats) = (index.settings(), index.stats()?);
-    let query = if index.query_dir().is_dir() { Some(QueryEncoder::open(&index.query_dir())?) } else { None };
+    let query =
+        if index.query_dir().is_dir() { Some(splade_files::read_query_encoder(&index.query_dir())?) } else { None };
     let table = query.as_ref().map(|query| Weights::of_table(query.weights()));
     let query_json = query.as_ref().zip(table.as_ref()).map(|(query, table)| {
         json!({"tokens": query.vocabulary().size(), "max_length": length(query), "table": table.json()})

@@ -13,7 +13,9 @@ use std::path::Path;
 
 use anyhow::Result;
 use serde_json::Value;
-use splade_index::{ImpactIndex, TensorInfo, Vocabulary, read_tensor_list};
+use splade_core::Vocabulary;
+use splade_files::{TensorInfo, read_tensor_list};
+use splade_index::ImpactIndex;
 
 use crate::cli::InspectArgs;
 use crate::console::{Facts, Table};
@@ -63,7 +65,7 @@ fn inspect(args: &InspectArgs) -> Result<Findings> {
     if !path.exists() {
         // a missing file is no Hub id that failed
         if path.extension().is_some_and(|extension| EXTENSIONS.iter().any(|known| extension == *known)) {
-            return Err(splade_index::Error::io(path)(std::io::ErrorKind::NotFound.into()).into());
+            return Err(splade_files::Error::io(path)(std::io::ErrorKind::NotFound.into()).into());
         }
         return model::inspect(&hub::locate(path, Wants::CHECKPOINT)?.folder, args.top);
     }
@@ -133,7 +135,7 @@ fn vocabulary(path: &Path, args: &InspectArgs) -> Result<Option<Vocabulary>> {
     if args.model.is_none() && !tokenizer.is_file() {
         return Ok(None);
     }
-    Ok(Some(Vocabulary::read(&tokenizer, usize::MAX)?))
+    Ok(Some(splade_files::read_vocabulary(&tokenizer, usize::MAX)?))
 }
 
 /// Of a model whose tokens are wanted: its small files.

@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use serde_json::{Value, json};
-use splade_index::{Architecture, HeadSource, ModelDir, TensorInfo, Vocabulary, read_tensor_list};
+use splade_core::Vocabulary;
+use splade_files::{Architecture, HeadSource, ModelDir, TensorInfo, read_tensor_list};
 
 use super::table::Weights;
 use super::{Findings, checkpoint, pairs};
@@ -67,9 +68,9 @@ const SIZES: [(&str, &[&str]); 6] = [
 
 fn network(model: &ModelDir, found: &mut Findings) -> Result<()> {
     let path = model.config_path();
-    let text = std::fs::read_to_string(&path).map_err(splade_index::Error::io(&path))?;
+    let text = std::fs::read_to_string(&path).map_err(splade_files::Error::io(&path))?;
     let config: Value =
-        serde_json::from_str(&text).map_err(|error| splade_index::Error::file(&path, error.to_string()))?;
+        serde_json::from_str(&text).map_err(|error| splade_files::Error::file(&path, error.to_string()))?;
     let family = config["architectures"][0].as_str().unwrap_or("not stated");
     found.json["family"] = family.into();
     let unsupported = unsupported(&path);
@@ -227,8 +228,8 @@ fn files(root: &Path) -> Result<Vec<(PathBuf, u64)>> {
     let mut files = Vec::new();
     let mut folders = vec![root.to_owned()];
     while let Some(folder) = folders.pop() {
-        for entry in std::fs::read_dir(&folder).map_err(splade_index::Error::io(&folder))? {
-            let entry = entry.map_err(splade_index::Error::io(&folder))?;
+        for entry in std::fs::read_dir(&folder).map_err(splade_files::Error::io(&folder))? {
+            let entry = entry.map_err(splade_files::Error::io(&folder))?;
             let path = entry.path();
             // a link is followed to a file (Python's cache is made of them), not to a folder, which might be above
             if entry.file_type().is_ok_and(|kind| kind.is_dir()) {

@@ -4,7 +4,8 @@ use std::path::Path;
 
 use anyhow::Result;
 use serde_json::{Value, json};
-use splade_index::{Error, QueryWeights, Vocabulary};
+use splade_core::{QueryWeights, Vocabulary};
+use splade_files::Error;
 
 use super::histogram::Histogram;
 use super::{Findings, pairs, term, vocabulary};
@@ -78,8 +79,8 @@ fn sorted(terms: &[Term]) -> Vec<&Term> {
 /// A table of either kind: one weight per number, or weights by token, which need no tokenizer to be shown.
 fn read(path: &Path, vocabulary: Option<&Vocabulary>) -> Result<Vec<Term>> {
     let weights = match (path.extension().is_some_and(|extension| extension == "safetensors"), vocabulary) {
-        (true, _) => QueryWeights::read(path)?,
-        (false, Some(vocabulary)) => QueryWeights::read_idf(path, vocabulary)?,
+        (true, _) => splade_files::read_query_weights(path)?,
+        (false, Some(vocabulary)) => splade_files::read_idf(path, vocabulary)?,
         (false, None) => return by_token(path),
     };
     Ok(of_weights(&weights, vocabulary))

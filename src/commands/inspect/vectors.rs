@@ -6,7 +6,8 @@ use std::path::Path;
 
 use anyhow::Result;
 use serde_json::json;
-use splade_index::{SparsityStats, read_vectors_named};
+use splade_core::SparsityStats;
+use splade_files::read_vectors_named;
 
 use super::histogram::Histogram;
 use super::{Findings, term, vocabulary};

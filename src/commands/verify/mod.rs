@@ -8,16 +8,17 @@ use std::sync::Arc;
 
 use anyhow::Result;
 use report::{Outcome, Report, Row, Stage};
+use splade_core::{
+    DocumentEncoder, DocumentSettings, Encoder, Network, QueryEncoder, SparseVector, TokenBatch, Vocabulary,
+};
+use splade_encode::{OnnxOptions, load_onnx_runtime};
 use splade_export::parity::{
     BackendNetwork, CandleOnnx, Finding, Limits, Sides, compare_rankings, compare_scores, compare_tokens,
     compare_vectors, limits,
 };
 use splade_export::{Head, Summary};
-use splade_index::{
-    Architecture, DocumentEncoder, DocumentSettings, Encoder, ImpactIndex, IndexSettings, ModelDir, Network,
-    OnnxOptions, Precision, QueryEncoder, SearchOptions, SparseVector, StoredDocument, TokenBatch, Vocabulary,
-    WriterOptions, load_onnx_runtime, read_texts, read_vectors_named,
-};
+use splade_files::{Architecture, ModelDir, Precision, read_texts, read_vectors_named};
+use splade_index::{ImpactIndex, IndexSettings, SearchOptions, StoredDocument, WriterOptions};
 
 use super::interrupt;
 use crate::cli::{DeviceChoice, Role, VerifyArgs};
@@ -92,8 +93,8 @@ impl<'m> Subject<'m> {
         self.texts.iter().map(String::as_str).collect()
     }
 
-    fn tokens(&self, tokenize: impl Fn(&str) -> splade_index::Result<Vec<u32>>) -> Result<Vec<Vec<u32>>> {
-        Ok(self.texts.iter().map(|text| tokenize(text)).collect::<splade_index::Result<_>>()?)
+    fn tokens(&self, tokenize: impl Fn(&str) -> splade_core::Result<Vec<u32>>) -> Result<Vec<Vec<u32>>> {
+        Ok(self.texts.iter().map(|text| tokenize(text)).collect::<splade_core::Result<_>>()?)
     }
 
     fn row(&self, stage: Stage, backend: &str, file: &Path, outcome: Outcome) -> Row {
@@ -112,7 +113,7 @@ impl<'m> Subject<'m> {
         if let Some(side) = self.model.query_side() {
             // each cut at the same length, which need not be the same in both folders
             let length = side.max_length.min(self.vocabulary.max_length());
-            let query = Vocabulary::read(&side.tokenizer, length)?;
+            let query = splade_files::read_vocabulary(&side.tokenizer, length)?;
             let network = network.with_max_length(length)?;
             let row = |backend, finding| self.row(Stage::Tokenization, backend, &side.tokenizer, exact(finding));
             let (fast, plain) =
@@ -131,8 +132,8 @@ impl<'m> Subject<'m> {
         let found = encoder.encode(&self.texts())?;
         let by_hand = self.texts.iter().map(|text| self.look_up(&encoder, text)).collect::<Result<Vec<_>>>()?;
         let folder = tempfile::tempdir()?;
-        encoder.save(folder.path())?;
-        let copy = QueryEncoder::open(folder.path())?.encode(&self.texts())?;
+        splade_files::write_query_encoder(&encoder, folder.path())?;
+        let copy = splade_files::read_query_encoder(folder.path())?.encode(&self.texts())?;
         let row =
             |backend, finding| self.row(Stage::QueryVectors, backend, &side.weights, Outcome::Compared(finding, EXACT));
         let mut rows =
@@ -394,7 +395,7 @@ impl Network for Shared {
         self.0.dimensions()
     }
 
-    fn forward(&self, batch: &TokenBatch) -> splade_index::Result<Vec<SparseVector>> {
+    fn forward(&self, batch: &TokenBatch) -> splade_core::Result<Vec<SparseVector>> {
         self.0.forward(batch)
     }
 }
@@ -409,7 +410,7 @@ fn reason(error: &anyhow::Error, file: &Path) -> String {
 /// The texts of a file, with their ids.
 fn input(path: &Path) -> Result<Vec<(String, String)>> {
     let texts = read_texts(path)?.map(|text| text.map(|text| (text.id, text.text)));
-    let texts = texts.collect::<splade_index::Result<Vec<_>>>()?;
+    let texts = texts.collect::<splade_files::Result<Vec<_>>>()?;
     if texts.is_empty() {
         return Err(bad_input(format!("{}: there are no texts in it", path.display()), ""));
     }

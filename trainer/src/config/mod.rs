@@ -15,7 +15,8 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 use serde::ser::{SerializeMap, Serializer};
-use splade_index::{Architecture, HeadMode, Pooling, PoolingActivation};
+use splade_core::{HeadMode, Pooling, PoolingActivation};
+use splade_files::Architecture;
 
 pub use overrides::apply_override;
 
@@ -204,7 +205,7 @@ choices! {
 ///
 /// ```
 /// use serde_json::json;
-/// use splade_index::Architecture;
+/// use splade_files::Architecture;
 /// use splade_trainer::TrainConfig;
 ///
 /// let (config, notes) = TrainConfig::from_value(&json!({

@@ -86,7 +86,7 @@ mod tests {
         ];
         for (assignment, message) in cases {
             let error = apply_override(&mut json!({"a": {"b": 1}}), assignment).unwrap_err();
-            assert_eq!((error.to_string().as_str(), error.is_bad_input()), (message, true));
+            assert_eq!((error.to_string().as_str(), error.kind().is_bad_input()), (message, true));
         }
     }
 }

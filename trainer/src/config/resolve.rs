@@ -1,7 +1,7 @@
 //! From what the user wrote to what a training runs.
 
 use serde_json::Value;
-use splade_index::Architecture;
+use splade_files::Architecture;
 
 use super::section::{Section, as_number, as_text, as_texts, did_you_mean};
 use super::{

@@ -30,7 +30,7 @@ fn notes(changes: &[&str]) -> Vec<String> {
 /// Message and hint of a config that is refused.
 fn refusal(changes: &[&str]) -> (String, String) {
     let error = TrainConfig::from_value(&with(changes)).unwrap_err();
-    assert!(error.is_bad_input());
+    assert!(error.kind().is_bad_input());
     (error.to_string(), error.hint().unwrap_or_default().to_owned())
 }
 

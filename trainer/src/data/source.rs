@@ -136,11 +136,11 @@ pub fn load_texts(config: &DataSetConfig) -> Result<Vec<String>> {
 
 /// The rows of a file with their positions, counted from 1.
 fn read_rows(path: &Path) -> Result<impl Iterator<Item = Result<(usize, Row)>> + use<>> {
-    let split = |row: splade_index::Row| {
+    let split = |row: splade_files::Row| {
         let (position, row) = row.into_parts();
         (position.line(), row)
     };
-    Ok(splade_index::read_rows(path)?.map(move |row| Ok(row.map(split)?)))
+    Ok(splade_files::read_rows(path)?.map(move |row| Ok(row.map(split)?)))
 }
 
 /// The files that paths and globs name, in this order, those of a glob by name.
@@ -261,7 +261,7 @@ impl<'a> ExampleReader<'a> {
                     return Ok(None);
                 }
                 Ok(labels) => labels,
-                Err(message) => return Err(splade_index::Error::line(path, position, message).into()),
+                Err(message) => return Err(splade_files::Error::line(path, position, message).into()),
             },
         };
         Ok(Some(Example { anchor, positive, negatives: negatives_of(row, &self.config.columns), labels }))
@@ -607,7 +607,7 @@ mod tests {
         assert_eq!(hub.hint(), Some("download it, then `datasets: {nli: {files: [paths or globs]}}`"));
 
         let missing = load("mine", &[], json!({"files": ["no/such/file.jsonl"]}), LabelUse::Ignored).unwrap_err();
-        assert!(missing.to_string().starts_with("no/such/file.jsonl: ") && missing.is_bad_input());
+        assert!(missing.to_string().starts_with("no/such/file.jsonl: ") && missing.kind().is_bad_input());
         let glob = load("mine", &[], json!({"files": ["no/such/*.jsonl"]}), LabelUse::Ignored).unwrap_err();
         assert_eq!(glob.to_string(), "data set mine: no file matches `no/such/*.jsonl`");
 

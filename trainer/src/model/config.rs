@@ -5,7 +5,8 @@ use std::path::Path;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
-use splade_index::{HeadMode, ModelDir};
+use splade_core::HeadMode;
+use splade_files::ModelDir;
 
 use super::algebra::{Algebra, Inputs};
 use super::bert::BertConfig;

@@ -1,7 +1,8 @@
 //! [`CandleNetwork`]: a checkpoint run by Candle behind the same contract as ONNX Runtime.
 
 use candle_core::Device;
-use splade_index::{DocumentEncoder, ModelDir, Network, SparseVector, SpladePooling, TokenBatch};
+use splade_core::{DocumentEncoder, Network, SparseVector, SpladePooling, TokenBatch};
+use splade_files::ModelDir;
 
 use super::{Candle, TransformerConfig, Weights, splade};
 use crate::{Error, Result};
@@ -57,17 +58,17 @@ impl Network for CandleNetwork {
         self.config.vocab_size()
     }
 
-    fn forward(&self, batch: &TokenBatch) -> splade_index::Result<Vec<SparseVector>> {
-        let failed = |error: Error| splade_index::Error::Encoder(error.into());
+    fn forward(&self, batch: &TokenBatch) -> splade_core::Result<Vec<SparseVector>> {
+        let failed = |error: Error| splade_core::Error::Encoder(error.into());
         if let Some(most) = self.config.max_positions().filter(|most| batch.width > *most) {
-            return Err(splade_index::Error::invalid(
+            return Err(splade_core::Error::invalid(
                 format!("a text has {} tokens, the model takes {most}", batch.width),
                 "lower --max-length",
             ));
         }
         let sparse = |row: Vec<f32>| {
             SparseVector::from_dense(&row)
-                .map_err(|source| splade_index::Error::Vector { of: "the network's output".into(), source })
+                .map_err(|source| splade_core::Error::Vector { of: "the network's output".into(), source })
         };
         self.rows(batch).map_err(failed)?.into_iter().map(sparse).collect()
     }

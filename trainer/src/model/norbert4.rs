@@ -4,7 +4,7 @@
 //! beside the models. Its logits have no zeros: [`HeadMode`] says what stands in their place.
 
 use serde::{Deserialize, Serialize};
-use splade_index::HeadMode;
+use splade_core::HeadMode;
 
 use super::algebra::{Activation, Algebra, Init, Inputs};
 use super::config::{Family, at_most, layers, numbers, probabilities, sizes};

@@ -11,7 +11,7 @@ use std::io::{BufReader, Read};
 use std::path::Path;
 
 use candle_core::{DType, Device, Tensor};
-use splade_index::TensorInfo;
+use splade_files::TensorInfo;
 use zip::ZipArchive;
 
 use crate::Error;
@@ -675,7 +675,7 @@ mod tests {
             let error = floats(&pickle).unwrap_err();
             let line = error.to_string();
             assert!(line.contains(wanted) && line.contains("pytorch_model.bin: ") && !line.contains('\n'), "{line}");
-            assert!(error.is_bad_input());
+            assert!(error.kind().is_bad_input());
         }
         assert!(!Path::new("executed").exists());
     }
@@ -696,8 +696,8 @@ mod tests {
         }
         for length in 4..whole.len() {
             std::fs::write(&path, &whole[..length]).unwrap();
-            assert!(read(&path).unwrap_err().is_bad_input(), "{length} of {} bytes", whole.len());
+            assert!(read(&path).unwrap_err().kind().is_bad_input(), "{length} of {} bytes", whole.len());
         }
-        assert!(read(&folder.path().join("missing")).unwrap_err().is_bad_input());
+        assert!(read(&folder.path().join("missing")).unwrap_err().kind().is_bad_input());
     }
 }

@@ -4,7 +4,7 @@
 //! The logarithm is monotone, so the maximum is taken of the raw logits and the logarithm once per term: the same
 //! result, several times cheaper, and `[B, T, V]` never exists.
 
-use splade_index::{Pooling, PoolingActivation, SpladePooling};
+use splade_core::{Pooling, PoolingActivation, SpladePooling};
 
 use super::algebra::Algebra;
 use super::mlm_head::MlmHead;

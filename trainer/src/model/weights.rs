@@ -281,7 +281,7 @@ mod tests {
         ];
         for (result, wanted) in cases {
             let error = result.unwrap_err();
-            assert!(error.to_string().contains(wanted) && error.is_bad_input(), "{error}");
+            assert!(error.to_string().contains(wanted) && error.kind().is_bad_input(), "{error}");
         }
     }
 }

@@ -1,0 +1,129 @@
+//! How logits become a SPLADE vector: the settings of `1_SpladePooling/config.json`.
+
+use serde::{Deserialize, Serialize};
+
+/// Over the tokens of a text.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Pooling {
+    /// the largest (SPLADE v2 and later)
+    #[default]
+    Max,
+    /// the sum (the 2021 original)
+    Sum,
+}
+
+/// Of each logit.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PoolingActivation {
+    /// `log(1 + max(0, x))`
+    #[default]
+    Relu,
+    /// the same with `log(1 + ·)` applied twice (OpenSearch v3 models)
+    Log1pRelu,
+}
+
+/// SPLADE pooling as a model folder states it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct SpladePooling {
+    /// `pooling_strategy`
+    pub strategy: Pooling,
+    /// `activation_function`
+    pub activation: PoolingActivation,
+}
+
+/// What of a NorBERT4 model's logits becomes SPLADE weights.
+///
+/// The published logits are `30·sigmoid(x/7.5)` and so never 0, and they are moved one token on: the first token gets 1
+/// for `<s>`, the last token's own are lost. A checkpoint does not say how it was trained, and it must be run that way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum HeadMode {
+    /// the published logits: every term has a weight, and a threshold is needed
+    Published,
+    /// `x`, moved one token on
+    RawShifted,
+    /// `x`, every token's own
+    Raw,
+    /// `15·tanh(x/15)`, every token's own: the cap the model was trained with, with the zeros of `x`
+    SoftCap,
+}
+
+impl HeadMode {
+    /// All of them, with their names.
+    pub const ALL: [(Self, &'static str); 4] = [
+        (Self::Published, "published"),
+        (Self::RawShifted, "raw-shifted"),
+        (Self::Raw, "raw"),
+        (Self::SoftCap, "soft-cap"),
+    ];
+
+    /// Whether logits are moved one token on.
+    #[must_use]
+    pub fn is_shifted(self) -> bool {
+        matches!(self, Self::Published | Self::RawShifted)
+    }
+
+    /// Its name, as a flag or a file says it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        Self::ALL.iter().find(|(mode, _)| *mode == self).map_or("", |(_, name)| name)
+    }
+}
+
+impl std::fmt::Display for HeadMode {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl std::str::FromStr for HeadMode {
+    type Err = crate::Error;
+
+    fn from_str(text: &str) -> crate::Result<Self> {
+        let found = Self::ALL.iter().find(|(_, name)| *name == text);
+        found.map(|(mode, _)| *mode).ok_or_else(|| {
+            let names = Self::ALL.map(|(_, name)| name).join(", ");
+            crate::Error::invalid(format!("{text:?} is no head mode"), format!("there are {names}"))
+        })
+    }
+}
+
+/// A weight from a logit. NaN stays NaN, to be refused later.
+pub fn activate(x: f32, activation: PoolingActivation) -> f32 {
+    // not `max`, which takes 0 for NaN
+    let once = if x <= 0.0 { 0.0 } else { x.ln_1p() };
+    match activation {
+        PoolingActivation::Relu => once,
+        PoolingActivation::Log1pRelu => once.ln_1p(),
+    }
+}
+
+/// SPLADE pooling of one text's logits `[T, V]` over the tokens with mask 1.
+///
+/// `max`: the maximum of the raw logits first, then the activation once per term. NaN stays NaN, to be refused later.
+#[must_use]
+pub fn pool(logits: &[f32], mask: &[u8], terms: usize, pooling: SpladePooling) -> Vec<f32> {
+    let tokens = logits.chunks_exact(terms).zip(mask).filter(|(_, mask)| **mask != 0).map(|(logits, _)| logits);
+    let activate = |x| activate(x, pooling.activation);
+    let mut row = vec![0.0_f32; terms];
+    match pooling.strategy {
+        Pooling::Max => {
+            for logits in tokens {
+                for (row, logit) in row.iter_mut().zip(logits) {
+                    *row = if *logit > *row || logit.is_nan() { *logit } else { *row };
+                }
+            }
+            row.iter_mut().for_each(|value| *value = activate(*value));
+        }
+        Pooling::Sum => {
+            for logits in tokens {
+                for (row, logit) in row.iter_mut().zip(logits) {
+                    *row += activate(*logit);
+                }
+            }
+        }
+    }
+    row
+}

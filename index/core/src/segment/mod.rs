@@ -1,0 +1,13 @@
+//! The file of a segment: exact vectors, impacts and ids of its documents, and the search over them.
+//!
+//! `format` says what is where, [`write_segment`] makes a file, [`SegmentFile`] reads one, [`QueryPlan`] searches several.
+
+mod format;
+mod invert;
+mod row;
+mod scorer;
+
+pub use format::{Defect, Identity, SEED_DEPTHS, SegmentFile, WINDOW, WINDOW_BITS};
+pub use invert::write_segment;
+pub use row::{Entry, ForwardPrecision, Row, RowLayout};
+pub use scorer::{Candidate, Demand, Live, QueryPlan};

@@ -1,0 +1,184 @@
+//! A document's exact weights as bytes: a row of the forward section.
+
+use half::f16;
+
+use serde::{Deserialize, Serialize};
+
+/// How exact weights are kept.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ForwardPrecision {
+    /// 4 bytes: scores equal those of the vectors given
+    #[default]
+    F32,
+    /// 2 bytes: weights are rounded to 11 significant bits, and scores are those of the rounded weights
+    F16,
+}
+
+impl ForwardPrecision {
+    /// The weight as it is kept; infinite if it is beyond f16.
+    #[must_use]
+    pub fn round(self, weight: f32) -> f32 {
+        match self {
+            Self::F32 => weight,
+            Self::F16 => f16::from_f32(weight).to_f32(),
+        }
+    }
+}
+
+/// Flag: ids are u32 instead of u16.
+const WIDE_IDS: u32 = 1;
+/// Flag: weights are f16 instead of f32.
+const HALF_WEIGHTS: u32 = 2;
+
+/// How a forward row is laid out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RowLayout {
+    wide: bool,
+    precision: ForwardPrecision,
+}
+
+impl RowLayout {
+    /// The layout for a vocabulary and a precision.
+    pub fn new(vocabulary_size: u32, precision: ForwardPrecision) -> Self {
+        Self { wide: vocabulary_size > 1 << 16, precision }
+    }
+
+    fn id_len(self) -> usize {
+        if self.wide { 4 } else { 2 }
+    }
+
+    /// Bytes of one entry, id and weight.
+    pub fn entry_len(self) -> usize {
+        self.id_len()
+            + match self.precision {
+                ForwardPrecision::F32 => 4,
+                ForwardPrecision::F16 => 2,
+            }
+    }
+
+    /// How a file says which layout it has.
+    pub(super) fn flags(self) -> u32 {
+        let half = if self.precision == ForwardPrecision::F16 { HALF_WEIGHTS } else { 0 };
+        half | if self.wide { WIDE_IDS } else { 0 }
+    }
+
+    /// Appends a row to `rows`; ids must ascend.
+    pub fn encode(self, dims: &[u32], weights: &[f32], rows: &mut Vec<u8>) {
+        for &dim in dims {
+            match self.wide {
+                true => rows.extend_from_slice(&dim.to_le_bytes()),
+                false => rows.extend_from_slice(&(dim as u16).to_le_bytes()),
+            }
+        }
+        for &weight in weights {
+            match self.precision {
+                ForwardPrecision::F32 => rows.extend_from_slice(&weight.to_le_bytes()),
+                ForwardPrecision::F16 => rows.extend_from_slice(&f16::from_f32(weight).to_le_bytes()),
+            }
+        }
+    }
+
+    /// The row in `bytes`, whose length is a multiple of [`entry_len`](Self::entry_len).
+    pub fn row(self, bytes: &[u8]) -> Row<'_> {
+        let (dims, weights) = bytes.split_at(bytes.len() / self.entry_len() * self.id_len());
+        Row { dims, weights, layout: self }
+    }
+}
+
+/// A document's exact weights, as they lie in the file.
+#[derive(Clone, Copy)]
+pub struct Row<'a> {
+    dims: &'a [u8],
+    weights: &'a [u8],
+    layout: RowLayout,
+}
+
+/// A document as a segment file is made of it.
+#[derive(Clone, Copy)]
+pub struct Entry<'a> {
+    /// external id
+    pub id: &'a [u8],
+    /// exact weights
+    pub row: Row<'a>,
+}
+
+impl Row<'_> {
+    /// True without entries.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Number of entries.
+    pub fn len(&self) -> usize {
+        self.dims.len() / self.layout.id_len()
+    }
+
+    /// The bytes of the row, ids first.
+    pub(super) fn bytes(&self) -> [&[u8]; 2] {
+        [self.dims, self.weights]
+    }
+
+    /// The id of an entry; 0 beyond the end.
+    #[inline]
+    fn dim(&self, at: usize) -> u32 {
+        match self.layout.wide {
+            true => self.dims.as_chunks().0.get(at).map_or(0, |id| u32::from_le_bytes(*id)),
+            false => self.dims.as_chunks().0.get(at).map_or(0, |id| u32::from(u16::from_le_bytes(*id))),
+        }
+    }
+
+    /// The weight of an entry; 0 beyond the end.
+    #[inline]
+    fn weight(&self, at: usize) -> f32 {
+        match self.layout.precision {
+            ForwardPrecision::F32 => self.weights.as_chunks().0.get(at).map_or(0.0, |w| f32::from_le_bytes(*w)),
+            ForwardPrecision::F16 => {
+                self.weights.as_chunks().0.get(at).map_or(0.0, |w| f16::from_le_bytes(*w).to_f32())
+            }
+        }
+    }
+
+    /// Id and weight, by ascending id.
+    pub fn iter(&self) -> impl Iterator<Item = (u32, f32)> + '_ {
+        (0..self.len()).map(|at| (self.dim(at), self.weight(at)))
+    }
+
+    /// Calls `shared` with query weight and document weight of every common term, by ascending term: the order of
+    /// [`SparseVector::dot`](crate::SparseVector::dot), whose sum this makes bit for bit.
+    #[inline]
+    pub fn meet(&self, query: &[(u32, f32)], mut shared: impl FnMut(u32, f32, f32)) {
+        let mut from = 0;
+        for &(term, query_weight) in query {
+            from += self.skip_below(from, term);
+            if from < self.len() && self.dim(from) == term {
+                shared(term, query_weight, self.weight(from));
+                from += 1;
+            }
+        }
+    }
+
+    /// How many entries from `from` on have an id below `term`.
+    #[inline]
+    fn skip_below(&self, from: usize, term: u32) -> usize {
+        let (mut low, mut high) = (from, self.len());
+        while low < high {
+            let middle = low + (high - low) / 2;
+            if self.dim(middle) < term {
+                low = middle + 1;
+            } else {
+                high = middle;
+            }
+        }
+        low - from
+    }
+
+    /// The dot product with `query`, whose ids ascend.
+    #[inline]
+    pub fn dot(&self, query: &[(u32, f32)]) -> f32 {
+        let mut sum = 0.0;
+        self.meet(query, |_, query_weight, weight| sum += query_weight * weight);
+        sum
+    }
+}

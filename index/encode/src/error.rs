@@ -1,0 +1,78 @@
+//! [`Error`]: an ONNX file or ONNX Runtime that cannot be used.
+
+use std::path::PathBuf;
+
+use splade_core::ErrorKind;
+
+/// Errors of ONNX files and ONNX Runtime.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A file or folder could not be read, written or understood.
+    #[error(transparent)]
+    Files(splade_files::Error),
+    /// ONNX Runtime failed.
+    #[error("onnx runtime: {0}")]
+    Runtime(#[source] Box<dyn std::error::Error + Send + Sync>),
+}
+
+/// `Result` with this crate's [`Error`] unless another is named.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+impl From<splade_files::Error> for Error {
+    fn from(error: splade_files::Error) -> Self {
+        Self::Files(error)
+    }
+}
+
+impl From<splade_core::Error> for Error {
+    fn from(error: splade_core::Error) -> Self {
+        Self::Files(error.into())
+    }
+}
+
+impl Error {
+    /// A [`splade_files::Error::Io`] as a closure for `map_err`.
+    pub fn io(path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> Self {
+        let failed = splade_files::Error::io(path);
+        move |source| failed(source).into()
+    }
+
+    /// A [`splade_files::Error::File`].
+    pub fn file(path: impl Into<PathBuf>, message: impl Into<String>) -> Self {
+        splade_files::Error::file(path, message).into()
+    }
+
+    /// A [`splade_core::Error::Invalid`].
+    pub fn invalid(message: impl Into<String>, hint: impl Into<String>) -> Self {
+        splade_core::Error::invalid(message, hint).into()
+    }
+
+    /// What to do about it, if there is something to do.
+    #[must_use]
+    pub fn hint(&self) -> Option<&str> {
+        match self {
+            Self::Files(error) => error.hint(),
+            Self::Runtime(_) => None,
+        }
+    }
+
+    /// Kind of failure.
+    #[must_use]
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Files(error) => error.kind(),
+            Self::Runtime(_) => ErrorKind::Internal,
+        }
+    }
+}
+
+impl From<Error> for splade_core::Error {
+    /// The error of a [`Network`](splade_core::Network): what the core knows stays what it is.
+    fn from(error: Error) -> Self {
+        match error {
+            Error::Files(splade_files::Error::Core(error)) => error,
+            other => Self::Encoder(other.into()),
+        }
+    }
+}

@@ -1,0 +1,400 @@
+//! [`TaskData`]: corpus, queries and judgements of a data folder.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use super::Qrels;
+use super::tasks::known_task;
+use crate::{Error, Result};
+use splade_files::{Document, Query, read_documents, read_queries};
+
+/// One subset and split of an evaluation data set on disk.
+///
+/// Two layouts are read. BEIR's: `corpus.jsonl`, `queries.jsonl` and `qrels/<split>.tsv`. And that of the Hub's mteb
+/// sets: `corpus/*.parquet`, `queries/*.parquet` and `qrels/<split>*.parquet`, where the last folder may be called
+/// `default` or `data`; subsets as `<subset>-corpus/…`. Forms mix freely: each part is a file or a folder of files in
+/// any form of [`read_rows`](splade_files::read_rows), in shards (`test-00000-of-00002.parquet`) or whole.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TaskData {
+    /// mteb's name for a known task, otherwise the folder's name
+    pub name: String,
+    /// commit of a known task's data set, otherwise `no_revision_available`
+    pub dataset_revision: String,
+    /// `default` where the data set has one subset
+    pub subset: String,
+    /// the judgements used
+    pub split: String,
+    /// of a known task's subset, otherwise empty
+    pub languages: Vec<String>,
+    corpus: Vec<PathBuf>,
+    queries: Vec<PathBuf>,
+    qrels: Vec<PathBuf>,
+}
+
+/// mteb's name of the only subset of a data set without subsets.
+pub const DEFAULT_SUBSET: &str = "default";
+
+impl TaskData {
+    /// The subsets of `folder`, by name. Without a `split` it is the known task's, else `test`, else the only one.
+    ///
+    /// # Errors
+    /// A folder that cannot be listed or lacks a part (the message says what was looked for), a split that is not
+    /// there or not determined.
+    pub fn open(folder: &Path, split: Option<&str>) -> Result<Vec<Self>> {
+        let entries = list(folder)?;
+        let data = folder.join("data");
+        let nested = if data.is_dir() { list(&data)? } else { Vec::new() };
+        let all: Vec<PathBuf> = entries.into_iter().chain(nested).collect();
+        let subsets = subsets(&all);
+        if subsets.is_empty() {
+            return Err(missing(folder, "corpus"));
+        }
+        subsets.iter().map(|subset| Self::open_subset(folder, &all, subset, split)).collect()
+    }
+
+    fn open_subset(folder: &Path, entries: &[PathBuf], subset: &str, split: Option<&str>) -> Result<Self> {
+        let prefix = if subset == DEFAULT_SUBSET { String::new() } else { format!("{subset}-") };
+        let part = |name: &str| {
+            let parts = find_part(entries, &format!("{prefix}{name}"))?;
+            if parts.is_empty() { Err(missing(folder, &format!("{prefix}{name}"))) } else { Ok(parts) }
+        };
+        let (corpus, queries) = (part("corpus")?, part("queries")?);
+        let qrels = find_qrels(entries, &prefix, subset)?;
+        if qrels.is_empty() {
+            return Err(missing(folder, &format!("{prefix}qrels")));
+        }
+        let name = folder_name(folder);
+        let known = known_task(&name).or_else(|| split.and_then(known_task));
+        let usual: Vec<&str> = known.iter().flat_map(|task| &task.splits).map(String::as_str).collect();
+        let split = choose_split(folder, &qrels, split, &usual)?;
+        let known = known.or_else(|| known_task(&split));
+        Ok(Self {
+            name: known.map_or(name, |task| task.name.clone()),
+            dataset_revision: known.map_or_else(|| "no_revision_available".into(), |task| task.revision.clone()),
+            subset: subset.to_owned(),
+            languages: known.and_then(|task| task.languages.get(subset)).cloned().unwrap_or_default(),
+            corpus: of_split(corpus, &split),
+            queries: of_split(queries, &split),
+            qrels: of_split(qrels, &split),
+            split,
+        })
+    }
+
+    /// The documents, one at a time.
+    pub fn documents(&self) -> impl Iterator<Item = Result<Document>> + Send + use<> {
+        chained(self.corpus.clone(), read_documents)
+    }
+
+    /// The queries that have a relevant document in `qrels`: those that are asked.
+    ///
+    /// # Errors
+    /// A file that does not open, a broken line, no query with a relevant document.
+    pub fn queries(&self, qrels: &Qrels) -> Result<Vec<Query>> {
+        let judged = |query: &Query| qrels.relevant_count(&query.id) > 0;
+        let queries = chained(self.queries.clone(), read_queries)
+            .filter(|query| query.as_ref().map_or(true, judged))
+            .collect::<Result<Vec<_>>>()?;
+        if queries.is_empty() {
+            return Err(Error::file(&self.queries[0], "no query has a relevant document in the qrels"));
+        }
+        Ok(queries)
+    }
+
+    /// The judgements of the split.
+    ///
+    /// # Errors
+    /// As [`Qrels::read`].
+    pub fn qrels(&self) -> Result<Qrels> {
+        let mut qrels = Qrels::default();
+        for path in &self.qrels {
+            qrels.extend_from(path)?;
+        }
+        if qrels.is_empty() {
+            return Err(Error::file(&self.qrels[0], "no judgements"));
+        }
+        Ok(qrels)
+    }
+}
+
+/// The items of several files, each opened when its turn comes.
+fn chained<T, I>(
+    paths: Vec<PathBuf>,
+    read: impl Fn(&Path) -> splade_files::Result<I> + Send,
+) -> impl Iterator<Item = Result<T>> + Send
+where
+    T: Send,
+    I: Iterator<Item = splade_files::Result<T>> + Send,
+{
+    paths.into_iter().flat_map(move |path| {
+        let (items, error) = match read(&path) {
+            Ok(items) => (Some(items), None),
+            Err(error) => (None, Some(Err(error))),
+        };
+        items.into_iter().flatten().chain(error).map(|item| item.map_err(Error::from))
+    })
+}
+
+/// The visible entries of a folder, by name.
+fn list(folder: &Path) -> Result<Vec<PathBuf>> {
+    let entries = std::fs::read_dir(folder).map_err(Error::io(folder))?;
+    let mut paths =
+        entries.map(|entry| Ok(entry?.path())).collect::<std::io::Result<Vec<_>>>().map_err(Error::io(folder))?;
+    paths.retain(|path| !file_name(path).starts_with('.'));
+    paths.sort();
+    Ok(paths)
+}
+
+fn file_name(path: &Path) -> String {
+    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
+}
+
+/// The last part of the path, also of `.` or `data/..`.
+fn folder_name(folder: &Path) -> String {
+    let name = file_name(folder);
+    if !name.is_empty() {
+        return name;
+    }
+    folder.canonicalize().map(|folder| file_name(&folder)).unwrap_or_default()
+}
+
+/// What a data file is called without its form and shard: `test` of `test-00000-of-00002.parquet`. None for a file
+/// of another form.
+fn label(path: &Path) -> Option<String> {
+    const FORMS: [&str; 9] =
+        [".jsonl", ".jsonl.gz", ".jsonl.zst", ".tsv", ".tsv.gz", ".tsv.zst", ".parquet", ".ndjson", ".trec"];
+    let name = file_name(path);
+    let stem = FORMS.iter().find_map(|form| name.strip_suffix(form)).filter(|_| !path.is_dir())?;
+    let digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    let sharded = stem.rsplit_once("-of-").and_then(|(front, count)| {
+        let (label, shard) = front.rsplit_once('-')?;
+        // `datasets` 2.x wrote a hash after the count: test-00000-of-00001-0123456789abcdef
+        let count = count.split('-').next().unwrap_or_default();
+        (digits(shard) && digits(count)).then(|| label.to_owned())
+    });
+    Some(sharded.unwrap_or_else(|| stem.to_owned()))
+}
+
+/// A part's file and, where its name says so, the split it belongs to.
+type Part = (PathBuf, Option<String>);
+
+/// The files of `name`: lying in the folder under that name, or all in a folder of that name.
+fn find_part(entries: &[PathBuf], name: &str) -> Result<Vec<Part>> {
+    let whole: Vec<Part> = entries
+        .iter()
+        .filter(|path| label(path).is_some_and(|label| label == name))
+        .map(|path| (path.clone(), None))
+        .collect();
+    if !whole.is_empty() {
+        return Ok(whole);
+    }
+    let Some(folder) = entries.iter().find(|path| file_name(path) == name && path.is_dir()) else {
+        return Ok(Vec::new());
+    };
+    let split = |path: PathBuf| label(&path).map(|label| (path, Some(label).filter(|label| label != name)));
+    Ok(list(folder)?.into_iter().filter_map(split).collect())
+}
+
+/// `qrels`, or the names the Hub gives an unnamed config; there the other parts may lie too.
+fn find_qrels(entries: &[PathBuf], prefix: &str, subset: &str) -> Result<Vec<Part>> {
+    for name in [&format!("{prefix}qrels"), subset, "data"] {
+        let mut parts = find_part(entries, name)?;
+        parts.retain(|(path, _)| {
+            label(path).is_some_and(|label| !label.ends_with("corpus") && !label.ends_with("queries"))
+        });
+        if !parts.is_empty() {
+            return Ok(parts);
+        }
+    }
+    Ok(Vec::new())
+}
+
+/// `corpus` is the default subset, `no-corpus` the subset `no`.
+fn subsets(entries: &[PathBuf]) -> BTreeSet<String> {
+    let name = |path: &PathBuf| if path.is_dir() { Some(file_name(path)) } else { label(path) };
+    let subset = |name: String| match name.strip_suffix("corpus")? {
+        "" => Some(DEFAULT_SUBSET.to_owned()),
+        prefix => prefix.strip_suffix('-').map(str::to_owned),
+    };
+    entries.iter().filter_map(name).filter_map(subset).collect()
+}
+
+fn choose_split(folder: &Path, qrels: &[Part], wanted: Option<&str>, usual: &[&str]) -> Result<String> {
+    let there: BTreeSet<&str> = qrels.iter().filter_map(|(_, split)| split.as_deref()).collect();
+    let unnamed = qrels.iter().any(|(_, split)| split.is_none());
+    if let Some(wanted) = wanted {
+        if there.contains(wanted) || unnamed {
+            return Ok(wanted.to_owned());
+        }
+    } else if let Some(split) = usual.iter().chain(&["test"]).find(|split| there.contains(**split) || unnamed) {
+        return Ok((*split).to_owned());
+    } else if let [only] = Vec::from_iter(&there)[..] {
+        return Ok((*only).to_owned());
+    }
+    let there = Vec::from_iter(there).join(", ");
+    let message = match wanted {
+        Some(wanted) => format!("no qrels for split '{wanted}', only for {there}"),
+        None => format!("qrels for several splits and none is 'test', name one of {there}"),
+    };
+    Err(Error::file(folder, message))
+}
+
+/// The files of `split` where their names tell splits apart, otherwise all.
+fn of_split(parts: Vec<Part>, split: &str) -> Vec<PathBuf> {
+    let told_apart = parts.iter().any(|(_, label)| label.as_deref() == Some(split));
+    parts
+        .into_iter()
+        .filter(|(_, label)| !told_apart || label.as_deref() == Some(split))
+        .map(|(path, _)| path)
+        .collect()
+}
+
+fn missing(folder: &Path, part: &str) -> Error {
+    let looked_for = match part.strip_suffix("qrels") {
+        Some(prefix) => format!("{part}/<split>.tsv, {part}/<split>*.parquet, {part}.tsv, {prefix}default/*.parquet"),
+        None => format!("{part}.jsonl (also .gz, .zst), {part}.tsv, {part}.parquet, {part}/*.parquet"),
+    };
+    Error::file(folder, format!("no {part} found, looked for {looked_for}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use tempfile::TempDir;
+
+    use super::*;
+
+    const CORPUS: &str = "{\"_id\": \"d1\", \"text\": \"a\"}\n";
+    const QUERIES: &str = "{\"_id\": \"q1\", \"text\": \"a\"}\n{\"_id\": \"q2\", \"text\": \"b\"}\n";
+    const QRELS: &str = "query-id\tcorpus-id\tscore\nq1\td1\t1\nq2\td1\t0\n";
+    const QRELS_JSON: &str = "{\"query-id\": \"q1\", \"corpus-id\": \"d1\", \"score\": 1}\n";
+
+    fn folder(files: &[(&str, &str)]) -> TempDir {
+        let folder = tempfile::tempdir().unwrap();
+        for (name, text) in files {
+            let path = folder.path().join(name);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, text).unwrap();
+        }
+        folder
+    }
+
+    fn check(task: &TaskData, documents: usize) {
+        let qrels = task.qrels().unwrap();
+        let queries = task.queries(&qrels).unwrap();
+        assert_eq!(queries.iter().map(|query| query.id.as_str()).collect::<Vec<_>>(), ["q1"]);
+        assert_eq!(task.documents().collect::<Result<Vec<_>>>().unwrap().len(), documents);
+    }
+
+    #[test]
+    fn beir_layout() {
+        let folder = folder(&[
+            ("scifact/corpus.jsonl", CORPUS),
+            ("scifact/queries.jsonl", QUERIES),
+            ("scifact/qrels/test.tsv", QRELS),
+            ("scifact/qrels/train.tsv", QRELS),
+            ("scifact/LICENSE-NOTE.md", ""),
+            ("scifact/.cache/x", ""),
+        ]);
+        let tasks = TaskData::open(&folder.path().join("scifact"), None).unwrap();
+        let [task] = &tasks[..] else { panic!("{tasks:?}") };
+        assert_eq!((task.name.as_str(), task.split.as_str(), task.subset.as_str()), ("scifact", "test", "default"));
+        assert_eq!(task.dataset_revision, "no_revision_available");
+        check(task, 1);
+        let task = &TaskData::open(&folder.path().join("scifact"), Some("train")).unwrap()[0];
+        assert_eq!(task.split, "train");
+        let error = TaskData::open(&folder.path().join("scifact"), Some("dev")).unwrap_err().to_string();
+        assert!(error.ends_with("scifact: no qrels for split 'dev', only for test, train"), "{error}");
+    }
+
+    /// The layouts are those of the Hub; the form of a file is its ending's business, so JSON lines stand in.
+    #[test]
+    fn hub_layouts() {
+        let norquad = folder(&[
+            ("norquad_retrieval/corpus/test-00000-of-00002.jsonl", CORPUS),
+            ("norquad_retrieval/corpus/test-00001-of-00002.jsonl", CORPUS),
+            ("norquad_retrieval/queries/test-00000-of-00001-0123456789abcdef.jsonl", QUERIES),
+            ("norquad_retrieval/data/test-00000-of-00001.jsonl", QRELS_JSON),
+            ("norquad_retrieval/data/train-00000-of-00001.jsonl", QRELS_JSON),
+            ("norquad_retrieval/README.md", ""),
+        ]);
+        let task = &TaskData::open(&norquad.path().join("norquad_retrieval"), None).unwrap()[0];
+        assert_eq!((task.name.as_str(), task.languages.as_slice()), ("NorQuadRetrieval", &["nob-Latn".to_owned()][..]));
+        assert_eq!(task.dataset_revision, "9dcfcdb2aa578dd178330d49bf564248935f7fbe");
+        check(task, 2);
+
+        let flat = folder(&[
+            ("data/corpus-00000-of-00001.jsonl", CORPUS),
+            ("data/queries-00000-of-00001.jsonl", QUERIES),
+            ("data/dev-00000-of-00001.jsonl", QRELS_JSON),
+        ]);
+        let task = &TaskData::open(flat.path(), None).unwrap()[0];
+        assert_eq!(task.split, "dev");
+        check(task, 1);
+
+        let nano = folder(&[
+            ("corpus/NanoNQ-00000-of-00001.jsonl", CORPUS),
+            ("corpus/NanoFEVER-00000-of-00001.jsonl", &CORPUS.repeat(3)),
+            ("queries/NanoNQ-00000-of-00001.jsonl", QUERIES),
+            ("qrels/NanoFEVER-00000-of-00001.jsonl", QRELS_JSON),
+            ("qrels/NanoNQ-00000-of-00001.jsonl", QRELS_JSON),
+        ]);
+        let task = &TaskData::open(nano.path(), Some("NanoNQ")).unwrap()[0];
+        assert_eq!(task.name, "NanoNQRetrieval");
+        check(task, 1);
+        let error = TaskData::open(nano.path(), None).unwrap_err().to_string();
+        assert!(error.contains("several splits and none is 'test', name one of NanoFEVER, NanoNQ"), "{error}");
+    }
+
+    #[test]
+    fn subsets_are_tasks_of_their_own() {
+        let folder = folder(&[
+            ("WebFAQRetrieval/nor-corpus/test-00000-of-00001.jsonl", CORPUS),
+            ("WebFAQRetrieval/nor-queries/test-00000-of-00001.jsonl", QUERIES),
+            ("WebFAQRetrieval/nor-qrels/test-00000-of-00001.jsonl", QRELS_JSON),
+            ("WebFAQRetrieval/dan-corpus.jsonl", CORPUS),
+            ("WebFAQRetrieval/dan-queries.jsonl", QUERIES),
+            ("WebFAQRetrieval/dan-qrels/test.tsv", QRELS),
+        ]);
+        let tasks = TaskData::open(&folder.path().join("WebFAQRetrieval"), None).unwrap();
+        let subsets: Vec<&str> = tasks.iter().map(|task| task.subset.as_str()).collect();
+        assert_eq!(subsets, ["dan", "nor"]);
+        assert_eq!(tasks[1].languages, ["nor-Latn", "nob-Latn", "nno-Latn"]);
+        tasks.iter().for_each(|task| check(task, 1));
+    }
+
+    #[test]
+    fn what_is_missing_is_named() {
+        let cases: [(&[(&str, &str)], &str); 4] = [
+            (&[("x.txt", "")], "no corpus found, looked for corpus.jsonl (also .gz, .zst), corpus.tsv"),
+            (&[("corpus.jsonl", CORPUS)], "no queries found, looked for queries.jsonl"),
+            (&[("corpus.jsonl", CORPUS), ("queries.jsonl", QUERIES)], "no qrels found, looked for qrels/<split>.tsv"),
+            (
+                &[("corpus.jsonl", CORPUS), ("queries.jsonl", QUERIES), ("qrels/readme.md", "")],
+                "no qrels found, looked for qrels/<split>.tsv",
+            ),
+        ];
+        for (files, wanted) in cases {
+            let error = TaskData::open(folder(files).path(), None).unwrap_err();
+            assert!(error.kind().is_bad_input() && error.to_string().contains(wanted), "{error}");
+        }
+        assert!(TaskData::open(Path::new("/nowhere"), None).unwrap_err().kind().is_bad_input());
+        let unjudged = folder(&[
+            ("corpus.jsonl", CORPUS),
+            ("queries.jsonl", QUERIES),
+            ("qrels/test.tsv", "query-id\tcorpus-id\tscore\nq9\td1\t1\n"),
+        ]);
+        let task = &TaskData::open(unjudged.path(), None).unwrap()[0];
+        let error = task.queries(&task.qrels().unwrap()).unwrap_err().to_string();
+        assert!(error.contains("queries.jsonl: no query has a relevant document"), "{error}");
+    }
+
+    #[test]
+    fn a_broken_shard_ends_the_documents() {
+        let folder = folder(&[
+            ("corpus/test-00000-of-00002.jsonl", "{\"_id\": \"d1\"}\n"),
+            ("queries.jsonl", QUERIES),
+            ("qrels.tsv", QRELS),
+        ]);
+        let task = &TaskData::open(folder.path(), None).unwrap()[0];
+        assert!(task.documents().collect::<Result<Vec<_>>>().is_err());
+    }
+}

@@ -1,0 +1,513 @@
+//! mteb's result folder: written so that Python's mteb loads it, and read for a comparison.
+
+use std::borrow::Cow;
+use std::collections::{BTreeMap, HashMap};
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use serde::de::{Deserializer, MapAccess, Visitor};
+use serde::ser::SerializeMap;
+use serde::{Deserialize, Serialize, Serializer};
+use serde_json::Value;
+
+use super::Scores;
+use super::scores::round_to;
+use crate::{Error, Result};
+use splade_files::read_text;
+use splade_files::write_json;
+
+/// The mteb whose metrics and files these are.
+pub const MTEB_VERSION: &str = "2.26.24";
+
+/// The main score of every retrieval task.
+pub const MAIN_SCORE: &str = "ndcg_at_10";
+
+/// The folder below a model's results where mteb keeps those with other arguments.
+const EXPERIMENTS: &str = "experiments";
+
+/// The revision mteb writes for what has none.
+pub const NO_REVISION: &str = "no_revision_available";
+
+/// `<TaskName>.json`: what one model scored on one task.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct TaskResult {
+    /// commit of the data set
+    pub dataset_revision: String,
+    /// mteb's name of the task
+    pub task_name: String,
+    /// the version that made the file
+    pub mteb_version: String,
+    /// split → one entry per subset
+    pub scores: BTreeMap<String, Vec<SubsetResult>>,
+    /// seconds
+    pub evaluation_time: Option<f64>,
+    /// never measured here
+    #[serde(default)]
+    pub kg_co2_emissions: Option<f64>,
+    /// seconds since 1970, or the text of a date
+    #[serde(default)]
+    pub date: Value,
+    /// what mteb says about the phases; null here
+    #[serde(default)]
+    pub evaluation_phases: Value,
+}
+
+impl TaskResult {
+    /// A result without scores yet.
+    #[must_use]
+    pub fn new(task_name: impl Into<String>, dataset_revision: impl Into<String>) -> Self {
+        Self {
+            dataset_revision: dataset_revision.into(),
+            task_name: task_name.into(),
+            mteb_version: MTEB_VERSION.into(),
+            scores: BTreeMap::new(),
+            evaluation_time: None,
+            kg_co2_emissions: None,
+            date: Value::Null,
+            evaluation_phases: Value::Null,
+        }
+    }
+
+    /// Adds what [`mteb_scores`](super::mteb_scores) gave for a split and subset.
+    pub fn add(&mut self, split: &str, subset: &str, languages: Vec<String>, scores: Scores) {
+        let main_score = scores.get(MAIN_SCORE).unwrap_or(f64::NAN);
+        let entry = SubsetResult {
+            scores,
+            main_score,
+            subset: subset.to_owned(),
+            languages,
+            mteb_version: Some(MTEB_VERSION.to_owned()),
+        };
+        self.scores.entry(split.to_owned()).or_default().push(entry);
+    }
+
+    /// Writes the file; numbers have 6 decimals and NaN becomes null.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn write(&self, path: &Path) -> Result<()> {
+        Ok(write_json(path, self)?)
+    }
+
+    /// Reads such a file, of Python's mteb too, which writes a bare `NaN`.
+    ///
+    /// # Errors
+    /// A file that does not open, is no JSON or lacks what mteb requires.
+    pub fn read(path: &Path) -> Result<Self> {
+        read_result(path)
+    }
+}
+
+/// What was scored on one subset of a split.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SubsetResult {
+    /// all metrics
+    pub scores: Scores,
+    /// the one that counts
+    pub main_score: f64,
+    /// `default` where there is one
+    pub subset: String,
+    /// as in `nob-Latn`
+    pub languages: Vec<String>,
+    /// the version that made the entry
+    pub mteb_version: Option<String>,
+}
+
+impl Serialize for SubsetResult {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(None)?;
+        for (metric, value) in self.scores.iter() {
+            map.serialize_entry(metric, &round_to(value, 6))?;
+        }
+        map.serialize_entry("main_score", &round_to(self.main_score, 6))?;
+        map.serialize_entry("hf_subset", &self.subset)?;
+        map.serialize_entry("languages", &self.languages)?;
+        if let Some(version) = &self.mteb_version {
+            map.serialize_entry("mteb_version", version)?;
+        }
+        map.end()
+    }
+}
+
+impl<'de> Deserialize<'de> for SubsetResult {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct EntryVisitor;
+        impl<'de> Visitor<'de> for EntryVisitor {
+            type Value = SubsetResult;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object with main_score, hf_subset and languages")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<SubsetResult, A::Error> {
+                let missing = <A::Error as serde::de::Error>::missing_field;
+                let (mut main_score, mut subset, mut languages, mut mteb_version) = (None, None, None, None);
+                let mut scores = Scores::default();
+                while let Some(key) = map.next_key::<String>()? {
+                    match key.as_str() {
+                        "main_score" => main_score = Some(map.next_value::<Option<f64>>()?.unwrap_or(f64::NAN)),
+                        "hf_subset" => subset = Some(map.next_value()?),
+                        "languages" => languages = Some(map.next_value()?),
+                        "mteb_version" => mteb_version = map.next_value()?,
+                        // Other things than numbers are other versions' business.
+                        _ => match map.next_value::<Value>()? {
+                            Value::Null => scores.push(key, f64::NAN),
+                            value => value.as_f64().into_iter().for_each(|value| scores.push(key.clone(), value)),
+                        },
+                    }
+                }
+                Ok(SubsetResult {
+                    scores,
+                    main_score: main_score.ok_or_else(|| missing("main_score"))?,
+                    subset: subset.ok_or_else(|| missing("hf_subset"))?,
+                    languages: languages.ok_or_else(|| missing("languages"))?,
+                    mteb_version,
+                })
+            }
+        }
+        deserializer.deserialize_map(EntryVisitor)
+    }
+}
+
+/// `model_meta.json`: what mteb wants to know about a model. Everything but the name may be unknown.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+pub struct ModelMeta {
+    /// `owner/name`
+    pub name: String,
+    /// commit, [`NO_REVISION`] for a local model
+    pub revision: String,
+    /// number of weights
+    #[serde(default)]
+    pub n_parameters: Option<u64>,
+    /// longest document in tokens
+    #[serde(default)]
+    pub max_tokens: Option<u64>,
+    /// the vocabulary size
+    #[serde(default)]
+    pub embed_dim: Option<usize>,
+    /// as in `nob-Latn`
+    #[serde(default)]
+    pub languages: Option<Vec<String>>,
+    /// as in `apache-2.0`
+    #[serde(default)]
+    pub license: Option<String>,
+}
+
+impl ModelMeta {
+    /// A local model of which only the name is known.
+    #[must_use]
+    pub fn new(name: impl Into<String>) -> Self {
+        Self {
+            name: name.into(),
+            revision: NO_REVISION.into(),
+            n_parameters: None,
+            max_tokens: None,
+            embed_dim: None,
+            languages: None,
+            license: None,
+        }
+    }
+
+    /// Where mteb looks for this model's results below its `results` folder.
+    ///
+    /// ```
+    /// use crate::ModelMeta;
+    ///
+    /// let folder = ModelMeta::new("local/tiny splade").folder()?;
+    /// assert_eq!(folder.to_str(), Some("local__tiny_splade/no_revision_available"));
+    /// # Ok::<(), splade_eval::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// A name or revision that is no name of a folder.
+    pub fn folder(&self) -> Result<PathBuf> {
+        let name = self.name.replace('/', "__").replace(' ', "_");
+        for part in [&name, &self.revision] {
+            if part.is_empty() || part.contains(['/', '\\']) || [".", ".."].contains(&part.as_str()) {
+                return Err(Error::invalid(format!("'{part}' cannot name a folder of results"), ""));
+            }
+        }
+        Ok(Path::new(&name).join(&self.revision))
+    }
+
+    /// Where results of this model lie: in [`folder`](Self::folder) below `results`, those with other than the model's own
+    /// arguments in `experiments/<experiment>` there.
+    ///
+    /// # Errors
+    /// As [`folder`](Self::folder).
+    pub fn results_folder(&self, results: &Path, experiment: Option<&str>) -> Result<PathBuf> {
+        let folder = results.join(self.folder()?);
+        Ok(match experiment {
+            None => folder,
+            Some(experiment) => folder.join(EXPERIMENTS).join(experiment),
+        })
+    }
+}
+
+impl Serialize for ModelMeta {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        const UNKNOWN: [&str; 17] = [
+            "release_date",
+            "n_active_parameters_override",
+            "n_embedding_parameters",
+            "memory_usage_mb",
+            "open_weights",
+            "public_training_code",
+            "public_training_data",
+            "reference",
+            "use_instructions",
+            "training_datasets",
+            "adapted_from",
+            "superseded_by",
+            "citation",
+            "contacts",
+            "experiment_kwargs",
+            "output_dtypes",
+            "extra_requirements_groups",
+        ];
+        let mut map = serializer.serialize_map(None)?;
+        map.serialize_entry("loader_kwargs", &BTreeMap::<String, ()>::new())?;
+        map.serialize_entry("name", &self.name)?;
+        map.serialize_entry("revision", &self.revision)?;
+        map.serialize_entry("languages", &self.languages)?;
+        map.serialize_entry("n_parameters", &self.n_parameters)?;
+        map.serialize_entry("max_tokens", &self.max_tokens)?;
+        map.serialize_entry("embed_dim", &self.embed_dim)?;
+        map.serialize_entry("license", &self.license)?;
+        map.serialize_entry("framework", &["Sentence Transformers"])?;
+        map.serialize_entry("similarity_fn_name", "dot")?;
+        map.serialize_entry("modalities", &["text"])?;
+        map.serialize_entry("model_type", &["sparse"])?;
+        map.serialize_entry("loader", "SparseEncoderWrapper")?;
+        map.serialize_entry("is_cross_encoder", &false)?;
+        for key in UNKNOWN {
+            map.serialize_entry(key, &())?;
+        }
+        map.end()
+    }
+}
+
+/// Writes `<TaskName>.json` of every task and `model_meta.json` into the model's
+/// [`results_folder`](ModelMeta::results_folder), and gives it back. `results` is the folder of that name in mteb's cache.
+///
+/// # Errors
+/// Names that are no names of folders, files that cannot be written.
+pub fn write_mteb_results(
+    results: &Path,
+    model: &ModelMeta,
+    experiment: Option<&str>,
+    tasks: &[TaskResult],
+) -> Result<PathBuf> {
+    let folder = model.results_folder(results, experiment)?;
+    for task in tasks {
+        task.write(&folder.join(format!("{}.json", task.task_name)))?;
+    }
+    write_json(&folder.join("model_meta.json"), model)?;
+    Ok(folder)
+}
+
+/// Reads one result file, or all in a folder and the folders in it; by task name.
+///
+/// Experiments of a model (its `experiments` folder) are other results of the same tasks: they are read only where `path`
+/// is one of them.
+///
+/// # Errors
+/// A file that does not open or is no result, a folder without results, a task found twice.
+pub fn read_mteb_results(path: &Path) -> Result<Vec<TaskResult>> {
+    if path.is_file() {
+        return Ok(vec![TaskResult::read(path)?]);
+    }
+    let mut files = Vec::new();
+    collect_files(path, &mut files)?;
+    let mut found: BTreeMap<String, (TaskResult, PathBuf)> = BTreeMap::new();
+    for file in files {
+        let result = TaskResult::read(&file)?;
+        if let Some((_, earlier)) = found.get(&result.task_name) {
+            let message = format!("{} is also in {}, name one model's folder", result.task_name, earlier.display());
+            return Err(Error::file(file, message));
+        }
+        found.insert(result.task_name.clone(), (result, file));
+    }
+    if found.is_empty() {
+        return Err(Error::file(path, "no results, looked for <TaskName>.json"));
+    }
+    Ok(found.into_values().map(|(result, _)| result).collect())
+}
+
+fn collect_files(folder: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
+    let entries = std::fs::read_dir(folder).map_err(Error::io(folder))?;
+    for entry in entries {
+        let entry = entry.map_err(Error::io(folder))?;
+        let path = entry.path();
+        // Of the entry itself: a link to a folder above must not lead round in circles.
+        if entry.file_type().map_err(Error::io(&path))?.is_dir() {
+            if entry.file_name() != EXPERIMENTS {
+                collect_files(&path, files)?;
+            }
+        } else if path.extension().is_some_and(|ending| ending == "json") && !path.ends_with("model_meta.json") {
+            files.push(path);
+        }
+    }
+    Ok(())
+}
+
+/// One metric of ours beside the same of a baseline.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Comparison {
+    /// mteb's name of the task
+    pub task_name: String,
+    /// of the task
+    pub split: String,
+    /// of the split
+    pub subset: String,
+    /// our value
+    pub ours: f64,
+    /// the baseline's value
+    pub baseline: f64,
+}
+
+impl Comparison {
+    /// Ours minus the baseline.
+    #[must_use]
+    pub fn difference(&self) -> f64 {
+        self.ours - self.baseline
+    }
+}
+
+/// `metric` (or `main_score`) wherever both have a value for the same task, split and subset, in our order.
+#[must_use]
+pub fn compare_results(ours: &[TaskResult], baseline: &[TaskResult], metric: &str) -> Vec<Comparison> {
+    let baseline: HashMap<_, f64> = values(baseline, metric).collect();
+    let compare = |(key, ours): ((&str, &str, &str), f64)| {
+        let (task_name, split, subset) = key;
+        Some(Comparison {
+            baseline: *baseline.get(&key)?,
+            task_name: task_name.to_owned(),
+            split: split.to_owned(),
+            subset: subset.to_owned(),
+            ours,
+        })
+    };
+    values(ours, metric).filter_map(compare).collect()
+}
+
+fn values<'a>(results: &'a [TaskResult], metric: &'a str) -> impl Iterator<Item = ((&'a str, &'a str, &'a str), f64)> {
+    results.iter().flat_map(move |result| {
+        result.scores.iter().flat_map(move |(split, entries)| {
+            entries.iter().filter_map(move |entry| {
+                let value = if metric == "main_score" { Some(entry.main_score) } else { entry.scores.get(metric) };
+                Some(((result.task_name.as_str(), split.as_str(), entry.subset.as_str()), value?))
+            })
+        })
+    })
+}
+
+fn read_result<T: for<'de> Deserialize<'de>>(path: &Path) -> Result<T> {
+    let text = read_text(path)?;
+    serde_json::from_str(&nan_as_null(&text)).map_err(|error| Error::file(path, format!("no mteb result: {error}")))
+}
+
+/// Python's `NaN`, `Infinity` and `-Infinity`, which are no JSON, as null; strings stay as they are.
+fn nan_as_null(text: &str) -> Cow<'_, str> {
+    if !text.contains("NaN") && !text.contains("Infinity") {
+        return Cow::Borrowed(text);
+    }
+    let outside = |text: &str| text.replace("-Infinity", "null").replace("Infinity", "null").replace("NaN", "null");
+    let mut clean = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(start) = rest.find('"') {
+        let end = start + string_length(&rest[start..]);
+        clean.push_str(&outside(&rest[..start]));
+        clean.push_str(&rest[start..end]);
+        rest = &rest[end..];
+    }
+    clean.push_str(&outside(rest));
+    Cow::Owned(clean)
+}
+
+/// Bytes of the JSON string at the start of `text`, quotes included; all of it when it has no end.
+fn string_length(text: &str) -> usize {
+    let mut escaped = false;
+    for (at, byte) in text.bytes().enumerate().skip(1) {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' => escaped = true,
+            b'"' => return at + 1,
+            _ => {}
+        }
+    }
+    text.len()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn result(task: &str, ndcg: f64) -> TaskResult {
+        let mut result = TaskResult::new(task, "0123");
+        let scores = [("ndcg_at_10".to_owned(), ndcg), ("nauc_ndcg_at_10_max".to_owned(), f64::NAN)];
+        result.add("test", "default", vec!["nob-Latn".into()], scores.into_iter().collect());
+        result
+    }
+
+    #[test]
+    fn nan_is_null_only_outside_strings() {
+        let text = r#"{"NaN \" NaN": NaN, "b": [-Infinity, Infinity, "\\", NaN]}"#;
+        assert_eq!(nan_as_null(text), r#"{"NaN \" NaN": null, "b": [null, null, "\\", null]}"#);
+        assert_eq!(nan_as_null("\"NaN"), "\"NaN");
+        assert_eq!(nan_as_null("{}"), "{}");
+    }
+
+    #[test]
+    fn folders_are_mtebs_and_come_back() {
+        let folder = tempfile::tempdir().unwrap();
+        let model = ModelMeta { embed_dim: Some(420), ..ModelMeta::new("local/tiny") };
+        let written = [result("A", 1.0 / 3.0), result("B", 0.5)];
+        let path = write_mteb_results(folder.path(), &model, None, &written).unwrap();
+        assert!(path.ends_with("local__tiny/no_revision_available"));
+        let text = std::fs::read_to_string(path.join("A.json")).unwrap();
+        assert!(text.contains("\"ndcg_at_10\": 0.333333,") && text.contains("\"nauc_ndcg_at_10_max\": null"));
+        let read = read_mteb_results(folder.path()).unwrap();
+        assert_eq!(read[1].scores["test"][0].main_score, 0.5);
+        let meta: ModelMeta = read_result(&path.join("model_meta.json")).unwrap();
+        assert_eq!(meta, model);
+
+        let ours = [result("B", 0.75), result("C", 0.5)];
+        let compared = compare_results(&ours, &read, "main_score");
+        assert_eq!((compared.len(), compared[0].task_name.as_str(), compared[0].difference()), (1, "B", 0.25));
+        let hybrid = write_mteb_results(folder.path(), &model, Some("hybrid"), &ours).unwrap();
+        assert_eq!(
+            read_mteb_results(folder.path()).unwrap()[1].scores["test"][0].main_score,
+            0.5,
+            "not the experiment's"
+        );
+        assert_eq!(read_mteb_results(&hybrid).unwrap().len(), 2);
+        write_mteb_results(folder.path(), &ModelMeta::new("local/other"), None, &ours).unwrap();
+        let error = read_mteb_results(folder.path()).unwrap_err().to_string();
+        assert!(error.contains("B is also in"), "{error}");
+    }
+
+    #[test]
+    fn defects_are_named() {
+        let folder = tempfile::tempdir().unwrap();
+        assert!(read_mteb_results(folder.path()).unwrap_err().to_string().contains("no results, looked for"));
+        let path = folder.path().join("A.json");
+        let cases = [
+            ("{", "no mteb result: EOF"),
+            ("{\"dataset_revision\": \"x\"}", "no mteb result: missing field `task_name`"),
+            (
+                "{\"dataset_revision\": \"\", \"task_name\": \"\", \"mteb_version\": \"\", \"evaluation_time\": null, \
+                 \"scores\": {\"test\": [{\"hf_subset\": \"\", \"languages\": []}]}}",
+                "no mteb result: missing field `main_score`",
+            ),
+        ];
+        for (text, wanted) in cases {
+            std::fs::write(&path, text).unwrap();
+            let error = read_mteb_results(&path).unwrap_err().to_string();
+            assert!(error.contains("A.json: ") && error.contains(wanted), "{error}");
+        }
+        for bad in ["", "..", "a\\b"] {
+            assert!(ModelMeta::new(bad).folder().is_err());
+        }
+    }
+}

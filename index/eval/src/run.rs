@@ -1,0 +1,189 @@
+//! [`Run`]: query → ranking, by one system.
+
+use std::collections::{HashMap, HashSet};
+use std::io::{self, Write};
+use std::path::Path;
+
+use crate::{Error, Result};
+use splade_core::{Hit, Ranking};
+use splade_files::read_text;
+
+/// The rankings of many queries, in the order in which they were asked.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Run {
+    rankings: Vec<(String, Ranking)>,
+    places: HashMap<String, usize>,
+}
+
+impl Run {
+    /// Adds the ranking of a query and gives back the one it replaces.
+    pub fn insert(&mut self, query_id: impl Into<String>, ranking: Ranking) -> Option<Ranking> {
+        let query_id = query_id.into();
+        if let Some(&place) = self.places.get(&query_id) {
+            return Some(std::mem::replace(&mut self.rankings[place].1, ranking));
+        }
+        self.places.insert(query_id.clone(), self.rankings.len());
+        self.rankings.push((query_id, ranking));
+        None
+    }
+
+    /// The ranking of a query.
+    #[must_use]
+    pub fn ranking(&self, query_id: &str) -> Option<&Ranking> {
+        self.places.get(query_id).map(|&place| &self.rankings[place].1)
+    }
+
+    /// Queries and their rankings, in the order in which they were added.
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = (&str, &Ranking)> {
+        self.rankings.iter().map(|(id, ranking)| (id.as_str(), ranking))
+    }
+
+    /// The number of queries.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.rankings.len()
+    }
+
+    /// True without any query.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.rankings.is_empty()
+    }
+
+    /// Writes one line per hit, `query Q0 document rank score system`, ranks from 1; scores are the shortest decimals
+    /// that read back to the same f32. A query without hits leaves no line.
+    ///
+    /// ```
+    /// use splade_core::{Hit, Ranking};
+    /// use crate::Run;
+    ///
+    /// let mut run = Run::default();
+    /// run.insert("q1", Ranking::from_hits(vec![Hit { id: "d7".into(), score: 12.25 }]));
+    /// let mut out = Vec::new();
+    /// run.write_trec(&mut out, "splade")?;
+    /// assert_eq!(out, b"q1 Q0 d7 1 12.25 splade\n");
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// What `out` gives; [`io::ErrorKind::InvalidInput`] for an id or a system name that is empty or holds white
+    /// space, which the form cannot express.
+    pub fn write_trec(&self, out: &mut impl Write, system: &str) -> io::Result<()> {
+        word(system)?;
+        for (query_id, ranking) in self.iter() {
+            word(query_id)?;
+            for (rank, hit) in (1..).zip(ranking.hits()) {
+                writeln!(out, "{query_id} Q0 {} {rank} {} {system}", word(&hit.id)?, hit.score)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads a run in the TREC form. Ranks and the system's name are ignored: scores order the hits.
+    ///
+    /// # Errors
+    /// A file that does not open, a line without six columns or with a score that is not a finite number, a document
+    /// listed twice for a query.
+    pub fn read_trec(path: &Path) -> Result<Self> {
+        let mut order = Vec::new();
+        let mut hits: HashMap<String, (Vec<Hit>, HashSet<String>)> = HashMap::new();
+        for (at, line) in read_text(path)?.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
+            let wrong = |message: String| Error::line(path, at + 1, message);
+            let words: Vec<&str> = line.split_whitespace().collect();
+            let [query_id, _, id, _, score, _] = words[..] else {
+                let message = format!("{} columns, expected six: `query Q0 document rank score system`", words.len());
+                return Err(wrong(message));
+            };
+            let score = score.parse().ok().filter(|score: &f32| score.is_finite());
+            let score = score.ok_or_else(|| wrong(format!("the score '{}' is not a finite number", words[4])))?;
+            let (hits, seen) = hits.entry(query_id.to_owned()).or_insert_with(|| {
+                order.push(query_id.to_owned());
+                Default::default()
+            });
+            if !seen.insert(id.to_owned()) {
+                return Err(wrong(format!("document {id} is listed twice for query {query_id}")));
+            }
+            hits.push(Hit { id: id.to_owned(), score });
+        }
+        let mut run = Self::default();
+        for query_id in order {
+            let (hits, _) = hits.remove(&query_id).unwrap_or_default();
+            run.insert(query_id, Ranking::from_hits(hits));
+        }
+        Ok(run)
+    }
+}
+
+impl FromIterator<(String, Ranking)> for Run {
+    fn from_iter<I: IntoIterator<Item = (String, Ranking)>>(rankings: I) -> Self {
+        let mut run = Self::default();
+        rankings.into_iter().for_each(|(query_id, ranking)| drop(run.insert(query_id, ranking)));
+        run
+    }
+}
+
+fn word(text: &str) -> io::Result<&str> {
+    if text.is_empty() || text.contains(char::is_whitespace) {
+        let message = format!("'{text}' is empty or holds white space, which a TREC run cannot express");
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
+    }
+    Ok(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn read(text: &str) -> Result<Run> {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("run.trec");
+        std::fs::write(&path, text).unwrap();
+        Run::read_trec(&path)
+    }
+
+    #[test]
+    fn lines_of_different_queries_may_mix() {
+        let run = read("b Q0 d1 1 1 x\na Q0 d1 1 2 x\n\nb Q0 d2 9 3.5 x\n").unwrap();
+        assert_eq!(run.iter().map(|(id, _)| id).collect::<Vec<_>>(), ["b", "a"]);
+        assert_eq!(run.ranking("b").unwrap().hits()[0].id, "d2");
+        assert!(run.ranking("c").is_none());
+    }
+
+    #[test]
+    fn defects_are_named() {
+        let cases = [
+            ("q Q0 d 1 x s", "run.trec:1: the score 'x' is not a finite number"),
+            ("q Q0 d 1 NaN s", "run.trec:1: the score 'NaN' is not a finite number"),
+            ("q Q0 d 1 1", "run.trec:1: 5 columns, expected six"),
+            ("q Q0 d 1 1 s\nq Q0 d 2 0.5 s", "run.trec:2: document d is listed twice for query q"),
+        ];
+        for (text, wanted) in cases {
+            let message = read(text).unwrap_err().to_string();
+            assert!(message.contains(wanted), "{message}");
+        }
+        let run: Run = [("a b".to_owned(), Ranking::default())].into_iter().collect();
+        assert!(run.write_trec(&mut Vec::new(), "s").is_err());
+        assert!(Run::default().write_trec(&mut Vec::new(), "").is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn a_run_comes_back_from_its_trec_form(
+            rankings in prop::collection::hash_map(
+                "[a-zæøå0-9#:/-]{1,6}",
+                prop::collection::hash_map("[a-z0-9]{1,4}", -1e30f32..1e30, 1..20),
+                0..6,
+            ),
+        ) {
+            let rank = |hits: std::collections::HashMap<String, f32>| {
+                Ranking::from_hits(hits.into_iter().map(|(id, score)| Hit { id, score }).collect())
+            };
+            let run: Run = rankings.into_iter().map(|(query, hits)| (query, rank(hits))).collect();
+            let mut out = Vec::new();
+            run.write_trec(&mut out, "splade").unwrap();
+            prop_assert_eq!(read(&String::from_utf8(out).unwrap()).unwrap(), run);
+        }
+    }
+}

@@ -1,0 +1,151 @@
+//! Documents, queries and texts from files, one at a time.
+
+mod lines;
+mod parquet;
+mod rows;
+#[cfg(test)]
+mod tests;
+
+use std::borrow::Cow;
+use std::path::Path;
+
+use serde_json::{Map, Value};
+
+pub use self::lines::read_text;
+pub(crate) use self::lines::{Compression, Lines};
+pub(crate) use self::rows::json_message;
+pub use self::rows::{Position, Row, Rows, read_rows};
+use crate::Result;
+
+/// What is searched.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Document {
+    /// external id, `_id` (or `id`) of its line
+    pub id: String,
+    /// empty when there is none
+    pub title: String,
+    /// the body
+    pub text: String,
+    /// every other field of its line
+    pub fields: Map<String, Value>,
+}
+
+impl Document {
+    /// The text that is encoded: title, a space, text; the text alone when there is no title.
+    ///
+    /// ```
+    /// use crate::Document;
+    ///
+    /// let document = Document { title: "Oslo".into(), text: "En by.".into(), ..Document::default() };
+    /// assert_eq!(document.full_text(), "Oslo En by.");
+    /// ```
+    #[must_use]
+    pub fn full_text(&self) -> Cow<'_, str> {
+        if self.title.is_empty() {
+            Cow::Borrowed(&self.text)
+        } else {
+            Cow::Owned(format!("{} {}", self.title, self.text))
+        }
+    }
+}
+
+/// What is asked.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Query {
+    /// external id, `_id` (or `id`) of its line
+    pub id: String,
+    /// the question
+    pub text: String,
+}
+
+/// What is encoded, document or query.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Text {
+    /// external id, `_id` (or `id`) of its line
+    pub id: String,
+    /// for a line with a title, [`Document::full_text`]
+    pub text: String,
+}
+
+/// The documents of a file in any form of [`read_rows`], in its order; memory does not grow with the file.
+///
+/// ```
+/// # let folder = tempfile::tempdir().unwrap();
+/// # let path = folder.path().join("corpus.jsonl");
+/// std::fs::write(&path, r#"{"_id": "d1", "title": "Oslo", "text": "En by.", "year": 2024}"#).unwrap();
+/// let documents = splade_files::read_documents(&path)?.collect::<splade_files::Result<Vec<_>>>()?;
+/// assert_eq!(documents[0].id, "d1");
+/// assert_eq!(documents[0].fields["year"], 2024);
+/// # Ok::<(), splade_files::Error>(())
+/// ```
+///
+/// # Errors
+/// A file that does not open; from the iterator, a line that is broken or has no id or text. It ends there.
+pub fn read_documents(path: &Path) -> Result<impl Iterator<Item = Result<Document>> + Send + use<>> {
+    Ok(read_rows(path)?.map(|row| document(row?)))
+}
+
+/// The queries of a file in any form of [`read_rows`], in its order.
+///
+/// # Errors
+/// As [`read_documents`].
+pub fn read_queries(path: &Path) -> Result<impl Iterator<Item = Result<Query>> + Send + use<>> {
+    Ok(read_rows(path)?.map(|row| {
+        let Document { id, text, .. } = document(row?)?;
+        Ok(Query { id, text })
+    }))
+}
+
+/// The texts of a file in any form of [`read_rows`], in its order; on stdin also plain texts, one per line, when it
+/// does not begin with `{`.
+///
+/// # Errors
+/// As [`read_documents`].
+pub fn read_texts(path: &Path) -> Result<impl Iterator<Item = Result<Text>> + Send + use<>> {
+    Ok(rows::read_text_rows(path)?.map(|row| {
+        let document = document(row?)?;
+        let text = document.full_text().into_owned();
+        Ok(Text { id: document.id, text })
+    }))
+}
+
+fn document(row: Row) -> Result<Document> {
+    let (position, mut fields) = row.into_parts();
+    let id = take_id(&position, &mut fields)?;
+    let title = take_string(&position, &mut fields, "title")?.unwrap_or_default();
+    let text = take_string(&position, &mut fields, "text")?;
+    let text = text.ok_or_else(|| position.error(missing("text", &fields)))?;
+    Ok(Document { id, title, text, fields })
+}
+
+/// Takes `_id`, or `id` where there is no `_id`: a string or a whole number.
+fn take_id(position: &Position, fields: &mut Map<String, Value>) -> Result<String> {
+    let name = if fields.contains_key("_id") { "_id" } else { "id" };
+    // shift_remove: the other fields stay in the order of the file
+    match fields.shift_remove(name) {
+        Some(Value::String(id)) if id.is_empty() => Err(position.error(format!("empty {name}"))),
+        Some(Value::String(id)) => Ok(id),
+        Some(Value::Number(id)) if id.is_i64() || id.is_u64() => Ok(id.to_string()),
+        Some(other) => {
+            let message = format!("{name} is {}, not a string or a whole number", rows::kind(&other));
+            Err(position.error(message))
+        }
+        None => Err(position.error(missing("_id", fields))),
+    }
+}
+
+fn take_string(position: &Position, fields: &mut Map<String, Value>, name: &str) -> Result<Option<String>> {
+    match fields.shift_remove(name) {
+        None | Some(Value::Null) => Ok(None),
+        Some(Value::String(text)) => Ok(Some(text)),
+        Some(other) => Err(position.error(format!("{name} is {}, not a string", rows::kind(&other)))),
+    }
+}
+
+fn missing(name: &str, fields: &Map<String, Value>) -> String {
+    let found: Vec<&str> = fields.keys().map(String::as_str).take(8).collect();
+    match found.as_slice() {
+        [] => format!("missing {name}"),
+        found => format!("missing {name}, found only {}", found.join(", ")),
+    }
+}

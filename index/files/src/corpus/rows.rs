@@ -1,0 +1,268 @@
+//! [`Rows`]: one JSON object per line of any supported file, each with its position.
+
+use std::fmt;
+use std::path::Path;
+use std::sync::Arc;
+
+use serde_json::{Map, Value};
+
+use super::lines::{Compression, Lines};
+use super::parquet::ParquetRows;
+use crate::{Error, Result};
+
+/// Where a [`Row`] was found; `Display` gives `file:line`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Position {
+    path: Arc<Path>,
+    line: usize,
+}
+
+impl Position {
+    /// The file, `<stdin>` for stdin.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The line, from 1; in a parquet file the row, from 1.
+    #[must_use]
+    pub fn line(&self) -> usize {
+        self.line
+    }
+
+    /// An [`Error::Line`] that names this position.
+    pub fn error(&self, message: impl Into<String>) -> Error {
+        Error::line(&*self.path, self.line, message)
+    }
+}
+
+impl fmt::Display for Position {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.path.display(), self.line)
+    }
+}
+
+/// A line of an input file: named values and their position.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Row {
+    position: Position,
+    value: Map<String, Value>,
+}
+
+impl Row {
+    /// Where it was found.
+    #[must_use]
+    pub fn position(&self) -> &Position {
+        &self.position
+    }
+
+    /// Its values by column name.
+    #[must_use]
+    pub fn value(&self) -> &Map<String, Value> {
+        &self.value
+    }
+
+    /// The two parts.
+    #[must_use]
+    pub fn into_parts(self) -> (Position, Map<String, Value>) {
+        (self.position, self.value)
+    }
+
+    /// The string in column `name`; none when the column is missing or null.
+    ///
+    /// # Errors
+    /// The value is not a string.
+    pub fn string(&self, name: &str) -> Result<Option<&str>> {
+        match self.value.get(name) {
+            None | Some(Value::Null) => Ok(None),
+            Some(Value::String(text)) => Ok(Some(text)),
+            Some(other) => Err(self.position.error(format!("{name} is {}, not a string", kind(other)))),
+        }
+    }
+}
+
+/// What JSON calls a value, with its article.
+pub(super) fn kind(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "a boolean",
+        Value::Number(_) => "a number",
+        Value::String(_) => "a string",
+        Value::Array(_) => "an array",
+        Value::Object(_) => "an object",
+    }
+}
+
+/// The rows of a file, read as they are asked for; made by [`read_rows`]. Ends after the first error.
+pub struct Rows {
+    source: Source,
+    ended: bool,
+}
+
+enum Source {
+    Json(Lines),
+    Tsv { lines: Lines, columns: Vec<String> },
+    Text(Lines),
+    Parquet(ParquetRows),
+}
+
+/// Opens a file of rows with any columns; memory does not grow with the file.
+///
+/// The name decides the form: `.jsonl` (one object per line, empty lines are skipped), `.tsv` (a header line, then
+/// strings without quoting), `.txt` (each line is a row `{"_id": line number from 0, "text": line}`), each also with
+/// `.gz` or `.zst`; `.parquet`; `-` is stdin, as `.jsonl`.
+///
+/// ```
+/// # let folder = tempfile::tempdir().unwrap();
+/// # let path = folder.path().join("nli.tsv");
+/// std::fs::write(&path, "anchor\tpositive\nEn katt\tEt dyr\n").unwrap();
+/// for row in splade_files::read_rows(&path)? {
+///     let row = row?;
+///     assert_eq!(row.string("positive")?, Some("Et dyr"));
+///     assert_eq!(row.position().line(), 2);
+/// }
+/// # Ok::<(), splade_files::Error>(())
+/// ```
+///
+/// # Errors
+/// A file that does not open, a name with another ending. The rows give an error for what is wrong in a line.
+pub fn read_rows(path: &Path) -> Result<Rows> {
+    if path == Path::new("-") {
+        return Ok(Rows::new(Source::Json(Lines::stdin())));
+    }
+    let name = path.file_name().unwrap_or_default().to_string_lossy().to_lowercase();
+    let (compression, stem) = Compression::split(&name);
+    let source = if name.ends_with(".parquet") {
+        Source::Parquet(ParquetRows::open(path)?)
+    } else if [".jsonl", ".ndjson"].iter().any(|ending| stem.ends_with(ending)) {
+        Source::Json(Lines::open(path, compression)?)
+    } else if stem.ends_with(".tsv") {
+        let mut lines = Lines::open(path, compression)?;
+        let columns = tsv_header(&mut lines)?;
+        Source::Tsv { lines, columns }
+    } else if stem.ends_with(".txt") {
+        Source::Text(Lines::open(path, compression)?)
+    } else {
+        let message = "unknown kind of file, expected .jsonl, .tsv or .txt (also with .gz or .zst), or .parquet";
+        return Err(Error::file(path, message));
+    };
+    Ok(Rows::new(source))
+}
+
+/// Like [`read_rows`], but stdin may also be plain texts: it is when its first character is not `{`.
+pub(super) fn read_text_rows(path: &Path) -> Result<Rows> {
+    if path != Path::new("-") {
+        return read_rows(path);
+    }
+    let mut lines = Lines::stdin();
+    let json = lines.peek()? == Some(b'{');
+    Ok(Rows::new(if json { Source::Json(lines) } else { Source::Text(lines) }))
+}
+
+impl Rows {
+    fn new(source: Source) -> Self {
+        Self { source, ended: false }
+    }
+
+    fn read(&mut self) -> Result<Option<Row>> {
+        match &mut self.source {
+            Source::Json(lines) => json_row(lines),
+            Source::Tsv { lines, columns } => tsv_row(lines, columns),
+            Source::Text(lines) => text_row(lines),
+            Source::Parquet(rows) => {
+                let Some(value) = rows.read()? else { return Ok(None) };
+                let position = Position { path: rows.path().clone(), line: rows.row() };
+                Ok(Some(Row { position, value }))
+            }
+        }
+    }
+}
+
+impl fmt::Debug for Rows {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Rows").field("ended", &self.ended).finish_non_exhaustive()
+    }
+}
+
+impl Iterator for Rows {
+    type Item = Result<Row>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.ended {
+            return None;
+        }
+        let row = self.read().transpose();
+        self.ended = !matches!(row, Some(Ok(_)));
+        row
+    }
+}
+
+fn position(lines: &Lines) -> Position {
+    Position { path: lines.path().clone(), line: lines.line() }
+}
+
+fn json_row(lines: &mut Lines) -> Result<Option<Row>> {
+    loop {
+        let parsed = match lines.next_line()? {
+            None => return Ok(None),
+            Some(line) if line.trim().is_empty() => continue,
+            Some(line) => serde_json::from_str::<Value>(line),
+        };
+        let position = position(lines);
+        return match parsed {
+            Ok(Value::Object(value)) => Ok(Some(Row { position, value })),
+            Ok(other) => Err(position.error(format!("expected a JSON object, found {}", kind(&other)))),
+            Err(error) => Err(position.error(json_message(&error))),
+        };
+    }
+}
+
+/// serde_json's message for a text of one line: its "at line 1" would contradict the line of the file.
+pub(crate) fn json_message(error: &serde_json::Error) -> String {
+    let full = error.to_string();
+    let what = full.rsplit_once(" at line ").map_or(full.as_str(), |(what, _)| what);
+    let broken = if error.is_data() { "" } else { "broken JSON: " };
+    match error.column() {
+        0 => format!("{broken}{what}"),
+        column => format!("{broken}{what} (column {column})"),
+    }
+}
+
+fn tsv_header(lines: &mut Lines) -> Result<Vec<String>> {
+    let columns: Vec<String> = match lines.next_line()? {
+        Some(line) => line.split('\t').map(|name| name.trim().to_owned()).collect(),
+        None => return Err(Error::file(&**lines.path(), "empty: expected a header line with the column names")),
+    };
+    let repeated = columns.iter().enumerate().find(|(at, name)| columns[..*at].contains(name));
+    match repeated {
+        Some((_, name)) => Err(position(lines).error(format!("the header names column '{name}' twice"))),
+        None => Ok(columns),
+    }
+}
+
+fn tsv_row(lines: &mut Lines, columns: &[String]) -> Result<Option<Row>> {
+    loop {
+        let values: Vec<String> = match lines.next_line()? {
+            None => return Ok(None),
+            Some("") => continue,
+            Some(line) => line.split('\t').map(str::to_owned).collect(),
+        };
+        let position = position(lines);
+        if values.len() != columns.len() {
+            let message = format!("{} columns, but the header names {}", values.len(), columns.len());
+            return Err(position.error(message));
+        }
+        let value = columns.iter().cloned().zip(values.into_iter().map(Value::String)).collect();
+        return Ok(Some(Row { position, value }));
+    }
+}
+
+fn text_row(lines: &mut Lines) -> Result<Option<Row>> {
+    let Some(line) = lines.next_line()? else { return Ok(None) };
+    let text = Value::String(line.to_owned());
+    let position = position(lines);
+    let mut value = Map::new();
+    value.insert("_id".into(), Value::from(position.line - 1));
+    value.insert("text".into(), text);
+    Ok(Some(Row { position, value }))
+}

@@ -1,0 +1,217 @@
+//! Every form read, every defect named.
+
+use std::io::Write;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use ::parquet::data_type::{BoolType, ByteArray, ByteArrayType, DoubleType, Int64Type};
+use ::parquet::file::properties::WriterProperties;
+use ::parquet::file::writer::SerializedFileWriter;
+use ::parquet::schema::parser::parse_message_type;
+use serde_json::json;
+use tempfile::TempDir;
+
+use super::*;
+
+const CORPUS: &str = concat!(
+    "{\"_id\": \"d1\", \"title\": \"Oslo\", \"text\": \"En by.\", \"year\": 2024}\n",
+    "\n",
+    "{\"id\": 7, \"title\": null, \"text\": \"Blåbær\"}\r\n",
+    "{\"_id\": \"d3\", \"id\": 9, \"title\": \"\", \"text\": \"\"}",
+);
+
+fn file(name: &str, bytes: &[u8]) -> (TempDir, PathBuf) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join(name);
+    std::fs::write(&path, bytes).unwrap();
+    (folder, path)
+}
+
+fn gzip(bytes: &[u8]) -> Vec<u8> {
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    encoder.write_all(bytes).unwrap();
+    encoder.finish().unwrap()
+}
+
+fn documents(name: &str, bytes: &[u8]) -> Result<Vec<Document>> {
+    let (_folder, path) = file(name, bytes);
+    read_documents(&path)?.collect()
+}
+
+fn message(name: &str, bytes: &[u8]) -> String {
+    let error = documents(name, bytes).unwrap_err();
+    assert!(error.kind().is_bad_input(), "{error:?}");
+    let message = error.to_string();
+    assert!(!message.contains('\n'), "{message}");
+    message
+}
+
+#[test]
+fn documents_are_the_same_in_every_packing() {
+    let plain = documents("corpus.jsonl", CORPUS.as_bytes()).unwrap();
+    let ids: Vec<&str> = plain.iter().map(|document| document.id.as_str()).collect();
+    assert_eq!(ids, ["d1", "7", "d3"]);
+    assert_eq!(plain[0].full_text(), "Oslo En by.");
+    assert_eq!(plain[1].full_text(), "Blåbær");
+    assert_eq!((plain[0].fields["year"].clone(), plain[2].fields["id"].clone()), (json!(2024), json!(9)));
+    assert!(plain[1].fields.is_empty());
+    let marked = [b"\xef\xbb\xbf", CORPUS.as_bytes()].concat();
+    assert_eq!(documents("corpus.ndjson", &marked).unwrap(), plain);
+    assert_eq!(documents("Corpus.JSONL.GZ", &gzip(CORPUS.as_bytes())).unwrap(), plain);
+    let two_members = [gzip(&CORPUS.as_bytes()[..40]), gzip(&CORPUS.as_bytes()[40..])].concat();
+    assert_eq!(documents("corpus.jsonl.gz", &two_members).unwrap(), plain);
+    let zstd = zstd::encode_all(CORPUS.as_bytes(), 1).unwrap();
+    assert_eq!(documents("corpus.jsonl.zst", &zstd).unwrap(), plain);
+}
+
+#[test]
+fn tsv_has_a_header_and_no_quotes() {
+    let text = "_id\ttext\tsource\n1\tsier \"hei\"\tradio\n\n2\t\tavis\r\n";
+    let read = documents("corpus.tsv", text.as_bytes()).unwrap();
+    assert_eq!(read[0].text, "sier \"hei\"");
+    assert_eq!((read[1].text.as_str(), &read[1].fields["source"]), ("", &json!("avis")));
+    assert!(message("c.tsv", b"_id\ttext\n1\n").ends_with("c.tsv:2: 1 columns, but the header names 2"));
+    assert!(message("c.tsv", b"_id\ttext\t_id\n").ends_with("c.tsv:1: the header names column '_id' twice"));
+    assert!(message("c.tsv", b"1\tEn by.\n2\tTo\n").ends_with("c.tsv:2: missing _id, found only 1, En by."));
+    assert!(message("c.tsv", b"").ends_with("c.tsv: empty: expected a header line with the column names"));
+}
+
+#[test]
+fn a_text_file_has_line_numbers_as_ids() {
+    let (_folder, path) = file("texts.txt", "første\n\ntredje".as_bytes());
+    let texts: Vec<Text> = read_texts(&path).unwrap().collect::<Result<_>>().unwrap();
+    let texts: Vec<_> = texts.iter().map(|text| (text.id.as_str(), text.text.as_str())).collect();
+    assert_eq!(texts, [("0", "første"), ("1", ""), ("2", "tredje")]);
+}
+
+#[test]
+fn queries_and_texts_read_the_same_lines() {
+    let (_folder, path) = file("queries.jsonl", CORPUS.as_bytes());
+    let query = read_queries(&path).unwrap().next().unwrap().unwrap();
+    assert_eq!(query, Query { id: "d1".into(), text: "En by.".into() });
+    let text = read_texts(&path).unwrap().next().unwrap().unwrap();
+    assert_eq!(text, Text { id: "d1".into(), text: "Oslo En by.".into() });
+}
+
+#[test]
+fn defects_are_named_with_their_line() {
+    let cases: [(&[u8], &str); 11] = [
+        (b"{\"_id\": \"a\"", ":3: broken JSON: EOF while parsing an object (column 11)"),
+        (b"{\"text\": \"a\", \"docid\": 1}", ":3: missing _id, found only text, docid"),
+        (b"{}", ":3: missing _id"),
+        (b"{\"_id\": \"a\"}", ":3: missing text"),
+        (b"{\"_id\": \"a\", \"text\": null}", ":3: missing text"),
+        (b"{\"_id\": \"a\", \"text\": 5}", ":3: text is a number, not a string"),
+        (b"{\"_id\": \"a\", \"title\": [], \"text\": \"\"}", ":3: title is an array, not a string"),
+        (b"{\"_id\": 1.5, \"text\": \"a\"}", ":3: _id is a number, not a string or a whole number"),
+        (b"{\"_id\": \"\", \"text\": \"a\"}", ":3: empty _id"),
+        (b"[1]", ":3: expected a JSON object, found an array"),
+        (b"{\"_id\": \"\xff\", \"text\": \"a\"}", ":3: not UTF-8, from byte 10 of the line"),
+    ];
+    for (line, wanted) in cases {
+        let bytes = [b"{\"_id\": 1, \"text\": \"a\"}\n\n", line, b"\n{\"_id\": 2, \"text\": \"b\"}\n"].concat();
+        let found = message("corpus.jsonl", &bytes);
+        assert!(found.ends_with(&format!("corpus.jsonl{wanted}")), "{found}");
+    }
+    assert!(message("corpus.csv", b"").contains("unknown kind of file, expected .jsonl"));
+    assert!(message("corpus.parquet.gz", b"").contains("unknown kind of file"));
+}
+
+#[test]
+fn rows_end_after_the_first_error() {
+    let (_folder, path) = file("rows.jsonl", b"{\"a\": 1}\n{\n{\"a\": 2}\n");
+    let rows: Vec<Result<Row>> = read_rows(&path).unwrap().collect();
+    assert_eq!(rows.len(), 2);
+    let row = rows[0].as_ref().unwrap();
+    assert_eq!((row.value()["a"].clone(), row.position().line()), (json!(1), 1));
+    assert_eq!(row.position().path(), path);
+    assert_eq!(row.position().to_string(), format!("{}:1", path.display()));
+    assert!(row.string("a").is_err() && row.string("b").unwrap().is_none());
+}
+
+#[test]
+fn damaged_archives_are_the_inputs_fault() {
+    let text = CORPUS.repeat(50).replace("\r\n{\"_id\": \"d3\"", "\n{\"_id\": \"d3\"").replace("}{", "}\n{");
+    let packed = gzip(text.as_bytes());
+    let found = message("c.jsonl.gz", &packed[..packed.len() / 2]);
+    assert!(found.contains("c.jsonl.gz:") && found.contains("the gzip data is damaged or cut off"), "{found}");
+    let packed = zstd::encode_all(text.as_bytes(), 1).unwrap();
+    let found = message("c.jsonl.zst", &packed[..packed.len() / 2]);
+    assert!(found.contains("c.jsonl.zst:1: the zstd data is damaged or cut off"), "{found}");
+    let found = message("c.jsonl.gz", text.as_bytes());
+    assert!(found.contains("c.jsonl.gz:1: the gzip data is damaged or cut off"), "{found}");
+}
+
+#[test]
+fn missing_files_and_folders_are_named() {
+    let error = read_rows(Path::new("/nowhere/corpus.jsonl")).unwrap_err();
+    assert!(error.kind().is_bad_input() && error.to_string().starts_with("/nowhere/corpus.jsonl: "), "{error}");
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("folder.jsonl");
+    std::fs::create_dir(&path).unwrap();
+    let error = read_rows(&path).and_then(|mut rows| rows.next().unwrap()).unwrap_err();
+    assert!(error.to_string().contains("folder.jsonl: "), "{error}");
+}
+
+/// Two rows: strings (one null), an integer, a float, a boolean and a list of strings (one empty).
+fn parquet_bytes() -> Vec<u8> {
+    let schema = "message schema {
+        required binary _id (UTF8); optional binary text (UTF8); required int64 year; required double score;
+        required boolean open; required group tags (LIST) { repeated group list { optional binary element (UTF8); } }
+    }";
+    let schema = Arc::new(parse_message_type(schema).unwrap());
+    let compression = ::parquet::basic::Compression::SNAPPY;
+    let properties = Arc::new(WriterProperties::builder().set_compression(compression).build());
+    let mut writer = SerializedFileWriter::new(Vec::new(), schema, properties).unwrap();
+    let mut group = writer.next_row_group().unwrap();
+    let strings = |texts: &[&str]| texts.iter().map(|text| ByteArray::from(*text)).collect::<Vec<_>>();
+    let mut column = group.next_column().unwrap().unwrap();
+    column.typed::<ByteArrayType>().write_batch(&strings(&["d1", "d2"]), None, None).unwrap();
+    column.close().unwrap();
+    let mut column = group.next_column().unwrap().unwrap();
+    column.typed::<ByteArrayType>().write_batch(&strings(&["Blåbær"]), Some(&[1, 0]), None).unwrap();
+    column.close().unwrap();
+    let mut column = group.next_column().unwrap().unwrap();
+    column.typed::<Int64Type>().write_batch(&[2024, -1], None, None).unwrap();
+    column.close().unwrap();
+    let mut column = group.next_column().unwrap().unwrap();
+    column.typed::<DoubleType>().write_batch(&[0.5, f64::NAN], None, None).unwrap();
+    column.close().unwrap();
+    let mut column = group.next_column().unwrap().unwrap();
+    column.typed::<BoolType>().write_batch(&[true, false], None, None).unwrap();
+    column.close().unwrap();
+    let mut column = group.next_column().unwrap().unwrap();
+    column.typed::<ByteArrayType>().write_batch(&strings(&["a", "b"]), Some(&[2, 2, 0]), Some(&[0, 1, 0])).unwrap();
+    column.close().unwrap();
+    group.close().unwrap();
+    writer.into_inner().unwrap()
+}
+
+#[test]
+fn parquet_rows_have_json_values() {
+    let (_folder, path) = file("rows.parquet", &parquet_bytes());
+    let rows: Vec<Row> = read_rows(&path).unwrap().collect::<Result<_>>().unwrap();
+    let values: Vec<Value> = rows.iter().map(|row| Value::Object(row.value().clone())).collect();
+    let expected = [
+        json!({"_id": "d1", "text": "Blåbær", "year": 2024, "score": 0.5, "open": true, "tags": ["a", "b"]}),
+        json!({"_id": "d2", "text": null, "year": -1, "score": null, "open": false, "tags": []}),
+    ];
+    assert_eq!(values, expected);
+    let error = read_documents(&path).unwrap().nth(1).unwrap().unwrap_err();
+    assert!(error.to_string().contains("rows.parquet:2: missing text"), "{error}");
+}
+
+#[test]
+fn damaged_parquet_is_an_error_and_never_a_panic() {
+    let sound = parquet_bytes();
+    for at in 0..sound.len() {
+        let mut bytes = sound.clone();
+        bytes[at] ^= 0x55;
+        let (_folder, path) = file("rows.parquet", &bytes);
+        if let Ok(rows) = read_rows(&path) {
+            assert!(rows.take(1000).count() <= 1000);
+        }
+    }
+    assert!(message("rows.parquet", b"PAR1").contains("not a readable parquet file"));
+    assert!(message("rows.parquet", &sound[..sound.len() / 2]).contains("not a readable parquet file"));
+}

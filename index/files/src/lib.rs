@@ -1,0 +1,41 @@
+//! Files: corpora, vector files, model folders, query tables, atomic writes.
+//!
+//! The only crate that knows layouts on disk, except those of an index.
+//!
+//! * [`read_documents`], [`read_queries`], [`read_texts`] and [`read_vectors`] stream files of any length, with the line in
+//!   every error; [`read_rows`] is under them.
+//! * [`ModelDir`] finds everything in a model folder, whichever tool wrote it; [`NewModel`] writes one.
+//! * [`AtomicFile`] and [`AtomicFolder`] make outputs appear complete or not at all.
+
+#![forbid(unsafe_code)]
+#![warn(clippy::print_stdout, clippy::print_stderr)]
+
+mod atomic;
+mod corpus;
+mod error;
+mod json;
+mod model_dir;
+mod precision;
+mod query_table;
+mod tensors;
+mod vector_file;
+
+// Corpora and vectors
+pub use corpus::{
+    Document, Position, Query, Row, Rows, Text, read_documents, read_queries, read_rows, read_text, read_texts,
+};
+pub use vector_file::{read_vectors, read_vectors_named, write_tokens, write_vector};
+// Model folders
+pub use model_dir::{
+    Architecture, CODE_FILES, HeadChoice, HeadSource, ModelDir, NewModel, ONNX_FILES, QuerySide, TOKENIZER_FILES,
+};
+pub use precision::Precision;
+pub use query_table::{
+    read_idf, read_query_encoder, read_query_weights, read_vocabulary, to_safetensors, write_query_encoder,
+};
+pub use tensors::{TensorInfo, read_tensor_list};
+// Writing
+pub use atomic::{AtomicFile, AtomicFolder};
+pub use json::{read_json, read_json_or_default, write_json};
+// Errors
+pub use error::{Error, Result};

@@ -1,0 +1,54 @@
+//! How exactly a network's ONNX file computes, and what such files are called.
+
+use std::fmt;
+
+/// The numbers of an exported network.
+///
+/// Each has files of its own beside the others, so that a folder may hold all of them:
+///
+/// ```
+/// use crate::Precision;
+///
+/// assert_eq!(Precision::Fp32.file_name("model_splade.onnx"), "model_splade.onnx");
+/// assert_eq!(Precision::Int8.file_name("model_splade.onnx"), "model_splade_int8.onnx");
+/// ```
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Precision {
+    /// as trained
+    #[default]
+    Fp32,
+    /// weights in half the bytes, sums as in f32
+    Fp16,
+    /// weights in a quarter of the bytes, products of whole numbers: the fastest on a CPU
+    Int8,
+}
+
+impl Precision {
+    /// All of them, the most exact first.
+    pub const ALL: [Self; 3] = [Self::Fp32, Self::Fp16, Self::Int8];
+
+    /// Its name in flags, file names and metadata.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Fp32 => "fp32",
+            Self::Fp16 => "fp16",
+            Self::Int8 => "int8",
+        }
+    }
+
+    /// What the file that is called `fp32` in fp32 is called here: the customary name of transformers' exports.
+    #[must_use]
+    pub fn file_name(self, fp32: &str) -> String {
+        match (self, fp32.strip_suffix(".onnx")) {
+            (Self::Fp32, _) | (_, None) => fp32.to_owned(),
+            (_, Some(stem)) => format!("{stem}_{}.onnx", self.name()),
+        }
+    }
+}
+
+impl fmt::Display for Precision {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}

@@ -1,0 +1,140 @@
+//! What a safetensors file holds, read from its header alone.
+
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
+
+use safetensors::tensor::Metadata;
+
+use crate::{Error, Result};
+
+/// A tensor of a checkpoint, without its values.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TensorInfo {
+    /// its name
+    pub name: String,
+    /// its type, as the file's format writes it: `F32`, `BF16`, `I64`
+    pub dtype: String,
+    /// its shape
+    pub shape: Vec<usize>,
+    /// bytes of its values
+    pub bytes: u64,
+}
+
+impl TensorInfo {
+    /// The number of values.
+    #[must_use]
+    pub fn count(&self) -> u64 {
+        self.shape.iter().map(|&length| length as u64).product()
+    }
+
+    /// Whether its values are floats: parameters are, buffers such as `position_ids` are not.
+    #[must_use]
+    pub fn is_float(&self) -> bool {
+        self.dtype.starts_with('F') || self.dtype.starts_with("BF")
+    }
+}
+
+/// More than this is no header: the format's own limit.
+const MAX_HEADER: u64 = 100_000_000;
+
+/// The tensors of a safetensors file in the order of the file, however large it is: only the header is read.
+///
+/// ```
+/// use splade_core::QueryWeights;
+/// use crate::read_tensor_list;
+///
+/// # let folder = tempfile::tempdir().unwrap();
+/// # let path = folder.path().join("model.safetensors");
+/// std::fs::write(&path, QueryWeights::new(vec![1.0; 40])?.to_safetensors()).unwrap();
+/// let tensors = read_tensor_list(&path)?;
+/// assert_eq!((tensors[0].name.as_str(), tensors[0].dtype.as_str(), tensors[0].bytes), ("weight", "F32", 160));
+/// # Ok::<(), splade_files::Error>(())
+/// ```
+///
+/// # Errors
+/// A file that is missing, broken, or cut off.
+pub fn read_tensor_list(path: &Path) -> Result<Vec<TensorInfo>> {
+    let broken = |message: String| Error::file(path, format!("not a whole safetensors file: {message}"));
+    let mut file = File::open(path).map_err(Error::io(path))?;
+    let length = file.metadata().map_err(Error::io(path))?.len();
+    let mut start = [0; 8];
+    if length < 8 {
+        return Err(broken(format!("{length} bytes")));
+    }
+    file.read_exact(&mut start).map_err(Error::io(path))?;
+    let header = u64::from_le_bytes(start);
+    if header > MAX_HEADER.min(length - 8) {
+        return Err(broken(format!("its header would have {header} bytes")));
+    }
+    let mut text = vec![0; usize::try_from(header).map_err(|_| broken("too large for this machine".into()))?];
+    file.read_exact(&mut text).map_err(Error::io(path))?;
+    let metadata: Metadata = serde_json::from_slice(&text).map_err(|error| broken(error.to_string()))?;
+    let mut tensors: Vec<(usize, TensorInfo)> = metadata
+        .tensors()
+        .into_iter()
+        .map(|(name, info)| {
+            let (from, to) = info.data_offsets;
+            let bytes = to.saturating_sub(from) as u64;
+            (from, TensorInfo { name, dtype: info.dtype.to_string(), shape: info.shape.clone(), bytes })
+        })
+        .collect();
+    // empty tensors share their place
+    tensors.sort_by(|(a, one), (b, other)| a.cmp(b).then_with(|| one.name.cmp(&other.name)));
+    let needed = 8 + header + tensors.iter().map(|(_, tensor)| tensor.bytes).sum::<u64>();
+    if needed != length {
+        return Err(broken(format!("{length} bytes, its header makes it {needed}")));
+    }
+    Ok(tensors.into_iter().map(|(_, tensor)| tensor).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn list(bytes: &[u8]) -> Result<Vec<TensorInfo>> {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("model.safetensors");
+        std::fs::write(&path, bytes).unwrap();
+        read_tensor_list(&path)
+    }
+
+    fn two_tensors() -> Vec<u8> {
+        let view = |dtype, shape: &[usize], data| safetensors::tensor::TensorView::new(dtype, shape.to_vec(), data);
+        let a = view(safetensors::Dtype::F32, &[2, 3], &[0; 24]).unwrap();
+        let b = view(safetensors::Dtype::I64, &[1], &[0; 8]).unwrap();
+        safetensors::serialize([("a", a), ("b", b)], None).unwrap()
+    }
+
+    #[test]
+    fn the_list_is_what_the_whole_file_says() {
+        let bytes = two_tensors();
+        let whole = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+        let found = list(&bytes).unwrap();
+        assert_eq!(found.len(), whole.len());
+        for tensor in &found {
+            let view = whole.tensor(&tensor.name).unwrap();
+            assert_eq!((tensor.shape.as_slice(), tensor.bytes), (view.shape(), view.data().len() as u64));
+            assert_eq!(tensor.count(), view.shape().iter().product::<usize>() as u64);
+            assert_eq!(tensor.is_float(), view.dtype() == safetensors::Dtype::F32);
+        }
+    }
+
+    #[test]
+    fn a_broken_file_is_named_and_never_a_panic() {
+        let whole = two_tensors();
+        for cut in 0..whole.len() {
+            let error = list(&whole[..cut]).unwrap_err();
+            assert!(error.to_string().contains("model.safetensors: not a whole safetensors file"), "{cut}: {error}");
+            assert!(error.kind().is_bad_input());
+        }
+        for at in 0..whole.len() {
+            for byte in [0, b'9', 0xff] {
+                let mut bytes = whole.clone();
+                bytes[at] = byte;
+                // whatever it says, it says it in order
+                let _ = list(&bytes);
+            }
+        }
+    }
+}

@@ -1,0 +1,336 @@
+//! Vector files: one sparse vector per JSON line, by dimension or by token.
+
+use std::fmt;
+use std::io::{self, Write};
+use std::path::Path;
+
+use serde::de::{Deserializer, MapAccess, Visitor};
+use serde::{Deserialize, Serialize, Serializer};
+
+use crate::corpus::{Compression, Lines, json_message};
+use crate::{Error, Result};
+use splade_core::SparseVector;
+
+/// Writes the line `{"_id": "d1", "indices": [12, 845], "values": [0.41, 1.9]}`, indices ascending.
+///
+/// Values are the shortest decimals that [`read_vectors`] reads back to the same f32.
+///
+/// # Errors
+/// What `out` gives.
+pub fn write_vector(out: &mut impl Write, id: &str, vector: &SparseVector) -> io::Result<()> {
+    #[derive(Serialize)]
+    struct Line<'a> {
+        _id: &'a str,
+        indices: &'a [u32],
+        values: &'a [f32],
+    }
+    serde_json::to_writer(&mut *out, &Line { _id: id, indices: vector.dims(), values: vector.weights() })?;
+    out.write_all(b"\n")
+}
+
+/// Writes the line `{"_id": "d1", "tokens": {"oslo": 1.9}}`: weight descending, of equal weights the smaller
+/// dimension first. `token` names a dimension.
+///
+/// # Errors
+/// What `out` gives.
+pub fn write_tokens(
+    out: &mut impl Write,
+    id: &str,
+    vector: &SparseVector,
+    token: impl Fn(u32) -> String,
+) -> io::Result<()> {
+    #[derive(Serialize)]
+    struct Line<'a> {
+        _id: &'a str,
+        tokens: InOrder,
+    }
+    let tokens = vector.by_decreasing_weight().into_iter().map(|(dim, weight)| (token(dim), weight)).collect();
+    serde_json::to_writer(&mut *out, &Line { _id: id, tokens: InOrder(tokens) })?;
+    out.write_all(b"\n")
+}
+
+/// A JSON object whose keys stay in the order given.
+struct InOrder(Vec<(String, f32)>);
+
+impl Serialize for InOrder {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.0.iter().map(|(token, weight)| (token, weight)))
+    }
+}
+
+/// Ids and vectors of a file written by [`write_vector`], in its order; also `.gz`, `.zst` and `-` for stdin.
+///
+/// ```
+/// # let folder = tempfile::tempdir().unwrap();
+/// # let path = folder.path().join("vectors.jsonl");
+/// use splade_core::SparseVector;
+/// use crate::{read_vectors, write_vector};
+///
+/// let vector = SparseVector::from_pairs([(845, 1.9), (12, 0.41)])?;
+/// write_vector(&mut std::fs::File::create(&path)?, "d1", &vector)?;
+/// let read = read_vectors(&path)?.collect::<splade_files::Result<Vec<_>>>()?;
+/// assert_eq!(read, [("d1".to_owned(), vector)]);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// # Errors
+/// A file that does not open; from the iterator, a line that is broken or not a [`SparseVector`]. It ends there.
+pub fn read_vectors(path: &Path) -> Result<impl Iterator<Item = Result<(String, SparseVector)>> + Send + use<>> {
+    iterate(path, read_vector)
+}
+
+/// As [`read_vectors`], but a line may also name its entries, as [`write_tokens`] writes them: `dim` finds them.
+///
+/// ```
+/// # let folder = tempfile::tempdir().unwrap();
+/// # let path = folder.path().join("vectors.jsonl");
+/// use crate::read_vectors_named;
+///
+/// std::fs::write(&path, r#"{"_id": "d1", "tokens": {"oslo": 1.9}}"#)?;
+/// let read = read_vectors_named(&path, |token| (token == "oslo").then_some(845))?;
+/// let read = read.collect::<splade_files::Result<Vec<_>>>()?;
+/// assert_eq!(read[0].1.iter().collect::<Vec<_>>(), [(845, 1.9)]);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// # Errors
+/// Those of [`read_vectors`], and a token that `dim` does not find.
+pub fn read_vectors_named<D: FnMut(&str) -> Option<u32>>(
+    path: &Path,
+    mut dim: D,
+) -> Result<impl Iterator<Item = Result<(String, SparseVector)>> + use<D>> {
+    iterate(path, move |lines| read_any_vector(lines, &mut dim))
+}
+
+/// What `read` finds, up to the end of the file or the first error.
+fn iterate<T, R: FnMut(&mut Lines) -> Result<Option<T>>>(
+    path: &Path,
+    mut read: R,
+) -> Result<impl Iterator<Item = Result<T>> + use<T, R>> {
+    let mut lines = if path == Path::new("-") {
+        Lines::stdin()
+    } else {
+        let name = path.file_name().unwrap_or_default().to_string_lossy().to_lowercase();
+        Lines::open(path, Compression::split(&name).0)?
+    };
+    let mut ended = false;
+    Ok(std::iter::from_fn(move || {
+        let vector = if ended { None } else { read(&mut lines).transpose() };
+        ended = !matches!(vector, Some(Ok(_)));
+        vector
+    }))
+}
+
+#[derive(Deserialize)]
+struct VectorLine {
+    #[serde(alias = "id")]
+    _id: Id,
+    indices: Vec<u32>,
+    values: Vec<f32>,
+}
+
+/// A line in either form.
+#[derive(Deserialize)]
+struct AnyLine {
+    #[serde(alias = "id")]
+    _id: Id,
+    indices: Option<Vec<u32>>,
+    values: Option<Vec<f32>>,
+    tokens: Option<Tokens>,
+}
+
+fn read_vector(lines: &mut Lines) -> Result<Option<(String, SparseVector)>> {
+    let Some(VectorLine { _id: Id(id), indices, values }) = parse_line(lines)? else { return Ok(None) };
+    vector(lines, indices, values).map(|vector| Some((id, vector)))
+}
+
+fn read_any_vector(
+    lines: &mut Lines,
+    dim: &mut impl FnMut(&str) -> Option<u32>,
+) -> Result<Option<(String, SparseVector)>> {
+    let Some(AnyLine { _id: Id(id), indices, values, tokens }) = parse_line(lines)? else { return Ok(None) };
+    let wrong = |message: String| Error::line(&**lines.path(), lines.line(), message);
+    let (indices, values) = match (indices, values, tokens) {
+        (Some(indices), Some(values), None) => (indices, values),
+        (None, None, Some(Tokens(tokens))) => {
+            let find = |(token, weight): (String, f32)| match dim(&token) {
+                Some(dim) => Ok((dim, weight)),
+                None => Err(wrong(format!("token {token:?} is not in the vocabulary"))),
+            };
+            tokens.into_iter().map(find).collect::<Result<Vec<_>>>()?.into_iter().unzip()
+        }
+        _ => return Err(wrong("neither indices and values nor tokens".to_owned())),
+    };
+    vector(lines, indices, values).map(|vector| Some((id, vector)))
+}
+
+/// The next line that is not empty.
+fn parse_line<T: serde::de::DeserializeOwned>(lines: &mut Lines) -> Result<Option<T>> {
+    loop {
+        let parsed = match lines.next_line()? {
+            None => return Ok(None),
+            Some(line) if line.trim().is_empty() => continue,
+            // Straight into f32: by way of f64 some would be rounded twice.
+            Some(line) => serde_json::from_str(line),
+        };
+        return parsed.map(Some).map_err(|error| Error::line(&**lines.path(), lines.line(), json_message(&error)));
+    }
+}
+
+fn vector(lines: &Lines, indices: Vec<u32>, values: Vec<f32>) -> Result<SparseVector> {
+    SparseVector::new(indices, values).map_err(|error| Error::line(&**lines.path(), lines.line(), error.to_string()))
+}
+
+/// A JSON object of weights in the order of the file.
+struct Tokens(Vec<(String, f32)>);
+
+impl<'de> Deserialize<'de> for Tokens {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct TokensVisitor;
+        impl<'de> Visitor<'de> for TokensVisitor {
+            type Value = Tokens;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("weights by token")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Tokens, A::Error> {
+                let mut tokens = Vec::new();
+                while let Some(entry) = map.next_entry()? {
+                    tokens.push(entry);
+                }
+                Ok(Tokens(tokens))
+            }
+        }
+        deserializer.deserialize_map(TokensVisitor)
+    }
+}
+
+/// A string, or a whole number as its decimals.
+struct Id(String);
+
+impl<'de> Deserialize<'de> for Id {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct IdVisitor;
+        impl Visitor<'_> for IdVisitor {
+            type Value = Id;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a string or a whole number as _id")
+            }
+
+            fn visit_str<E>(self, id: &str) -> Result<Id, E> {
+                Ok(Id(id.to_owned()))
+            }
+
+            fn visit_u64<E>(self, id: u64) -> Result<Id, E> {
+                Ok(Id(id.to_string()))
+            }
+
+            fn visit_i64<E>(self, id: i64) -> Result<Id, E> {
+                Ok(Id(id.to_string()))
+            }
+        }
+        deserializer.deserialize_any(IdVisitor)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn read(text: &str) -> Result<Vec<(String, SparseVector)>> {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("vectors.jsonl");
+        std::fs::write(&path, text).unwrap();
+        read_vectors(&path)?.collect()
+    }
+
+    #[test]
+    fn lines_are_what_the_contract_says() {
+        let vector = SparseVector::from_pairs([(845, 1.9), (12, 0.41), (3, 1.9)]).unwrap();
+        let mut out = Vec::new();
+        write_vector(&mut out, "d\"1", &vector).unwrap();
+        write_tokens(&mut out, "d1", &vector, |dim| format!("t{dim}")).unwrap();
+        write_tokens(&mut out, "d2", &SparseVector::default(), |dim| format!("t{dim}")).unwrap();
+        let text = String::from_utf8(out).unwrap();
+        let expected = concat!(
+            r#"{"_id":"d\"1","indices":[3,12,845],"values":[1.9,0.41,1.9]}"#,
+            "\n",
+            r#"{"_id":"d1","tokens":{"t3":1.9,"t845":1.9,"t12":0.41}}"#,
+            "\n",
+            r#"{"_id":"d2","tokens":{}}"#,
+            "\n",
+        );
+        assert_eq!(text, expected);
+    }
+
+    #[test]
+    fn bad_lines_are_named() {
+        let good = r#"{"_id": 7, "indices": [2, 1], "values": [1, 0.5]}"#;
+        assert_eq!(read(good).unwrap()[0].0, "7");
+        let cases = [
+            (r#"{"indices": [1], "values": [1]}"#, "missing field `_id`"),
+            (r#"{"_id": "a", "indices": [1], "values": []}"#, "1 indices but 0 values"),
+            (r#"{"_id": "a", "indices": [1, 1], "values": [1, 2]}"#, "index 1 occurs more than once"),
+            (r#"{"_id": "a", "indices": [1], "values": [1e39]}"#, "number out of range"),
+            (r#"{"_id": "a", "indices": [-1], "values": [1]}"#, "expected u32"),
+            (r#"{"_id": 1.5, "indices": [], "values": []}"#, "a string or a whole number"),
+            (r#"{"_id": "a", "indices": [1], "val"#, "broken JSON: EOF"),
+        ];
+        for (line, wanted) in cases {
+            let message = read(&format!("{good}\n\n{line}")).unwrap_err().to_string();
+            assert!(message.contains("vectors.jsonl:3: ") && message.contains(wanted), "{line}: {message}");
+        }
+    }
+
+    fn read_named(text: &str) -> Result<Vec<(String, SparseVector)>> {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("vectors.jsonl");
+        std::fs::write(&path, text).unwrap();
+        read_vectors_named(&path, |token| token.strip_prefix('t')?.parse().ok())?.collect()
+    }
+
+    #[test]
+    fn entries_by_name_are_those_by_number() {
+        let vector = SparseVector::from_pairs([(845, 1.9), (12, 0.41), (3, 1.9)]).unwrap();
+        let mut out = Vec::new();
+        write_vector(&mut out, "a", &vector).unwrap();
+        write_tokens(&mut out, "a", &vector, |dim| format!("t{dim}")).unwrap();
+        let read = read_named(&String::from_utf8(out).unwrap()).unwrap();
+        assert_eq!(read, [("a".to_owned(), vector.clone()), ("a".to_owned(), vector)]);
+    }
+
+    #[test]
+    fn bad_named_lines_are_named() {
+        let cases = [
+            (r#"{"_id": "a", "tokens": {"x": 1.0}}"#, "token \"x\" is not in the vocabulary"),
+            (r#"{"_id": "a", "tokens": [1.0]}"#, "expected weights by token"),
+            (r#"{"_id": "a", "tokens": {"t1": 1.0, "t1": 2.0}}"#, "index 1 occurs more than once"),
+            (r#"{"_id": "a"}"#, "neither indices and values nor tokens"),
+            (r#"{"_id": "a", "indices": [1], "tokens": {}}"#, "neither indices and values nor tokens"),
+        ];
+        for (line, wanted) in cases {
+            let message = read_named(line).unwrap_err().to_string();
+            assert!(message.contains("vectors.jsonl:1: ") && message.contains(wanted), "{line}: {message}");
+        }
+    }
+
+    proptest! {
+        /// Every finite f32, subnormal ones too, comes back bit for bit.
+        #[test]
+        fn vectors_come_back_equal(
+            id in "\\PC{1,12}",
+            bits in prop::collection::btree_map(any::<u32>(), any::<u32>(), 0..40),
+        ) {
+            let pairs = bits.into_iter().map(|(dim, bits)| (dim, f32::from_bits(bits)));
+            let vector = SparseVector::from_pairs(pairs.filter(|(_, weight)| weight.is_finite())).unwrap();
+            let mut out = Vec::new();
+            write_vector(&mut out, &id, &vector).unwrap();
+            let read = read(&String::from_utf8(out).unwrap()).unwrap();
+            prop_assert_eq!(read, vec![(id, vector)]);
+        }
+    }
+}

@@ -1,0 +1,168 @@
+//! The segment plugin: how our file lives and dies with tantivy's segments.
+
+use std::any::Any;
+use std::io::Write;
+
+use tantivy::directory::{OwnedBytes, WritePtr};
+use tantivy::error::DataCorruption;
+use tantivy::index::{Segment, SegmentComponent, SegmentReader};
+use tantivy::indexer::DocIdMapping;
+use tantivy::indexer::doc_id_mapping::MappingType;
+use tantivy::plugin::{PluginMergeContext, PluginWriter, PluginWriterContext, SegmentPlugin};
+use tantivy::schema::document::ErasedDocument;
+use tantivy::schema::{Field, Schema, Value};
+use tantivy::{DocId, TantivyDocument, TantivyError};
+
+use splade_core::segment::write_segment;
+use splade_core::segment::{Entry, RowLayout};
+use splade_core::segment::{Identity, SegmentFile};
+
+/// The extension of our file.
+const EXTENSION: &str = "spl";
+
+/// Our file as tantivy names it.
+fn component() -> SegmentComponent {
+    SegmentComponent::Custom(EXTENSION.into())
+}
+
+/// Writes, merges and reports `<segment>.spl`.
+pub(crate) struct ImpactPlugin {
+    pub(crate) identity: Identity,
+    pub(crate) id: Field,
+    pub(crate) vector: Field,
+}
+
+impl SegmentPlugin for ImpactPlugin {
+    fn extensions(&self) -> &[&str] {
+        &[EXTENSION]
+    }
+
+    fn create_writer(&self, _context: &PluginWriterContext) -> tantivy::Result<Box<dyn PluginWriter>> {
+        Ok(Box::new(EntryWriter {
+            identity: self.identity,
+            id: self.id,
+            vector: self.vector,
+            ends: Vec::new(),
+            rows: Vec::new(),
+            ids: Vec::new(),
+        }))
+    }
+
+    /// Builds the file of the new segment from the forward sections of the old ones.
+    ///
+    /// Which document goes where cannot be asked from outside tantivy. While nothing is sorted it is the sources in
+    /// the order given, of each the living documents in order.
+    fn merge(&self, context: PluginMergeContext) -> tantivy::Result<()> {
+        if context.doc_id_mapping.mapping_type() == MappingType::Shuffled {
+            return Err(sorting_refused());
+        }
+        let files = context.readers.iter().map(|reader| open_file(reader, &self.identity));
+        let files = files.collect::<tantivy::Result<Vec<SegmentFile>>>()?;
+        for (reader, file) in context.readers.iter().zip(&files) {
+            file.check_rows().map_err(|defect| corruption(reader, &defect))?;
+        }
+        let documents = context.readers.iter().zip(&files).flat_map(|(reader, file)| {
+            let living = (0..file.n_docs()).filter(|doc| !reader.is_deleted(*doc));
+            living.map(|doc| file.entry(doc))
+        });
+        write_file(context.target_segment, |out| write_segment(out, &self.identity, documents))
+    }
+}
+
+/// The bytes of a segment's file: mapped, not read.
+pub(crate) fn read_file(reader: &SegmentReader) -> tantivy::Result<OwnedBytes> {
+    Ok(reader.open_read(component())?.read_bytes()?)
+}
+
+/// The name of a segment's file.
+pub(crate) fn file_name(reader: &SegmentReader) -> String {
+    format!("{}.{EXTENSION}", reader.segment_id().uuid_string())
+}
+
+fn open_file(reader: &SegmentReader, identity: &Identity) -> tantivy::Result<SegmentFile> {
+    let file = SegmentFile::open(read_file(reader)?, identity, reader.max_doc());
+    file.map_err(|defect| corruption(reader, &defect))
+}
+
+/// The error for a file that is not what it should be.
+pub(crate) fn corruption(reader: &SegmentReader, defect: &str) -> TantivyError {
+    DataCorruption::comment_only(format!("{}: {defect}", file_name(reader))).into()
+}
+
+fn sorting_refused() -> TantivyError {
+    TantivyError::InvalidArgument("a sorted index cannot hold sparse vectors".into())
+}
+
+fn write_file(segment: &Segment, write: impl FnOnce(&mut WritePtr) -> std::io::Result<()>) -> tantivy::Result<()> {
+    let mut out = segment.clone().open_write(component())?;
+    write(&mut out)?;
+    out.flush()?;
+    tantivy::directory::TerminatingWrite::terminate(out)?;
+    Ok(())
+}
+
+/// Gathers ids and forward rows until the segment is written.
+struct EntryWriter {
+    identity: Identity,
+    id: Field,
+    vector: Field,
+    /// where each document ends in `ids` and `rows`
+    ends: Vec<(usize, usize)>,
+    ids: Vec<u8>,
+    rows: Vec<u8>,
+}
+
+impl PluginWriter for EntryWriter {
+    fn add_document(&mut self, _id: DocId, document: &dyn ErasedDocument, _schema: &Schema) -> tantivy::Result<()> {
+        let document: &TantivyDocument = document
+            .as_any()
+            .downcast_ref()
+            .ok_or_else(|| TantivyError::InvalidArgument("only tantivy's own documents can hold vectors".into()))?;
+        if let Some(bytes) = document.get_first(self.vector).and_then(|value| value.as_custom()) {
+            decode(bytes, self.identity.layout, &mut self.rows);
+        }
+        if let Some(id) = document.get_first(self.id).and_then(|value| value.as_str()) {
+            self.ids.extend_from_slice(id.as_bytes());
+        }
+        self.ends.push((self.ids.len(), self.rows.len()));
+        Ok(())
+    }
+
+    fn serialize(self: Box<Self>, segment: &Segment, mapping: Option<&DocIdMapping>) -> tantivy::Result<()> {
+        if mapping.is_some() {
+            return Err(sorting_refused());
+        }
+        let starts = std::iter::once(&(0, 0)).chain(&self.ends);
+        let documents = starts.zip(&self.ends).map(|(start, end)| Entry {
+            id: &self.ids[start.0..end.0],
+            row: self.identity.layout.row(&self.rows[start.1..end.1]),
+        });
+        write_file(segment, |out| write_segment(out, &self.identity, documents))
+    }
+
+    /// The rows, and as much again: the postings made of them when the segment is written.
+    fn mem_usage(&self) -> usize {
+        2 * self.rows.capacity() + self.ids.capacity() + self.ends.capacity() * size_of::<(usize, usize)>()
+    }
+
+    fn as_any(&self) -> &dyn Any {
+        self
+    }
+
+    fn as_any_mut(&mut self) -> &mut dyn Any {
+        self
+    }
+}
+
+/// A vector as the opaque bytes of its field: ids, then weights.
+pub(crate) fn encode(dims: &[u32], weights: &[f32]) -> Vec<u8> {
+    let ids = dims.iter().flat_map(|dim| dim.to_le_bytes());
+    ids.chain(weights.iter().flat_map(|weight| weight.to_le_bytes())).collect()
+}
+
+fn decode(bytes: &[u8], layout: RowLayout, rows: &mut Vec<u8>) {
+    let (dims, weights) = bytes.split_at(bytes.len() / 8 * 4);
+    let dims: Vec<u32> = dims.as_chunks().0.iter().map(|dim| u32::from_le_bytes(*dim)).collect();
+    let weights: Vec<f32> = weights.as_chunks().0.iter().map(|weight| f32::from_le_bytes(*weight)).collect();
+    layout.encode(&dims, &weights, rows);
+}

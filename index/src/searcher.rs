@@ -1,0 +1,338 @@
+//! A snapshot of the index: search, stored documents, explanations.
+
+use std::sync::Arc;
+
+use tantivy::{BitSet, TantivyDocument};
+
+use crate::filter::Filter;
+use crate::plugin::corruption;
+use crate::schema::Fields;
+use crate::{Error, Result};
+use crate::{ImpactIndex, StoredDocument};
+use splade_core::Fusion;
+use splade_core::segment::SegmentFile;
+use splade_core::segment::{Candidate, Demand, Live, QueryPlan};
+use splade_core::{Hit, Ranking, SparseVector};
+
+/// Where a document lies in a snapshot; of no use in another one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Address {
+    segment: u32,
+    doc: u32,
+}
+
+impl From<tantivy::DocAddress> for Address {
+    fn from(address: tantivy::DocAddress) -> Self {
+        Self { segment: address.segment_ord, doc: address.doc_id }
+    }
+}
+
+/// A document found: the hit, and where the rest of it is.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Found {
+    /// id and score
+    pub hit: Hit,
+    /// for [`Searcher::document`], [`Searcher::vector`] and [`Searcher::explain`]
+    pub address: Address,
+}
+
+/// The hits of `found`, in their order.
+#[must_use]
+pub fn to_ranking(found: &[Found]) -> Ranking {
+    Ranking::from_hits(found.iter().map(|found| found.hit.clone()).collect())
+}
+
+/// How scores are computed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Scoring {
+    /// In f32 from the weights given, equal bit for bit to [`SparseVector::dot`].
+    #[default]
+    Exact,
+    /// From the impacts alone: a little faster; scores are off by up to half a step of each term. With negative query
+    /// weights a document whose sum is within rounding of zero may be missing.
+    Quantised,
+}
+
+/// How to search.
+#[derive(Debug, Clone, Default)]
+pub struct SearchOptions {
+    /// exact unless asked otherwise
+    pub scoring: Scoring,
+    /// which documents may be found, `None` for all
+    pub filter: Option<Filter>,
+    /// at most so many parts of the index are searched at a time, on rayon's threads; 0 and 1 mean the caller's own
+    /// thread. Results do not depend on it.
+    pub threads: usize,
+}
+
+/// What a term contributes to a document's score.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct TermScore {
+    /// the dimension
+    pub dim: u32,
+    /// its weight in the query
+    pub query_weight: f32,
+    /// its weight in the document
+    pub document_weight: f32,
+    /// the product
+    pub score: f32,
+}
+
+/// The index as it was at one commit. Searches of one snapshot agree with each other, whatever is written meanwhile.
+#[derive(Clone)]
+pub struct Searcher {
+    searcher: tantivy::Searcher,
+    files: Vec<Arc<SegmentFile>>,
+    fields: Fields,
+    vocabulary_size: u32,
+}
+
+impl Searcher {
+    pub(crate) fn open(index: &ImpactIndex, searcher: tantivy::Searcher) -> Result<Self> {
+        let files = searcher.segment_readers().iter().map(|reader| index.segment_file(reader));
+        let files = files.collect::<Result<Vec<_>>>()?;
+        let vocabulary_size = index.settings().vocabulary_size;
+        Ok(Self { files, fields: index.fields(), vocabulary_size, searcher })
+    }
+
+    pub(crate) fn tantivy(&self) -> &tantivy::Searcher {
+        &self.searcher
+    }
+
+    pub(crate) fn fields(&self) -> &Fields {
+        &self.fields
+    }
+
+    pub(crate) fn files(&self) -> &[Arc<SegmentFile>] {
+        &self.files
+    }
+
+    /// Number of documents.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.searcher.num_docs() as usize
+    }
+
+    /// True if there are no documents.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The `k` documents of highest score, score descending, then id ascending.
+    ///
+    /// Only documents with a score above zero are found. Query weights may be negative; dimensions that no document
+    /// has, or that are beyond the vocabulary, add nothing.
+    ///
+    /// # Errors
+    /// A broken index, a filter that cannot be.
+    pub fn search(&self, query: &SparseVector, k: usize, options: &SearchOptions) -> Result<Vec<Found>> {
+        if k == 0 || self.is_empty() {
+            return Ok(Vec::new());
+        }
+        // no more documents can be found than there are, and k may be "all"
+        let k = k.min(self.len());
+        let query: Vec<(u32, f32)> = query.iter().collect();
+        let living = self.living(options.filter.as_ref())?;
+        let hidden: Vec<usize> =
+            self.searcher.segment_readers().iter().map(|reader| reader.num_deleted_docs() as usize).collect();
+        let hidden = options.filter.is_none().then_some(&hidden[..]);
+        let files = self.files.iter().map(Arc::as_ref);
+        let Some(plan) = QueryPlan::new(files, &Demand { query: &query, k, hidden }) else {
+            return self.cut(self.score_all(&query, &living), k);
+        };
+        let scored = match options.scoring {
+            Scoring::Quantised => {
+                let candidates = plan.quantised_candidates(k, &living, options.threads);
+                candidates.into_iter().map(|candidate| (plan.score(candidate.sum), address_of(&candidate))).collect()
+            }
+            Scoring::Exact => self.rescore(&query, &plan.exact_candidates(k, &living, options.threads)),
+        };
+        self.cut(scored, k)
+    }
+
+    /// The plain twin of [`search`](Self::search): the score of every document, from its exact weights.
+    ///
+    /// # Errors
+    /// As [`search`](Self::search).
+    pub fn search_exact(&self, query: &SparseVector, k: usize, filter: Option<&Filter>) -> Result<Vec<Found>> {
+        let query: Vec<(u32, f32)> = query.iter().collect();
+        self.cut(self.score_all(&query, &self.living(filter)?), k)
+    }
+
+    /// Sparse and BM25 rankings of the same snapshot, `depth` hits each, fused; the `k` best.
+    ///
+    /// Sparse comes first in the weights of [`Fusion::Weighted`].
+    ///
+    /// # Errors
+    /// As [`search`](Self::search) and [`search_bm25`](Self::search_bm25).
+    pub fn search_hybrid(
+        &self,
+        query: &SparseVector,
+        text: &str,
+        k: usize,
+        depth: usize,
+        fusion: &Fusion,
+        options: &SearchOptions,
+    ) -> Result<Vec<Found>> {
+        let sparse = self.search(query, depth, options)?;
+        let bm25 = self.search_bm25(text, depth, options.filter.as_ref())?;
+        let mut fused = fusion.fuse(&[to_ranking(&sparse), to_ranking(&bm25)]);
+        fused.truncate(k);
+        let addresses: std::collections::HashMap<&str, Address> =
+            sparse.iter().chain(&bm25).map(|found| (found.hit.id.as_str(), found.address)).collect();
+        let found = fused
+            .hits()
+            .iter()
+            .filter_map(|hit| addresses.get(hit.id.as_str()).map(|&address| Found { hit: hit.clone(), address }));
+        Ok(found.collect())
+    }
+
+    /// What each common term contributes to the score of a document, largest first (then by dimension).
+    ///
+    /// # Errors
+    /// An address of another snapshot.
+    pub fn explain(&self, query: &SparseVector, address: Address) -> Result<Vec<TermScore>> {
+        let query: Vec<(u32, f32)> = query.iter().collect();
+        let mut terms = Vec::new();
+        self.file_of(address)?.row(address.doc).meet(&query, |dim, query_weight, document_weight| {
+            terms.push(TermScore { dim, query_weight, document_weight, score: query_weight * document_weight });
+        });
+        terms.sort_by(|a, b| b.score.total_cmp(&a.score).then(a.dim.cmp(&b.dim)));
+        Ok(terms)
+    }
+
+    /// What a document was added with.
+    ///
+    /// # Errors
+    /// An address of another snapshot, a broken index.
+    pub fn document(&self, address: Address) -> Result<StoredDocument> {
+        self.file_of(address)?;
+        let row: TantivyDocument = self.searcher.doc(tantivy::DocAddress::new(address.segment, address.doc))?;
+        let reader = self.searcher.segment_reader(address.segment);
+        self.fields.read_stored(self.id(address)?, &row).map_err(|defect| corruption(reader, &defect).into())
+    }
+
+    /// The exact weights of a document, as the index keeps them.
+    ///
+    /// # Errors
+    /// An address of another snapshot, a broken index.
+    pub fn vector(&self, address: Address) -> Result<SparseVector> {
+        let row = self.file_of(address)?.row(address.doc);
+        SparseVector::from_pairs(row.iter()).map_err(|source| {
+            let of = format!("document {} of segment {}", address.doc, address.segment);
+            splade_core::Error::Vector { of, source }.into()
+        })
+    }
+
+    /// Where the document of this id is, if there is one.
+    ///
+    /// # Errors
+    /// A broken index.
+    pub fn find(&self, id: &str) -> Result<Option<Address>> {
+        let term = self.fields.id_term(id);
+        for (segment, reader) in (0..).zip(self.searcher.segment_readers()) {
+            let postings =
+                reader.inverted_index(self.fields.id)?.read_postings(&term, tantivy::schema::IndexRecordOption::Basic);
+            let Some(mut postings) = postings.map_err(tantivy::TantivyError::from)? else { continue };
+            let mut doc = tantivy::DocSet::doc(&postings);
+            while doc != tantivy::TERMINATED {
+                if !reader.is_deleted(doc) {
+                    return Ok(Some(Address { segment, doc }));
+                }
+                doc = tantivy::DocSet::advance(&mut postings);
+            }
+        }
+        Ok(None)
+    }
+
+    /// The addresses of all documents.
+    pub fn addresses(&self) -> impl Iterator<Item = Address> + '_ {
+        let segments = (0..).zip(self.searcher.segment_readers());
+        segments.flat_map(|(segment, reader)| reader.doc_ids_alive().map(move |doc| Address { segment, doc }))
+    }
+
+    /// The dimensions vectors may have.
+    #[must_use]
+    pub fn vocabulary_size(&self) -> u32 {
+        self.vocabulary_size
+    }
+
+    /// Sorts `scored`, of which only scores above zero count, and cuts it after the `k` best.
+    pub(crate) fn cut(&self, mut scored: Vec<(f32, Address)>, k: usize) -> Result<Vec<Found>> {
+        scored.retain(|(score, _)| *score > 0.0);
+        if k > 0 && scored.len() > k {
+            // the order of `Hit::rank_order`, without making hits of those that are cut
+            scored.select_nth_unstable_by(k - 1, |a, b| {
+                b.0.total_cmp(&a.0).then_with(|| self.id_bytes(a.1).cmp(self.id_bytes(b.1)))
+            });
+        }
+        scored.truncate(k);
+        let found =
+            scored.into_iter().map(|(score, address)| Ok(Found { hit: Hit { id: self.id(address)?, score }, address }));
+        let mut found = found.collect::<Result<Vec<_>>>()?;
+        found.sort_by(|a, b| a.hit.rank_order(&b.hit));
+        Ok(found)
+    }
+
+    /// The id of a document.
+    ///
+    /// # Errors
+    /// An address of another snapshot, a broken index.
+    pub fn id(&self, address: Address) -> Result<String> {
+        let file = self.file_of(address)?;
+        String::from_utf8(file.id(address.doc).to_owned()).map_err(|_| {
+            let reader = self.searcher.segment_reader(address.segment);
+            corruption(reader, &format!("the id of document {} is no UTF-8", address.doc)).into()
+        })
+    }
+
+    fn id_bytes(&self, address: Address) -> &[u8] {
+        self.files.get(address.segment as usize).map_or(&[], |file| file.id(address.doc))
+    }
+
+    fn file_of(&self, address: Address) -> Result<&SegmentFile> {
+        let file = self.files.get(address.segment as usize).filter(|file| address.doc < file.n_docs());
+        file.map(Arc::as_ref)
+            .ok_or_else(|| Error::invalid("the address of a document is of another snapshot", "search again"))
+    }
+
+    fn living(&self, filter: Option<&Filter>) -> Result<LiveDocuments<'_>> {
+        let passing = filter.map(|filter| filter.bitsets(&self.searcher, &self.fields)).transpose()?;
+        Ok(LiveDocuments { searcher: &self.searcher, passing })
+    }
+
+    fn score_all(&self, query: &[(u32, f32)], living: &LiveDocuments<'_>) -> Vec<(f32, Address)> {
+        let mut scored = Vec::new();
+        for (segment, file) in self.files.iter().enumerate() {
+            let docs = (0..file.n_docs()).filter(|doc| living.is_live(segment, *doc));
+            scored.extend(docs.map(|doc| (file.row(doc).dot(query), Address { segment: segment as u32, doc })));
+        }
+        scored
+    }
+
+    fn rescore(&self, query: &[(u32, f32)], candidates: &[Candidate]) -> Vec<(f32, Address)> {
+        let score = |candidate: &Candidate| {
+            let file = &self.files[candidate.segment as usize];
+            (file.row(candidate.doc).dot(query), address_of(candidate))
+        };
+        candidates.iter().map(score).collect()
+    }
+}
+
+fn address_of(candidate: &Candidate) -> Address {
+    Address { segment: candidate.segment, doc: candidate.doc }
+}
+
+/// Documents that are not deleted and pass the filter.
+struct LiveDocuments<'a> {
+    searcher: &'a tantivy::Searcher,
+    passing: Option<Vec<BitSet>>,
+}
+
+impl Live for LiveDocuments<'_> {
+    fn is_live(&self, segment: usize, doc: u32) -> bool {
+        !self.searcher.segment_reader(segment as u32).is_deleted(doc)
+            && self.passing.as_ref().is_none_or(|passing| passing[segment].contains(doc))
+    }
+}
