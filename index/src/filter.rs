@@ -14,7 +14,7 @@ use crate::{Error, Result};
 /// A condition on documents, before any scoring.
 ///
 /// ```
-/// use crate::Filter;
+/// use splade_index::Filter;
 ///
 /// let filter: Filter = "lang=nb,year=2024".parse()?;
 /// assert_eq!(filter, Filter::All(vec![Filter::equals("lang", "nb"), Filter::equals("year", 2024)]));

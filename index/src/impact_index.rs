@@ -27,7 +27,7 @@ const QUERY_DIR: &str = "query";
 /// An index folder: `manifest.json`, `tantivy/`, and `query/` for whoever encodes the queries.
 ///
 /// ```
-/// use crate::{ImpactIndex, IndexSettings, SearchOptions, StoredDocument, WriterOptions};
+/// use splade_index::{ImpactIndex, IndexSettings, SearchOptions, StoredDocument, WriterOptions};
 /// use splade_core::SparseVector;
 ///
 /// let folder = tempfile::tempdir()?;

@@ -5,7 +5,7 @@
 //!
 //! ```
 //! use splade_core::{QueryEncoder, QueryWeights, SparseVector, Vocabulary};
-//! use crate::{ImpactIndex, IndexSettings, SearchOptions, StoredDocument, WriterOptions};
+//! use splade_index::{ImpactIndex, IndexSettings, SearchOptions, StoredDocument, WriterOptions};
 //!
 //! // A query: a tokenizer and one learned weight per token. `ModelDir` reads both from a model folder.
 //! let tokenizer = r###"{"added_tokens": [], "normalizer": {"type": "Lowercase"}, "pre_tokenizer": {"type": "Whitespace"},

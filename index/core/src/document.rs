@@ -74,7 +74,7 @@ pub const BATCH_TOKENS: usize = 1024;
 /// A tokenizer and a network.
 ///
 /// ```
-/// use crate::{DocumentEncoder, DocumentSettings, Encoder, Network, Result, SparseVector, TokenBatch, Vocabulary};
+/// use splade_core::{DocumentEncoder, DocumentSettings, Encoder, Network, Result, SparseVector, TokenBatch, Vocabulary};
 ///
 /// /// Counts tokens, where a real network would weigh terms.
 /// struct Counts;

@@ -45,7 +45,7 @@ impl Fusion {
 /// A ranking that lacks a document adds nothing to it. Cormack, Clarke and Büttcher, SIGIR 2009.
 ///
 /// ```
-/// use crate::{Hit, RRF_K, Ranking, rrf};
+/// use splade_core::{Hit, RRF_K, Ranking, rrf};
 ///
 /// let ranking = |ids: [&str; 2]| Ranking::from_hits(vec![
 ///     Hit { id: ids[0].into(), score: 9.0 },
@@ -71,7 +71,7 @@ pub fn rrf(rankings: &[Ranking], k: f32) -> Ranking {
 /// without a weight counts 1; further weights are ignored.
 ///
 /// ```
-/// use crate::{Hit, Ranking, weighted_sum};
+/// use splade_core::{Hit, Ranking, weighted_sum};
 ///
 /// let hit = |id: &str, score| Hit { id: id.into(), score };
 /// let sparse = Ranking::from_hits(vec![hit("a", 12.0), hit("b", 8.0), hit("c", 4.0)]);

@@ -35,7 +35,7 @@ impl QueryWeights {
     /// Presence, not counts; ids beyond the table and weights of exactly 0 give no entry.
     ///
     /// ```
-    /// use crate::QueryWeights;
+    /// use splade_core::QueryWeights;
     ///
     /// let table = QueryWeights::new(vec![0.0, 1.5, -0.5, 2.0])?;
     /// let vector = table.encode(vec![3, 1, 3, 0, 2]);
@@ -69,7 +69,7 @@ impl QueryWeights {
 /// Query weights with the tokenizer they belong to: everything a query needs.
 ///
 /// ```
-/// use crate::{Encoder, QueryEncoder, QueryWeights, Vocabulary};
+/// use splade_core::{Encoder, QueryEncoder, QueryWeights, Vocabulary};
 ///
 /// let json = r###"{"added_tokens": [], "pre_tokenizer": {"type": "Whitespace"},
 ///     "model": {"type": "WordLevel", "unk_token": "[UNK]", "vocab": {"[UNK]": 0, "hvor": 1, "fjord": 2}}}"###;

@@ -22,7 +22,7 @@ impl Hit {
 /// Hits in [`Hit::rank_order`], every id once.
 ///
 /// ```
-/// use crate::{Hit, Ranking};
+/// use splade_core::{Hit, Ranking};
 ///
 /// let hit = |id: &str, score| Hit { id: id.into(), score };
 /// let ranking = Ranking::from_hits(vec![hit("b", 1.0), hit("c", 2.0), hit("a", 1.0)]);

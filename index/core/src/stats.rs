@@ -9,7 +9,7 @@ use crate::SparseVector;
 /// Counts over many vectors, taken one at a time; it grows with the vocabulary and not with their number.
 ///
 /// ```
-/// use crate::{SparseVector, SparsityStats, flops};
+/// use splade_core::{SparseVector, SparsityStats, flops};
 ///
 /// let mut documents = SparsityStats::new(8);
 /// documents.add(&SparseVector::from_pairs([(1, 0.5), (2, 1.0)])?);

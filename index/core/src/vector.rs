@@ -37,7 +37,7 @@ const BLOCK: usize = 32;
 /// make one that breaks this, so nothing downstream checks it again.
 ///
 /// ```
-/// use crate::SparseVector;
+/// use splade_core::SparseVector;
 ///
 /// let query = SparseVector::from_pairs([(845, 1.5), (12, 0.5)])?;
 /// let document = SparseVector::from_pairs([(12, 2.0), (77, 1.0), (845, 1.0)])?;

@@ -23,7 +23,7 @@ use crate::{Error, Result};
 /// whatever it is, and says the same.
 ///
 /// ```
-/// use crate::Vocabulary;
+/// use splade_core::Vocabulary;
 ///
 /// let json = r###"{"added_tokens": [], "pre_tokenizer": {"type": "Whitespace"},
 ///     "model": {"type": "WordPiece", "unk_token": "[UNK]", "continuing_subword_prefix": "##",

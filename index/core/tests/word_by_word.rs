@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use splade_core::{Encoder, QueryEncoder, QueryWeights, SparseVector, Vocabulary};
 
 fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
 }
 
 fn read(path: &Path) -> Value {

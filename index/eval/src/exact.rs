@@ -16,7 +16,7 @@ use splade_core::{Hit, Ranking, SparseVector};
 ///
 /// ```
 /// use splade_core::SparseVector;
-/// use crate::ExactSearcher;
+/// use splade_eval::ExactSearcher;
 ///
 /// let vector = |pairs: &[(u32, f32)]| SparseVector::from_pairs(pairs.iter().copied());
 /// let documents = [("d1", vector(&[(3, 1.0)])?), ("d2", vector(&[(3, 0.5), (8, 2.0)])?), ("d3", vector(&[])?)];

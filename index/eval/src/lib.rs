@@ -58,7 +58,7 @@ pub struct Evaluation {
 ///
 /// ```
 /// use splade_core::SparseVector;
-/// use crate::{Qrels, evaluate};
+/// use splade_eval::{Qrels, evaluate};
 ///
 /// let vector = |dim| SparseVector::from_pairs([(dim, 1.0)]);
 /// let queries = [("q1".to_owned(), vector(3)?), ("q2".to_owned(), vector(8)?)];

@@ -9,7 +9,7 @@ use splade_core::Ranking;
 /// nDCG at `k`: gain = grade, discount 1 / log2(rank + 1), ideal over all judged documents; 0 without a relevant one.
 ///
 /// ```
-/// use crate::{Judgements, ndcg_at};
+/// use splade_eval::{Judgements, ndcg_at};
 /// use splade_core::{Hit, Ranking};
 ///
 /// let hit = |id: &str, score| Hit { id: id.into(), score };
@@ -32,7 +32,7 @@ pub fn map_at(k: usize, ranking: &Ranking, judged: &Judgements) -> f64 {
 /// Share of the relevant documents among the best `k`; 0 without a relevant one.
 ///
 /// ```
-/// use crate::{Judgements, recall_at};
+/// use splade_eval::{Judgements, recall_at};
 /// use splade_core::{Hit, Ranking};
 ///
 /// let ranking = Ranking::from_hits(vec![Hit { id: "d1".into(), score: 3.0 }]);

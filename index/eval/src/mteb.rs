@@ -211,7 +211,7 @@ impl ModelMeta {
     /// Where mteb looks for this model's results below its `results` folder.
     ///
     /// ```
-    /// use crate::ModelMeta;
+    /// use splade_eval::ModelMeta;
     ///
     /// let folder = ModelMeta::new("local/tiny splade").folder()?;
     /// assert_eq!(folder.to_str(), Some("local__tiny_splade/no_revision_available"));

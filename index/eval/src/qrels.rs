@@ -14,7 +14,7 @@ pub type Judgements = BTreeMap<String, i32>;
 /// Judgements of many queries.
 ///
 /// ```
-/// use crate::Qrels;
+/// use splade_eval::Qrels;
 ///
 /// let qrels: Qrels = [("q1", "d7", 2), ("q1", "d9", 0)].into_iter().collect();
 /// assert_eq!(qrels.judgements("q1").unwrap()["d7"], 2);

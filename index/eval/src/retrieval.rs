@@ -121,7 +121,7 @@ impl RetrievalScores {
 /// The file name the reference gives its CSV.
 ///
 /// ```
-/// assert_eq!(crate::retrieval_csv_name("dev"), "Information-Retrieval_evaluation_dev_results.csv");
+/// assert_eq!(splade_eval::retrieval_csv_name("dev"), "Information-Retrieval_evaluation_dev_results.csv");
 /// ```
 #[must_use]
 pub fn retrieval_csv_name(name: &str) -> String {

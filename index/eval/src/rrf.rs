@@ -26,7 +26,7 @@ impl FusionSample {
     /// The texts of both lists by Σ 1 / (60 + rank), ranks from 1; of equal ones the one seen first, dense list first.
     ///
     /// ```
-    /// use crate::FusionSample;
+    /// use splade_eval::FusionSample;
     ///
     /// let list = |texts: &[&str]| texts.iter().map(|text| text.to_string()).collect::<Vec<_>>();
     /// let sample = FusionSample { dense: list(&["a", "b"]), sparse: list(&["c", "b"]), ..FusionSample::default() };

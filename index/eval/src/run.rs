@@ -55,7 +55,7 @@ impl Run {
     ///
     /// ```
     /// use splade_core::{Hit, Ranking};
-    /// use crate::Run;
+    /// use splade_eval::Run;
     ///
     /// let mut run = Run::default();
     /// run.insert("q1", Ranking::from_hits(vec![Hit { id: "d7".into(), score: 12.25 }]));

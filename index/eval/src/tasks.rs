@@ -34,7 +34,7 @@ pub fn known_tasks() -> &'static [KnownTask] {
 /// upper and lower case alike.
 ///
 /// ```
-/// use crate::known_task;
+/// use splade_eval::known_task;
 ///
 /// assert_eq!(known_task("norquad_retrieval").unwrap().name, "NorQuadRetrieval");
 /// assert_eq!(known_task("NanoMSMARCO").unwrap().name, "NanoMSMARCORetrieval");

@@ -22,7 +22,7 @@ pub const MTEB_DEPTH: usize = 1000;
 /// mteb does before it writes 6; `nauc_*` is NaN where it is undefined.
 ///
 /// ```
-/// use crate::{Qrels, Run, mteb_scores};
+/// use splade_eval::{Qrels, Run, mteb_scores};
 /// use splade_core::{Hit, Ranking};
 ///
 /// let qrels: Qrels = [("q1", "d2", 1), ("q2", "d1", 1)].into_iter().collect();

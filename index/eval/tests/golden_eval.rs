@@ -18,7 +18,7 @@ use splade_eval::{
 use splade_files::read_rows;
 
 fn fixture(path: &str) -> PathBuf {
-    Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/fixtures/sparse-encoder")).join(path)
+    Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/fixtures/sparse-encoder")).join(path)
 }
 
 fn json<T: DeserializeOwned>(path: &str) -> T {

@@ -7,7 +7,7 @@ use std::fmt;
 /// Each has files of its own beside the others, so that a folder may hold all of them:
 ///
 /// ```
-/// use crate::Precision;
+/// use splade_files::Precision;
 ///
 /// assert_eq!(Precision::Fp32.file_name("model_splade.onnx"), "model_splade.onnx");
 /// assert_eq!(Precision::Int8.file_name("model_splade.onnx"), "model_splade_int8.onnx");

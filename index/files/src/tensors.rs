@@ -42,11 +42,11 @@ const MAX_HEADER: u64 = 100_000_000;
 ///
 /// ```
 /// use splade_core::QueryWeights;
-/// use crate::read_tensor_list;
+/// use splade_files::{read_tensor_list, to_safetensors};
 ///
 /// # let folder = tempfile::tempdir().unwrap();
 /// # let path = folder.path().join("model.safetensors");
-/// std::fs::write(&path, QueryWeights::new(vec![1.0; 40])?.to_safetensors()).unwrap();
+/// std::fs::write(&path, to_safetensors(&QueryWeights::new(vec![1.0; 40])?)).unwrap();
 /// let tensors = read_tensor_list(&path)?;
 /// assert_eq!((tensors[0].name.as_str(), tensors[0].dtype.as_str(), tensors[0].bytes), ("weight", "F32", 160));
 /// # Ok::<(), splade_files::Error>(())

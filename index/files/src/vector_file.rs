@@ -64,7 +64,7 @@ impl Serialize for InOrder {
 /// # let folder = tempfile::tempdir().unwrap();
 /// # let path = folder.path().join("vectors.jsonl");
 /// use splade_core::SparseVector;
-/// use crate::{read_vectors, write_vector};
+/// use splade_files::{read_vectors, write_vector};
 ///
 /// let vector = SparseVector::from_pairs([(845, 1.9), (12, 0.41)])?;
 /// write_vector(&mut std::fs::File::create(&path)?, "d1", &vector)?;
@@ -84,7 +84,7 @@ pub fn read_vectors(path: &Path) -> Result<impl Iterator<Item = Result<(String, 
 /// ```
 /// # let folder = tempfile::tempdir().unwrap();
 /// # let path = folder.path().join("vectors.jsonl");
-/// use crate::read_vectors_named;
+/// use splade_files::read_vectors_named;
 ///
 /// std::fs::write(&path, r#"{"_id": "d1", "tokens": {"oslo": 1.9}}"#)?;
 /// let read = read_vectors_named(&path, |token| (token == "oslo").then_some(845))?;

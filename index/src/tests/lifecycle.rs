@@ -167,7 +167,7 @@ fn a_killed_process_leaves_the_last_commit() {
     let documents = zipf_collection(61, 40, 30, 5);
     drop(build(dir.path(), 30, &documents, &[]));
     let status = std::process::Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "inverted::tests::lifecycle::killed_process"])
+        .args(["--exact", "tests::lifecycle::killed_process"])
         .env("SPLADE_TEST_KILLED_INDEX", dir.path())
         .stdout(std::process::Stdio::null())
         .stderr(std::process::Stdio::null())

@@ -34,7 +34,7 @@ impl Document {
     /// The text that is encoded: title, a space, text; the text alone when there is no title.
     ///
     /// ```
-    /// use crate::Document;
+    /// use splade_files::Document;
     ///
     /// let document = Document { title: "Oslo".into(), text: "En by.".into(), ..Document::default() };
     /// assert_eq!(document.full_text(), "Oslo En by.");
