@@ -1,4 +1,4 @@
-//! The flags as the user types them.
+//! Commands and flags, as typed.
 
 use std::path::PathBuf;
 
@@ -9,13 +9,13 @@ use splade_core::HeadMode;
 #[derive(Debug, Parser)]
 #[command(name = "splade", version, propagate_version = true, max_term_width = 110)]
 #[command(
-    after_help = "Results go to stdout, everything else to stderr. Exit code 0: done, 1: it failed while running, \
-2: the command line, a config or an input file is wrong."
+    after_help = "Results go to stdout, everything else to stderr. Exit code 0: success, 1: failure while running, \
+2: error in the command line, a config or an input file, 130 or 143: interrupted."
 )]
 pub(crate) struct Cli {
     #[command(flatten)]
     pub(crate) console: Console,
-    /// Never use the network: models of the Hub are taken from the cache; HF_HUB_OFFLINE=1 says the same
+    /// Do not use the network: take models of the Hub from the cache (also HF_HUB_OFFLINE=1)
     #[arg(long, global = true, display_order = 903)]
     pub(crate) offline: bool,
     #[command(subcommand)]
@@ -26,11 +26,11 @@ fn two_weights(text: &str) -> Result<[f32; 2], String> {
     let numbers = text.split(',').map(|number| number.trim().parse::<f32>());
     match numbers.collect::<Result<Vec<_>, _>>().as_deref() {
         Ok([sparse, bm25]) => Ok([*sparse, *bm25]),
-        _ => Err("two numbers are needed, like 0.7,0.3".to_owned()),
+        _ => Err("expected two numbers, like 0.7,0.3".to_owned()),
     }
 }
 
-/// The names of head modes, for help and errors too.
+/// Parser of head modes, with their names for help and errors.
 fn head_mode() -> impl clap::builder::TypedValueParser<Value = HeadMode> {
     use clap::builder::{PossibleValuesParser, TypedValueParser as _};
     PossibleValuesParser::new(HeadMode::ALL.map(|(_, name)| name)).try_map(|name| name.parse::<HeadMode>())
@@ -38,9 +38,9 @@ fn head_mode() -> impl clap::builder::TypedValueParser<Value = HeadMode> {
 
 fn at_least_one(text: &str) -> Result<usize, String> {
     match text.parse() {
-        Ok(0) => Err("at least 1 is needed".to_owned()),
+        Ok(0) => Err("expected at least 1".to_owned()),
         Ok(number) => Ok(number),
-        Err(_) => Err("a whole number is needed".to_owned()),
+        Err(_) => Err("expected a whole number".to_owned()),
     }
 }
 
@@ -48,20 +48,20 @@ fn at_least_one(text: &str) -> Result<usize, String> {
 fn positive(text: &str) -> Result<f32, String> {
     match text.parse::<f32>() {
         Ok(number) if number > 0.0 && number.is_finite() => Ok(number),
-        _ => Err("a number above 0 is needed, like 1e-4".to_owned()),
+        _ => Err("expected a number above 0, like 1e-4".to_owned()),
     }
 }
 
-/// How much is said.
+/// Amount and format of log lines.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Console {
-    /// Say only what went wrong
+    /// Print errors only
     #[arg(short, long, global = true, display_order = 900)]
     pub(crate) quiet: bool,
-    /// Say more
+    /// Print more log lines
     #[arg(short, long, global = true, conflicts_with = "quiet", display_order = 901)]
     pub(crate) verbose: bool,
-    /// How log lines are written to stderr
+    /// Format of log lines on stderr
     #[arg(long, global = true, value_name = "FORMAT", default_value = "text", display_order = 902)]
     pub(crate) log_format: LogFormat,
 }
@@ -88,79 +88,79 @@ pub(crate) enum Command {
     Doctor(DoctorArgs),
 }
 
-/// Train a model as a YAML file describes
+/// Train a model from a YAML config
 #[cfg(feature = "train")]
 #[derive(Debug, Args)]
-#[command(after_help = "Example:\n  splade train configs/smoke.yaml --set training.max_steps=50")]
+#[command(after_help = "Example:\n  splade train configs/demo.yaml --set training.max_steps=50 --dry-run")]
 pub(crate) struct TrainArgs {
-    /// The training config
+    /// Training config
     #[arg(value_name = "CONFIG.yaml")]
     pub(crate) config: PathBuf,
-    /// Go on from the last checkpoint in output_dir
+    /// Resume from the last checkpoint in output_dir
     #[arg(long)]
     pub(crate) resume: bool,
-    /// Go on from this checkpoint
+    /// Resume from this checkpoint
     #[arg(long, value_name = "DIR", conflicts_with = "resume")]
     pub(crate) resume_from: Option<PathBuf>,
-    /// Change a key of the config; may be given many times
+    /// Override a config key; repeatable
     #[arg(long, value_name = "KEY.PATH=VALUE")]
     pub(crate) set: Vec<String>,
-    /// Print the resolved config, the data found and the number of steps, and train nothing
+    /// Print the resolved config, the data sets and the number of steps, without training
     #[arg(long)]
     pub(crate) dry_run: bool,
-    /// Start anew where output_dir already holds a training; its checkpoints are removed
+    /// Start from the beginning even if output_dir holds a training; its checkpoints are removed
     #[arg(long)]
     pub(crate) overwrite: bool,
-    /// Threads for tensors and tokenizers; 0 means all
+    /// Number of threads for tensors and tokenizers; 0: all cores
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub(crate) threads: usize,
 }
 
-/// Write a model's network as ONNX files, and prove that they agree with it
+/// Export a model to ONNX files and compare them with the checkpoint
 #[cfg(feature = "train")]
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
-  splade export-onnx models/demo/final
-  splade export-onnx models/demo/final --precision fp32,int8 --eval tests/data/lohelp-nb
+  splade export-onnx demo/model/final
+  splade export-onnx demo/model/final --precision fp32,int8 --eval tests/data/lohelp-nb
 
-fp16 halves the file and is as fast as fp32; int8 quarters it and is the fastest on a CPU.
-Their files are called model_fp16.onnx, model_splade_int8.onnx and so on; the other commands take
-them with --precision.")]
+fp16 files have half the size and the speed of fp32; int8 files have a quarter of the size and are
+the fastest on a CPU. Names: model_fp16.onnx, model_splade_int8.onnx and so on; the other commands
+select them with --precision.")]
 pub(crate) struct ExportOnnxArgs {
-    /// A model folder, or a Hub id: owner/name or owner/name@revision
+    /// Model folder, or Hub id: owner/name or owner/name@revision
     pub(crate) model: PathBuf,
-    /// Where the files go; default: `onnx/` beside the network's config.json, where every tool looks. A model of the Hub is
-    /// copied to ./NAME first
+    /// Output folder; default: `onnx/` beside the network's config.json. A model of the Hub is copied to ./NAME first
     #[arg(long, value_name = "DIR")]
     pub(crate) output: Option<PathBuf>,
-    /// The ONNX operator set
+    /// Version of the ONNX operator set
     #[arg(long, value_name = "N", default_value_t = 17, value_parser = clap::value_parser!(i64).range(17..=18))]
     pub(crate) opset: i64,
-    /// Which file: `logits` writes model.onnx (3-D logits, optimum's names), `splade` model_splade.onnx (pooled); default both
+    /// Output of the graph: `logits` writes model.onnx (3-D logits, names of optimum), `splade` model_splade.onnx (pooled
+    /// vectors); default: both files
     #[arg(long)]
     pub(crate) head: Option<HeadChoice>,
-    /// The numbers of the files, one or several: `--precision fp32,int8`
+    /// Precision of the files, one or several: `--precision fp32,int8`
     #[arg(long, value_name = "PRECISION", value_delimiter = ',', default_value = "fp32")]
     pub(crate) precision: Vec<PrecisionChoice>,
-    /// NorBERT4 only: which of its logits are used; default: what the model folder says
+    /// Logits of a NorBERT4 model to use; default: as the model folder says
     #[arg(long, value_name = "MODE", value_parser = head_mode())]
     pub(crate) mlm_head: Option<HeadMode>,
-    /// Do not compare the files with the model
+    /// Skip the comparison with the checkpoint
     #[arg(long)]
     pub(crate) no_verify: bool,
-    /// Also evaluate each precision on this data folder (nDCG@10, beside fp32); may be given many times
+    /// Evaluate each precision on this data folder (nDCG@10, beside fp32); repeatable
     #[arg(long, value_name = "DIR")]
     pub(crate) eval: Vec<PathBuf>,
-    /// Cut the texts of --eval at so many tokens; default: what the model folder says
+    /// Truncate texts of --eval to N tokens; default: as the model folder says
     #[arg(long, value_name = "N", requires = "eval", value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) max_length: Option<u32>,
-    /// Replace files that exist
+    /// Replace existing files
     #[arg(long)]
     pub(crate) overwrite: bool,
     /// Print the parity table as JSON
     #[arg(long)]
     pub(crate) json: bool,
-    /// Threads; 0 means all
+    /// Number of threads; 0: all cores
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub(crate) threads: usize,
 }
@@ -189,35 +189,35 @@ impl From<PrecisionChoice> for splade_files::Precision {
     }
 }
 
-/// How a network runs.
+/// Settings of the network.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct NetworkArgs {
-    /// What runs the network; auto: ONNX Runtime if the folder has an ONNX file and the library loads, else Candle
+    /// Runtime of the network; auto: ONNX Runtime if the folder has an ONNX file and the library loads, else Candle
     #[arg(long, value_name = "BACKEND", default_value = "auto")]
     pub(crate) backend: Backend,
-    /// Which ONNX file of the folder runs, as `export-onnx --precision` made it
+    /// Precision of the ONNX file to run, as written by `export-onnx --precision`
     #[arg(long, value_name = "PRECISION", default_value = "fp32")]
     pub(crate) precision: PrecisionChoice,
-    /// Where it runs; an ONNX file runs on the CPU, and says so, where the device cannot be used
+    /// Device of the network; ONNX Runtime falls back to the CPU, with a warning, if the device cannot be used
     #[arg(long, value_name = "DEVICE", default_value = "auto")]
     pub(crate) device: DeviceChoice,
-    /// An option of ONNX Runtime's execution provider (`device_id=1`), or on the CPU of its session
-    /// (`session.intra_op.allow_spinning=0`); may be given many times
+    /// Option of ONNX Runtime's execution provider (`device_id=1`), or of its session on the CPU
+    /// (`session.intra_op.allow_spinning=0`); repeatable
     #[arg(long, value_name = "KEY=VALUE", value_parser = key_value)]
     pub(crate) ep_option: Vec<(String, String)>,
-    /// Threads; 0 means all
+    /// Number of threads; 0: all cores
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub(crate) threads: usize,
-    /// Cut texts at so many tokens; default: what the model folder says
+    /// Truncate texts to N tokens; default: as the model folder says
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) max_length: Option<u32>,
-    /// NorBERT4 only: which of its logits are used; default: what the model folder says
+    /// Logits of a NorBERT4 model to use; default: as the model folder says
     #[arg(long, value_name = "MODE", value_parser = head_mode())]
     pub(crate) mlm_head: Option<HeadMode>,
-    /// Leave out the terms of special tokens, such as CLS, from every vector
+    /// Remove special tokens, such as CLS, from every vector
     #[arg(long)]
     pub(crate) drop_special_terms: bool,
-    /// Tokens per batch, padding included: memory is proportional to it, not to the corpus
+    /// Tokens per batch, padding included; memory is proportional to it
     #[arg(long, value_name = "N", default_value_t = 1024, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) batch_tokens: u32,
 }
@@ -225,7 +225,7 @@ pub(crate) struct NetworkArgs {
 fn key_value(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
         Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
-        _ => Err("not KEY=VALUE".to_owned()),
+        _ => Err("expected KEY=VALUE".to_owned()),
     }
 }
 
@@ -251,30 +251,30 @@ pub(crate) enum Role {
     Document,
 }
 
-/// Turn texts into sparse vectors
+/// Encode texts as sparse vectors
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
-  splade encode models/demo/final --input corpus.jsonl --role document --output vectors.jsonl
-  echo 'Hvem bor i Oslo?' | splade encode models/demo/final --input - --role query")]
+  splade encode demo/model/final --input corpus.jsonl --role document --output vectors.jsonl
+  echo 'Hvem bor i Oslo?' | splade encode demo/model/final --input - --role query")]
 pub(crate) struct EncodeArgs {
-    /// A model folder, or a Hub id: owner/name or owner/name@revision
+    /// Model folder, or Hub id: owner/name or owner/name@revision
     pub(crate) model: PathBuf,
-    /// Texts: .jsonl, .tsv, .parquet, or .txt with one text a line; also .gz and .zst; - is stdin
+    /// Texts: .jsonl, .tsv, .parquet, or .txt with one text per line; also .gz and .zst; -: stdin
     #[arg(long, value_name = "FILE")]
     pub(crate) input: PathBuf,
-    /// Which side of the model encodes them
+    /// Side of the model that encodes the texts
     #[arg(long)]
     pub(crate) role: Role,
-    /// Where the vectors go; default: stdout
+    /// Output file; default: stdout
     #[arg(long, value_name = "FILE")]
     pub(crate) output: Option<PathBuf>,
-    /// Keep only so many entries of largest weight
+    /// Keep the N entries of largest weight
     #[arg(long, value_name = "N", value_parser = at_least_one)]
     pub(crate) top_k: Option<usize>,
-    /// Entries by number or by token
+    /// Name entries by index or by token
     #[arg(long, value_name = "FORMAT", default_value = "indices")]
     pub(crate) format: VectorFormat,
-    /// Replace an output that exists
+    /// Replace an existing file
     #[arg(long)]
     pub(crate) overwrite: bool,
     #[command(flatten)]
@@ -287,36 +287,36 @@ pub(crate) enum VectorFormat {
     Tokens,
 }
 
-/// Encode a corpus and write an index
+/// Encode a corpus into an index
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
-  splade index models/demo/final --input corpus.jsonl.gz --index wiki.index --language norwegian
-  splade index models/demo/final --index wiki.index --append --input more.jsonl --delete gone.txt")]
+  splade index demo/model/final --input corpus.jsonl.gz --index wiki.index --language norwegian
+  splade index demo/model/final --index wiki.index --append --input more.jsonl --delete gone.txt")]
 pub(crate) struct IndexArgs {
-    /// A model folder, or a Hub id: owner/name or owner/name@revision
+    /// Model folder, or Hub id: owner/name or owner/name@revision
     pub(crate) model: PathBuf,
-    /// Documents: .jsonl, .tsv or .parquet, also .gz and .zst; - is stdin
+    /// Documents: .jsonl, .tsv or .parquet; also .gz and .zst; -: stdin
     #[arg(long, value_name = "CORPUS", required_unless_present = "delete")]
     pub(crate) input: Option<PathBuf>,
-    /// The index folder
+    /// Index folder
     #[arg(long, value_name = "DIR")]
     pub(crate) index: PathBuf,
-    /// Add to an index that exists; a document whose id is there already replaces it
+    /// Add to an existing index; a document with the id of an indexed one replaces it
     #[arg(long, conflicts_with = "overwrite")]
     pub(crate) append: bool,
-    /// Replace an index that exists
+    /// Replace an existing index
     #[arg(long)]
     pub(crate) overwrite: bool,
-    /// Delete the documents with these ids, one a line, before anything is added; needs --append
+    /// Delete the documents with these ids, one per line, before adding; requires --append
     #[arg(long, value_name = "IDS.txt", requires = "append")]
     pub(crate) delete: Option<PathBuf>,
-    /// Take the vectors from this file (as `encode` writes it, same ids in the same order) instead of encoding
+    /// Read vectors from this file (as written by `encode`: same ids, same order) instead of encoding
     #[arg(long, value_name = "FILE")]
     pub(crate) vectors: Option<PathBuf>,
-    /// Keep only so many entries of each document
+    /// Keep the N entries of largest weight of each document
     #[arg(long, value_name = "N", value_parser = at_least_one)]
     pub(crate) max_active_dims: Option<usize>,
-    /// Stemmer of BM25: none, norwegian, danish, swedish, english; fixed when the index is made
+    /// Stemmer of BM25: none, norwegian, danish, swedish, english; fixed when the index is created
     #[arg(long, value_name = "LANGUAGE")]
     pub(crate) language: Option<String>,
     /// Print the statistics as JSON
@@ -332,46 +332,46 @@ pub(crate) struct IndexArgs {
   splade search --index wiki.index 'hvor mange bor i Oslo' -k 3 --explain
   splade search --index wiki.index --queries queries.jsonl --mode hybrid --format trec > run.trec")]
 pub(crate) struct SearchArgs {
-    /// The index folder
+    /// Index folder
     #[arg(long, value_name = "DIR")]
     pub(crate) index: PathBuf,
-    /// The query
+    /// Query
     #[arg(required_unless_present = "queries", conflicts_with = "queries")]
     pub(crate) query: Option<String>,
-    /// Many queries: .jsonl, .tsv or .parquet; - is stdin
+    /// File of queries: .jsonl, .tsv or .parquet; -: stdin
     #[arg(long, value_name = "FILE")]
     pub(crate) queries: Option<PathBuf>,
-    /// Hits per query
+    /// Number of hits per query
     #[arg(short, value_name = "K", default_value_t = 10, value_parser = at_least_one)]
     pub(crate) k: usize,
-    /// What ranks
+    /// Ranking mode
     #[arg(long, default_value = "sparse")]
     pub(crate) mode: Mode,
-    /// How hybrid joins its two rankings
+    /// Fusion of the two rankings in hybrid mode
     #[arg(long, default_value = "rrf")]
     pub(crate) fusion: FusionChoice,
-    /// The constant of reciprocal rank fusion
+    /// Constant k of reciprocal rank fusion
     #[arg(long, value_name = "K", default_value_t = 60.0, allow_negative_numbers = true)]
     pub(crate) rrf_k: f32,
-    /// Weights of the sparse and the BM25 ranking in --fusion weighted
+    /// Weights of the sparse and the BM25 ranking, for --fusion weighted
     #[arg(long, value_name = "SPARSE,BM25", default_value = "0.5,0.5", value_parser = two_weights)]
     pub(crate) weights: [f32; 2],
-    /// Hits taken from each ranking before fusion
+    /// Number of hits taken from each ranking before fusion
     #[arg(long, value_name = "N", default_value_t = 100)]
     pub(crate) depth: usize,
-    /// Only documents whose fields are so: `lang=nb,year=2024`, `source!=web`
+    /// Filter by field: `lang=nb,year=2024`, `source!=web`
     #[arg(long, value_name = "FILTER")]
     pub(crate) filter: Option<String>,
-    /// Show the terms that matched and what each adds to the score
+    /// Show the matching terms and their part of the score
     #[arg(long)]
     pub(crate) explain: bool,
-    /// How hits are printed
+    /// Output format
     #[arg(long, default_value = "table")]
     pub(crate) format: HitFormat,
-    /// The same as --format json
+    /// Short for --format json
     #[arg(long, conflicts_with = "format")]
     pub(crate) json: bool,
-    /// The model folder or Hub id, for models whose queries go through the network
+    /// Model folder or Hub id, for models whose queries need the network
     #[arg(long, value_name = "MODEL")]
     pub(crate) model: Option<PathBuf>,
     #[command(flatten)]
@@ -408,44 +408,44 @@ pub(crate) enum HitFormat {
     Trec,
 }
 
-/// Evaluate a model on data folders, as MTEB does
+/// Evaluate a model on data folders with the metrics of MTEB
 #[derive(Debug, Args)]
 #[command(after_help = "Example:
-  splade eval-mteb models/demo/final --data tests/data/lohelp-nb --modes sparse,bm25,hybrid")]
+  splade eval-mteb demo/model/final --data tests/data/lohelp-nb --modes sparse,bm25,hybrid")]
 pub(crate) struct EvalMtebArgs {
-    /// A model folder, or a Hub id: owner/name or owner/name@revision
+    /// Model folder, or Hub id: owner/name or owner/name@revision
     pub(crate) model: PathBuf,
-    /// Folders in BEIR or in the Hub's parquet layout
+    /// Data folders, in BEIR layout or in the parquet layout of the Hub
     #[arg(long, value_name = "DIR", required = true, num_args = 1..)]
     pub(crate) data: Vec<PathBuf>,
-    /// Only the tasks of these names
+    /// Names of the tasks to run; default: all
     #[arg(long, value_name = "NAME", num_args = 1..)]
     pub(crate) tasks: Vec<String>,
-    /// Where result files go, in mteb's layout
+    /// Output folder, in the layout of mteb
     #[arg(long, value_name = "DIR", default_value = "results")]
     pub(crate) output_dir: PathBuf,
-    /// What is evaluated, side by side
+    /// Ranking modes to evaluate
     #[arg(long, value_name = "MODES", value_delimiter = ',', default_value = "sparse")]
     pub(crate) modes: Vec<Mode>,
-    /// The split of the judgements; default: the task's own, else test
+    /// Split of the judgements; default: the task's own, else test
     #[arg(long, value_name = "SPLIT")]
     pub(crate) split: Option<String>,
     /// Stemmer of BM25: none, norwegian, danish, swedish, english
     #[arg(long, value_name = "LANGUAGE", default_value = "none")]
     pub(crate) language: String,
-    /// Also report active dims, sparsity and posting lists of both sides
+    /// Report active dims, sparsity and posting lists of queries and documents
     #[arg(long)]
     pub(crate) analyze_sparsity: bool,
-    /// Compare with results of another run: a result file, or a results folder
+    /// Compare with another run: a result file or a results folder
     #[arg(long, value_name = "FILE|DIR")]
     pub(crate) baseline: Option<PathBuf>,
-    /// The name results are filed under; default: `local/` and the folder's name
+    /// Model name in the results; default: `local/` and the folder's name
     #[arg(long, value_name = "OWNER/NAME")]
     pub(crate) model_name: Option<String>,
-    /// Also write each ranking as a TREC run
+    /// Write each ranking as a TREC run
     #[arg(long)]
     pub(crate) save_runs: bool,
-    /// Replace results that exist
+    /// Replace existing results
     #[arg(long)]
     pub(crate) overwrite: bool,
     /// Print the scores as JSON
@@ -457,41 +457,41 @@ pub(crate) struct EvalMtebArgs {
 
 /// Compare all backends and files of a model, stage by stage
 ///
-/// The reference is the checkpoint in Candle on the CPU. Every ONNX file of the folder is run in ONNX Runtime and, where
-/// it has the operators, in candle-onnx. Exit code 0: all agree, 1: something does not.
+/// The reference is the checkpoint in Candle on the CPU. Every ONNX file of the folder runs in ONNX Runtime and, where it
+/// has the operators, in candle-onnx. Exit code 0: all agree, 1: there is a difference.
 #[cfg(feature = "train")]
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
-  splade verify models/demo/final
-  splade verify models/demo/final --input texts.jsonl --role document --reference python.jsonl")]
+  splade verify demo/model/final
+  splade verify demo/model/final --input texts.jsonl --role document --reference python.jsonl")]
 pub(crate) struct VerifyArgs {
-    /// A model folder, or a Hub id
+    /// Model folder, or Hub id
     pub(crate) model: PathBuf,
-    /// Texts to compare on, in any form `encode` reads; default: built-in ones in Norwegian, Danish, Swedish and English
+    /// Texts to compare, in any format of `encode`; default: built-in texts in Norwegian, Danish, Swedish and English
     #[arg(long, value_name = "FILE")]
     pub(crate) input: Option<PathBuf>,
-    /// Another implementation's vectors of these texts, as `encode` writes them; every backend is compared with them
+    /// Vectors of these texts by another implementation, in the format of `encode`, compared with every backend
     #[arg(long, value_name = "FILE", requires = "input")]
     pub(crate) reference: Option<PathBuf>,
-    /// Which side of the model the reference's vectors are of
+    /// Side of the model that the reference vectors belong to
     #[arg(long, default_value = "document", requires = "reference")]
     pub(crate) role: Role,
-    /// The largest difference allowed; default: 1e-4 in f32, more in fp16 and int8 files
+    /// Largest allowed difference; default: 1e-4 in f32, more in fp16 and int8 files
     #[arg(long, value_name = "X", value_parser = positive, allow_negative_numbers = true)]
     pub(crate) tolerance: Option<f32>,
-    /// NorBERT4 only: which of its logits are used; default: what the model folder says
+    /// Logits of a NorBERT4 model to use; default: as the model folder says
     #[arg(long, value_name = "MODE", value_parser = head_mode())]
     pub(crate) mlm_head: Option<HeadMode>,
-    /// Where the networks run beside the reference
+    /// Device of the compared networks
     #[arg(long, value_name = "DEVICE", default_value = "auto")]
     pub(crate) device: DeviceChoice,
-    /// Threads; 0 means all
+    /// Number of threads; 0: all cores
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub(crate) threads: usize,
-    /// Cut texts at so many tokens; default: what the model folder says, 512 at most
+    /// Truncate texts to N tokens; default: as the model folder says, at most 512
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) max_length: Option<u32>,
-    /// Tokens per batch, padding included, where texts are padded together
+    /// Tokens per batch, padding included
     #[arg(long, value_name = "N", default_value_t = 1024, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) batch_tokens: u32,
     /// Print the findings as JSON
@@ -499,19 +499,19 @@ pub(crate) struct VerifyArgs {
     pub(crate) json: bool,
 }
 
-/// Show what a model folder, ONNX file, index, query table, checkpoint or vector file holds
+/// Show the contents of a model folder, ONNX file, index, query table, checkpoint or vector file
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
-  splade inspect models/demo/final
-  splade inspect models/demo/final/query_0_SparseStaticEmbedding/model.safetensors --top 20
-  splade inspect vectors.jsonl --model models/demo/final")]
+  splade inspect demo/model/final
+  splade inspect demo/model/final/query_0_SparseStaticEmbedding/model.safetensors --top 20
+  splade inspect vectors.jsonl --model demo/model/final")]
 pub(crate) struct InspectArgs {
-    /// A folder or file, or the Hub id of a model
+    /// Folder or file, or the Hub id of a model
     pub(crate) path: PathBuf,
-    /// How many terms, operators or tensors are listed
+    /// Number of terms, operators or tensors to list
     #[arg(long, value_name = "N", default_value_t = 10)]
     pub(crate) top: usize,
-    /// The model folder or Hub id whose tokens name the terms of a table or vector file
+    /// Model folder or Hub id whose tokenizer names the terms of a table or vector file
     #[arg(long, value_name = "MODEL")]
     pub(crate) model: Option<PathBuf>,
     /// Print the findings as JSON
@@ -519,7 +519,7 @@ pub(crate) struct InspectArgs {
     pub(crate) json: bool,
 }
 
-/// Show what is found on this machine and what is missing: ONNX Runtime, devices, processor, memory
+/// Show what this machine has and lacks: ONNX Runtime, devices, processor, memory
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  splade doctor")]
 pub(crate) struct DoctorArgs {

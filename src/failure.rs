@@ -1,4 +1,4 @@
-//! An error becomes one `error:` line, a `hint:` line where there is something to do, and an exit code.
+//! Errors on the terminal: one `error:` line, a `hint:` line where there is something to do, and an exit code.
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -8,7 +8,7 @@ use clap::error::ErrorKind;
 use crate::cli::{Console, LogFormat};
 use crate::hub::HubError;
 
-/// What the command line asks for cannot be: exit code 2.
+/// A command line that cannot be carried out: exit code 2.
 #[derive(Debug, thiserror::Error)]
 #[error("{message}")]
 pub(crate) struct BadInput {
@@ -21,7 +21,7 @@ pub(crate) fn bad_input(message: impl Into<String>, hint: impl Into<String>) -> 
     BadInput { message: message.into(), hint: hint.into() }.into()
 }
 
-/// Says what failed; nothing at all if the reader of our output has gone away.
+/// Prints what failed; nothing if the reader of our output has closed it.
 pub(crate) fn report(error: &anyhow::Error, console: &Console) -> ExitCode {
     if is_closed_pipe(error) {
         return ExitCode::SUCCESS;
@@ -40,12 +40,12 @@ pub(crate) fn report(error: &anyhow::Error, console: &Console) -> ExitCode {
     ExitCode::from(if bad_input { 2 } else { 1 })
 }
 
-/// A line on stderr; if nobody reads it there is nothing more to be done.
+/// Prints a line to stderr; a failure to do so is ignored.
 fn complain(line: &str) {
     let _ = writeln!(std::io::stderr(), "{line}");
 }
 
-/// Says in the same two lines what is wrong with the flags; prints help and version, which clap calls errors too.
+/// Prints wrong flags in the same two lines; prints help and version, which clap calls errors too.
 pub(crate) fn report_usage(error: &clap::Error) -> ExitCode {
     if !error.use_stderr() || error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
         let _ = error.print();
@@ -56,11 +56,11 @@ pub(crate) fn report_usage(error: &clap::Error) -> ExitCode {
     let mut paragraphs = text.split("\n\n").map(|paragraph| paragraph.split_whitespace().collect::<Vec<_>>().join(" "));
     complain(&paragraphs.next().unwrap_or_default());
     let tip = paragraphs.find_map(|paragraph| Some(paragraph.strip_prefix("tip: ")?.to_owned()));
-    complain(&format!("hint: {}", tip.unwrap_or_else(|| "--help shows what there is".to_owned())));
+    complain(&format!("hint: {}", tip.unwrap_or_else(|| "see --help".to_owned())));
     ExitCode::from(2)
 }
 
-/// The chain of causes as one line; a cause whose text its effect repeats already is left out.
+/// Chain of causes as one line, without causes whose text is already in it.
 pub(crate) fn one_line(error: &anyhow::Error) -> String {
     let mut line = String::new();
     for cause in error.chain() {
@@ -78,7 +78,7 @@ pub(crate) fn one_line(error: &anyhow::Error) -> String {
     line.replace('\n', " ")
 }
 
-/// What the system said, without its capital letter and number.
+/// Message of the system, without its capital letter and number.
 pub(crate) fn in_words(error: &std::io::Error) -> String {
     if error.kind() == std::io::ErrorKind::NotFound {
         return "no such file or folder".to_owned();
@@ -89,7 +89,7 @@ pub(crate) fn in_words(error: &std::io::Error) -> String {
     first.into_iter().flatten().chain(characters).collect()
 }
 
-/// What to do, and whether the input is at fault.
+/// Hint of an error, and true if the input is at fault.
 fn advice(error: &anyhow::Error) -> (Option<String>, bool) {
     for cause in error.chain() {
         if let Some(error) = cause.downcast_ref::<BadInput>() {

@@ -1,6 +1,7 @@
-//! The door: what the user types, reads and sees.
+//! The program `splade`: commands, terminal, network.
 //!
-//! `main` parses, dispatches, and turns an error into one line and an exit code; a command is one file of `commands/`.
+//! `main` parses the command line, runs one command (a file of `commands/` each), and turns an error into one line and an
+//! exit code.
 
 #![forbid(unsafe_code)]
 

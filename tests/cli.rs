@@ -73,7 +73,7 @@ mod flags {
         run(&["serch"]).fails(2, "'serch'", "'search'");
         run(&["search", "--index", "i"]).fails(2, "<QUERY>", "--help");
         run(&["search", "--index", "i", "q", "-k", "0"]).fails(2, "at least 1", "--help");
-        run(&["search", "--index", "i", "q", "-k", "many"]).fails(2, "a whole number", "--help");
+        run(&["search", "--index", "i", "q", "-k", "many"]).fails(2, "expected a whole number", "--help");
         run(&["search", "--index", "i", "q", "--queries", "f"]).fails(2, "cannot be used with", "--help");
         run(&["index", "m", "--index", "i", "--input", "f", "--append", "--overwrite"]).fails(
             2,
