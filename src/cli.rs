@@ -142,9 +142,8 @@ pub(crate) struct ExportOnnxArgs {
     /// Precision of the files, one or several: `--precision fp32,int8`
     #[arg(long, value_name = "PRECISION", value_delimiter = ',', default_value = "fp32")]
     pub(crate) precision: Vec<PrecisionChoice>,
-    /// Logits of a NorBERT4 model to use; default: as the model folder says
-    #[arg(long, value_name = "MODE", value_parser = head_mode())]
-    pub(crate) mlm_head: Option<HeadMode>,
+    #[command(flatten)]
+    pub(crate) reading: ReadingArgs,
     /// Skip the comparison with the checkpoint
     #[arg(long)]
     pub(crate) no_verify: bool,
@@ -189,6 +188,17 @@ impl From<PrecisionChoice> for splade_files::Precision {
     }
 }
 
+/// Settings for reading a model folder, where its files leave a choice.
+#[derive(Debug, Clone, Default, Args)]
+pub(crate) struct ReadingArgs {
+    /// Logits of a NorBERT4 model to use; default: as the model folder says
+    #[arg(long, value_name = "MODE", value_parser = head_mode())]
+    pub(crate) mlm_head: Option<HeadMode>,
+    /// Ignore an unknown key of the network's config.json that changes nothing in the forward pass; repeatable
+    #[arg(long, value_name = "KEY")]
+    pub(crate) ignore_config_key: Vec<String>,
+}
+
 /// Settings of the network.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct NetworkArgs {
@@ -211,9 +221,8 @@ pub(crate) struct NetworkArgs {
     /// Truncate texts to N tokens; default: as the model folder says
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) max_length: Option<u32>,
-    /// Logits of a NorBERT4 model to use; default: as the model folder says
-    #[arg(long, value_name = "MODE", value_parser = head_mode())]
-    pub(crate) mlm_head: Option<HeadMode>,
+    #[command(flatten)]
+    pub(crate) reading: ReadingArgs,
     /// Remove special tokens, such as CLS, from every vector
     #[arg(long)]
     pub(crate) drop_special_terms: bool,
@@ -479,9 +488,8 @@ pub(crate) struct VerifyArgs {
     /// Largest allowed difference; default: 1e-4 in f32, more in fp16 and int8 files
     #[arg(long, value_name = "X", value_parser = positive, allow_negative_numbers = true)]
     pub(crate) tolerance: Option<f32>,
-    /// Logits of a NorBERT4 model to use; default: as the model folder says
-    #[arg(long, value_name = "MODE", value_parser = head_mode())]
-    pub(crate) mlm_head: Option<HeadMode>,
+    #[command(flatten)]
+    pub(crate) reading: ReadingArgs,
     /// Device of the compared networks
     #[arg(long, value_name = "DEVICE", default_value = "auto")]
     pub(crate) device: DeviceChoice,

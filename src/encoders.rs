@@ -3,11 +3,11 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
-use splade_core::{DocumentEncoder, DocumentSettings, Encoder, HeadMode, QueryEncoder, Vocabulary};
+use splade_core::{DocumentEncoder, DocumentSettings, Encoder, QueryEncoder, Vocabulary};
 use splade_encode::{OnnxDevice, OnnxNetwork, OnnxOptions, load_onnx_runtime};
 use splade_files::{Architecture, HeadSource, ModelDir, Precision};
 
-use crate::cli::{Backend, DeviceChoice, NetworkArgs, PrecisionChoice};
+use crate::cli::{Backend, DeviceChoice, NetworkArgs, PrecisionChoice, ReadingArgs};
 use crate::failure::bad_input;
 
 /// Makes rayon and everything that runs on it use `threads` threads; 0 leaves it at all of them.
@@ -18,9 +18,10 @@ pub(crate) fn use_threads(threads: usize) {
     }
 }
 
-/// The model with the head mode that was asked for, or with a warning where only the user can know it.
-pub(crate) fn with_head_mode(model: ModelDir, asked: Option<HeadMode>) -> Result<ModelDir> {
-    if let Some(mode) = asked {
+/// The model read as the flags say; a warning where only the user can know the head mode.
+pub(crate) fn read_as(model: ModelDir, args: &ReadingArgs) -> Result<ModelDir> {
+    let model = model.ignoring_config_keys(args.ignore_config_key.clone());
+    if let Some(mode) = args.mlm_head {
         return Ok(model.with_head_mode(mode)?);
     }
     if let Some(choice) = model.head_choice() {

@@ -89,6 +89,11 @@ pub(crate) fn in_words(error: &std::io::Error) -> String {
     first.into_iter().flatten().chain(characters).collect()
 }
 
+/// Advice for keys of a model's config.json that are not known.
+#[cfg(feature = "train")]
+const IGNORE_KEYS: &str = "remove what changes nothing in the forward pass, or ignore it: --ignore-config-key KEY, in a \
+                           training config model.ignored_config_keys";
+
 /// Hint of an error, and true if the input is at fault.
 fn advice(error: &anyhow::Error) -> (Option<String>, bool) {
     for cause in error.chain() {
@@ -115,6 +120,12 @@ fn library_advice(cause: &(dyn std::error::Error + 'static)) -> Option<(Option<S
         };
     }
     of!(splade_core::Error, splade_files::Error, splade_encode::Error, splade_eval::Error, splade_files::Error);
+    #[cfg(feature = "train")]
+    if let Some(error) = cause.downcast_ref::<splade_trainer::Error>()
+        && !error.unknown_config_keys().is_empty()
+    {
+        return Some((Some(IGNORE_KEYS.to_owned()), error.kind().is_bad_input()));
+    }
     #[cfg(feature = "train")]
     of!(splade_trainer::Error, splade_export::Error);
     None

@@ -3,15 +3,22 @@
 //! Goldens are those of docs/architectures.md section 10.
 #![cfg(feature = "train")]
 
+#[path = "fixtures/families.rs"]
+mod fixtures;
 mod util;
+
+use std::path::Path;
 
 use serde_json::{Value, json};
 use splade_core::HeadMode;
 use splade_files::{HeadSource, ModelDir};
 use util::{Place, ours, setup};
 
-const FAMILIES: [&str; 7] =
-    ["norbert3-tiny", "norbert4-tiny", "bert-tiny", "distilbert-tiny", "roberta-tiny", "xlmr-tiny", "modernbert-tiny"];
+/// Every golden model.
+fn families() -> Vec<String> {
+    fixtures::families(Path::new(env!("CARGO_MANIFEST_DIR")))
+}
+
 /// architectures.md section 10.
 const TOLERANCE: f32 = 1e-4;
 
@@ -68,7 +75,7 @@ fn assert_close(what: &str, found: &[Vec<f32>], expected: &[Vec<f32>]) {
 
 #[test]
 fn token_ids_are_those_of_the_reference() {
-    for family in FAMILIES {
+    for family in &families() {
         let model = ModelDir::open(&ours("fixtures/models").join(family)).unwrap();
         let vocabulary = model.vocabulary(None).unwrap();
         let golden = texts(family);
@@ -84,7 +91,7 @@ fn token_ids_are_those_of_the_reference() {
 
 #[test]
 fn every_family_gives_the_vectors_of_the_reference_in_both_backends() {
-    for family in FAMILIES {
+    for family in &families() {
         let place = place(family);
         place.ok(&["export-onnx", "model"]);
         let expected = expected(family, "splade");
@@ -226,7 +233,7 @@ fn train(family: &str, architecture: &str) -> Place {
 
 #[test]
 fn every_family_is_trained_exported_and_searched_the_same_way() {
-    for family in FAMILIES {
+    for family in &families() {
         for architecture in ["inference-free-splade", "splade"] {
             let place = train(family, architecture);
             place.ok(&["export-onnx", "run/final"]);

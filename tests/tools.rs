@@ -514,7 +514,7 @@ mod inspect {
             ("empty/x.txt", "x.txt:1: not a token, a tab and a weight", ""),
             ("list.json", "list.json: no query table", ""),
             ("nan.json", "nan.json: no query table: \"a\" has no weight", ""),
-            ("torn.bin", "torn.bin: not a readable torch file", ""),
+            ("torn.bin", "torn.bin: not a whole torch file", ""),
             ("torn.safetensors", "torn.safetensors: not a whole safetensors file", ""),
             ("torn.onnx", "torn.onnx: not an onnx file", ""),
             ("corpus.jsonl", "corpus.jsonl:1: neither indices and values nor tokens", ""),

@@ -66,7 +66,7 @@ fn libraries(folder: &Path) -> Vec<PathBuf> {
 /// Both files of the model, exported anew, and the texts.
 fn prepare(model: ModelDir, corpus: &Path) -> Result<Data> {
     let config = TransformerConfig::read(&model.config_path())?;
-    let weights = Weights::read(&model.weights_path()?, &config)?;
+    let weights = Weights::from_files(&model.checkpoint()?, &config)?;
     let files = tempfile::tempdir()?;
     for head in [Head::Logits, Head::Splade(model.pooling())] {
         let recorded = export(&config, &weights, head, &Options::default())?;

@@ -10,7 +10,7 @@ use std::process::Command;
 
 use candle_onnx::onnx::tensor_shape_proto::dimension::Value as Dimension;
 use candle_onnx::onnx::{ValueInfoProto, type_proto};
-use common::{FAMILIES, Golden, Known, OnnxRuntime};
+use common::{Golden, Known, OnnxRuntime, families};
 use splade_core::{HeadMode, TokenBatch};
 use splade_core::{Pooling, PoolingActivation, SpladePooling};
 use splade_export::parity::{Backend, CandleOnnx, Reference, Report, compare};
@@ -40,7 +40,7 @@ fn assert_agreement(file: &Path, head: Head, reference: &dyn Backend, batches: &
 #[test]
 fn files_agree_with_the_reference_implementation() {
     let folder = tempfile::tempdir().unwrap();
-    for family in FAMILIES {
+    for family in &families() {
         let golden = Golden::family(family);
         for opset in OPSETS {
             let heads = [(Head::HiddenStates, "last_hidden_state"), (Head::Logits, "logits"), (SPLADE, "splade")];
@@ -66,7 +66,7 @@ fn files_agree_with_the_reference_implementation() {
 #[test]
 fn a_text_has_the_same_vector_alone_and_in_a_padded_batch() {
     let folder = tempfile::tempdir().unwrap();
-    for family in FAMILIES {
+    for family in &families() {
         let golden = Golden::family(family);
         let file = file(folder.path(), &golden, SPLADE, 17);
         let expected = golden.values("splade");
@@ -79,7 +79,7 @@ fn a_text_has_the_same_vector_alone_and_in_a_padded_batch() {
 #[test]
 fn files_agree_with_candle_at_every_length() {
     let folder = tempfile::tempdir().unwrap();
-    for family in FAMILIES {
+    for family in &families() {
         let golden = Golden::family(family);
         let longest = golden.texts().into_iter().max_by_key(Vec::len).unwrap();
         // beyond the tables, buckets and windows of the families that have no greatest length
@@ -101,7 +101,7 @@ fn files_agree_with_candle_at_every_length() {
 #[test]
 fn every_pooling_agrees_with_candle() {
     let folder = tempfile::tempdir().unwrap();
-    for family in FAMILIES {
+    for family in &families() {
         let golden = Golden::family(family);
         for strategy in [Pooling::Max, Pooling::Sum] {
             for activation in [PoolingActivation::Relu, PoolingActivation::Log1pRelu] {
@@ -138,7 +138,7 @@ fn every_head_mode_agrees_with_the_reference_implementation() {
 #[test]
 fn a_row_without_tokens_gives_zeros_and_disturbs_nothing() {
     let folder = tempfile::tempdir().unwrap();
-    for family in FAMILIES {
+    for family in &families() {
         let golden = Golden::family(family);
         for opset in OPSETS {
             let file = file(folder.path(), &golden, SPLADE, opset);

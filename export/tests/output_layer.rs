@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use candle_core::Tensor;
-use common::Golden;
+use common::{Golden, families};
 use splade_core::{HeadMode, Network, Pooling, PoolingActivation, SpladePooling, TokenBatch};
 use splade_encode::{LIBRARY, OUTPUT_LAYER_KEY, OnnxNetwork, OnnxOptions, load_onnx_runtime};
 use splade_export::parity::{Backend, Reference};
@@ -15,8 +15,6 @@ use splade_export::{Head, OPSETS, Options, convert, export, write};
 use splade_files::Precision;
 use splade_trainer::model::Weights;
 
-const FAMILIES: [&str; 7] =
-    ["norbert3-tiny", "norbert4-tiny", "bert-tiny", "distilbert-tiny", "roberta-tiny", "xlmr-tiny", "modernbert-tiny"];
 const POOLING: SpladePooling = SpladePooling { strategy: Pooling::Max, activation: PoolingActivation::Relu };
 const SPLADE: Head = Head::Splade(POOLING);
 
@@ -63,7 +61,7 @@ fn dense(network: &OnnxNetwork, batch: &TokenBatch) -> Vec<f32> {
 fn the_output_layer_computed_here_gives_the_vectors_of_the_file() {
     let folder = tempfile::tempdir().unwrap();
     let mut least = f64::INFINITY;
-    for family in FAMILIES {
+    for family in &families() {
         let mut golden = Golden::family(family);
         if family == "norbert4-tiny" {
             golden.config.set_head_mode(HeadMode::SoftCap).unwrap();

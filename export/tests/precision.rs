@@ -9,7 +9,7 @@ use candle_onnx::onnx::tensor_proto::DataType;
 use candle_onnx::onnx::{
     AttributeProto, GraphProto, NodeProto, OperatorSetIdProto, TensorProto, TypeProto, ValueInfoProto, type_proto,
 };
-use common::{FAMILIES, Golden, OnnxRuntime, environment};
+use common::{Golden, OnnxRuntime, environment, families};
 use ort::session::Session;
 use ort::value::Tensor as OrtTensor;
 use splade_core::{Pooling, PoolingActivation, SpladePooling, TokenBatch};
@@ -57,7 +57,7 @@ fn batches(golden: &Golden) -> Vec<TokenBatch> {
 #[test]
 fn lower_precisions_are_near_the_checkpoint_in_every_head() {
     let folder = tempfile::tempdir().unwrap();
-    for family in FAMILIES {
+    for family in &families() {
         let golden = Golden::family(family);
         for precision in LOWER {
             for opset in OPSETS {
@@ -81,7 +81,7 @@ fn lower_precisions_are_near_the_checkpoint_in_every_head() {
 #[test]
 fn a_row_without_tokens_gives_zeros_and_the_others_what_they_give_alone() {
     let folder = tempfile::tempdir().unwrap();
-    for family in FAMILIES {
+    for family in &families() {
         let golden = Golden::family(family);
         let rows = [vec![2, 5, 3], vec![], vec![2, 7, 8, 3]];
         for precision in LOWER {
@@ -110,7 +110,7 @@ fn a_row_without_tokens_gives_zeros_and_the_others_what_they_give_alone() {
 
 #[test]
 fn int8_keeps_few_floats_and_each_weight_once() {
-    for family in FAMILIES {
+    for family in &families() {
         let golden = Golden::family(family);
         let bytes = |model: &ModelProto| -> usize {
             model.graph.iter().flat_map(|graph| &graph.initializer).map(|tensor| tensor.raw_data.len()).sum()

@@ -35,7 +35,7 @@ fn file(folder: &Path, config: &TransformerConfig, weights: &Weights, head: Head
 
 fn family_file(folder: &Path, model: &ModelDir) -> PathBuf {
     let config = TransformerConfig::read(&model.config_path()).unwrap();
-    let weights = Weights::read(&model.weights_path().unwrap(), &config).unwrap();
+    let weights = Weights::from_files(&model.checkpoint().unwrap(), &config).unwrap();
     file(folder, &config, &weights, Head::Splade(POOLING))
 }
 

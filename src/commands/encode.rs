@@ -6,7 +6,7 @@ use splade_files::{Text, read_texts, write_tokens, write_vector};
 
 use super::interrupt;
 use crate::cli::{EncodeArgs, Role, VectorFormat};
-use crate::encoders::{document_encoder, query_encoder, with_head_mode};
+use crate::encoders::{document_encoder, query_encoder, read_as};
 use crate::hub::{self, Wants};
 use crate::{console, outputs::Output};
 
@@ -16,7 +16,7 @@ pub(crate) fn run(args: &EncodeArgs) -> Result<()> {
         Role::Query => hub::open(&args.model, wants.only_queries())?,
         Role::Document => hub::open(&args.model, wants)?,
     };
-    let model = with_head_mode(model, args.network.mlm_head)?;
+    let model = read_as(model, &args.network.reading)?;
     let texts = read_texts(&args.input)?.map(|text| text.map_err(anyhow::Error::from));
     let mut output = Output::open(args.output.as_deref(), args.overwrite)?;
     let encoder: Box<dyn Encoder> = match args.role {

@@ -20,7 +20,7 @@ use splade_index::{
 use super::interrupt;
 use crate::cli::{EvalMtebArgs, Mode};
 use crate::console::{self, Table};
-use crate::encoders::{document_encoder, query_encoder, with_head_mode};
+use crate::encoders::{document_encoder, query_encoder, read_as};
 use crate::failure::bad_input;
 use crate::hub::{self, Origin, Wants};
 use crate::outputs::{refuse_existing, say};
@@ -31,7 +31,7 @@ const SHOWN: [&str; 5] = ["ndcg_at_10", "mrr_at_10", "map_at_100", "recall_at_10
 pub(crate) fn run(args: &EvalMtebArgs) -> Result<()> {
     let tasks = tasks(args)?;
     let place = hub::locate(&args.model, Wants::encoder(&args.network))?;
-    let model = with_head_mode(ModelDir::open(&place.folder)?, args.network.mlm_head)?;
+    let model = read_as(ModelDir::open(&place.folder)?, &args.network.reading)?;
     let meta = meta(&model, place.origin.as_ref(), args)?;
     let results_dir = args.output_dir.join("results");
     let folders: Vec<(Mode, PathBuf)> = args

@@ -19,7 +19,7 @@ use super::eval_mteb::{Encoders, evaluate, folder_name, label, open_tasks};
 use super::interrupt;
 use crate::cli::{DeviceChoice, ExportOnnxArgs, HeadChoice, Mode};
 use crate::console::Table;
-use crate::encoders::{onnx_network, onnx_options, onnx_runtime_candidates, use_threads, with_head_mode};
+use crate::encoders::{onnx_network, onnx_options, onnx_runtime_candidates, read_as, use_threads};
 use crate::failure::bad_input;
 use crate::hub::{self, Wants};
 use crate::outputs::{refuse_existing, say};
@@ -31,7 +31,7 @@ pub(crate) fn run(args: &ExportOnnxArgs) -> Result<()> {
     let id = place.origin.as_ref().map(|origin| origin.id.clone());
     // what lies in the Hub's cache is not ours to write beside
     let root = if args.output.is_some() { place.folder } else { place.into_writable()? };
-    let model = with_head_mode(ModelDir::open(&root)?, args.mlm_head)?;
+    let model = read_as(ModelDir::open(&root)?, &args.reading)?;
     let folder = args.output.clone().unwrap_or_else(|| model.onnx_dir());
     let wanted = wanted(args, &model, &folder);
     for wanted in &wanted {
@@ -121,7 +121,7 @@ struct Source<'a> {
 impl<'a> Source<'a> {
     fn read(args: &'a ExportOnnxArgs, model: ModelDir, id: Option<String>) -> Result<Self> {
         let config = TransformerConfig::of(&model)?;
-        let weights = Weights::read(&model.weights_path()?, &config)?;
+        let weights = Weights::from_files(&model.checkpoint()?, &config)?;
         let name = id.map_or_else(|| folder_name(&model), Ok)?;
         Ok(Self { args, name, model, config, weights })
     }

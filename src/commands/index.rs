@@ -12,14 +12,14 @@ use splade_index::{ImpactIndex, ImpactWriter, IndexSettings, Language, StoredDoc
 use super::interrupt;
 use crate::cli::IndexArgs;
 use crate::console;
-use crate::encoders::{document_encoder, static_query_encoder, with_head_mode};
+use crate::encoders::{document_encoder, read_as, static_query_encoder};
 use crate::failure::bad_input;
 use crate::hub::{self, Wants};
 use crate::outputs::{refuse_existing, say};
 
 pub(crate) fn run(args: &IndexArgs) -> Result<()> {
     let model = hub::open(&args.model, Wants::encoder(&args.network).and_weights())?;
-    let model = with_head_mode(model, args.network.mlm_head)?;
+    let model = read_as(model, &args.network.reading)?;
     let settings = settings(&model, args)?;
     if args.append {
         let index = ImpactIndex::open(&args.index)?;

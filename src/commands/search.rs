@@ -11,7 +11,7 @@ use super::interrupt;
 use crate::answer::{AnswerHit, Answerer, QuerySide, SearchSettings, to_json};
 use crate::cli::{FusionChoice, HitFormat, Mode, SearchArgs};
 use crate::console::Table;
-use crate::encoders::{query_encoder, use_threads, with_head_mode};
+use crate::encoders::{query_encoder, read_as, use_threads};
 use crate::failure::bad_input;
 use crate::hub::{self, Wants};
 use crate::outputs::Output;
@@ -82,7 +82,7 @@ fn query_side(index: &ImpactIndex, args: &SearchArgs) -> Result<Option<QuerySide
     }
     if let Some(folder) = &args.model {
         let model = hub::open(folder, Wants::encoder(&args.network).and_weights())?;
-        let model = with_head_mode(model, args.network.mlm_head)?;
+        let model = read_as(model, &args.network.reading)?;
         let vocabulary = model.vocabulary(None)?;
         let terms = u32::try_from(model.dimensions()?)?;
         index.expect_model(terms, &model.fingerprint()?, vocabulary.fingerprint())?;

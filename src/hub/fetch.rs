@@ -5,7 +5,9 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 use serde_json::Value;
-use splade_files::{Architecture, ModelDir, ONNX_FILES, Precision, TOKENIZER_FILES};
+use splade_files::{
+    Architecture, CHECKPOINT_NAMES, Family, ModelDir, ONNX_FILES, Precision, TOKENIZER_FILES, is_index, shard_names,
+};
 
 use super::cache::{Repo, check_name};
 use super::client::{Client, Revision};
@@ -116,10 +118,10 @@ impl<'a> Fetch<'a> {
         if wants.weights {
             #[cfg(feature = "train")]
             if !has_onnx {
-                splade_trainer::model::TransformerConfig::read(&model.config_path())?;
+                check_config(&model)?;
             }
             if !self.weights(&folder)? && !has_onnx {
-                return Err(self.no_weights(&folder).into());
+                return Err(self.no_weights().into());
             }
         }
         Ok(())
@@ -215,18 +217,31 @@ impl<'a> Fetch<'a> {
         Ok(false)
     }
 
+    /// The checkpoint in one file, or the index of its shards and every shard.
     fn weights(&mut self, folder: &str) -> Result<bool> {
-        Ok(self.file(&join(folder, "model.safetensors"))? || self.file(&join(folder, "pytorch_model.bin"))?)
+        for name in CHECKPOINT_NAMES {
+            let name = join(folder, name);
+            if !self.file(&name)? {
+                continue;
+            }
+            if is_index(Path::new(&name)) {
+                let names = shard_names(&self.repo.snapshot(&self.commit).join(&name))?;
+                for shard in names.into_values().collect::<BTreeSet<_>>() {
+                    if !self.file(&join(folder, &shard))? {
+                        return Err(HubError::input(
+                            format!("{}: the shard {shard} that {name} names is not among its files", self.id),
+                            "give another revision, or ask its authors to upload the shard",
+                        )
+                        .into());
+                    }
+                }
+            }
+            return Ok(true);
+        }
+        Ok(false)
     }
 
-    fn no_weights(&self, folder: &str) -> HubError {
-        let is_listed = |name: &&&str| self.listing.as_ref().is_some_and(|files| files.contains(&join(folder, name)));
-        if let Some(index) = ["model.safetensors.index.json", "pytorch_model.bin.index.json"].iter().find(is_listed) {
-            return HubError::input(
-                format!("{}: its weights are split into several files ({index}), which is not supported", self.id),
-                "save it in one file: save_pretrained(folder, max_shard_size=\"1TB\") in Python; then give the folder",
-            );
-        }
+    fn no_weights(&self) -> HubError {
         if self.client.is_none() {
             return self.not_cached(Some("its weights"));
         }
@@ -293,6 +308,17 @@ impl<'a> Fetch<'a> {
     }
 }
 
+/// Refuses a network that cannot be loaded before its weights are fetched. A key that is not known is no reason: the
+/// caller may say that it changes nothing.
+#[cfg(feature = "train")]
+fn check_config(model: &ModelDir) -> Result<()> {
+    use splade_trainer::model::TransformerConfig;
+    match TransformerConfig::of(model) {
+        Err(error) if !error.unknown_config_keys().is_empty() => Ok(()),
+        other => Ok(other.map(drop)?),
+    }
+}
+
 /// The code files a `config.json` names: they may tell how a checkpoint's head is meant, and go along into models trained
 /// from it. None is ever run.
 fn code_files(config: &Value) -> BTreeSet<String> {
@@ -303,9 +329,11 @@ fn code_files(config: &Value) -> BTreeSet<String> {
     let is_model = |name: &String| name.starts_with("modeling_") || name.starts_with("configuration_");
     let mut files: BTreeSet<String> =
         classes.filter_map(module).filter(is_model).map(|name| format!("{name}.py")).collect();
-    if config["architectures"][0] == "GptBertForMaskedLM" {
-        // the one whose text decides something, named or not
-        files.insert("modeling_gptbert.py".to_owned());
+    if let Ok(family) = Family::of(config)
+        && family.has_head_modes
+    {
+        // its text decides how logits are used, named or not
+        files.extend(family.model_code().map(str::to_owned));
     }
     files
 }

@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use splade_core::ErrorKind;
 
+use crate::model::{CheckpointProblem, ConfigProblem};
+
 /// What can go wrong between examples and a checkpoint.
 ///
 /// Messages are one line in lower case that names the file, data set or key; [`Error::hint`] says what to do where
@@ -29,6 +31,22 @@ pub enum Error {
         message: String,
         /// what to do, empty if nothing
         hint: String,
+    },
+    /// The `config.json` of a network cannot be used.
+    #[error("{}: {problem}", path.display())]
+    ModelConfig {
+        /// the file
+        path: PathBuf,
+        /// what is wrong
+        problem: ConfigProblem,
+    },
+    /// The checkpoint of a network cannot be used.
+    #[error("{}: {problem}", path.display())]
+    Checkpoint {
+        /// the file, or the index of its shards
+        path: PathBuf,
+        /// what is wrong
+        problem: CheckpointProblem,
     },
     /// A data set cannot be trained on.
     #[error("data set {name}: {message}")]
@@ -60,8 +78,8 @@ pub enum Error {
     },
 }
 
-/// `Result` with this crate's [`Error`].
-pub type Result<T> = std::result::Result<T, Error>;
+/// `Result` with this crate's [`Error`] unless another is named.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 impl From<splade_core::Error> for Error {
     fn from(error: splade_core::Error) -> Self {
@@ -112,6 +130,8 @@ impl Error {
         match self {
             Self::Files(error) => error.hint(),
             Self::Eval(error) => error.hint(),
+            Self::ModelConfig { problem, .. } => problem.hint(),
+            Self::Checkpoint { problem, .. } => problem.hint(),
             Self::NotFinite { .. } => {
                 Some("lower learning_rate or max_grad_norm, warm up for longer, or look for texts that are broken")
             }
@@ -122,13 +142,26 @@ impl Error {
         }
     }
 
+    /// Keys of a model's `config.json` that are not known, if that is what stopped the load.
+    #[must_use]
+    pub fn unknown_config_keys(&self) -> &[String] {
+        match self {
+            Self::ModelConfig { problem: ConfigProblem::UnknownKeys(keys), .. } => keys,
+            _ => &[],
+        }
+    }
+
     /// Kind of failure.
     #[must_use]
     pub fn kind(&self) -> ErrorKind {
         match self {
             Self::Files(error) => error.kind(),
             Self::Eval(error) => error.kind(),
-            Self::Config { .. } | Self::DataSet { .. } | Self::Invalid { .. } => ErrorKind::InvalidInput,
+            Self::Config { .. }
+            | Self::ModelConfig { .. }
+            | Self::Checkpoint { .. }
+            | Self::DataSet { .. }
+            | Self::Invalid { .. } => ErrorKind::InvalidInput,
             Self::Candle(_) | Self::NotFinite { .. } => ErrorKind::Internal,
         }
     }

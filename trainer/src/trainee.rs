@@ -8,7 +8,7 @@ use splade_core::{
     DocumentEncoder, DocumentSettings, Encoder, HeadMode, QueryEncoder, QueryWeights, SpladePooling, TokenBatch,
     Vocabulary,
 };
-use splade_files::{Architecture, CODE_FILES, HeadSource, ModelDir, NewModel, TOKENIZER_FILES};
+use splade_files::{Architecture, HeadSource, ModelDir, NewModel, TOKENIZER_FILES};
 
 use crate::config::{ModelInit, QueryInit, TokenizerInit, TrainConfig};
 use crate::model::{BertConfig, Candle, CandleNetwork, TransformerConfig, Weights, splade};
@@ -88,30 +88,34 @@ impl Trainee {
                 "give a model folder",
             ));
         }
-        Self::from_dir(config, &ModelDir::open(folder)?, config.model.load_pretrained_sparse_encoder, device)
+        let model = ModelDir::open(folder)?.ignoring_config_keys(config.model.ignored_config_keys.clone());
+        Self::from_dir(config, &model, config.model.load_pretrained_sparse_encoder, device)
     }
 
     fn from_dir(config: &TrainConfig, model: &ModelDir, with_query: bool, device: &Device) -> Result<Self> {
-        let mut transformer = TransformerConfig::read(&model.config_path())?;
-        match (config.model.mlm_head, model.head_choice()) {
-            (Some(mode), _) => transformer
-                .set_head_mode(mode)
-                .map_err(|error| Error::config("model.mlm_head", error.to_string(), "leave it out"))?,
-            (None, Some(choice)) if choice.source == HeadSource::Stated || with_query => {
-                transformer.set_head_mode(choice.mode)?;
-            }
-            (None, Some(_)) => transformer.set_head_mode(HeadMode::SoftCap)?,
-            (None, None) => {}
+        let mut transformer = TransformerConfig::of(model)?;
+        let mode = match (config.model.mlm_head, model.head_choice()) {
+            (Some(mode), _) => Some(mode),
+            (None, Some(choice)) if choice.source == HeadSource::Stated || with_query => Some(choice.mode),
+            (None, Some(_)) => Some(HeadMode::SoftCap),
+            (None, None) => None,
+        };
+        if let Some(mode) = mode {
+            transformer.set_head_mode(mode).map_err(|problem| {
+                Error::config("model.mlm_head", problem.to_string(), problem.hint().unwrap_or_default())
+            })?;
         }
-        let weights = Weights::read(&model.weights_path()?, &transformer)?;
+        let weights = Weights::from_files(&model.checkpoint()?, &transformer)?;
         let vocabulary = model.vocabulary(Some(config.training.max_seq_length))?;
         let pad = model.pad_id(&vocabulary)?;
         let read = |name: &str| std::fs::read(model.transformer_dir().join(name));
-        let names = TOKENIZER_FILES.iter().chain(&CODE_FILES);
+        let code = model.family().map_or(&[][..], |family| family.code_files);
+        let names = TOKENIZER_FILES.iter().chain(code);
         let tokenizer_files = names.filter_map(|name| Some(((*name).to_owned(), read(name).ok()?))).collect();
         let config_path = model.config_path();
         let files = Files {
-            config_json: std::fs::read(&config_path).map_err(Error::io(&config_path))?,
+            config_json: transformer
+                .without_unknown_keys(std::fs::read(&config_path).map_err(Error::io(&config_path))?),
             tokenizer_json: vocabulary.json().to_vec(),
             tokenizer_files,
             prompts: (model.query_prompt().to_owned(), model.document_prompt().to_owned()),

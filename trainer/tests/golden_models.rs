@@ -10,8 +10,13 @@ use candle_core::{DType, Device, Tensor, Var};
 use splade_core::HeadMode;
 use splade_trainer::model::{Candle, Inputs, TransformerConfig, Weights, splade};
 
-const FAMILIES: [&str; 7] =
-    ["norbert3-tiny", "norbert4-tiny", "bert-tiny", "distilbert-tiny", "roberta-tiny", "xlmr-tiny", "modernbert-tiny"];
+#[path = "../../tests/fixtures/families.rs"]
+mod fixtures;
+
+/// Every golden model.
+fn families() -> Vec<String> {
+    fixtures::families(&Path::new(env!("CARGO_MANIFEST_DIR")).join(".."))
+}
 
 struct Golden {
     config: TransformerConfig,
@@ -55,7 +60,7 @@ fn distance(ours: &Tensor, theirs: &Tensor, mask: Option<&Tensor>) -> f32 {
 
 #[test]
 fn forward_pass_agrees_with_the_reference() {
-    for family in FAMILIES {
+    for family in &families() {
         let golden = golden(family);
         let inputs = inputs(&golden);
         for plain in [false, true] {
@@ -155,9 +160,9 @@ fn gradient(grads: &candle_core::backprop::GradStore, variable: &Var, name: &str
 
 #[test]
 fn every_gradient_agrees_with_the_reference() {
-    for family in FAMILIES {
+    for family in &families() {
         let mut golden = golden(family);
-        if family == "norbert4-tiny" {
+        if *family == "norbert4-tiny" {
             every_gradient(family, &golden, "grads_original_head.safetensors");
             golden.config.set_head_mode(HeadMode::Raw).unwrap();
         }
@@ -217,7 +222,7 @@ fn every_gradient(family: &str, golden: &Golden, file: &str) {
 
 #[test]
 fn a_text_has_the_same_vector_alone_and_in_a_padded_batch() {
-    for family in FAMILIES {
+    for family in &families() {
         let golden = golden(family);
         let inputs = inputs(&golden);
         let ids = inputs.ids.to_vec2::<u32>().unwrap();
@@ -236,7 +241,7 @@ fn a_text_has_the_same_vector_alone_and_in_a_padded_batch() {
 
 #[test]
 fn a_row_without_tokens_gives_zeros() {
-    for family in FAMILIES {
+    for family in &families() {
         let golden = golden(family);
         for plain in [false, true] {
             let a = Candle::new(golden.weights.tensors(), &Device::Cpu);

@@ -127,7 +127,7 @@ fn a_written_folder_reads_back_as_it_was() {
         let new = NewModel {
             architecture: model.architecture(),
             config_json: read(model.config_path()),
-            weights: read(model.weights_path().unwrap()),
+            weights: read(model.checkpoint().unwrap().path().to_owned()),
             tokenizer_json: read(model.transformer_dir().join("tokenizer.json")),
             tokenizer_files: [(
                 "tokenizer_config.json".to_owned(),

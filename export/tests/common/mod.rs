@@ -14,9 +14,13 @@ use splade_export::parity::Backend;
 use splade_export::{Error, Head, ModelProto, Options, Result, export};
 use splade_trainer::model::{TransformerConfig, Weights};
 
-/// Every family: a folder of `tests/fixtures/models`.
-pub(crate) const FAMILIES: [&str; 7] =
-    ["norbert3-tiny", "norbert4-tiny", "bert-tiny", "distilbert-tiny", "roberta-tiny", "xlmr-tiny", "modernbert-tiny"];
+#[path = "../../../tests/fixtures/families.rs"]
+mod fixtures;
+
+/// Every golden model: a folder of `tests/fixtures/models`.
+pub(crate) fn families() -> Vec<String> {
+    fixtures::families(&Path::new(env!("CARGO_MANIFEST_DIR")).join(".."))
+}
 
 /// A model folder with what the reference implementation computes.
 pub(crate) struct Golden {

@@ -62,9 +62,8 @@ fn judge<T>(result: Result<T, impl std::fmt::Display>) -> Option<T> {
 /// `config.json`.
 pub fn config(bytes: &[u8]) {
     let Ok(text) = std::str::from_utf8(bytes) else { return };
-    let Some(mut config) = judge(TransformerConfig::parse(text, Path::new("config.json"))) else { return };
+    let Some(config) = judge(TransformerConfig::parse(text, Path::new("config.json"))) else { return };
     let _ = (config.vocab_size(), config.max_positions(), config.activation_floats_per_token(), config.ties_output());
-    config.without_dropout();
     if let Some(parameters) = judge(config.parameters([])) {
         let shapes = parameters.iter().map(|parameter| parameter.shape.iter().product::<usize>());
         assert!(shapes.sum::<usize>() > 0);
@@ -190,7 +189,7 @@ pub fn model_folder(bytes: &[u8]) {
     let Some(model) = judge(ModelDir::open(folder.path())) else { return };
     let _ = (model.max_length(), model.pooling(), model.onnx_paths(), model.architecture(), model.max_active_dims());
     judge(model.dimensions());
-    judge(model.weights_path());
+    judge(model.checkpoint());
     judge(model.fingerprint());
     judge(model.query_encoder());
     judge(TransformerConfig::of(&model));

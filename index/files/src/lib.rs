@@ -5,14 +5,17 @@
 //! * [`read_documents`], [`read_queries`], [`read_texts`] and [`read_vectors`] stream files of any length, with the line in
 //!   every error; [`read_rows`] is under them.
 //! * [`ModelDir`] finds everything in a model folder, whichever tool wrote it; [`NewModel`] writes one.
+//! * [`Family`] says which transformer a `config.json` describes, [`CheckpointFiles`] where its shards lie.
 //! * [`AtomicFile`] and [`AtomicFolder`] make outputs appear complete or not at all.
 
 #![forbid(unsafe_code)]
 #![warn(clippy::print_stdout, clippy::print_stderr)]
 
 mod atomic;
+mod checkpoint_files;
 mod corpus;
 mod error;
+mod family;
 mod json;
 mod model_dir;
 mod precision;
@@ -26,9 +29,9 @@ pub use corpus::{
 };
 pub use vector_file::{read_vectors, read_vectors_named, write_tokens, write_vector};
 // Model folders
-pub use model_dir::{
-    Architecture, CODE_FILES, HeadChoice, HeadSource, ModelDir, NewModel, ONNX_FILES, QuerySide, TOKENIZER_FILES,
-};
+pub use checkpoint_files::{CHECKPOINT_NAMES, CheckpointFiles, CheckpointFormat, is_index, shard_names};
+pub use family::{FAMILIES, Family, LengthRule, Lengths, UnknownFamily, stated_class};
+pub use model_dir::{Architecture, HeadChoice, HeadSource, ModelDir, NewModel, ONNX_FILES, QuerySide, TOKENIZER_FILES};
 pub use precision::Precision;
 pub use query_table::{
     read_idf, read_query_encoder, read_query_weights, read_vocabulary, to_safetensors, write_query_encoder,

@@ -12,6 +12,8 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
+use crate::checkpoint_files::CheckpointFiles;
+use crate::family::{Family, Lengths, UnknownFamily, stated_class};
 use crate::json::{read_json, read_json_or_default};
 use crate::{Error, Precision, Result};
 use splade_core::{
@@ -54,10 +56,6 @@ pub const TOKENIZER_FILES: [&str; 8] = [
     "spiece.model",
 ];
 
-/// Python code that the `config.json` of a NorBERT model names: copied unread, so that the model loads there too.
-pub const CODE_FILES: [&str; 4] =
-    ["configuration_norbert.py", "modeling_norbert.py", "configuration_gptbert.py", "modeling_gptbert.py"];
-
 /// ONNX files of a transformer, in the order in which they are preferred: pooled ones first, which need far less memory.
 pub const ONNX_FILES: [&str; 4] = ["onnx/model_splade.onnx", "model_splade.onnx", "onnx/model.onnx", "model.onnx"];
 
@@ -74,6 +72,7 @@ pub struct ModelDir {
     max_length: usize,
     lower_case: bool,
     head: Option<HeadChoice>,
+    ignored_config_keys: Vec<String>,
 }
 
 /// What of its logits a NorBERT4 model uses, and how that is known.
@@ -96,37 +95,6 @@ pub enum HeadSource {
     Code,
     /// nothing in the folder tells
     Guessed,
-}
-
-/// How long texts may be.
-struct Lengths {
-    /// what the model was trained for
-    usual: usize,
-    /// what its tables have room for
-    most: usize,
-}
-
-impl Lengths {
-    /// By family: the positions of RoBERTa begin behind the padding id, and those of NorBERT and ModernBERT are computed.
-    fn of(config: &Value) -> Self {
-        let key = |key: &str| number(config, key).unwrap_or(usize::MAX);
-        let positions = key("max_position_embeddings");
-        match architecture(config) {
-            "GptBertForMaskedLM" => Self { usual: key("max_sequence_length"), most: usize::MAX },
-            "NorbertForMaskedLM" | "ModernBertForMaskedLM" => Self { usual: positions, most: usize::MAX },
-            "RobertaForMaskedLM" | "XLMRobertaForMaskedLM" => {
-                let first = number(config, "pad_token_id").unwrap_or(1).saturating_add(1);
-                let most = if positions == usize::MAX { positions } else { positions.saturating_sub(first) };
-                Self { usual: most, most }
-            }
-            _ => Self { usual: positions, most: positions },
-        }
-    }
-}
-
-/// `architectures[0]` of a `config.json`.
-fn architecture(config: &Value) -> &str {
-    config.get("architectures").and_then(|names| names.get(0)).and_then(Value::as_str).unwrap_or_default()
 }
 
 impl ModelDir {
@@ -244,9 +212,10 @@ impl ModelDir {
             pooling,
             prompts: (prompt(&["query"]), prompt(&["document", "passage", "corpus"])),
             max_active_dims: st.max_active_dims,
-            max_length: length.min(Lengths::of(&config).usual),
+            max_length: length.min(lengths(&config).trained),
             lower_case: sentence.do_lower_case,
             head: head_choice(root, &transformer, &config)?,
+            ignored_config_keys: Vec::new(),
             transformer,
             config,
         })
@@ -290,17 +259,33 @@ impl ModelDir {
         number(&self.config, "vocab_size").ok_or_else(|| Error::file(self.config_path(), "no vocab_size"))
     }
 
-    /// The checkpoint: `model.safetensors`, else `pytorch_model.bin`.
+    /// The family of the network.
     ///
     /// # Errors
-    /// Neither is there.
-    pub fn weights_path(&self) -> Result<PathBuf> {
-        let names = ["model.safetensors", "pytorch_model.bin"];
-        names
-            .iter()
-            .map(|name| self.transformer.join(name))
-            .find(|path| path.is_file())
-            .ok_or_else(|| Error::file(&self.transformer, format!("no {}", names.join(" or "))))
+    /// A `config.json` that states none, or another model: its ONNX files may still run.
+    pub fn family(&self) -> std::result::Result<&'static Family, UnknownFamily> {
+        Family::of(&self.config)
+    }
+
+    /// The checkpoint: `model.safetensors`, else `pytorch_model.bin`, whole or in shards.
+    ///
+    /// # Errors
+    /// None is there, or the index of its shards is broken.
+    pub fn checkpoint(&self) -> Result<CheckpointFiles> {
+        CheckpointFiles::find(&self.transformer)
+    }
+
+    /// The same model, in whose `config.json` these keys are ignored where they are not known.
+    #[must_use]
+    pub fn ignoring_config_keys(mut self, keys: Vec<String>) -> Self {
+        self.ignored_config_keys = keys;
+        self
+    }
+
+    /// Keys of `config.json` that are ignored where they are not known: the opener states that they change nothing.
+    #[must_use]
+    pub fn ignored_config_keys(&self) -> &[String] {
+        &self.ignored_config_keys
     }
 
     /// The [`ONNX_FILES`] that are there, in fp32.
@@ -339,11 +324,11 @@ impl ModelDir {
     /// # Errors
     /// A family where there is nothing to choose.
     pub fn with_head_mode(mut self, mode: HeadMode) -> Result<Self> {
-        let name = architecture(&self.config);
         let Some(head) = &mut self.head else {
+            let name = stated_class(&self.config).unwrap_or("this model");
             return Err(Error::invalid(
-                format!("--mlm-head {mode}: {name} has no head modes"),
-                "leave it out: it is a choice of NorBERT4 models",
+                format!("head mode {mode}: {name} has no head modes"),
+                "leave it out: only NorBERT4 models have them",
             ));
         };
         *head = HeadChoice { mode, source: HeadSource::Asked };
@@ -392,7 +377,7 @@ impl ModelDir {
     /// A file that is missing or broken, a tokenizer with more tokens than the network has terms.
     pub fn vocabulary(&self, max_length: Option<usize>) -> Result<Vocabulary> {
         // no text may be longer than the position table, whatever is asked for
-        let length = max_length.unwrap_or(self.max_length).min(Lengths::of(&self.config).most);
+        let length = max_length.unwrap_or(self.max_length).min(lengths(&self.config).longest);
         let path = self.transformer.join("tokenizer.json");
         let vocabulary = crate::read_vocabulary(&path, length)?;
         let (size, terms) = (vocabulary.size(), self.dimensions()?);
@@ -464,8 +449,10 @@ impl ModelDir {
     /// A file that is missing.
     pub fn fingerprint(&self) -> Result<String> {
         let mut digest = Sha256::new();
-        let network = [self.config_path(), self.weights_path()?, self.transformer.join("tokenizer.json")];
-        for path in network.iter().chain(self.query.iter().map(|side| &side.weights)) {
+        let (config, checkpoint) = (self.config_path(), self.checkpoint()?);
+        let tokenizer = self.transformer.join("tokenizer.json");
+        let network = [config.as_path()].into_iter().chain(checkpoint.all()).chain([tokenizer.as_path()]);
+        for path in network.chain(self.query.iter().map(|side| side.weights.as_path())) {
             let mut file = std::fs::File::open(path).map_err(Error::io(path))?;
             std::io::copy(&mut file, &mut digest).map_err(Error::io(path))?;
         }
@@ -652,9 +639,7 @@ struct OwnSettings {
 
 /// What of its logits the model in `root` uses: stated, read off the published code beside the weights, or guessed.
 fn head_choice(root: &Path, transformer: &Path, config: &Value) -> Result<Option<HeadChoice>> {
-    if architecture(config) != "GptBertForMaskedLM" {
-        return Ok(None);
-    }
+    let Some(family) = Family::of(config).ok().filter(|family| family.has_head_modes) else { return Ok(None) };
     let path = root.join(OWN_SETTINGS);
     if path.is_file() {
         let own: OwnSettings = read_json(&path)?;
@@ -666,14 +651,25 @@ fn head_choice(root: &Path, transformer: &Path, config: &Value) -> Result<Option
             return Ok(Some(HeadChoice { mode, source: HeadSource::Stated }));
         }
     }
-    let places = [transformer, root].map(|folder| folder.join("modeling_gptbert.py"));
-    let code = places.iter().find_map(|path| std::fs::read_to_string(path).ok());
+    let mut places = family.model_code().flat_map(|name| [transformer, root].map(|folder| folder.join(name)));
+    let code = places.find_map(|path| std::fs::read_to_string(path).ok());
     Ok(Some(match code {
         // the line of the cap; the patch that removes it leaves the shift
         Some(code) if code.contains("sigmoid") => HeadChoice { mode: HeadMode::Published, source: HeadSource::Code },
         Some(_) => HeadChoice { mode: HeadMode::RawShifted, source: HeadSource::Code },
         None => HeadChoice { mode: HeadMode::Published, source: HeadSource::Guessed },
     }))
+}
+
+/// The limits on texts that a `config.json` sets; those of a family that is not known are taken for BERT's.
+fn lengths(config: &Value) -> Lengths {
+    match Family::of(config) {
+        Ok(family) => family.lengths(config),
+        Err(_) => {
+            let positions = number(config, "max_position_embeddings").unwrap_or(usize::MAX);
+            Lengths { trained: positions, longest: positions }
+        }
+    }
 }
 
 /// One entry of `modules.json`.

@@ -5,13 +5,17 @@ use std::path::Path;
 
 use anyhow::Result;
 use serde_json::json;
-use splade_files::TensorInfo;
+use splade_files::{CheckpointFiles, CheckpointFormat, TensorInfo, read_tensor_list};
 
 use super::Findings;
 use crate::console::{Table, count, size};
 
-pub(super) fn inspect(path: &Path, tensors: Vec<TensorInfo>, top: usize) -> Result<Findings> {
-    let bytes = std::fs::metadata(path).map_err(splade_files::Error::io(path))?.len();
+/// A checkpoint in one file, or by the index of its shards.
+pub(super) fn inspect(path: &Path, top: usize) -> Result<Findings> {
+    let files = CheckpointFiles::open(path)?;
+    let tensors = tensors(&files)?;
+    let length = |path: &Path| Ok(std::fs::metadata(path).map_err(splade_files::Error::io(path))?.len());
+    let bytes: u64 = files.all().map(length).sum::<Result<u64>>()?;
     let list: Vec<_> = tensors
         .iter()
         .map(|tensor| json!({"name": tensor.name, "dtype": tensor.dtype, "shape": tensor.shape, "bytes": tensor.bytes}))
@@ -47,6 +51,14 @@ pub(super) fn types(tensors: &[TensorInfo]) -> String {
     }
     let types: Vec<String> = types.iter().map(|(name, count)| format!("{count} {name}")).collect();
     types.join(", ")
+}
+
+/// The tensors of a checkpoint, of every shard.
+pub(super) fn tensors(files: &CheckpointFiles) -> Result<Vec<TensorInfo>> {
+    files.tensors(|path| match CheckpointFormat::of(path) {
+        CheckpointFormat::Safetensors => Ok(read_tensor_list(path)?),
+        CheckpointFormat::Torch => torch(path),
+    })
 }
 
 /// The tensors of a torch file.

@@ -14,7 +14,7 @@ use std::path::Path;
 use anyhow::Result;
 use serde_json::Value;
 use splade_core::Vocabulary;
-use splade_files::{TensorInfo, read_tensor_list};
+use splade_files::{TensorInfo, is_index, read_tensor_list};
 use splade_index::ImpactIndex;
 
 use crate::cli::InspectArgs;
@@ -81,9 +81,10 @@ fn inspect(args: &InspectArgs) -> Result<Findings> {
         )),
         Some("safetensors") => {
             let tensors = read_tensor_list(path)?;
-            if is_table(&tensors) { table::inspect(path, args) } else { checkpoint::inspect(path, tensors, args.top) }
+            if is_table(&tensors) { table::inspect(path, args) } else { checkpoint::inspect(path, args.top) }
         }
-        Some("bin" | "pt" | "pth") => checkpoint::inspect(path, checkpoint::torch(path)?, args.top),
+        Some("bin" | "pt" | "pth") => checkpoint::inspect(path, args.top),
+        Some("json") if is_index(path) => checkpoint::inspect(path, args.top),
         Some("json" | "txt" | "tsv") => table::inspect(path, args),
         Some("jsonl") => vectors::inspect(path, args),
         _ => Err(unknown(path)),

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 use serde_json::{Value, json};
 use splade_core::Vocabulary;
-use splade_files::{Architecture, HeadSource, ModelDir, TensorInfo, read_tensor_list};
+use splade_files::{Architecture, HeadSource, ModelDir, stated_class};
 
 use super::table::Weights;
 use super::{Findings, checkpoint, pairs};
@@ -71,9 +71,9 @@ fn network(model: &ModelDir, found: &mut Findings) -> Result<()> {
     let text = std::fs::read_to_string(&path).map_err(splade_files::Error::io(&path))?;
     let config: Value =
         serde_json::from_str(&text).map_err(|error| splade_files::Error::file(&path, error.to_string()))?;
-    let family = config["architectures"][0].as_str().unwrap_or("not stated");
+    let family = stated_class(&config).or_else(|| config["model_type"].as_str()).unwrap_or("not stated");
     found.json["family"] = family.into();
-    let unsupported = unsupported(&path);
+    let unsupported = unsupported(model);
     found.json["supported"] = unsupported.is_none().into();
     found.facts.add("network", unsupported.map_or_else(|| family.to_owned(), |why| format!("{family}: {why}")));
     let mut sizes = Vec::new();
@@ -94,13 +94,17 @@ fn network(model: &ModelDir, found: &mut Findings) -> Result<()> {
         found.json["mlm_head"] = json!({"mode": choice.mode, "source": source});
         found.facts.add("head mode", format_args!("{}, {source}", choice.mode));
     }
-    match model.weights_path() {
-        Ok(path) => {
-            let tensors = tensors(&path)?;
+    match model.checkpoint() {
+        Ok(files) => {
+            let tensors = checkpoint::tensors(&files)?;
             let parameters = checkpoint::parameters(&tensors);
             found.json["parameters"] = parameters.into();
-            let name = path.file_name().unwrap_or_default().to_string_lossy();
-            let tensors = format!("{} in {} tensors: {}", name, tensors.len(), checkpoint::types(&tensors));
+            let name = files.path().file_name().unwrap_or_default().to_string_lossy();
+            let shards = match files.shards().len() {
+                1 => String::new(),
+                shards => format!(" in {shards} shards"),
+            };
+            let tensors = format!("{name}{shards} in {} tensors: {}", tensors.len(), checkpoint::types(&tensors));
             found.facts.add("parameters", format_args!("{}; {tensors}", count(parameters)));
         }
         Err(error) => found.facts.add("parameters", error),
@@ -110,21 +114,13 @@ fn network(model: &ModelDir, found: &mut Findings) -> Result<()> {
 
 /// Why the network cannot be loaded; none if it can, or if this program has no Candle to load it.
 #[cfg(feature = "train")]
-fn unsupported(config: &Path) -> Option<String> {
-    splade_trainer::model::TransformerConfig::read(config).err().map(|error| error.to_string())
+fn unsupported(model: &ModelDir) -> Option<String> {
+    splade_trainer::model::TransformerConfig::of(model).err().map(|error| error.to_string())
 }
 
 #[cfg(not(feature = "train"))]
-fn unsupported(_: &Path) -> Option<String> {
+fn unsupported(_: &ModelDir) -> Option<String> {
     None
-}
-
-fn tensors(path: &Path) -> Result<Vec<TensorInfo>> {
-    if path.extension().is_some_and(|extension| extension == "safetensors") {
-        Ok(read_tensor_list(path)?)
-    } else {
-        checkpoint::torch(path)
-    }
 }
 
 fn sides(model: &ModelDir, found: &mut Findings) -> Result<()> {

@@ -24,7 +24,7 @@ use super::interrupt;
 use crate::cli::{DeviceChoice, Role, VerifyArgs};
 use crate::console;
 use crate::encoders::{
-    candle_network, onnx_files, onnx_network, onnx_options, onnx_runtime_candidates, use_threads, with_head_mode,
+    candle_network, onnx_files, onnx_network, onnx_options, onnx_runtime_candidates, read_as, use_threads,
 };
 use crate::failure::{bad_input, one_line};
 use crate::hub::{self, Wants};
@@ -34,7 +34,7 @@ use crate::texts::built_in;
 pub(crate) fn run(args: &VerifyArgs) -> Result<()> {
     use_threads(args.threads);
     let wants = Wants { weights: true, onnx: Some(Precision::Fp32), only_queries: false };
-    let model = with_head_mode(hub::open(&args.model, wants)?, args.mlm_head)?;
+    let model = read_as(hub::open(&args.model, wants)?, &args.reading)?;
     let subject = Subject::read(&model, args)?;
     let mut rows = subject.tokenization()?;
     rows.extend(subject.queries()?);
@@ -160,7 +160,7 @@ impl<'m> Subject<'m> {
 
     /// Every backend and file against the checkpoint in Candle on the CPU.
     fn networks(&self) -> Result<Vec<Row>> {
-        let checkpoint = self.model.weights_path()?;
+        let checkpoint = self.model.checkpoint()?.path().to_owned();
         let candle = Shared(Arc::new(candle_network(self.model, DeviceChoice::Cpu)?));
         let reference = self.encode(&candle)?;
         let mut rows = self.network_rows("candle", &checkpoint, &reference, None, Precision::Fp32);

@@ -279,6 +279,9 @@ pub struct ModelConfig {
     /// NorBERT4 only: which of its logits are used. Absent means what the folder of a model trained here states, and
     /// `soft-cap` for other bases. `patch_sigmoid_for_sparsity: true`, the Python project's key, means `raw-shifted`.
     pub mlm_head: Option<HeadMode>,
+    /// Default empty: keys of the base model's `config.json` that are not known here and are stated to change nothing in
+    /// its forward pass. The new model's `config.json` is written without them.
+    pub ignored_config_keys: Vec<String>,
     /// Default false; true if `base_model` is a finished sparse encoder that is to be trained on.
     pub load_pretrained_sparse_encoder: bool,
     /// A new model instead of `base_model`.

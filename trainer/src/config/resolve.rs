@@ -135,6 +135,7 @@ fn model(mut keys: Section<'_>, notes: &mut Notes) -> Result<ModelConfig> {
             Some(path) => QueryInit::File(path.into()),
         },
         mlm_head: mlm_head(&mut keys)?,
+        ignored_config_keys: keys.texts("ignored_config_keys")?.unwrap_or_default(),
         load_pretrained_sparse_encoder: keys.flag("load_pretrained_sparse_encoder")?.unwrap_or(false),
         init,
     };

@@ -1,119 +1,27 @@
-//! `config.json` of a transformer: which family it is, and its sizes.
+//! `config.json` of a transformer: which family it is of, its sizes, and keys that are not known.
 
 use std::path::Path;
 
-use serde::Serialize;
-use serde::de::DeserializeOwned;
 use serde_json::Value;
 use splade_core::HeadMode;
-use splade_files::ModelDir;
+use splade_files::{Family, ModelDir};
 
-use super::algebra::{Algebra, Inputs};
-use super::bert::BertConfig;
 use super::declaration::{Declaration, Declared};
-use super::distilbert::DistilBertConfig;
-use super::mlm_head::Encoded;
-use super::modernbert::ModernBertConfig;
-use super::norbert3::Norbert3Config;
-use super::norbert4::Norbert4Config;
-use super::roberta::RobertaConfig;
-use crate::Error;
-
-/// A masked-language model of a family we have; `architectures[0]` of `config.json` says which.
-#[derive(Debug, Clone, PartialEq)]
-#[non_exhaustive]
-pub enum TransformerConfig {
-    /// `NorbertForMaskedLM`
-    Norbert3(Norbert3Config),
-    /// `GptBertForMaskedLM`
-    Norbert4(Norbert4Config),
-    /// `BertForMaskedLM`
-    Bert(BertConfig),
-    /// `DistilBertForMaskedLM`
-    DistilBert(DistilBertConfig),
-    /// `RobertaForMaskedLM`, `XLMRobertaForMaskedLM`
-    Roberta(RobertaConfig),
-    /// `ModernBertForMaskedLM`
-    ModernBert(ModernBertConfig),
-}
-
-/// The values of `architectures[0]` that have a family here.
-pub const ARCHITECTURES: [&str; 7] = [
-    "NorbertForMaskedLM",
-    "GptBertForMaskedLM",
-    "BertForMaskedLM",
-    "DistilBertForMaskedLM",
-    "RobertaForMaskedLM",
-    "XLMRobertaForMaskedLM",
-    "ModernBertForMaskedLM",
-];
-
-/// What a family says of itself, beside its forward pass.
-pub(super) trait Family: Sized {
-    /// Keys of its `config.json` that change nothing in the forward pass, beside those of every family.
-    const HARMLESS: &'static [&'static str];
-    /// Names of an output matrix and the embedding it is tied to when the two are equal.
-    const TIED: (&'static str, &'static str);
-    /// Second names under which checkpoints store a parameter, with its first; the second name's value counts.
-    const ALIASES: &'static [(&'static str, &'static str)];
-    /// What its names begin with, to tell a foreign prefix from a name.
-    const PREFIXES: &'static [&'static str];
-    /// Whether exported files have the input `token_type_ids`, as the family's own export would.
-    const TOKEN_TYPES: bool;
-
-    /// Checks what the forward pass takes for granted; an error names the key.
-    fn check(&self) -> Result<(), Error>;
-    /// Texts to hidden states and the head's features.
-    fn forward<A: Algebra>(&self, a: &A, inputs: &Inputs<A::Tensor>) -> Result<Encoded<A::Tensor>, A::Error>;
-    /// V.
-    fn vocab_size(&self) -> usize;
-    /// The longest text in tokens a table of positions allows; `None` where there is no such table.
-    fn max_positions(&self) -> Option<usize>;
-    /// Whether an output matrix equal to the embedding is the same parameter.
-    fn ties_output(&self) -> bool;
-    /// About how many floats a token leaves behind for the backward pass.
-    fn activation_floats_per_token(&self) -> usize;
-    /// Turns every dropout off.
-    fn without_dropout(&mut self);
-}
-
-/// The same expression for every family.
-macro_rules! each {
-    ($config:expr, $family:ident => $value:expr) => {
-        match $config {
-            TransformerConfig::Norbert3($family) => $value,
-            TransformerConfig::Norbert4($family) => $value,
-            TransformerConfig::Bert($family) => $value,
-            TransformerConfig::DistilBert($family) => $value,
-            TransformerConfig::Roberta($family) => $value,
-            TransformerConfig::ModernBert($family) => $value,
-        }
-    };
-}
-
-/// A constant of the family a config is of.
-macro_rules! constant {
-    ($config:expr, $name:ident) => {
-        match $config {
-            TransformerConfig::Norbert3(_) => Norbert3Config::$name,
-            TransformerConfig::Norbert4(_) => Norbert4Config::$name,
-            TransformerConfig::Bert(_) => BertConfig::$name,
-            TransformerConfig::DistilBert(_) => DistilBertConfig::$name,
-            TransformerConfig::Roberta(_) => RobertaConfig::$name,
-            TransformerConfig::ModernBert(_) => ModernBertConfig::$name,
-        }
-    };
-}
+use super::families::TransformerConfig;
+use super::problem::ConfigProblem;
+use crate::{Error, Result};
 
 impl TransformerConfig {
-    /// The transformer of a model folder, its logits used as the folder or its opener says.
+    /// Reads the transformer of a model folder; its logits are used as the folder or its opener says.
     ///
     /// # Errors
-    /// As [`parse`](Self::parse).
-    pub fn of(model: &ModelDir) -> Result<Self, Error> {
-        let mut config = Self::read(&model.config_path())?;
+    /// As [`parse`](Self::parse), but for the keys that the folder's opener has ignored.
+    pub fn of(model: &ModelDir) -> Result<Self> {
+        let path = model.config_path();
+        let text = std::fs::read_to_string(&path).map_err(Error::io(&path))?;
+        let mut config = Self::parse_ignoring(&text, &path, model.ignored_config_keys())?;
         if let Some(choice) = model.head_choice() {
-            config.set_head_mode(choice.mode)?;
+            config.set_head_mode(choice.mode).map_err(|problem| Error::ModelConfig { path, problem })?;
         }
         Ok(config)
     }
@@ -122,70 +30,91 @@ impl TransformerConfig {
     ///
     /// # Errors
     /// A file that is missing, or what [`parse`](Self::parse) refuses.
-    pub fn read(path: &Path) -> Result<Self, Error> {
+    pub fn read(path: &Path) -> Result<Self> {
         Self::parse(&std::fs::read_to_string(path).map_err(Error::io(path))?, path)
     }
 
     /// Reads the text of a `config.json`; `path` is for messages only.
     ///
     /// # Errors
-    /// Broken JSON, an architecture without a family here or without a masked-LM head, a key that is unknown, missing or
-    /// cannot be.
-    pub fn parse(json: &str, path: &Path) -> Result<Self, Error> {
-        let value: Value = serde_json::from_str(json).map_err(|error| Error::file(path, error.to_string()))?;
-        let architecture = value
-            .get("architectures")
-            .and_then(|names| names.get(0))
-            .and_then(Value::as_str)
-            .ok_or_else(|| Error::file(path, "no architectures[0]: which model this is cannot be known"))?;
-        let config = match architecture {
-            "NorbertForMaskedLM" => Self::Norbert3(family(&value, path)?),
-            "GptBertForMaskedLM" => Self::Norbert4(family(&value, path)?),
-            "BertForMaskedLM" => Self::Bert(family(&value, path)?),
-            "DistilBertForMaskedLM" => Self::DistilBert(family(&value, path)?),
-            "RobertaForMaskedLM" | "XLMRobertaForMaskedLM" => Self::Roberta(family(&value, path)?),
-            "ModernBertForMaskedLM" => Self::ModernBert(family(&value, path)?),
-            other => return Err(unsupported(path, other)),
-        };
+    /// Broken JSON, a model of no family here, a key that is unknown, missing or has a value it cannot have.
+    pub fn parse(json: &str, path: &Path) -> Result<Self> {
+        Self::parse_ignoring(json, path, &[])
+    }
+
+    fn parse_ignoring(json: &str, path: &Path, ignored: &[String]) -> Result<Self> {
+        let config = serde_json::from_str(json).map_err(ConfigProblem::from);
+        config
+            .and_then(|value| Self::from_value(&value, ignored))
+            .map_err(|problem| Error::ModelConfig { path: path.to_owned(), problem })
+    }
+
+    /// Reads and checks a config; unknown keys are refused unless they are `ignored`.
+    fn from_value(value: &Value, ignored: &[String]) -> Result<Self, ConfigProblem> {
+        let family = Family::of(value)?;
+        let config = Self::deserialize(family.name, value)
+            .ok_or_else(|| splade_files::UnknownFamily::Unsupported(family.name.to_owned()))??;
+        check_general_keys(value)?;
+        let unknown: Vec<String> = config.unknown_keys(value).filter(|key| !ignored.contains(key)).cloned().collect();
+        if !unknown.is_empty() {
+            return Err(ConfigProblem::UnknownKeys(unknown));
+        }
+        config.as_masked_lm().check()?;
         Ok(config)
+    }
+
+    /// Keys of a `config.json` that this family does not read and that are not known to be harmless.
+    fn unknown_keys<'v>(&self, value: &'v Value) -> impl Iterator<Item = &'v String> {
+        let known = self.to_value().unwrap_or_default();
+        let harmless = self.as_masked_lm().harmless_keys();
+        value.as_object().into_iter().flat_map(|keys| keys.keys()).filter(move |key| {
+            let name = key.as_str();
+            known.get(name).is_none()
+                && !harmless.contains(&name)
+                && !HARMLESS.contains(&name)
+                && !name.starts_with('_')
+        })
+    }
+
+    /// The bytes of a `config.json` without the keys that were ignored when it was read, so that a model trained from it
+    /// can be read as it is.
+    pub(crate) fn without_unknown_keys(&self, json: Vec<u8>) -> Vec<u8> {
+        let Ok(mut value) = serde_json::from_slice::<Value>(&json) else { return json };
+        let unknown: Vec<String> = self.unknown_keys(&value).cloned().collect();
+        let Some(keys) = value.as_object_mut().filter(|_| !unknown.is_empty()) else { return json };
+        for key in &unknown {
+            keys.remove(key);
+        }
+        format!("{value:#}\n").into_bytes()
+    }
+
+    /// The family's row in the table of families.
+    ///
+    /// # Panics
+    /// Never: a test holds the two lists together.
+    fn family(&self) -> &'static Family {
+        Family::named(self.family_name()).expect("every family has its row")
     }
 
     /// What of its logits a NorBERT4 model uses; `None` for families where there is nothing to choose.
     #[must_use]
     pub fn head_mode(&self) -> Option<HeadMode> {
-        match self {
-            Self::Norbert4(config) => Some(config.mlm_head),
-            _ => None,
-        }
+        self.as_masked_lm().head_mode()
     }
 
     /// Chooses what of its logits a NorBERT4 model uses.
     ///
     /// # Errors
     /// A family where there is nothing to choose.
-    pub fn set_head_mode(&mut self, mode: HeadMode) -> Result<(), Error> {
-        match self {
-            Self::Norbert4(config) => {
-                config.mlm_head = mode;
-                Ok(())
-            }
-            _ => Err(Error::invalid("mlm_head is a choice of NorBERT4 models, and this is none", "leave it out")),
-        }
-    }
-
-    /// Texts to hidden states and the head's features, in whatever algebra.
-    ///
-    /// # Errors
-    /// Those of the algebra.
-    pub fn forward<A: Algebra>(&self, a: &A, inputs: &Inputs<A::Tensor>) -> Result<Encoded<A::Tensor>, A::Error> {
-        each!(self, family => family.forward(a, inputs))
+    pub fn set_head_mode(&mut self, mode: HeadMode) -> Result<(), ConfigProblem> {
+        if self.as_masked_lm_mut().set_head_mode(mode) { Ok(()) } else { Err(ConfigProblem::NoHeadModes) }
     }
 
     /// The parameters the forward pass reads from a checkpoint that holds `present` (none for a new model).
     ///
     /// # Errors
     /// Those of the family.
-    pub fn parameters(&self, present: impl IntoIterator<Item = String>) -> Result<Vec<Declared>, Error> {
+    pub fn parameters(&self, present: impl IntoIterator<Item = String>) -> Result<Vec<Declared>> {
         let declaration = Declaration::new(present);
         self.forward(&declaration, &declaration.inputs())?;
         Ok(declaration.into_declared())
@@ -194,120 +123,110 @@ impl TransformerConfig {
     /// V: the length of a document vector.
     #[must_use]
     pub fn vocab_size(&self) -> usize {
-        each!(self, family => family.vocab_size())
+        self.as_masked_lm().vocab_size()
     }
 
-    /// The longest text in tokens the position table allows; `None` for families without such a table.
+    /// Length of the longest text in tokens that the position table allows; `None` for families without such a table.
     #[must_use]
     pub fn max_positions(&self) -> Option<usize> {
-        each!(self, family => family.max_positions())
+        let longest = self.family().lengths(&self.to_value().ok()?).longest;
+        (longest < usize::MAX).then_some(longest)
     }
 
-    /// About how many floats a token leaves behind for the backward pass, to estimate memory.
+    /// Approximate number of floats a token leaves behind for the backward pass, to estimate memory.
     #[must_use]
     pub fn activation_floats_per_token(&self) -> usize {
-        each!(self, family => family.activation_floats_per_token())
+        self.as_masked_lm().activation_floats_per_token()
     }
 
-    /// Whether exported files have the input `token_type_ids`, as the family's own export would.
+    /// True if exported files have the input `token_type_ids`, as the family's own export would.
     #[must_use]
     pub fn has_token_types(&self) -> bool {
-        constant!(self, TOKEN_TYPES)
+        self.as_masked_lm().has_token_types()
     }
 
     /// Names of an output matrix and the embedding it is tied to when the two are equal.
     #[must_use]
     pub fn tied(&self) -> (&'static str, &'static str) {
-        constant!(self, TIED)
+        self.as_masked_lm().tied()
     }
 
-    /// Second names under which checkpoints store a parameter, with its first; the second name's value counts.
-    pub(crate) fn aliases(&self) -> &'static [(&'static str, &'static str)] {
-        constant!(self, ALIASES)
-    }
-
-    /// Whether an output matrix equal to the embedding is the same parameter (`tie_word_embeddings`).
+    /// True if an output matrix equal to the embedding is the same parameter (`tie_word_embeddings`).
     #[must_use]
     pub fn ties_output(&self) -> bool {
-        each!(self, family => family.ties_output())
-    }
-
-    /// Whether a name belongs to this family, to tell a foreign prefix from a name.
-    pub(crate) fn owns(&self, name: &str) -> bool {
-        constant!(self, PREFIXES).iter().any(|prefix| name.starts_with(prefix))
-    }
-
-    /// Turns every dropout off, for parity runs of models whose config has some.
-    pub fn without_dropout(&mut self) {
-        each!(self, family => family.without_dropout());
+        self.as_masked_lm().ties_output()
     }
 }
 
-/// Reads and checks the config of one family.
-fn family<F: Family + Serialize + DeserializeOwned>(value: &Value, path: &Path) -> Result<F, Error> {
-    let config: F = serde_json::from_value(value.clone()).map_err(|error| Error::file(path, error.to_string()))?;
-    let wrong = |error: Error| Error::file(path, error.to_string());
-    supported(value).map_err(wrong)?;
-    let known = serde_json::to_value(&config).map_err(|error| Error::file(path, error.to_string()))?;
-    let unknown = value.as_object().into_iter().flat_map(|keys| keys.keys()).find(|key| {
-        let key = key.as_str();
-        known.get(key).is_none() && !F::HARMLESS.contains(&key) && !HARMLESS.contains(&key) && !key.starts_with('_')
-    });
-    if let Some(key) = unknown {
-        return Err(Error::invalid(
-            format!("{}: the key {key} is not known to this architecture", path.display()),
-            "remove it if it changes nothing in the forward pass; what it does to the model is not known here",
-        ));
-    }
-    config.check().map_err(wrong)?;
-    Ok(config)
-}
-
-/// Keys that the libraries write into any config and that change nothing in a masked-LM model's forward pass.
-const HARMLESS: [&str; 72] = [
+/// Keys that libraries and tools write into any config and that change nothing in a masked-LM model's forward pass.
+///
+/// They are settings of generation, of heads for other tasks, of tokenizers (which are read from their own files), of
+/// training, of devices and compilers (`xla_device`, `neuron`), and notes about where a file is from.
+const HARMLESS: [&str; 104] = [
     "add_cross_attention",
+    "additional_special_tokens",
     "architectures",
     "attn_implementation",
     "auto_map",
     "bad_words_ids",
     "begin_suppress_tokens",
+    "bos_token",
     "bos_token_id",
     "chunk_size_feed_forward",
     "classifier_dropout",
+    "cls_token",
     "cls_token_id",
+    "commit_hash",
     "cross_attention_hidden_size",
+    "custom_pipelines",
     "decoder_start_token_id",
     "diversity_penalty",
+    "do_lower_case",
     "do_sample",
     "dtype",
     "early_stopping",
     "encoder_no_repeat_ngram_size",
+    "eos_token",
     "eos_token_id",
     "exponential_decay_length_penalty",
+    "export_model_type",
     "finetuning_task",
     "forced_bos_token_id",
     "forced_eos_token_id",
+    "gradient_checkpointing",
     "id2label",
+    "initializer_factor",
     "initializer_range",
+    "is_composition",
     "is_decoder",
     "is_encoder_decoder",
+    "keys_to_ignore_at_inference",
     "label2id",
     "language",
     "length_penalty",
+    "loss_type",
+    "mask_token",
     "mask_token_id",
+    "matryoshka_dimensions",
     "max_length",
+    "max_seq_length",
     "min_length",
+    "model_max_length",
     "model_type",
     "name",
+    "name_or_path",
+    "neuron",
     "no_repeat_ngram_size",
     "num_beam_groups",
     "num_beams",
     "num_labels",
     "num_return_sequences",
+    "output_all_encoded_layers",
     "output_attentions",
     "output_hidden_states",
     "output_past",
     "output_scores",
+    "pad_token",
     "pad_token_id",
     "prefix",
     "problem_type",
@@ -316,7 +235,15 @@ const HARMLESS: [&str; 72] = [
     "repetition_penalty",
     "return_dict",
     "return_dict_in_generate",
+    "sentence_transformers",
+    "sep_token",
     "sep_token_id",
+    "summary_activation",
+    "summary_first_dropout",
+    "summary_last_dropout",
+    "summary_proj_to_labels",
+    "summary_type",
+    "summary_use_proj",
     "suppress_tokens",
     "task_specific_params",
     "temperature",
@@ -328,135 +255,151 @@ const HARMLESS: [&str; 72] = [
     "top_p",
     "torch_dtype",
     "torchscript",
-    "transformers_version",
     "transformers.js_config",
+    "transformers_version",
+    "transformers_weights",
     "typical_p",
+    "unk_token",
     "unk_token_id",
     "use_bfloat16",
     "use_cache",
-    "sentence_transformers",
-    "matryoshka_dimensions",
-    "gradient_checkpointing",
+    "use_flash_attention_2",
+    "version",
+    "vocab_file",
+    "xla_device",
 ];
 
-/// Values of general keys that would change the forward pass.
-fn supported(value: &Value) -> Result<(), Error> {
-    let refused = |key: &str, allowed: &[Value]| match value.get(key) {
+/// Checks general keys with values that would change the forward pass.
+fn check_general_keys(value: &Value) -> Result<(), ConfigProblem> {
+    let allow = |key: &str, allowed: &[Value]| match value.get(key) {
         Some(found) if !found.is_null() && !allowed.contains(found) => {
-            Err(Error::config(key, format!("{found} is not supported"), ""))
+            Err(ConfigProblem::value(key, format!("{found} is not supported")))
         }
         _ => Ok(()),
     };
-    refused("position_embedding_type", &["absolute".into(), "sans_pos".into()])?;
-    refused("is_decoder", &[false.into()])?;
-    refused("add_cross_attention", &[false.into()])?;
-    refused("is_encoder_decoder", &[false.into()])?;
-    refused("quantization_config", &[])?;
+    allow("position_embedding_type", &["absolute".into(), "sans_pos".into()])?;
+    allow("is_decoder", &[false.into()])?;
+    allow("add_cross_attention", &[false.into()])?;
+    allow("is_encoder_decoder", &[false.into()])?;
+    allow("quantization_config", &[])?;
     match value.get("pruned_heads").and_then(Value::as_object) {
-        Some(heads) if !heads.is_empty() => Err(Error::config("pruned_heads", "pruned heads are not supported", "")),
+        Some(heads) if !heads.is_empty() => Err(ConfigProblem::value("pruned_heads", "pruned heads are not supported")),
         _ => Ok(()),
     }
 }
 
-fn unsupported(path: &Path, architecture: &str) -> Error {
-    let message = format!("{}: unsupported architecture {architecture}", path.display());
-    if architecture.ends_with("ForMaskedLM") {
-        return Error::invalid(message, format!("architectures that can be loaded: {}", ARCHITECTURES.join(", ")));
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+    use splade_files::FAMILIES;
+
+    use super::*;
+
+    /// The configs of the fixtures, one or more per family.
+    fn configs() -> Vec<Value> {
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/fixtures/models");
+        let entries = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path().join("config.json"));
+        let configs: Vec<Value> = entries
+            .filter(|path| path.is_file())
+            .map(|path| serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap())
+            .collect();
+        assert!(configs.len() >= FAMILIES.len());
+        configs
     }
-    Error::invalid(
-        format!("{message}, which has no masked-LM head and so cannot give SPLADE weights"),
-        format!(
-            "give the masked-LM checkpoint of this model; architectures that can be loaded: {}",
-            ARCHITECTURES.join(", ")
-        ),
-    )
-}
 
-/// The greatest size a config may have: beyond it no file is, and products of two still fit a number.
-const MOST: usize = 1 << 28;
-
-/// Every size is at least 1.
-pub(super) fn sizes(sizes: &[(&str, usize)]) -> Result<(), Error> {
-    sizes.iter().try_for_each(|(key, size)| at_most(key, *size, MOST))
-}
-
-/// A number of layers.
-pub(super) fn layers(key: &str, layers: usize) -> Result<(), Error> {
-    at_most(key, layers, 1 << 12)
-}
-
-/// From 1 to `most`.
-pub(super) fn at_most(key: &str, size: usize, most: usize) -> Result<(), Error> {
-    match size {
-        0 => Err(Error::config(key, "must be at least 1", "")),
-        size if size > most => Err(Error::config(key, format!("{size} is more than can be"), "")),
-        _ => Ok(()),
+    #[test]
+    fn every_family_has_its_row_a_fixture_and_the_same_defaults() {
+        let mut seen = std::collections::BTreeSet::new();
+        for value in configs() {
+            let config = TransformerConfig::from_value(&value, &[]).unwrap();
+            assert_eq!(config.family(), Family::of(&value).unwrap());
+            seen.insert(config.family_name());
+        }
+        assert_eq!(
+            seen.into_iter().collect::<std::collections::BTreeSet<_>>(),
+            FAMILIES.iter().map(|f| f.name).collect()
+        );
+        let mut compared = 0;
+        for family in &FAMILIES {
+            // NorBERT4 has no defaults
+            if let Some(Ok(config)) = TransformerConfig::deserialize(family.name, &json!({})) {
+                let stated = config.to_value().unwrap();
+                assert_eq!(family.lengths(&json!({})), family.lengths(&stated), "{}", family.name);
+                compared += 1;
+            }
+        }
+        assert_eq!(compared, FAMILIES.len() - 1);
     }
-}
 
-/// Heads cut the hidden size into equal parts.
-pub(super) fn heads_divide(key: &str, heads: usize, hidden_key: &str, hidden: usize) -> Result<(), Error> {
-    if heads == 0 || !hidden.is_multiple_of(heads) || hidden == 0 {
-        return Err(Error::config(key, format!("{heads} does not divide {hidden_key} {hidden}"), ""));
-    }
-    Ok(())
-}
-
-/// Positions that begin behind the padding id leave room for a token.
-pub(super) fn positions_left(table: usize, pad: u32) -> Result<(), Error> {
-    if table < pad as usize + 2 {
-        let message = format!("{table} leaves no position for a token behind pad_token_id {pad}");
-        return Err(Error::config("max_position_embeddings", message, ""));
-    }
-    Ok(())
-}
-
-/// Numbers that are finite and not negative.
-pub(super) fn numbers(numbers: &[(&str, f64)]) -> Result<(), Error> {
-    match numbers.iter().find(|(_, number)| !(number.is_finite() && *number >= 0.0)) {
-        Some((key, number)) => Err(Error::config(*key, format!("{number} is not a number from 0"), "")),
-        None => Ok(()),
-    }
-}
-
-/// Probabilities of dropout.
-pub(super) fn probabilities(probabilities: &[(&str, f64)]) -> Result<(), Error> {
-    match probabilities.iter().find(|(_, probability)| !(0.0..1.0).contains(probability)) {
-        Some((key, probability)) => Err(Error::config(*key, format!("{probability} is not from 0 to below 1"), "")),
-        None => Ok(()),
-    }
-}
-
-/// Activations by the names of the transformers library, for serde.
-pub(super) mod activation {
-    use serde::{Deserialize, Deserializer, Serializer};
-
-    use crate::model::Activation;
-
-    /// The name of an activation a config may ask for.
-    pub(in crate::model) fn name(activation: Activation) -> &'static str {
-        match activation {
-            Activation::Gelu => "gelu",
-            Activation::GeluTanh => "gelu_new",
-            Activation::Relu => "relu",
-            Activation::Tanh => "tanh",
-            Activation::Sigmoid => "sigmoid",
-            Activation::Softplus => "softplus",
+    #[test]
+    fn a_family_is_found_under_every_spelling() {
+        for value in configs() {
+            let expected = TransformerConfig::from_value(&value, &[]).unwrap();
+            let family = expected.family();
+            let with = |change: &dyn Fn(&mut serde_json::Map<String, Value>)| {
+                let mut value = value.clone();
+                change(value.as_object_mut().unwrap());
+                TransformerConfig::from_value(&value, &[])
+            };
+            for class in family.classes {
+                for head in ["Model", "ForPreTraining", "ForSequenceClassification", "ForMaskedLM"] {
+                    let found =
+                        with(&|keys| _ = keys.insert("architectures".into(), json!([format!("{class}{head}")])));
+                    assert_eq!(found.unwrap(), expected, "{class}{head}");
+                }
+            }
+            for model_type in family.model_types {
+                let found = with(&|keys| {
+                    keys.remove("architectures");
+                    keys.remove("auto_map");
+                    keys.insert("model_type".into(), json!(model_type));
+                });
+                assert_eq!(found.unwrap(), expected, "model_type {model_type}");
+            }
+            let nulled = with(&|keys| {
+                keys.insert("architectures".into(), Value::Null);
+                keys.entry("model_type").or_insert(json!(family.model_types[0]));
+            });
+            assert_eq!(nulled.unwrap(), expected);
         }
     }
 
-    pub(in crate::model) fn serialize<S: Serializer>(value: &Activation, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(name(*value))
+    #[test]
+    fn what_transformers_5_writes_is_read() {
+        // `BertConfig().to_json_string(use_diff=False)` and its sisters of transformers 5.24, without the sizes
+        let general = json!({
+            "_name_or_path": "", "add_cross_attention": false, "architectures": null, "bos_token_id": null,
+            "chunk_size_feed_forward": 0, "classifier_dropout": null, "dtype": null, "eos_token_id": null,
+            "id2label": {"0": "LABEL_0"}, "is_decoder": false, "is_encoder_decoder": false, "label2id": {"LABEL_0": 0},
+            "output_attentions": false, "output_hidden_states": false, "pad_token_id": 0, "problem_type": null,
+            "return_dict": true, "tie_word_embeddings": true, "transformers_version": "5.24.0", "use_cache": true,
+        });
+        for model_type in ["bert", "distilbert", "roberta", "xlm-roberta", "modernbert"] {
+            let mut value = general.clone();
+            value["model_type"] = json!(model_type);
+            TransformerConfig::from_value(&value, &[]).unwrap();
+        }
     }
 
-    pub(in crate::model) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Activation, D::Error> {
-        match String::deserialize(deserializer)?.as_str() {
-            "gelu" => Ok(Activation::Gelu),
-            "gelu_new" | "gelu_pytorch_tanh" => Ok(Activation::GeluTanh),
-            "relu" => Ok(Activation::Relu),
-            other => Err(serde::de::Error::custom(format!(
-                "activation {other:?} is not known (gelu, gelu_new, gelu_pytorch_tanh, relu)"
-            ))),
+    #[test]
+    fn unknown_keys_stop_a_load_unless_they_are_ignored() {
+        for mut value in configs() {
+            value["xla_device"] = json!(true);
+            value["neuron"] = json!({"compiler_version": "2.1", "dynamic_batch_size": false});
+            value["do_lower_case"] = json!(true);
+            let expected = TransformerConfig::from_value(&value, &[]).unwrap();
+            value["sliding_dilation"] = json!(2);
+            value["twist"] = json!(true);
+            let problem = TransformerConfig::from_value(&value, &[]).unwrap_err();
+            assert_eq!(problem.to_string(), "the keys sliding_dilation, twist are not known to this architecture");
+            let one = TransformerConfig::from_value(&value, &["twist".to_owned()]).unwrap_err();
+            assert!(matches!(one, ConfigProblem::UnknownKeys(keys) if keys == ["sliding_dilation"]));
+            let ignored = ["sliding_dilation".to_owned(), "twist".to_owned()];
+            assert_eq!(TransformerConfig::from_value(&value, &ignored).unwrap(), expected);
+            // a key that is known to change the numbers cannot be ignored away
+            value["is_decoder"] = json!(true);
+            let ignored = [&ignored[..], &["is_decoder".to_owned()]].concat();
+            assert!(TransformerConfig::from_value(&value, &ignored).is_err());
         }
     }
 }

@@ -1,4 +1,4 @@
-//! [`CandleNetwork`]: a checkpoint run by Candle behind the same contract as ONNX Runtime.
+//! [`CandleNetwork`]: a checkpoint run by Candle as a [`Network`] of document encoders.
 
 use candle_core::Device;
 use splade_core::{DocumentEncoder, Network, SparseVector, SpladePooling, TokenBatch};
@@ -14,22 +14,25 @@ pub struct CandleNetwork {
     weights: Weights,
     pooling: SpladePooling,
     device: Device,
+    /// the longest text in tokens
+    max_positions: Option<usize>,
 }
 
 impl CandleNetwork {
     /// Joins config, parameters (on `device`) and pooling.
     #[must_use]
     pub fn new(config: TransformerConfig, weights: Weights, pooling: SpladePooling, device: Device) -> Self {
-        Self { config, weights, pooling, device }
+        let max_positions = config.max_positions();
+        Self { config, weights, pooling, device, max_positions }
     }
 
     /// Reads the transformer of a model folder.
     ///
     /// # Errors
-    /// What [`TransformerConfig::of`] and [`Weights::read`] refuse.
+    /// What [`TransformerConfig::of`] and [`Weights::from_files`] refuse.
     pub fn read(model: &ModelDir, device: &Device) -> Result<Self> {
         let config = TransformerConfig::of(model)?;
-        let weights = Weights::read(&model.weights_path()?, &config)?.without_copy(&config)?.to_device(device)?;
+        let weights = Weights::from_files(&model.checkpoint()?, &config)?.without_copy(&config)?.to_device(device)?;
         Ok(Self::new(config, weights, model.pooling(), device.clone()))
     }
 
@@ -60,10 +63,10 @@ impl Network for CandleNetwork {
 
     fn forward(&self, batch: &TokenBatch) -> splade_core::Result<Vec<SparseVector>> {
         let failed = |error: Error| splade_core::Error::Encoder(error.into());
-        if let Some(most) = self.config.max_positions().filter(|most| batch.width > *most) {
+        if let Some(most) = self.max_positions.filter(|most| batch.width > *most) {
             return Err(splade_core::Error::invalid(
                 format!("a text has {} tokens, the model takes {most}", batch.width),
-                "lower --max-length",
+                format!("truncate texts to {most} tokens"),
             ));
         }
         let sparse = |row: Vec<f32>| {

@@ -14,33 +14,35 @@ use candle_core::{DType, Device, Tensor};
 use splade_files::TensorInfo;
 use zip::ZipArchive;
 
-use crate::Error;
+use super::problem::CheckpointProblem;
+use crate::{Error, Result};
 
-/// Errors are what is wrong, without the file.
-type Answer<T> = Result<T, String>;
+/// A part of a file, or what is wrong with it, without the name of the file.
+type Parsed<T> = Result<T, String>;
 
-/// Reads the floating-point tensors of a state dict; others are buffers.
+/// Reads the tensors of a state dict; those of whole numbers or booleans are buffers, without their values.
 ///
 /// # Errors
 /// A file that is no torch checkpoint, or holds anything but a state dict.
-pub(super) fn read(path: &Path) -> Result<Vec<(String, Tensor)>, Error> {
+pub(super) fn read(path: &Path) -> Result<Vec<(String, Option<Tensor>)>> {
     with_archive(path, Archive::tensors)
 }
 
-/// All tensors of a `pytorch_model.bin` by name, without their values, which are not read.
+/// Lists the tensors of a `pytorch_model.bin` without reading their values.
 ///
 /// # Errors
 /// A file that is no torch checkpoint, or holds anything but a state dict.
-pub fn read_torch_tensor_list(path: &Path) -> Result<Vec<TensorInfo>, Error> {
+pub fn read_torch_tensor_list(path: &Path) -> Result<Vec<TensorInfo>> {
     with_archive(path, Archive::list)
 }
 
-fn with_archive<T>(path: &Path, read: impl FnOnce(&mut Archive) -> Answer<T>) -> Result<T, Error> {
+fn with_archive<T>(path: &Path, read: impl FnOnce(&mut Archive) -> Parsed<T>) -> Result<T> {
     let file = File::open(path).map_err(Error::io(path))?;
     let length = file.metadata().map_err(Error::io(path))?.len();
-    Archive::open(file, length)
-        .and_then(|mut archive| read(&mut archive))
-        .map_err(|message| Error::file(path, format!("not a readable torch file: {message}")))
+    Archive::open(file, length).and_then(|mut archive| read(&mut archive)).map_err(|message| Error::Checkpoint {
+        path: path.to_owned(),
+        problem: CheckpointProblem::Format { format: "torch", message },
+    })
 }
 
 /// No state dict describes its tensors at such length.
@@ -57,7 +59,7 @@ struct Archive {
 }
 
 impl Archive {
-    fn open(mut file: File, length: u64) -> Answer<Self> {
+    fn open(mut file: File, length: u64) -> Parsed<Self> {
         let mut start = [0; 4];
         let known = file.read(&mut start).map_err(|error| error.to_string())?;
         std::io::Seek::rewind(&mut file).map_err(|error| error.to_string())?;
@@ -79,7 +81,7 @@ impl Archive {
     }
 
     /// The bytes of an entry, which torch stores as they are.
-    fn entry(&mut self, name: &str, longest: u64) -> Answer<Vec<u8>> {
+    fn entry(&mut self, name: &str, longest: u64) -> Parsed<Vec<u8>> {
         let name = format!("{}{name}", self.folder);
         let entry = self.zip.by_name(&name).map_err(|error| format!("{name}: {error}"))?;
         let size = entry.size();
@@ -92,7 +94,7 @@ impl Archive {
     }
 
     /// What its tensors are; of those that are no floats only that they are whole numbers.
-    fn list(&mut self) -> Answer<Vec<TensorInfo>> {
+    fn list(&mut self) -> Parsed<Vec<TensorInfo>> {
         let pickle = self.entry("data.pkl", LONGEST_PICKLE)?;
         let info = |(name, view): (String, View)| {
             let count = view.count().map_err(|message| format!("tensor {}: {message}", shown(&name)))? as u64;
@@ -108,7 +110,7 @@ impl Archive {
         Machine::default().run(&pickle)?.into_iter().map(info).collect()
     }
 
-    fn tensors(&mut self) -> Answer<Vec<(String, Tensor)>> {
+    fn tensors(&mut self) -> Parsed<Vec<(String, Option<Tensor>)>> {
         let byteorder = format!("{}byteorder", self.folder);
         if self.zip.index_for_name(&byteorder).is_some() && self.entry("byteorder", 16)? != b"little" {
             return Err("its numbers are not little-endian".into());
@@ -118,13 +120,17 @@ impl Archive {
         let mut left = self.length.saturating_mul(SHARED_AT_MOST);
         let mut tensors = Vec::new();
         for (name, view) in found {
-            let Some(dtype) = view.storage.dtype else { continue };
+            let Some(dtype) = view.storage.dtype else {
+                tensors.push((name, None));
+                continue;
+            };
             let broken = |message: String| format!("tensor {}: {message}", shown(&name));
             let count = view.count().map_err(broken)?;
             let bytes = (count as u64).saturating_mul(dtype.size_in_bytes() as u64);
             left = left.checked_sub(bytes).ok_or_else(|| broken("more numbers than the file has".into()))?;
             let storage = self.entry(&format!("data/{}", view.storage.key), u64::MAX).map_err(broken)?;
-            tensors.push((name.clone(), view.tensor(&storage, dtype).map_err(broken)?));
+            let tensor = view.tensor(&storage, dtype).map_err(broken)?;
+            tensors.push((name, Some(tensor)));
         }
         Ok(tensors)
     }
@@ -153,12 +159,12 @@ struct View {
 }
 
 impl View {
-    fn count(&self) -> Answer<usize> {
+    fn count(&self) -> Parsed<usize> {
         let count = self.size.iter().try_fold(1_usize, |count, size| count.checked_mul(*size));
         count.ok_or_else(|| format!("shape {:?} is too large", self.size))
     }
 
-    fn tensor(&self, storage: &[u8], dtype: DType) -> Answer<Tensor> {
+    fn tensor(&self, storage: &[u8], dtype: DType) -> Parsed<Tensor> {
         let (count, width) = (self.count()?, dtype.size_in_bytes());
         let last = self.size.iter().zip(&self.stride).try_fold(self.offset, |last, (size, stride)| {
             last.checked_add(size.saturating_sub(1).checked_mul(*stride)?)
@@ -222,6 +228,9 @@ enum Value {
     Tensor(View),
 }
 
+/// Keys under which training loops store a state dict.
+const STATE_DICTS: [&str; 3] = ["state_dict", "model_state_dict", "model"];
+
 /// The stack machine.
 #[derive(Default)]
 struct Machine {
@@ -235,27 +244,27 @@ struct Machine {
 struct Code<'a>(&'a [u8]);
 
 impl<'a> Code<'a> {
-    fn take(&mut self, count: usize) -> Answer<&'a [u8]> {
+    fn take(&mut self, count: usize) -> Parsed<&'a [u8]> {
         let (taken, rest) = self.0.split_at_checked(count).ok_or("data.pkl ends early")?;
         self.0 = rest;
         Ok(taken)
     }
 
-    fn array<const N: usize>(&mut self) -> Answer<[u8; N]> {
+    fn array<const N: usize>(&mut self) -> Parsed<[u8; N]> {
         Ok(self.take(N)?.try_into().expect("as many bytes as asked for"))
     }
 
-    fn byte(&mut self) -> Answer<u8> {
+    fn byte(&mut self) -> Parsed<u8> {
         Ok(self.array::<1>()?[0])
     }
 
-    fn line(&mut self) -> Answer<String> {
+    fn line(&mut self) -> Parsed<String> {
         let end = self.0.iter().position(|byte| *byte == b'\n').ok_or("data.pkl ends early")?;
         let line = self.take(end + 1)?;
         Ok(String::from_utf8_lossy(&line[..end]).into_owned())
     }
 
-    fn text(&mut self, length: usize) -> Answer<Value> {
+    fn text(&mut self, length: usize) -> Parsed<Value> {
         let text = std::str::from_utf8(self.take(length)?).map_err(|_| "a text that is not UTF-8")?;
         Ok(Value::Text(text.to_owned()))
     }
@@ -263,7 +272,7 @@ impl<'a> Code<'a> {
 
 impl Machine {
     /// The tensors of the state dict a pickle makes.
-    fn run(mut self, pickle: &[u8]) -> Answer<Vec<(String, View)>> {
+    fn run(mut self, pickle: &[u8]) -> Parsed<Vec<(String, View)>> {
         let mut code = Code(pickle);
         loop {
             match code.byte()? {
@@ -272,17 +281,31 @@ impl Machine {
             }
         }
         let made = self.pop()?;
-        let Value::Dict(entries) = &self.values[made] else {
-            return Err("it holds no state dict, only a dict of tensors by name is read".into());
-        };
-        let tensors = entries.iter().filter_map(|(name, value)| match (&self.values[*name], &self.values[*value]) {
-            (Value::Text(name), Value::Tensor(view)) => Some((name.clone(), view.clone())),
+        let outer = self.entries(made)?;
+        // a training loop's checkpoint holds the state dict beside others
+        let inner = outer.iter().find_map(|(name, value)| match (&self.values[*name], &self.values[*value]) {
+            (Value::Text(name), Value::Dict(entries)) if STATE_DICTS.contains(&name.as_str()) => Some(entries),
             _ => None,
         });
-        Ok(tensors.collect())
+        let tensors = |entries: &[(Id, Id)]| {
+            let tensor = |(name, value): &(Id, Id)| match (&self.values[*name], &self.values[*value]) {
+                (Value::Text(name), Value::Tensor(view)) => Some((name.clone(), view.clone())),
+                _ => None,
+            };
+            entries.iter().filter_map(tensor).collect::<Vec<_>>()
+        };
+        let found = tensors(outer);
+        Ok(if found.is_empty() { inner.map_or(found, |entries| tensors(entries)) } else { found })
     }
 
-    fn step(&mut self, step: u8, code: &mut Code<'_>) -> Answer<()> {
+    fn entries(&self, id: Id) -> Parsed<&[(Id, Id)]> {
+        match &self.values[id] {
+            Value::Dict(entries) => Ok(entries),
+            _ => Err("it holds no state dict, only a dict of tensors by name is read".into()),
+        }
+    }
+
+    fn step(&mut self, step: u8, code: &mut Code<'_>) -> Parsed<()> {
         match step {
             // protocol, frame: nothing to do
             0x80 => drop(code.byte()?),
@@ -352,7 +375,7 @@ impl Machine {
             b']' => self.push(Value::List(Vec::new())),
             b'}' => self.push(Value::Dict(Vec::new())),
             0x85..=0x87 => {
-                let mut items = (0x85..=step).map(|_| self.pop()).collect::<Answer<Vec<Id>>>()?;
+                let mut items = (0x85..=step).map(|_| self.pop()).collect::<Parsed<Vec<Id>>>()?;
                 items.reverse();
                 self.push(Value::Tuple(items));
             }
@@ -408,35 +431,35 @@ impl Machine {
         self.values.push(value);
     }
 
-    fn top(&self) -> Answer<Id> {
+    fn top(&self) -> Parsed<Id> {
         let bottom = self.marks.last().copied().unwrap_or(0);
         self.stack[bottom..].last().copied().ok_or_else(|| "data.pkl takes what is not there".into())
     }
 
-    fn pop(&mut self) -> Answer<Id> {
+    fn pop(&mut self) -> Parsed<Id> {
         let top = self.top()?;
         self.stack.pop();
         Ok(top)
     }
 
-    fn pop_to_mark(&mut self) -> Answer<Vec<Id>> {
+    fn pop_to_mark(&mut self) -> Parsed<Vec<Id>> {
         let mark = self.marks.pop().ok_or("data.pkl goes back to a mark that is not there")?;
         Ok(self.stack.split_off(mark))
     }
 
-    fn remember(&mut self, at: u32) -> Answer<()> {
+    fn remember(&mut self, at: u32) -> Parsed<()> {
         let top = self.top()?;
         self.memo.insert(at, top);
         Ok(())
     }
 
-    fn recall(&mut self, at: u32) -> Answer<()> {
+    fn recall(&mut self, at: u32) -> Parsed<()> {
         let id = self.memo.get(&at).ok_or("data.pkl recalls what it never remembered")?;
         self.stack.push(*id);
         Ok(())
     }
 
-    fn list(&mut self) -> Answer<&mut Vec<Id>> {
+    fn list(&mut self) -> Parsed<&mut Vec<Id>> {
         let top = self.top()?;
         match &mut self.values[top] {
             Value::List(items) => Ok(items),
@@ -444,7 +467,7 @@ impl Machine {
         }
     }
 
-    fn dict(&mut self) -> Answer<&mut Vec<(Id, Id)>> {
+    fn dict(&mut self) -> Parsed<&mut Vec<(Id, Id)>> {
         let top = self.top()?;
         match &mut self.values[top] {
             Value::Dict(entries) => Ok(entries),
@@ -452,7 +475,7 @@ impl Machine {
         }
     }
 
-    fn tuple(&self, id: Id) -> Answer<&[Id]> {
+    fn tuple(&self, id: Id) -> Parsed<&[Id]> {
         match &self.values[id] {
             Value::Tuple(items) => Ok(items),
             _ => Err("arguments that are no tuple".into()),
@@ -460,7 +483,7 @@ impl Machine {
     }
 
     /// What a function gives, if it is one of those a state dict is made by.
-    fn call(&mut self, function: Id, arguments: Id) -> Answer<Id> {
+    fn call(&mut self, function: Id, arguments: Id) -> Parsed<Id> {
         let Value::Global(module, name) = &self.values[function] else {
             return Err(self.refused(function));
         };
@@ -492,7 +515,7 @@ impl Machine {
     }
 
     /// `("storage", torch.FloatStorage, key, device, count)`
-    fn storage(&self, id: Id) -> Answer<Storage> {
+    fn storage(&self, id: Id) -> Parsed<Storage> {
         let [_, class, key, ..] = self.tuple(id)? else { return Err("a storage with too little said of it".into()) };
         let (Value::Global(module, class), Value::Text(key)) = (&self.values[*class], &self.values[*key]) else {
             return Err("a storage without class or key".into());
@@ -511,13 +534,13 @@ impl Machine {
         Ok(Storage { dtype, key: key.clone() })
     }
 
-    fn view(&self, storage: Id, offset: Id, size: Id, stride: Id) -> Answer<View> {
+    fn view(&self, storage: Id, offset: Id, size: Id, stride: Id) -> Parsed<View> {
         let Value::Storage(storage) = &self.values[storage] else { return Err("a tensor without a storage".into()) };
         let number = |id: Id| match self.values[id] {
             Value::Int(number) => usize::try_from(number).map_err(|_| format!("a tensor with {number} in its shape")),
             _ => Err("a tensor whose shape is not in numbers".into()),
         };
-        let numbers = |id: Id| self.tuple(id)?.iter().map(|id| number(*id)).collect::<Answer<Vec<usize>>>();
+        let numbers = |id: Id| self.tuple(id)?.iter().map(|id| number(*id)).collect::<Parsed<Vec<usize>>>();
         let (size, stride) = (numbers(size)?, numbers(stride)?);
         if size.len() != stride.len() {
             return Err(format!("a tensor with {} axes and {} strides", size.len(), stride.len()));
@@ -527,7 +550,7 @@ impl Machine {
 }
 
 /// A whole number in two's complement, little-endian.
-fn long(bytes: &[u8]) -> Answer<i64> {
+fn long(bytes: &[u8]) -> Parsed<i64> {
     let negative = bytes.last().is_some_and(|last| last & 0x80 != 0);
     let mut whole = [if negative { 0xff } else { 0 }; 8];
     whole.get_mut(..bytes.len()).ok_or("a number of more than 64 bits")?.copy_from_slice(bytes);
@@ -586,9 +609,14 @@ mod tests {
         .concat()
     }
 
+    /// The tensors of floats: parameters, not buffers.
+    fn floats_of(path: &Path) -> Result<Vec<(String, Tensor)>> {
+        Ok(read(path)?.into_iter().filter_map(|(name, tensor)| Some((name, tensor?))).collect())
+    }
+
     fn floats(pickle: &[u8]) -> Result<Vec<f32>, Error> {
         let (_folder, path) = torch_file(pickle);
-        let found = read(&path)?;
+        let found = floats_of(&path)?;
         assert_eq!(found.len(), 1);
         assert_eq!(found[0].0, "w");
         Ok(found[0].1.flatten_all()?.to_vec1()?)
@@ -606,9 +634,23 @@ mod tests {
     }
 
     #[test]
+    fn the_state_dict_of_a_training_loops_checkpoint_is_found() {
+        let inner = state_dict("FloatStorage", "0", 0, &[2], &[1]);
+        let nested = |key: &str| {
+            let inner = &inner[2..inner.len() - 1];
+            [b"\x80\x02}(", &text("epoch")[..], b"K\x03", &text(key), inner, b"u."].concat()
+        };
+        for key in STATE_DICTS {
+            assert_eq!(floats(&nested(key)).unwrap(), [0., 1.], "{key}");
+        }
+        let (_folder, path) = torch_file(&nested("optimizer"));
+        assert!(floats_of(&path).unwrap().is_empty());
+    }
+
+    #[test]
     fn the_published_form_reads_as_candle_and_as_safetensors_do() {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/models/norbert3-tiny");
-        let mut found = read(&folder.join("pytorch_model.bin")).unwrap();
+        let mut found = floats_of(&folder.join("pytorch_model.bin")).unwrap();
         let mut twin = candle_core::pickle::read_all(folder.join("pytorch_model.bin")).unwrap();
         twin.retain(|(_, tensor)| tensor.dtype().is_float());
         found.sort_by(|a, b| a.0.cmp(&b.0));
@@ -626,7 +668,7 @@ mod tests {
     fn the_list_is_what_is_read() {
         let path =
             Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/models/norbert3-tiny/pytorch_model.bin");
-        let (listed, read) = (read_torch_tensor_list(&path).unwrap(), read(&path).unwrap());
+        let (listed, read) = (read_torch_tensor_list(&path).unwrap(), floats_of(&path).unwrap());
         let floats: Vec<(&str, &[usize])> = listed
             .iter()
             .filter(|tensor| tensor.is_float())

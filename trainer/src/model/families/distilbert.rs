@@ -4,11 +4,13 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::algebra::{Activation, Algebra, Init, Inputs, Positions};
-use super::config::{self, Family, heads_divide, layers, numbers, probabilities, sizes};
-use super::layers::{PostNormBlock, PostNormNames, dense, norm};
-use super::mlm_head::{Encoded, MlmHead, output_matrix};
-use crate::Error;
+use crate::model::algebra::{Activation, Algebra, Init, Inputs, Positions};
+use crate::model::layers::{PostNormBlock, PostNormNames, dense, norm};
+use crate::model::masked_lm::{
+    MaskedLm, activation, check_heads, check_layers, check_numbers, check_probabilities, check_sizes,
+};
+use crate::model::mlm_head::{Encoded, MlmHead, output_matrix};
+use crate::model::problem::ConfigProblem;
 
 /// The keys of a DistilBERT `config.json` that matter; absent ones have the library's defaults.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -25,7 +27,7 @@ pub struct DistilBertConfig {
     /// width of the feed-forward layer
     pub hidden_dim: usize,
     /// activation of the feed-forward layer and of the head
-    #[serde(with = "config::activation")]
+    #[serde(with = "activation")]
     pub activation: Activation,
     /// rows of the position table: the longest text in tokens
     pub max_position_embeddings: usize,
@@ -102,28 +104,40 @@ impl DistilBertConfig {
     }
 }
 
-impl Family for DistilBertConfig {
-    // the position table is in the checkpoint, sinusoidal or not
-    const HARMLESS: &'static [&'static str] =
-        &["sinusoidal_pos_embds", "qa_dropout", "seq_classif_dropout", "tie_weights_"];
-    const TIED: (&'static str, &'static str) =
-        ("vocab_projector.weight", "distilbert.embeddings.word_embeddings.weight");
-    const ALIASES: &'static [(&'static str, &'static str)] = &[];
-    const PREFIXES: &'static [&'static str] =
-        &["distilbert.", "vocab_transform.", "vocab_layer_norm.", "vocab_projector."];
-    const TOKEN_TYPES: bool = false;
+/// The name of the output matrix.
+const OUTPUT: &str = "vocab_projector.weight";
+/// The name of the word embedding, which the output matrix may be tied to.
+const WORDS: &str = "distilbert.embeddings.word_embeddings.weight";
 
-    fn check(&self) -> Result<(), Error> {
-        layers("n_layers", self.n_layers)?;
-        heads_divide("n_heads", self.n_heads, "dim", self.dim)?;
-        sizes(&[
+impl MaskedLm for DistilBertConfig {
+    fn harmless_keys(&self) -> &'static [&'static str] {
+        // the position table is in the checkpoint, sinusoidal or not
+        &["sinusoidal_pos_embds", "qa_dropout", "seq_classif_dropout", "tie_weights_"]
+    }
+
+    fn tied(&self) -> (&'static str, &'static str) {
+        (OUTPUT, WORDS)
+    }
+
+    fn encoder_prefixes(&self) -> &'static [&'static str] {
+        &["distilbert."]
+    }
+
+    fn head_prefixes(&self) -> &'static [&'static str] {
+        &["vocab_transform.", "vocab_layer_norm.", "vocab_projector."]
+    }
+
+    fn check(&self) -> Result<(), ConfigProblem> {
+        check_layers("n_layers", self.n_layers)?;
+        check_heads("n_heads", self.n_heads, "dim", self.dim)?;
+        check_sizes(&[
             ("vocab_size", self.vocab_size),
             ("dim", self.dim),
             ("hidden_dim", self.hidden_dim),
             ("max_position_embeddings", self.max_position_embeddings),
         ])?;
-        numbers(&[("initializer_range", self.initializer_range)])?;
-        probabilities(&[("dropout", self.dropout), ("attention_dropout", self.attention_dropout)])
+        check_numbers(&[("initializer_range", self.initializer_range)])?;
+        check_probabilities(&[("dropout", self.dropout), ("attention_dropout", self.attention_dropout)])
     }
 
     fn forward<A: Algebra>(&self, a: &A, inputs: &Inputs<A::Tensor>) -> Result<Encoded<A::Tensor>, A::Error> {
@@ -136,7 +150,7 @@ impl Family for DistilBertConfig {
         }
         let h = a.activate(&dense(a, "vocab_transform", &x, (d, d), true, init)?, self.activation)?;
         let features = norm(a, "vocab_layer_norm", &h, d, true, EPS)?;
-        let weight = output_matrix(a, Self::TIED.0, &words, [v, d], init)?;
+        let weight = output_matrix(a, OUTPUT, &words, [v, d], init)?;
         let bias = a.parameter(BIAS, &[v], Init::Zeros)?;
         Ok(Encoded { last_hidden_state: x, head: MlmHead::new(features, weight, bias, v) })
     }
@@ -145,20 +159,11 @@ impl Family for DistilBertConfig {
         self.vocab_size
     }
 
-    fn max_positions(&self) -> Option<usize> {
-        Some(self.max_position_embeddings)
-    }
-
     fn ties_output(&self) -> bool {
         self.tie_word_embeddings
     }
 
     fn activation_floats_per_token(&self) -> usize {
         self.n_layers * (12 * self.dim + 4 * self.hidden_dim) + 6 * self.dim
-    }
-
-    fn without_dropout(&mut self) {
-        self.dropout = 0.0;
-        self.attention_dropout = 0.0;
     }
 }

@@ -4,11 +4,13 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::algebra::{Activation, Algebra, Init, Inputs, Positions};
-use super::config::{self, Family, heads_divide, layers, numbers, probabilities, sizes};
-use super::layers::{PostNormBlock, PostNormNames, dense, norm};
-use super::mlm_head::{Encoded, MlmHead, output_matrix};
-use crate::Error;
+use crate::model::algebra::{Activation, Algebra, Init, Inputs, Positions};
+use crate::model::layers::{PostNormBlock, PostNormNames, dense, norm};
+use crate::model::masked_lm::{
+    MaskedLm, activation, check_heads, check_layers, check_numbers, check_probabilities, check_sizes,
+};
+use crate::model::mlm_head::{Encoded, MlmHead, output_matrix};
+use crate::model::problem::ConfigProblem;
 
 /// The keys of a BERT `config.json` that matter; absent ones have the library's defaults.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -25,7 +27,7 @@ pub struct BertConfig {
     /// width of the feed-forward layer
     pub intermediate_size: usize,
     /// activation of the feed-forward layer and of the head
-    #[serde(with = "config::activation")]
+    #[serde(with = "activation")]
     pub hidden_act: Activation,
     /// rows of the position table: the longest text in tokens
     pub max_position_embeddings: usize,
@@ -89,7 +91,7 @@ impl BertConfig {
             "num_hidden_layers": self.num_hidden_layers,
             "num_attention_heads": self.num_attention_heads,
             "intermediate_size": self.intermediate_size,
-            "hidden_act": config::activation::name(self.hidden_act),
+            "hidden_act": activation::name(self.hidden_act),
             "max_position_embeddings": self.max_position_embeddings,
             "type_vocab_size": self.type_vocab_size,
             "layer_norm_eps": self.layer_norm_eps,
@@ -146,34 +148,56 @@ impl BertConfig {
     }
 }
 
-impl Family for BertConfig {
-    const HARMLESS: &'static [&'static str] = &[
-        "position_embedding_type",
-        "pooler_fc_size",
-        "pooler_num_attention_heads",
-        "pooler_num_fc_layers",
-        "pooler_size_per_head",
-        "pooler_type",
-        "directionality",
-    ];
-    const TIED: (&'static str, &'static str) =
-        ("cls.predictions.decoder.weight", "bert.embeddings.word_embeddings.weight");
-    const ALIASES: &'static [(&'static str, &'static str)] = &[("cls.predictions.decoder.bias", BIAS)];
-    const PREFIXES: &'static [&'static str] = &["bert.", "cls."];
-    const TOKEN_TYPES: bool = true;
+/// The name of the output matrix.
+const OUTPUT: &str = "cls.predictions.decoder.weight";
+/// The name of the word embedding, which the output matrix may be tied to.
+const WORDS: &str = "bert.embeddings.word_embeddings.weight";
 
-    fn check(&self) -> Result<(), Error> {
-        layers("num_hidden_layers", self.num_hidden_layers)?;
-        heads_divide("num_attention_heads", self.num_attention_heads, "hidden_size", self.hidden_size)?;
-        sizes(&[
+impl MaskedLm for BertConfig {
+    fn harmless_keys(&self) -> &'static [&'static str] {
+        &[
+            "position_embedding_type",
+            "pooler_fc_size",
+            "pooler_num_attention_heads",
+            "pooler_num_fc_layers",
+            "pooler_size_per_head",
+            "pooler_type",
+            "directionality",
+        ]
+    }
+
+    fn tied(&self) -> (&'static str, &'static str) {
+        (OUTPUT, WORDS)
+    }
+
+    fn aliases(&self) -> &'static [(&'static str, &'static str)] {
+        &[("cls.predictions.decoder.bias", BIAS)]
+    }
+
+    fn encoder_prefixes(&self) -> &'static [&'static str] {
+        &["bert."]
+    }
+
+    fn head_prefixes(&self) -> &'static [&'static str] {
+        &["cls."]
+    }
+
+    fn has_token_types(&self) -> bool {
+        true
+    }
+
+    fn check(&self) -> Result<(), ConfigProblem> {
+        check_layers("num_hidden_layers", self.num_hidden_layers)?;
+        check_heads("num_attention_heads", self.num_attention_heads, "hidden_size", self.hidden_size)?;
+        check_sizes(&[
             ("vocab_size", self.vocab_size),
             ("hidden_size", self.hidden_size),
             ("intermediate_size", self.intermediate_size),
             ("max_position_embeddings", self.max_position_embeddings),
             ("type_vocab_size", self.type_vocab_size),
         ])?;
-        numbers(&[("layer_norm_eps", self.layer_norm_eps), ("initializer_range", self.initializer_range)])?;
-        probabilities(&[
+        check_numbers(&[("layer_norm_eps", self.layer_norm_eps), ("initializer_range", self.initializer_range)])?;
+        check_probabilities(&[
             ("hidden_dropout_prob", self.hidden_dropout_prob),
             ("attention_probs_dropout_prob", self.attention_probs_dropout_prob),
         ])
@@ -190,17 +214,13 @@ impl Family for BertConfig {
         let h = dense(a, "cls.predictions.transform.dense", &x, (d, d), true, init)?;
         let h = a.activate(&h, self.hidden_act)?;
         let features = norm(a, "cls.predictions.transform.LayerNorm", &h, d, true, self.layer_norm_eps)?;
-        let weight = output_matrix(a, Self::TIED.0, &words, [v, d], init)?;
+        let weight = output_matrix(a, OUTPUT, &words, [v, d], init)?;
         let bias = a.parameter(BIAS, &[v], Init::Zeros)?;
         Ok(Encoded { last_hidden_state: x, head: MlmHead::new(features, weight, bias, v) })
     }
 
     fn vocab_size(&self) -> usize {
         self.vocab_size
-    }
-
-    fn max_positions(&self) -> Option<usize> {
-        Some(self.max_position_embeddings)
     }
 
     fn ties_output(&self) -> bool {
@@ -210,10 +230,5 @@ impl Family for BertConfig {
     fn activation_floats_per_token(&self) -> usize {
         // twelve rows of the hidden size and four of the feed-forward size a layer
         self.num_hidden_layers * (12 * self.hidden_size + 4 * self.intermediate_size) + 6 * self.hidden_size
-    }
-
-    fn without_dropout(&mut self) {
-        self.hidden_dropout_prob = 0.0;
-        self.attention_probs_dropout_prob = 0.0;
     }
 }

@@ -4,17 +4,17 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::algebra::{Activation, Algebra, Init, Inputs, Positions};
 use super::bert::BertConfig;
-use super::config::{Family, positions_left};
-use super::layers::{dense, norm};
-use super::mlm_head::{Encoded, MlmHead, output_matrix};
-use crate::Error;
+use crate::model::algebra::{Activation, Algebra, Init, Inputs, Positions};
+use crate::model::layers::{dense, norm};
+use crate::model::masked_lm::MaskedLm;
+use crate::model::mlm_head::{Encoded, MlmHead, output_matrix};
+use crate::model::problem::ConfigProblem;
 
 /// The keys of a RoBERTa `config.json` that matter: BERT's, and the padding id.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct RobertaConfig {
-    /// sizes, activation, dropouts; absent keys have BERT's defaults, which are also RoBERTa's
+    /// sizes, activation, dropouts; absent keys have BERT's defaults
     #[serde(flatten)]
     pub bert: BertConfig,
     /// the id of padding, which also shifts the positions
@@ -29,16 +29,40 @@ fn pad_token_id() -> u32 {
 /// The name of the output bias.
 const BIAS: &str = "lm_head.bias";
 
-impl Family for RobertaConfig {
-    const HARMLESS: &'static [&'static str] = BertConfig::HARMLESS;
-    const TIED: (&'static str, &'static str) = ("lm_head.decoder.weight", "roberta.embeddings.word_embeddings.weight");
-    const ALIASES: &'static [(&'static str, &'static str)] = &[("lm_head.decoder.bias", BIAS)];
-    const PREFIXES: &'static [&'static str] = &["roberta.", "lm_head."];
-    const TOKEN_TYPES: bool = false;
+/// The name of the output matrix.
+const OUTPUT: &str = "lm_head.decoder.weight";
+/// The name of the word embedding, which the output matrix may be tied to.
+const WORDS: &str = "roberta.embeddings.word_embeddings.weight";
 
-    fn check(&self) -> Result<(), Error> {
+impl MaskedLm for RobertaConfig {
+    fn harmless_keys(&self) -> &'static [&'static str] {
+        self.bert.harmless_keys()
+    }
+
+    fn tied(&self) -> (&'static str, &'static str) {
+        (OUTPUT, WORDS)
+    }
+
+    fn aliases(&self) -> &'static [(&'static str, &'static str)] {
+        &[("lm_head.decoder.bias", BIAS)]
+    }
+
+    fn encoder_prefixes(&self) -> &'static [&'static str] {
+        &["roberta."]
+    }
+
+    fn head_prefixes(&self) -> &'static [&'static str] {
+        &["lm_head."]
+    }
+
+    fn check(&self) -> Result<(), ConfigProblem> {
         self.bert.check()?;
-        positions_left(self.bert.max_position_embeddings, self.pad_token_id)
+        let (rows, pad) = (self.bert.max_position_embeddings, self.pad_token_id);
+        if rows < pad as usize + 2 {
+            let message = format!("{rows} leaves no position for a token after pad_token_id {pad}");
+            return Err(ConfigProblem::value("max_position_embeddings", message));
+        }
+        Ok(())
     }
 
     fn forward<A: Algebra>(&self, a: &A, inputs: &Inputs<A::Tensor>) -> Result<Encoded<A::Tensor>, A::Error> {
@@ -54,7 +78,7 @@ impl Family for RobertaConfig {
         // the head's activation is not the blocks' but always this one
         let h = a.activate(&dense(a, "lm_head.dense", &x, (d, d), true, init)?, Activation::Gelu)?;
         let features = norm(a, "lm_head.layer_norm", &h, d, true, bert.layer_norm_eps)?;
-        let weight = output_matrix(a, Self::TIED.0, &words, [v, d], init)?;
+        let weight = output_matrix(a, OUTPUT, &words, [v, d], init)?;
         let bias = a.parameter(BIAS, &[v], Init::Zeros)?;
         Ok(Encoded { last_hidden_state: x, head: MlmHead::new(features, weight, bias, v) })
     }
@@ -63,19 +87,11 @@ impl Family for RobertaConfig {
         self.bert.vocab_size
     }
 
-    fn max_positions(&self) -> Option<usize> {
-        Some(self.bert.max_position_embeddings - self.pad_token_id as usize - 1)
-    }
-
     fn ties_output(&self) -> bool {
         self.bert.tie_word_embeddings
     }
 
     fn activation_floats_per_token(&self) -> usize {
         self.bert.activation_floats_per_token()
-    }
-
-    fn without_dropout(&mut self) {
-        self.bert.without_dropout();
     }
 }

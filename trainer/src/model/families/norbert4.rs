@@ -6,11 +6,11 @@
 use serde::{Deserialize, Serialize};
 use splade_core::HeadMode;
 
-use super::algebra::{Activation, Algebra, Init, Inputs};
-use super::config::{Family, at_most, layers, numbers, probabilities, sizes};
-use super::layers::attend;
-use super::mlm_head::{Cap, Encoded, MlmHead, output_matrix};
-use crate::Error;
+use crate::model::algebra::{Activation, Algebra, Init, Inputs};
+use crate::model::layers::attend;
+use crate::model::masked_lm::{MaskedLm, check_layers, check_numbers, check_probabilities, check_size, check_sizes};
+use crate::model::mlm_head::{Cap, Encoded, MlmHead, output_matrix};
+use crate::model::problem::ConfigProblem;
 
 /// The keys of a NorBERT4 `config.json` that matter; none may be absent, for its code has no defaults.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -177,38 +177,56 @@ impl Norbert4Config {
     }
 }
 
-impl Family for Norbert4Config {
-    const HARMLESS: &'static [&'static str] = &[
-        "deterministic_flash_attn",
-        "model",
-        // read by nobody: θ is a constant of the published code
-        "rope_theta",
-    ];
-    const TIED: (&'static str, &'static str) = ("classifier.emb2vocab.weight", "embedding.word_embedding.weight");
-    const ALIASES: &'static [(&'static str, &'static str)] = &[];
-    const PREFIXES: &'static [&'static str] = &["embedding.", "encoder.", "classifier."];
-    const TOKEN_TYPES: bool = false;
+/// The name of the output matrix.
+const OUTPUT: &str = "classifier.emb2vocab.weight";
+/// The name of the word embedding, which the output matrix may be tied to.
+const WORDS: &str = "embedding.word_embedding.weight";
 
-    fn check(&self) -> Result<(), Error> {
-        sizes(&[
+impl MaskedLm for Norbert4Config {
+    fn harmless_keys(&self) -> &'static [&'static str] {
+        &[
+            "deterministic_flash_attn",
+            "model",
+            // read by nobody: θ is a constant of the published code
+            "rope_theta",
+        ]
+    }
+
+    fn tied(&self) -> (&'static str, &'static str) {
+        (OUTPUT, WORDS)
+    }
+
+    fn encoder_prefixes(&self) -> &'static [&'static str] {
+        &["embedding.", "encoder."]
+    }
+
+    fn head_prefixes(&self) -> &'static [&'static str] {
+        &["classifier."]
+    }
+
+    fn check(&self) -> Result<(), ConfigProblem> {
+        check_sizes(&[
             ("vocab_size", self.vocab_size),
             ("hidden_size", self.hidden_size),
             ("intermediate_size", self.intermediate_size),
             ("max_sequence_length", self.max_sequence_length),
             ("local_global_ratio", self.local_global_ratio),
         ])?;
-        layers("num_layers", self.num_layers)?;
-        at_most("num_attention_heads", self.num_attention_heads, 1 << 12)?;
-        at_most("query_key_head_size", self.query_key_head_size, 1 << 16)?;
-        at_most("value_head_size", self.value_head_size, 1 << 16)?;
+        check_layers("num_layers", self.num_layers)?;
+        check_size("num_attention_heads", self.num_attention_heads, 1 << 12)?;
+        check_size("query_key_head_size", self.query_key_head_size, 1 << 16)?;
+        check_size("value_head_size", self.value_head_size, 1 << 16)?;
         if !self.query_key_head_size.is_multiple_of(2) {
-            return Err(Error::config("query_key_head_size", "rotary positions need an even size", ""));
+            return Err(ConfigProblem::value("query_key_head_size", "rotary positions need an even size"));
         }
         if self.bos_token_id as usize >= self.vocab_size {
-            return Err(Error::config("bos_token_id", format!("{} is not in the vocabulary", self.bos_token_id), ""));
+            return Err(ConfigProblem::value(
+                "bos_token_id",
+                format!("{} is not in the vocabulary", self.bos_token_id),
+            ));
         }
-        numbers(&[("layer_norm_eps", self.layer_norm_eps)])?;
-        probabilities(&[
+        check_numbers(&[("layer_norm_eps", self.layer_norm_eps)])?;
+        check_probabilities(&[
             ("attention_dropout", self.attention_dropout),
             ("hidden_dropout", self.hidden_dropout),
             ("embedding_dropout", self.embedding_dropout),
@@ -218,7 +236,7 @@ impl Family for Norbert4Config {
 
     fn forward<A: Algebra>(&self, a: &A, inputs: &Inputs<A::Tensor>) -> Result<Encoded<A::Tensor>, A::Error> {
         let (v, d, init) = (self.vocab_size, self.hidden_size, self.init());
-        let words = a.parameter(Self::TIED.1, &[v, d], init)?;
+        let words = a.parameter(WORDS, &[v, d], init)?;
         let x = self.scaled_norm(a, "embedding.word_scale", &a.embed(&words, &inputs.ids)?, d)?;
         let x = a.dropout(&x, self.embedding_dropout)?;
         let mut residual = Residual { embedded: x.clone(), x, first_value: None };
@@ -230,7 +248,7 @@ impl Family for Norbert4Config {
         let h = a.activate(&self.product(a, "classifier.projection.weight", &h, d, d)?, Activation::GeluTanh)?;
         let features = self.scaled_norm(a, "classifier.emb2vocab.scale", &h, d)?;
         let features = a.dropout(&features, self.classifier_dropout)?;
-        let weight = output_matrix(a, Self::TIED.0, &words, [v, d], init)?;
+        let weight = output_matrix(a, OUTPUT, &words, [v, d], init)?;
         let bias = a.parameter("classifier.emb2vocab.bias", &[v], Init::Zeros)?;
         let mut head = MlmHead::new(features, weight, bias, v);
         head.predicts_next = true;
@@ -247,10 +265,6 @@ impl Family for Norbert4Config {
         self.vocab_size
     }
 
-    fn max_positions(&self) -> Option<usize> {
-        None
-    }
-
     /// The released checkpoint stores both matrices, and loading it in Python leaves two, which training moves apart.
     fn ties_output(&self) -> bool {
         false
@@ -260,10 +274,12 @@ impl Family for Norbert4Config {
         self.num_layers * (26 * self.hidden_size + 6 * self.intermediate_size) + 6 * self.hidden_size
     }
 
-    fn without_dropout(&mut self) {
-        self.attention_dropout = 0.0;
-        self.hidden_dropout = 0.0;
-        self.embedding_dropout = 0.0;
-        self.classifier_dropout = 0.0;
+    fn head_mode(&self) -> Option<HeadMode> {
+        Some(self.mlm_head)
+    }
+
+    fn set_head_mode(&mut self, mode: HeadMode) -> bool {
+        self.mlm_head = mode;
+        true
     }
 }

@@ -5,11 +5,11 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::algebra::{Activation, Algebra, Init, Inputs, RelativeOffsets};
-use super::config::{Family, heads_divide, layers, numbers, probabilities, sizes};
-use super::layers::{attend, dense, norm};
-use super::mlm_head::{Encoded, MlmHead, output_matrix};
-use crate::Error;
+use crate::model::algebra::{Activation, Algebra, Init, Inputs, RelativeOffsets};
+use crate::model::layers::{attend, dense, norm};
+use crate::model::masked_lm::{MaskedLm, check_heads, check_layers, check_numbers, check_probabilities, check_sizes};
+use crate::model::mlm_head::{Encoded, MlmHead, output_matrix};
+use crate::model::problem::ConfigProblem;
 
 /// The keys of a NorBERT3 `config.json` that matter; absent ones have the values of the base model, as in its code.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -128,31 +128,46 @@ impl Norbert3Config {
     }
 }
 
-impl Family for Norbert3Config {
-    const HARMLESS: &'static [&'static str] = &["hidden_act", "output_all_encoded_layers", "type_vocab_size"];
-    const TIED: (&'static str, &'static str) = ("classifier.nonlinearity.5.weight", "embedding.word_embedding.weight");
-    const ALIASES: &'static [(&'static str, &'static str)] = &[];
-    const PREFIXES: &'static [&'static str] = &["embedding.", "transformer.", "classifier."];
-    const TOKEN_TYPES: bool = false;
+/// The name of the output matrix.
+const OUTPUT: &str = "classifier.nonlinearity.5.weight";
+/// The name of the word embedding, which the output matrix may be tied to.
+const WORDS: &str = "embedding.word_embedding.weight";
 
-    fn check(&self) -> Result<(), Error> {
-        sizes(&[
+impl MaskedLm for Norbert3Config {
+    fn harmless_keys(&self) -> &'static [&'static str] {
+        &["hidden_act", "output_all_encoded_layers", "type_vocab_size"]
+    }
+
+    fn tied(&self) -> (&'static str, &'static str) {
+        (OUTPUT, WORDS)
+    }
+
+    fn encoder_prefixes(&self) -> &'static [&'static str] {
+        &["embedding.", "transformer."]
+    }
+
+    fn head_prefixes(&self) -> &'static [&'static str] {
+        &["classifier."]
+    }
+
+    fn check(&self) -> Result<(), ConfigProblem> {
+        check_sizes(&[
             ("vocab_size", self.vocab_size),
             ("hidden_size", self.hidden_size),
             ("intermediate_size", self.intermediate_size),
         ])?;
-        layers("num_hidden_layers", self.num_hidden_layers)?;
-        heads_divide("num_attention_heads", self.num_attention_heads, "hidden_size", self.hidden_size)?;
+        check_layers("num_hidden_layers", self.num_hidden_layers)?;
+        check_heads("num_attention_heads", self.num_attention_heads, "hidden_size", self.hidden_size)?;
         // fewer have no logarithmic bucket, and no more than a text has tokens are needed
         if !(4..=1 << 16).contains(&self.position_bucket_size) {
-            return Err(Error::config("position_bucket_size", "must be from 4 to 65536", ""));
+            return Err(ConfigProblem::value("position_bucket_size", "must be from 4 to 65536"));
         }
         if !(self.position_bucket_size..=1 << 20).contains(&self.max_position_embeddings) {
             let message = format!("must be from position_bucket_size {} to 1048576", self.position_bucket_size);
-            return Err(Error::config("max_position_embeddings", message, ""));
+            return Err(ConfigProblem::value("max_position_embeddings", message));
         }
-        numbers(&[("layer_norm_eps", self.layer_norm_eps)])?;
-        probabilities(&[
+        check_numbers(&[("layer_norm_eps", self.layer_norm_eps)])?;
+        check_probabilities(&[
             ("hidden_dropout_prob", self.hidden_dropout_prob),
             ("attention_probs_dropout_prob", self.attention_probs_dropout_prob),
         ])
@@ -160,7 +175,7 @@ impl Family for Norbert3Config {
 
     fn forward<A: Algebra>(&self, a: &A, inputs: &Inputs<A::Tensor>) -> Result<Encoded<A::Tensor>, A::Error> {
         let (v, d, init) = (self.vocab_size, self.hidden_size, self.init());
-        let words = a.parameter(Self::TIED.1, &[v, d], init)?;
+        let words = a.parameter(WORDS, &[v, d], init)?;
         let x = self.plain_norm(a, &a.embed(&words, &inputs.ids)?)?;
         let mut x = a.dropout(&x, self.hidden_dropout_prob)?;
         let table = a.parameter("embedding.relative_embedding", &[2 * self.position_bucket_size - 1, d], init)?;
@@ -173,7 +188,7 @@ impl Family for Norbert3Config {
         let h = dense(a, "classifier.nonlinearity.1", &self.plain_norm(a, &x)?, (d, d), true, init)?;
         let h = self.plain_norm(a, &a.activate(&h, Activation::Gelu)?)?;
         let features = a.dropout(&h, self.hidden_dropout_prob)?;
-        let weight = output_matrix(a, Self::TIED.0, &words, [v, d], init)?;
+        let weight = output_matrix(a, OUTPUT, &words, [v, d], init)?;
         let bias = a.parameter("classifier.nonlinearity.5.bias", &[v], Init::Zeros)?;
         // −∞ in the bias is −∞ in the logit, and 0 in the SPLADE weight
         let blocked = (0..v).map(|term| if term < SPECIAL_TOKENS { f32::NEG_INFINITY } else { 0.0 }).collect();
@@ -185,10 +200,6 @@ impl Family for Norbert3Config {
         self.vocab_size
     }
 
-    fn max_positions(&self) -> Option<usize> {
-        None
-    }
-
     /// The published code ties the two, but loading it in Python leaves two equal matrices, which training moves apart.
     fn ties_output(&self) -> bool {
         false
@@ -196,11 +207,6 @@ impl Family for Norbert3Config {
 
     fn activation_floats_per_token(&self) -> usize {
         self.num_hidden_layers * (12 * self.hidden_size + 6 * self.intermediate_size) + 6 * self.hidden_size
-    }
-
-    fn without_dropout(&mut self) {
-        self.hidden_dropout_prob = 0.0;
-        self.attention_probs_dropout_prob = 0.0;
     }
 }
 

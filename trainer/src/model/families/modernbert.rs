@@ -5,11 +5,13 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::algebra::{Activation, Algebra, Init, Inputs};
-use super::config::{self, Family, heads_divide, layers, numbers, probabilities, sizes};
-use super::layers::{attend, dense, norm};
-use super::mlm_head::{Encoded, MlmHead, output_matrix};
-use crate::Error;
+use crate::model::algebra::{Activation, Algebra, Init, Inputs};
+use crate::model::layers::{attend, dense, norm};
+use crate::model::masked_lm::{
+    MaskedLm, activation, check_heads, check_layers, check_numbers, check_probabilities, check_sizes,
+};
+use crate::model::mlm_head::{Encoded, MlmHead, output_matrix};
+use crate::model::problem::ConfigProblem;
 
 /// The keys of a ModernBERT `config.json` that matter; absent ones have the library's defaults.
 ///
@@ -29,10 +31,10 @@ pub struct ModernBertConfig {
     /// width of the feed-forward layer
     pub intermediate_size: usize,
     /// activation of the feed-forward layer's first half
-    #[serde(with = "config::activation")]
+    #[serde(with = "activation")]
     pub hidden_activation: Activation,
     /// activation of the head
-    #[serde(with = "config::activation")]
+    #[serde(with = "activation")]
     pub classifier_activation: Activation,
     /// the longest text the model was trained for
     pub max_position_embeddings: usize,
@@ -204,35 +206,49 @@ impl ModernBertConfig {
     }
 }
 
-impl Family for ModernBertConfig {
-    const HARMLESS: &'static [&'static str] = &[
-        "attention_probs_dropout_prob",
-        "classifier_pooling",
-        "deterministic_flash_attn",
-        "initializer_cutoff_factor",
-        "layer_norm_eps",
-        "position_embedding_type",
-        "reference_compile",
-        "repad_logits_with_grad",
-        "sparse_pred_ignore_index",
-        "sparse_prediction",
-        "hidden_act",
-        "rope_theta",
-        "sliding_window",
-    ];
-    const TIED: (&'static str, &'static str) = ("decoder.weight", "model.embeddings.tok_embeddings.weight");
-    const ALIASES: &'static [(&'static str, &'static str)] = &[];
-    const PREFIXES: &'static [&'static str] =
-        &["model.embeddings.", "model.layers.", "model.final_norm.", "head.", "decoder."];
-    const TOKEN_TYPES: bool = false;
+/// The name of the output matrix.
+const OUTPUT: &str = "decoder.weight";
+/// The name of the word embedding, which the output matrix may be tied to.
+const WORDS: &str = "model.embeddings.tok_embeddings.weight";
 
-    fn check(&self) -> Result<(), Error> {
-        layers("num_hidden_layers", self.num_hidden_layers)?;
-        heads_divide("num_attention_heads", self.num_attention_heads, "hidden_size", self.hidden_size)?;
+impl MaskedLm for ModernBertConfig {
+    fn harmless_keys(&self) -> &'static [&'static str] {
+        &[
+            "attention_probs_dropout_prob",
+            "classifier_pooling",
+            "deterministic_flash_attn",
+            "initializer_cutoff_factor",
+            "layer_norm_eps",
+            "position_embedding_type",
+            "reference_compile",
+            "repad_logits_with_grad",
+            "sparse_pred_ignore_index",
+            "sparse_prediction",
+            "hidden_act",
+            "rope_theta",
+            "sliding_window",
+        ]
+    }
+
+    fn tied(&self) -> (&'static str, &'static str) {
+        (OUTPUT, WORDS)
+    }
+
+    fn encoder_prefixes(&self) -> &'static [&'static str] {
+        &["model.embeddings.", "model.layers.", "model.final_norm."]
+    }
+
+    fn head_prefixes(&self) -> &'static [&'static str] {
+        &["head.", "decoder."]
+    }
+
+    fn check(&self) -> Result<(), ConfigProblem> {
+        check_layers("num_hidden_layers", self.num_hidden_layers)?;
+        check_heads("num_attention_heads", self.num_attention_heads, "hidden_size", self.hidden_size)?;
         if !(self.hidden_size / self.num_attention_heads).is_multiple_of(2) {
-            return Err(Error::config("num_attention_heads", "rotary positions need heads of an even size", ""));
+            return Err(ConfigProblem::value("num_attention_heads", "rotary positions need heads of an even size"));
         }
-        sizes(&[
+        check_sizes(&[
             ("vocab_size", self.vocab_size),
             ("hidden_size", self.hidden_size),
             ("intermediate_size", self.intermediate_size),
@@ -241,7 +257,7 @@ impl Family for ModernBertConfig {
         ])?;
         if let Some(types) = self.layer_types.as_ref().filter(|types| types.len() != self.num_hidden_layers) {
             let message = format!("{} types for {} layers", types.len(), self.num_hidden_layers);
-            return Err(Error::config("layer_types", message, ""));
+            return Err(ConfigProblem::value("layer_types", message));
         }
         let is_default = |rope: &Rope| rope.rope_type.as_ref().is_none_or(|kind| kind == "default");
         if self
@@ -249,15 +265,15 @@ impl Family for ModernBertConfig {
             .as_ref()
             .is_some_and(|r| !is_default(&r.full_attention) || !is_default(&r.sliding_attention))
         {
-            return Err(Error::config("rope_parameters", "only rope_type \"default\" is known", ""));
+            return Err(ConfigProblem::value("rope_parameters", "only rope_type \"default\" is known"));
         }
-        numbers(&[
+        check_numbers(&[
             ("norm_eps", self.norm_eps),
             ("initializer_range", self.initializer_range),
             ("rope_theta of full_attention", self.theta(LayerType::Full)),
             ("rope_theta of sliding_attention", self.theta(LayerType::Sliding)),
         ])?;
-        probabilities(&[
+        check_probabilities(&[
             ("embedding_dropout", self.embedding_dropout),
             ("attention_dropout", self.attention_dropout),
             ("mlp_dropout", self.mlp_dropout),
@@ -266,7 +282,7 @@ impl Family for ModernBertConfig {
 
     fn forward<A: Algebra>(&self, a: &A, inputs: &Inputs<A::Tensor>) -> Result<Encoded<A::Tensor>, A::Error> {
         let (v, d, init) = (self.vocab_size, self.hidden_size, Init::Normal(self.initializer_range));
-        let words = a.parameter(Self::TIED.1, &[v, d], init)?;
+        let words = a.parameter(WORDS, &[v, d], init)?;
         let x = self.norm(a, "model.embeddings.norm", &a.embed(&words, &inputs.ids)?)?;
         let mut x = a.dropout(&x, self.embedding_dropout)?;
         for layer in 0..self.num_hidden_layers {
@@ -275,7 +291,7 @@ impl Family for ModernBertConfig {
         let x = self.norm(a, "model.final_norm", &x)?;
         let h = dense(a, "head.dense", &x, (d, d), self.classifier_bias, init)?;
         let features = self.norm(a, "head.norm", &a.activate(&h, self.classifier_activation)?)?;
-        let weight = output_matrix(a, Self::TIED.0, &words, [v, d], init)?;
+        let weight = output_matrix(a, OUTPUT, &words, [v, d], init)?;
         let bias = if self.decoder_bias {
             a.parameter("decoder.bias", &[v], Init::Zeros)?
         } else {
@@ -288,21 +304,11 @@ impl Family for ModernBertConfig {
         self.vocab_size
     }
 
-    fn max_positions(&self) -> Option<usize> {
-        None
-    }
-
     fn ties_output(&self) -> bool {
         self.tie_word_embeddings
     }
 
     fn activation_floats_per_token(&self) -> usize {
         self.num_hidden_layers * (14 * self.hidden_size + 5 * self.intermediate_size) + 6 * self.hidden_size
-    }
-
-    fn without_dropout(&mut self) {
-        self.embedding_dropout = 0.0;
-        self.attention_dropout = 0.0;
-        self.mlp_dropout = 0.0;
     }
 }
