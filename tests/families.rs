@@ -278,13 +278,12 @@ fn what_is_unknown_in_a_config_or_a_checkpoint_is_named() {
     with("sliding_dilation", json!(2)).fails(
         2,
         "the key sliding_dilation is not known to this architecture",
-        "remove it",
+        "--ignore-config-key",
     );
     with("hidden_activation", json!("mish")).fails(2, "activation \"mish\" is not known", "");
     with("num_attention_heads", json!(5)).fails(2, "5 does not divide hidden_size 48", "");
     with("vocab_size", json!(0)).fails(2, "420 tokens, but the network has 0 terms", "tokenizer.json");
     with("intermediate_size", json!(0)).fails(2, "intermediate_size: must be at least 1", "");
-    with("architectures", json!(["ModernBertModel"])).fails(2, "has no masked-LM head", "masked-LM checkpoint");
     with("architectures", json!(["NewForMaskedLM"])).fails(
         2,
         "unsupported architecture NewForMaskedLM",
@@ -321,4 +320,191 @@ fn both_spellings_of_a_modernbert_config_are_the_same_model() {
     place.write("model/config.json", config.to_string());
     let other = encoded(&place, expected[0].len(), &["--backend", "candle"]);
     assert!(other != expected, "the layer types are read");
+}
+
+/// What Candle gives for the texts, bit by bit.
+fn exactly(place: &Place, more: &[&str]) -> String {
+    let args = ["encode", "model", "--input", "texts.txt", "--role", "document", "--backend", "candle"];
+    place.ok(&[&args, more].concat())
+}
+
+/// Changes the `config.json` of `model`.
+fn with_config(place: &Place, original: &Value, change: impl FnOnce(&mut serde_json::Map<String, Value>)) {
+    let mut config = original.clone();
+    change(config.as_object_mut().unwrap());
+    place.write("model/config.json", config.to_string());
+}
+
+#[test]
+fn every_spelling_of_a_family_gives_the_vectors_of_the_plain_one() {
+    for family in &families() {
+        let place = place(family);
+        let config: Value = serde_json::from_str(&place.read("model/config.json")).unwrap();
+        let head: &[&str] = if family == "norbert4-tiny" { &["--mlm-head", "raw"] } else { &[] };
+        let expected = exactly(&place, head);
+        let class = config["architectures"][0].as_str().unwrap().strip_suffix("ForMaskedLM").unwrap().to_owned();
+        let row = splade_files::Family::of(&config).unwrap();
+        let model_type = config["model_type"].as_str().unwrap_or(row.model_types[0]).to_owned();
+        let classes =
+            ["ForPreTraining", "Model", "ForSequenceClassification"].map(|head| json!([format!("{class}{head}")]));
+        for architectures in classes.into_iter().chain([Value::Null, json!([]), json!(format!("{class}ForMaskedLM"))]) {
+            with_config(&place, &config, |keys| {
+                keys.insert("model_type".into(), json!(model_type));
+                keys.insert("architectures".into(), architectures.clone());
+            });
+            assert_eq!(exactly(&place, head), expected, "{family}: {architectures}");
+        }
+        for with_map in [true, false] {
+            with_config(&place, &config, |keys| {
+                keys.insert("model_type".into(), json!(model_type));
+                keys.remove("architectures");
+                let map = json!({"AutoModelForMaskedLM": format!("acme/code--modeling_x.{class}ForMaskedLM")});
+                if with_map {
+                    keys.insert("auto_map".into(), map)
+                } else {
+                    keys.remove("auto_map")
+                };
+            });
+            assert_eq!(exactly(&place, head), expected, "{family}: auto_map {with_map}");
+        }
+        with_config(&place, &config, |keys| {
+            keys.retain(|key, _| !["architectures", "auto_map", "model_type", "model"].contains(&key.as_str()))
+        });
+        place.run(&["encode", "model", "--input", "texts.txt", "--role", "document", "--backend", "candle"]).fails(
+            2,
+            "the architecture is not stated",
+            "add the model_type",
+        );
+    }
+}
+
+#[test]
+fn a_checkpoint_in_shards_gives_the_vectors_of_the_whole_one() {
+    for family in &families() {
+        let place = place(family);
+        let expected = exactly(&place, &[]);
+        let fingerprint = |place: &Place| ModelDir::open(&place.path("model")).unwrap().fingerprint().unwrap();
+        let weights = std::fs::read(place.path("model/model.safetensors")).unwrap();
+        std::fs::remove_file(place.path("model/model.safetensors")).unwrap();
+        for (name, bytes) in util::shards_of(&weights) {
+            place.write(&format!("model/{name}"), bytes);
+        }
+        assert_eq!(exactly(&place, &[]), expected, "{family}");
+        let found = place.json(&["inspect", "model", "--json"]);
+        let file = safetensors::SafeTensors::deserialize(&weights).unwrap();
+        let floats = file.iter().filter(|(_, tensor)| tensor.dtype() == safetensors::Dtype::F32);
+        let floats: usize = floats.map(|(_, tensor)| tensor.shape().iter().product::<usize>()).sum();
+        assert_eq!(found["parameters"], floats, "{family}");
+        assert!(place.ok(&["inspect", "model"]).contains("model.safetensors.index.json in 2 shards"), "{family}");
+        let whole = place.json(&["inspect", "model/model.safetensors.index.json", "--json"]);
+        assert_eq!(whole["parameters"], floats, "{family}");
+        // every shard counts in the fingerprint
+        let shard = "model/model-00002-of-00002.safetensors";
+        let (before, bytes) = (fingerprint(&place), std::fs::read(place.path(shard)).unwrap());
+        let mut changed = bytes.clone();
+        *changed.last_mut().unwrap() ^= 1;
+        place.write(shard, &changed);
+        assert_ne!(fingerprint(&place), before, "{family}");
+        place.write(shard, &bytes);
+        assert_eq!(fingerprint(&place), before, "{family}");
+        std::fs::remove_file(place.path(shard)).unwrap();
+        place.run(&["encode", "model", "--input", "texts.txt", "--role", "document", "--backend", "candle"]).fails(
+            2,
+            "model.safetensors.index.json: the shard model-00002-of-00002.safetensors is missing",
+            "",
+        );
+    }
+}
+
+#[test]
+fn a_checkpoint_in_shards_is_exported_verified_and_trained_from() {
+    let place = place("bert-tiny");
+    let weights = std::fs::read(place.path("model/model.safetensors")).unwrap();
+    std::fs::remove_file(place.path("model/model.safetensors")).unwrap();
+    for (name, bytes) in util::shards_of(&weights) {
+        place.write(&format!("model/{name}"), bytes);
+    }
+    place.ok(&["export-onnx", "model"]);
+    let expected = expected("bert-tiny", "splade");
+    assert_close("shards", &encoded(&place, expected[0].len(), &["--backend", "onnx"]), &expected);
+    assert!(place.ok(&["verify", "model"]).contains("model.safetensors.index.json"));
+    place.write("pairs.jsonl", "{\"query\": \"fisk\", \"positive\": \"fisk i fjord\"}\n".repeat(8));
+    let config = json!({
+        "model": {"base_model": "model"},
+        "training": {"output_dir": "run", "max_steps": 1, "per_device_train_batch_size": 4, "max_seq_length": 24,
+                     "eval_strategy": "no", "save_strategy": "no"},
+        "datasets": {"pairs": {"files": ["pairs.jsonl"]}},
+    });
+    place.write("config.yaml", config.to_string());
+    place.ok(&["train", "config.yaml"]);
+    assert!(place.path("run/final/document_0_MLMTransformer/model.safetensors").is_file());
+}
+
+#[test]
+fn a_torch_checkpoint_in_shards_is_read() {
+    let place = place("norbert3-tiny");
+    let expected = exactly(&place, &[]);
+    let weights = std::fs::read(place.path("model/model.safetensors")).unwrap();
+    let file = safetensors::SafeTensors::deserialize(&weights).unwrap();
+    let shard = "pytorch_model-00001-of-00001.bin";
+    let map: serde_json::Map<String, Value> =
+        file.names().into_iter().map(|name| (name.to_owned(), shard.into())).collect();
+    std::fs::remove_file(place.path("model/model.safetensors")).unwrap();
+    std::fs::rename(place.path("model/pytorch_model.bin"), place.path(&format!("model/{shard}"))).unwrap();
+    place.write("model/pytorch_model.bin.index.json", json!({"weight_map": map}).to_string());
+    assert_eq!(exactly(&place, &[]), expected);
+    assert!(place.ok(&["inspect", "model"]).contains("pytorch_model.bin.index.json"));
+}
+
+#[test]
+fn prefixes_of_other_tools_give_the_same_vectors() {
+    for family in &families() {
+        let place = place(family);
+        let expected = exactly(&place, &[]);
+        let weights = std::fs::read(place.path("model/model.safetensors")).unwrap();
+        for prefix in ["_orig_mod.", "module.", "module._orig_mod.", "auto_model."] {
+            let renamed = util::renamed_tensors(&weights, |name| Some(format!("{prefix}{name}")));
+            place.write("model/model.safetensors", renamed);
+            assert_eq!(exactly(&place, &[]), expected, "{family}: {prefix}");
+        }
+    }
+}
+
+#[test]
+fn unknown_config_keys_are_ignored_by_name_only() {
+    let place = place("bert-tiny");
+    let expected = exactly(&place, &[]);
+    let config: Value = serde_json::from_str(&place.read("model/config.json")).unwrap();
+    with_config(&place, &config, |keys| {
+        keys.insert("xla_device".into(), json!(true));
+        keys.insert("neuron".into(), json!({"compiler_version": "2.1"}));
+    });
+    assert_eq!(exactly(&place, &[]), expected, "harmless keys");
+    with_config(&place, &config, |keys| {
+        keys.insert("twist".into(), json!(1));
+        keys.insert("twirl".into(), json!(1));
+    });
+    let args = ["encode", "model", "--input", "texts.txt", "--role", "document", "--backend", "candle"];
+    place.run(&args).fails(2, "the keys twirl, twist are not known", "--ignore-config-key KEY");
+    let one = [&args[..], &["--ignore-config-key", "twist"]].concat();
+    place.run(&one).fails(2, "the key twirl is not known", "--ignore-config-key KEY");
+    let ignored = ["--ignore-config-key", "twist", "--ignore-config-key", "twirl"];
+    assert_eq!(exactly(&place, &ignored), expected);
+    place.ok(&[&["export-onnx", "model"], &ignored[..]].concat());
+    place.ok(&[&["verify", "model"], &ignored[..]].concat());
+
+    // a model trained from it is read as it is
+    place.write("pairs.jsonl", "{\"query\": \"fisk\", \"positive\": \"fisk i fjord\"}\n".repeat(8));
+    let training = json!({
+        "model": {"base_model": "model", "architecture": "splade"},
+        "training": {"output_dir": "run", "max_steps": 1, "per_device_train_batch_size": 4, "max_seq_length": 24,
+                     "eval_strategy": "no", "save_strategy": "no"},
+        "datasets": {"pairs": {"files": ["pairs.jsonl"]}},
+    });
+    place.write("config.yaml", training.to_string());
+    place.run(&["train", "config.yaml"]).fails(2, "the keys twirl, twist are not known", "model.ignored_config_keys");
+    place.ok(&["train", "config.yaml", "--set", "model.ignored_config_keys=[twist, twirl]"]);
+    place.ok(&["encode", "run/final", "--input", "texts.txt", "--role", "document", "--backend", "candle"]);
+    let written: Value = serde_json::from_str(&place.read("run/final/config.json")).unwrap();
+    assert_eq!(written, config);
 }

@@ -66,6 +66,30 @@ pub(crate) fn onnx_runtime() -> PathBuf {
     files.pop().expect("run `make setup` first: .onnxruntime/ is empty")
 }
 
+/// The bytes of a safetensors file with its tensors renamed; those without a new name are left out.
+pub(crate) fn renamed_tensors(bytes: &[u8], rename: impl Fn(&str) -> Option<String>) -> Vec<u8> {
+    let file = safetensors::SafeTensors::deserialize(bytes).unwrap();
+    safetensors::serialize(file.iter().filter_map(|(name, view)| Some((rename(name)?, view))), None).unwrap()
+}
+
+/// A safetensors file as the files of a checkpoint in two shards and their index.
+pub(crate) fn shards_of(bytes: &[u8]) -> Vec<(String, Vec<u8>)> {
+    let file = safetensors::SafeTensors::deserialize(bytes).unwrap();
+    let mut names: Vec<&str> = file.names();
+    names.sort_unstable();
+    let shard = |at: usize| format!("model-0000{}-of-00002.safetensors", at % 2 + 1);
+    let home = |name: &str| shard(names.iter().position(|other| *other == name).unwrap());
+    let map: serde_json::Map<String, Value> =
+        names.iter().map(|name| ((*name).to_owned(), home(name).into())).collect();
+    let index = serde_json::json!({"metadata": {"total_size": bytes.len()}, "weight_map": map});
+    let mut files = vec![("model.safetensors.index.json".to_owned(), index.to_string().into_bytes())];
+    for at in 0..2 {
+        let part = |name: &str| (home(name) == shard(at)).then(|| name.to_owned());
+        files.push((shard(at), renamed_tensors(bytes, part)));
+    }
+    files
+}
+
 impl Place {
     /// A path in this folder.
     pub(crate) fn path(&self, name: &str) -> PathBuf {
