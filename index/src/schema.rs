@@ -16,7 +16,7 @@ use splade_core::SparseVector;
 
 /// Longer texts of the other fields are kept but cannot be filtered by: as one term each they would only swell the
 /// dictionary.
-const LONGEST_FILTER_TEXT: usize = 256;
+pub(crate) const LONGEST_FILTER_TEXT: usize = 256;
 
 /// The fields of every index.
 #[derive(Debug, Clone, Copy)]

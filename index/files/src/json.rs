@@ -5,11 +5,12 @@ use std::path::Path;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::read::read_file;
 use crate::{AtomicFile, Error, Result};
 
 /// Reads a JSON file.
 pub fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T> {
-    let bytes = std::fs::read(path).map_err(Error::io(path))?;
+    let bytes = read_file(path)?;
     serde_json::from_slice(&bytes).map_err(|error| Error::file(path, error.to_string()))
 }
 

@@ -20,12 +20,13 @@ mod json;
 mod model_dir;
 mod precision;
 mod query_table;
+mod read;
 mod tensors;
 mod vector_file;
 
 // Corpora and vectors
 pub use corpus::{
-    Document, Position, Query, Row, Rows, Text, read_documents, read_queries, read_rows, read_text, read_texts,
+    Document, Position, Query, Row, Rows, Text, read_documents, read_queries, read_rows, read_texts,
 };
 pub use vector_file::{read_vectors, read_vectors_named, write_tokens, write_vector};
 // Model folders
@@ -37,8 +38,11 @@ pub use query_table::{
     read_idf, read_query_encoder, read_query_weights, read_vocabulary, to_safetensors, write_query_encoder,
 };
 pub use tensors::{TensorInfo, read_tensor_list};
+// Reading
+pub use json::{read_json, read_json_or_default};
+pub use read::{open_file, read_file, read_text};
 // Writing
 pub use atomic::{AtomicFile, AtomicFolder};
-pub use json::{read_json, read_json_or_default, write_json};
+pub use json::write_json;
 // Errors
 pub use error::{Error, Result};

@@ -6,6 +6,7 @@ use safetensors::{Dtype, SafeTensors};
 use splade_core::{QueryEncoder, QueryWeights, Vocabulary};
 
 use crate::json::{read_json, write_json};
+use crate::read::{read_file, read_text};
 use crate::{AtomicFile, Error, Result};
 
 /// Reads a `tokenizer.json`; texts are truncated to `max_length` tokens, special tokens counted where they are added.
@@ -13,7 +14,7 @@ use crate::{AtomicFile, Error, Result};
 /// # Errors
 /// A file that is missing or is no tokenizer.
 pub fn read_vocabulary(path: &Path, max_length: usize) -> Result<Vocabulary> {
-    let json = std::fs::read(path).map_err(Error::io(path))?;
+    let json = read_file(path)?;
     Vocabulary::parse(json, max_length).map_err(|error| match error {
         splade_core::Error::Tokenizer(message) => Error::file(path, format!("not a tokenizer: {message}")),
         other => other.at(path.display()).into(),
@@ -25,7 +26,7 @@ pub fn read_vocabulary(path: &Path, max_length: usize) -> Result<Vocabulary> {
 /// # Errors
 /// A file that is missing, broken, or has no such tensor.
 pub fn read_query_weights(path: &Path) -> Result<QueryWeights> {
-    let bytes = std::fs::read(path).map_err(Error::io(path))?;
+    let bytes = read_file(path)?;
     let broken = |message: String| Error::file(path, message);
     let file =
         SafeTensors::deserialize(&bytes).map_err(|error| broken(format!("not a whole safetensors file: {error}")))?;
@@ -48,7 +49,7 @@ pub fn read_query_weights(path: &Path) -> Result<QueryWeights> {
 /// # Errors
 /// A file that is missing or broken, a token the vocabulary lacks.
 pub fn read_idf(path: &Path, vocabulary: &Vocabulary) -> Result<QueryWeights> {
-    let text = std::fs::read_to_string(path).map_err(Error::io(path))?;
+    let text = read_text(path)?;
     let listed: Vec<(String, f32)> = if path.extension().is_some_and(|extension| extension == "json") {
         let table: std::collections::BTreeMap<String, f32> = serde_json::from_str(&text)
             .map_err(|error| Error::file(path, format!("not a table of weights: {error}")))?;

@@ -1,11 +1,11 @@
 //! What a safetensors file holds, read from its header alone.
 
-use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
 use safetensors::tensor::Metadata;
 
+use crate::read::open_file;
 use crate::{Error, Result};
 
 /// A tensor of a checkpoint, without its values.
@@ -56,7 +56,7 @@ const MAX_HEADER: u64 = 100_000_000;
 /// A file that is missing, broken, or cut off.
 pub fn read_tensor_list(path: &Path) -> Result<Vec<TensorInfo>> {
     let broken = |message: String| Error::file(path, format!("not a whole safetensors file: {message}"));
-    let mut file = File::open(path).map_err(Error::io(path))?;
+    let mut file = open_file(path)?;
     let length = file.metadata().map_err(Error::io(path))?.len();
     let mut start = [0; 8];
     if length < 8 {

@@ -1,10 +1,10 @@
 //! One input as lines: a plain, gzip or zstd file, or stdin.
 
-use std::fs::File;
-use std::io::{self, BufRead, BufReader, Read};
+use std::io::{self, BufRead, BufReader};
 use std::path::Path;
 use std::sync::Arc;
 
+use crate::read::open_file;
 use crate::{Error, Result};
 
 /// How the bytes of a file are packed.
@@ -47,7 +47,7 @@ pub(crate) struct Lines {
 
 impl Lines {
     pub(crate) fn open(path: &Path, compression: Compression) -> Result<Self> {
-        let file = BufReader::new(File::open(path).map_err(Error::io(path))?);
+        let file = BufReader::new(open_file(path)?);
         let reader: Box<dyn BufRead + Send> = match compression {
             Compression::None => Box::new(file),
             // Several members in one file are legal and common (`cat a.gz b.gz`).
@@ -121,13 +121,3 @@ impl Lines {
 }
 
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
-
-/// The whole of a small file, for readers that need it at once.
-pub fn read_text(path: &Path) -> Result<String> {
-    let mut text = String::new();
-    File::open(path).and_then(|mut file| file.read_to_string(&mut text)).map_err(|error| match error.kind() {
-        io::ErrorKind::InvalidData => Error::file(path, "not UTF-8"),
-        _ => Error::io(path)(error),
-    })?;
-    Ok(text)
-}

@@ -11,7 +11,6 @@ use std::path::Path;
 
 use serde_json::{Map, Value};
 
-pub use self::lines::read_text;
 pub(crate) use self::lines::{Compression, Lines};
 pub(crate) use self::rows::json_message;
 pub use self::rows::{Position, Row, Rows, read_rows};
@@ -82,7 +81,7 @@ pub struct Text {
 /// # Errors
 /// A file that does not open; from the iterator, a line that is broken or has no id or text. It ends there.
 pub fn read_documents(path: &Path) -> Result<impl Iterator<Item = Result<Document>> + Send + use<>> {
-    Ok(read_rows(path)?.map(|row| document(row?)))
+    Ok(rows::read_item_rows(path, None)?.map(|row| document(row?)))
 }
 
 /// The queries of a file in any form of [`read_rows`], in its order.
@@ -90,7 +89,7 @@ pub fn read_documents(path: &Path) -> Result<impl Iterator<Item = Result<Documen
 /// # Errors
 /// As [`read_documents`].
 pub fn read_queries(path: &Path) -> Result<impl Iterator<Item = Result<Query>> + Send + use<>> {
-    Ok(read_rows(path)?.map(|row| {
+    Ok(rows::read_item_rows(path, Some(&ITEM_COLUMNS))?.map(|row| {
         let Document { id, text, .. } = document(row?)?;
         Ok(Query { id, text })
     }))
@@ -102,19 +101,22 @@ pub fn read_queries(path: &Path) -> Result<impl Iterator<Item = Result<Query>> +
 /// # Errors
 /// As [`read_documents`].
 pub fn read_texts(path: &Path) -> Result<impl Iterator<Item = Result<Text>> + Send + use<>> {
-    Ok(rows::read_text_rows(path)?.map(|row| {
+    Ok(rows::read_text_rows(path, Some(&ITEM_COLUMNS))?.map(|row| {
         let document = document(row?)?;
         let text = document.full_text().into_owned();
         Ok(Text { id: document.id, text })
     }))
 }
 
+/// Columns that queries and texts are made of: a parquet file's others are not read.
+const ITEM_COLUMNS: [&str; 4] = ["_id", "id", "title", "text"];
+
 fn document(row: Row) -> Result<Document> {
     let (position, mut fields) = row.into_parts();
     let id = take_id(&position, &mut fields)?;
     let title = take_string(&position, &mut fields, "title")?.unwrap_or_default();
     let text = take_string(&position, &mut fields, "text")?;
-    let text = text.ok_or_else(|| position.error(missing("text", &fields)))?;
+    let text = text.ok_or_else(|| position.error(rows::missing("text", fields.keys().map(String::as_str))))?;
     Ok(Document { id, title, text, fields })
 }
 
@@ -130,7 +132,7 @@ fn take_id(position: &Position, fields: &mut Map<String, Value>) -> Result<Strin
             let message = format!("{name} is {}, not a string or a whole number", rows::kind(&other));
             Err(position.error(message))
         }
-        None => Err(position.error(missing("_id", fields))),
+        None => Err(position.error(rows::missing("_id", fields.keys().map(String::as_str)))),
     }
 }
 
@@ -139,13 +141,5 @@ fn take_string(position: &Position, fields: &mut Map<String, Value>, name: &str)
         None | Some(Value::Null) => Ok(None),
         Some(Value::String(text)) => Ok(Some(text)),
         Some(other) => Err(position.error(format!("{name} is {}, not a string", rows::kind(&other)))),
-    }
-}
-
-fn missing(name: &str, fields: &Map<String, Value>) -> String {
-    let found: Vec<&str> = fields.keys().map(String::as_str).take(8).collect();
-    match found.as_slice() {
-        [] => format!("missing {name}"),
-        found => format!("missing {name}, found only {}", found.join(", ")),
     }
 }

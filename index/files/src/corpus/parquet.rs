@@ -1,59 +1,227 @@
 //! Rows of a parquet file, through the row reader of the parquet crate.
 
-use std::fs::File;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
 
-use parquet::basic::ConvertedType;
+use parquet::basic::{ConvertedType, LogicalType, Type as PhysicalType};
+use parquet::data_type::ByteArray;
 use parquet::errors::ParquetError;
 use parquet::file::reader::{FileReader, SerializedFileReader};
 use parquet::record::reader::RowIter;
-use serde_json::{Map, Value};
+use parquet::record::{Field, Row};
+use parquet::schema::types::{BasicTypeInfo, Type};
+use serde_json::{Map, Number, Value};
 
+use crate::read::open_file;
 use crate::{Error, Result};
 
-/// One JSON object per row; strings, numbers, booleans, lists, groups and nulls as their JSON forms.
+/// One JSON object per row: strings, numbers, booleans, lists, groups and nulls as their JSON forms.
+///
+/// Columns of bytes are text if they are UTF-8, whether the file says so or not; any other bytes are an error that
+/// names file, row and column.
 pub(super) struct ParquetRows {
     path: Arc<Path>,
     rows: RowIter<'static>,
     row: usize,
+    /// by position in the row
+    columns: Vec<Column>,
+}
+
+/// Top-level column that is read.
+#[derive(Debug, Clone, PartialEq)]
+struct Column {
+    name: String,
+    form: Form,
+}
+
+/// Meaning of the bytes in a column.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Form {
+    /// annotated as text (string, enum or JSON), or without any bytes
+    Text,
+    /// without annotation: text if it reads as text
+    Bytes,
+    Uuid,
 }
 
 impl ParquetRows {
-    pub(super) fn open(path: &Path) -> Result<Self> {
-        let file = File::open(path).map_err(Error::io(path))?;
+    /// Opens a file. With `only`, other columns than those named are not read if a text column is among them.
+    pub(super) fn open(path: &Path, only: Option<&[&str]>) -> Result<Self> {
+        let file = open_file(path)?;
         let broken = |why: String| Error::file(path, format!("not a readable parquet file: {why}"));
         let reader = guarded(|| SerializedFileReader::new(file)).map_err(broken)?;
         let schema = reader.metadata().file_metadata().schema_descr_ptr();
-        let unread = schema.columns().iter().find(|column| column.converted_type() == ConvertedType::INTERVAL);
-        if let Some(column) = unread {
-            return Err(Error::file(path, format!("column {} is an interval, which is not read", column.name())));
+        let fields = schema.root_schema().get_fields();
+        // else the error would not say which columns there are
+        let only = only.filter(|_| fields.iter().any(|field| field.name() == "text"));
+        let mut columns = Vec::new();
+        let mut projected = Vec::new();
+        for field in fields.iter().filter(|field| only.is_none_or(|only| only.contains(&field.name()))) {
+            if let Some(what) = unread(field, true) {
+                return Err(Error::file(path, format!("column {} holds {what}, which is not read", field.name())));
+            }
+            columns.push(Column { name: field.name().to_owned(), form: form(field) });
+            projected.push(Arc::new(without_text_annotations(field).map_err(|error| broken(error.to_string()))?));
         }
-        Ok(Self { path: path.into(), rows: RowIter::from_file_into(Box::new(reader)), row: 0 })
+        let projected = Type::group_type_builder(schema.root_schema().name()).with_fields(projected).build();
+        let projected = projected.map_err(|error| broken(error.to_string()))?;
+        let rows = guarded(|| RowIter::from_file_into(Box::new(reader)).project(Some(projected))).map_err(broken)?;
+        Ok(Self { path: path.into(), rows, row: 0, columns })
     }
 
     pub(super) fn path(&self) -> &Arc<Path> {
         &self.path
     }
 
-    /// The number of the row read last, from 1.
+    /// Names of the columns that are read.
+    pub(super) fn columns(&self) -> impl Iterator<Item = &str> {
+        self.columns.iter().map(|column| column.name.as_str())
+    }
+
+    /// Number of the row read last, from 1.
     pub(super) fn row(&self) -> usize {
         self.row
     }
 
     pub(super) fn read(&mut self) -> Result<Option<Map<String, Value>>> {
         self.row += 1;
-        let rows = &mut self.rows;
-        match guarded(|| rows.next().transpose()) {
+        let (rows, columns) = (&mut self.rows, &self.columns);
+        let wrong = |message: String| Error::line(&*self.path, self.row, message);
+        match guarded(|| Ok(rows.next().transpose()?.map(|row| values(row, columns)))) {
             Ok(None) => Ok(None),
-            Ok(Some(row)) => match row.to_json_value() {
-                Value::Object(value) => Ok(Some(value)),
-                other => Err(Error::line(&*self.path, self.row, format!("expected an object, found {other}"))),
-            },
-            Err(why) => Err(Error::line(&*self.path, self.row, format!("broken parquet data: {why}"))),
+            Ok(Some(Ok(values))) => Ok(Some(values)),
+            Ok(Some(Err(why))) => Err(wrong(why)),
+            Err(why) => Err(wrong(format!("broken parquet data: {why}"))),
         }
     }
+}
+
+/// The values of a row by column, or the first that cannot be expressed.
+fn values(row: Row, columns: &[Column]) -> Result<Map<String, Value>, String> {
+    let values = row.into_columns().into_iter().zip(columns).map(|((name, field), column)| {
+        match json_value(&field, column.form) {
+            Ok(value) => Ok((name, value)),
+            Err(why) => Err(format!("column {} holds {why}", column.name)),
+        }
+    });
+    values.collect()
+}
+
+/// Description of a column that cannot be text, a number, a list or a group of them.
+fn unread(field: &Type, is_top: bool) -> Option<&'static str> {
+    if field.is_group() {
+        return field.get_fields().iter().find_map(|field| unread(field, false));
+    }
+    let info = field.get_basic_info();
+    match (info.converted_type(), info.logical_type_ref()) {
+        (ConvertedType::INTERVAL, _) => Some("an interval"),
+        (ConvertedType::BSON, _) | (_, Some(LogicalType::Bson)) => Some("BSON"),
+        (_, Some(LogicalType::Uuid)) if !is_top => Some("UUIDs inside lists or groups"),
+        (_, Some(LogicalType::Geometry { .. } | LogicalType::Geography { .. })) => Some("geometry"),
+        (_, Some(LogicalType::Variant { .. })) => Some("variants"),
+        _ => None,
+    }
+}
+
+fn form(field: &Type) -> Form {
+    if field.is_group() {
+        let forms: Vec<Form> = field.get_fields().iter().map(|field| form(field)).collect();
+        return if forms.contains(&Form::Bytes) { Form::Bytes } else { Form::Text };
+    }
+    let info = field.get_basic_info();
+    match field.get_physical_type() {
+        _ if info.logical_type_ref() == Some(&LogicalType::Uuid) => Form::Uuid,
+        PhysicalType::BYTE_ARRAY | PhysicalType::FIXED_LEN_BYTE_ARRAY if !is_text(info) => Form::Bytes,
+        _ => Form::Text,
+    }
+}
+
+fn is_text(info: &BasicTypeInfo) -> bool {
+    matches!(info.converted_type(), ConvertedType::UTF8 | ConvertedType::ENUM | ConvertedType::JSON)
+        || matches!(info.logical_type_ref(), Some(LogicalType::String | LogicalType::Enum | LogicalType::Json))
+}
+
+/// The same column with its texts as bytes: the row reader's own conversion to text names no column when it fails.
+fn without_text_annotations(field: &Type) -> Result<Type, ParquetError> {
+    let info = field.get_basic_info();
+    if field.is_group() {
+        let fields = field.get_fields().iter().map(|field| without_text_annotations(field).map(Arc::new));
+        let builder = Type::group_type_builder(info.name())
+            .with_converted_type(info.converted_type())
+            .with_logical_type(info.logical_type_ref().cloned())
+            .with_fields(fields.collect::<Result<_, _>>()?);
+        return if info.has_repetition() { builder.with_repetition(info.repetition()).build() } else { builder.build() };
+    }
+    if !is_text(info) {
+        return Ok(field.clone());
+    }
+    Type::primitive_type_builder(info.name(), field.get_physical_type()).with_repetition(info.repetition()).build()
+}
+
+/// A value as JSON, or a description of what cannot be expressed.
+fn json_value(field: &Field, form: Form) -> Result<Value, String> {
+    Ok(match field {
+        Field::Bytes(bytes) => Value::String(match form {
+            Form::Uuid => uuid(bytes.data())?,
+            Form::Text | Form::Bytes => text(bytes, form)?,
+        }),
+        Field::Group(row) => {
+            let values = row.get_column_iter().map(|(name, field)| Ok((name.clone(), json_value(field, form)?)));
+            Value::Object(values.collect::<Result<_, String>>()?)
+        }
+        Field::ListInternal(list) => {
+            Value::Array(list.elements().iter().map(|field| json_value(field, form)).collect::<Result<_, _>>()?)
+        }
+        Field::MapInternal(map) => {
+            let entries = map.entries().iter().map(|(key, value)| {
+                let key = match json_value(key, form)? {
+                    Value::String(key) => key,
+                    other => other.to_string(),
+                };
+                Ok((key, json_value(value, form)?))
+            });
+            Value::Object(entries.collect::<Result<_, String>>()?)
+        }
+        // the shortest decimal of the f32, not the digits of the nearest f64
+        Field::Float(value) => number(value.to_string().parse().unwrap_or(f64::from(*value))),
+        Field::Float16(value) => number(value.to_string().parse().unwrap_or(f64::from(*value))),
+        Field::Date(days) if days.unsigned_abs() > LAST_DAY => return Err("a date out of range".to_owned()),
+        Field::TimestampMillis(value) if value.unsigned_abs() / 86_400_000 > u64::from(LAST_DAY) => {
+            return Err("a time out of range".to_owned());
+        }
+        Field::TimestampMicros(value) if value.unsigned_abs() / 86_400_000_000 > u64::from(LAST_DAY) => {
+            return Err("a time out of range".to_owned());
+        }
+        other => other.to_json_value(),
+    })
+}
+
+/// Days from 1970 that the calendar of the parquet crate covers in both directions.
+const LAST_DAY: u32 = 365 * 250_000;
+
+fn number(value: f64) -> Value {
+    Number::from_f64(value).map_or(Value::Null, Value::Number)
+}
+
+fn text(bytes: &ByteArray, form: Form) -> Result<String, String> {
+    let bytes = bytes.data();
+    let text = std::str::from_utf8(bytes)
+        .map_err(|error| format!("bytes that are not UTF-8 text, from byte {} of the value", error.valid_up_to() + 1))?;
+    // numbers and padding are valid UTF-8 too, and no text
+    match text.find('\0') {
+        Some(at) if form == Form::Bytes => Err(format!("bytes that are not text: byte {} of the value is 0", at + 1)),
+        _ => Ok(text.to_owned()),
+    }
+}
+
+/// The usual form with hyphens.
+fn uuid(bytes: &[u8]) -> Result<String, String> {
+    if bytes.len() != 16 {
+        return Err(format!("a UUID of {} bytes", bytes.len()));
+    }
+    let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+    Ok(format!("{}-{}-{}-{}-{}", &hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]))
 }
 
 /// The row reader asserts what a sound file keeps to; a damaged one must be an error here, not a panic.

@@ -93,13 +93,13 @@ pub(super) fn kind(value: &Value) -> &'static str {
     }
 }
 
-/// The rows of a file, read as they are asked for; made by [`read_rows`]. Ends after the first error.
+/// Iterator over the rows of a file, made by [`read_rows`]. Ends after the first error.
 pub struct Rows {
-    source: Source,
+    format: RowFormat,
     ended: bool,
 }
 
-enum Source {
+enum RowFormat {
     Json(Lines),
     Tsv { lines: Lines, columns: Vec<String> },
     Text(Lines),
@@ -111,6 +111,9 @@ enum Source {
 /// The name decides the form: `.jsonl` (one object per line, empty lines are skipped), `.tsv` (a header line, then
 /// strings without quoting), `.txt` (each line is a row `{"_id": line number from 0, "text": line}`), each also with
 /// `.gz` or `.zst`; `.parquet`; `-` is stdin, as `.jsonl`.
+///
+/// Parquet columns of bytes are text if they are UTF-8. Other bytes are an error, as are intervals, BSON, geometry and
+/// variants.
 ///
 /// ```
 /// # let folder = tempfile::tempdir().unwrap();
@@ -125,51 +128,93 @@ enum Source {
 /// ```
 ///
 /// # Errors
-/// A file that does not open, a name with another ending. The rows give an error for what is wrong in a line.
+/// A file that does not open, is a git-lfs pointer, or has a name with another ending. The rows give an error for what
+/// is wrong in a line.
 pub fn read_rows(path: &Path) -> Result<Rows> {
     if path == Path::new("-") {
-        return Ok(Rows::new(Source::Json(Lines::stdin())));
+        return Ok(Rows::new(RowFormat::Json(Lines::stdin())));
     }
-    let name = path.file_name().unwrap_or_default().to_string_lossy().to_lowercase();
-    let (compression, stem) = Compression::split(&name);
-    let source = if name.ends_with(".parquet") {
-        Source::Parquet(ParquetRows::open(path)?)
-    } else if [".jsonl", ".ndjson"].iter().any(|ending| stem.ends_with(ending)) {
-        Source::Json(Lines::open(path, compression)?)
-    } else if stem.ends_with(".tsv") {
-        let mut lines = Lines::open(path, compression)?;
-        let columns = tsv_header(&mut lines)?;
-        Source::Tsv { lines, columns }
-    } else if stem.ends_with(".txt") {
-        Source::Text(Lines::open(path, compression)?)
-    } else {
-        let message = "unknown kind of file, expected .jsonl, .tsv or .txt (also with .gz or .zst), or .parquet";
-        return Err(Error::file(path, message));
-    };
-    Ok(Rows::new(source))
+    Ok(Rows::new(open(path, None)?))
 }
 
-/// Like [`read_rows`], but stdin may also be plain texts: it is when its first character is not `{`.
-pub(super) fn read_text_rows(path: &Path) -> Result<Rows> {
-    if path != Path::new("-") {
+/// Rows that have an id and a text, which a file with named columns must name even if it has no rows. With `only`, a
+/// parquet file is read in these columns alone.
+pub(super) fn read_item_rows(path: &Path, only: Option<&[&str]>) -> Result<Rows> {
+    if path == Path::new("-") {
         return read_rows(path);
+    }
+    let format = open(path, only)?;
+    match &format {
+        RowFormat::Tsv { lines, columns } => {
+            let names: Vec<&str> = columns.iter().map(String::as_str).collect();
+            let why = |why| format!("{why}; the first line of a .tsv file names its columns");
+            expect_columns(&names).map_err(|message| position(lines).error(why(message)))?;
+        }
+        RowFormat::Parquet(rows) => {
+            let names: Vec<&str> = rows.columns().collect();
+            expect_columns(&names).map_err(|message| Error::file(path, message))?;
+        }
+        RowFormat::Json(_) | RowFormat::Text(_) => {}
+    }
+    Ok(Rows::new(format))
+}
+
+/// As [`read_item_rows`], but stdin may also be plain texts: it is when its first character is not `{`.
+pub(super) fn read_text_rows(path: &Path, only: Option<&[&str]>) -> Result<Rows> {
+    if path != Path::new("-") {
+        return read_item_rows(path, only);
     }
     let mut lines = Lines::stdin();
     let json = lines.peek()? == Some(b'{');
-    Ok(Rows::new(if json { Source::Json(lines) } else { Source::Text(lines) }))
+    Ok(Rows::new(if json { RowFormat::Json(lines) } else { RowFormat::Text(lines) }))
+}
+
+fn open(path: &Path, only: Option<&[&str]>) -> Result<RowFormat> {
+    let name = path.file_name().unwrap_or_default().to_string_lossy().to_lowercase();
+    let (compression, stem) = Compression::split(&name);
+    if name.ends_with(".parquet") {
+        Ok(RowFormat::Parquet(ParquetRows::open(path, only)?))
+    } else if [".jsonl", ".ndjson"].iter().any(|ending| stem.ends_with(ending)) {
+        Ok(RowFormat::Json(Lines::open(path, compression)?))
+    } else if stem.ends_with(".tsv") {
+        let mut lines = Lines::open(path, compression)?;
+        let columns = tsv_header(&mut lines)?;
+        Ok(RowFormat::Tsv { lines, columns })
+    } else if stem.ends_with(".txt") {
+        Ok(RowFormat::Text(Lines::open(path, compression)?))
+    } else {
+        let message = "unknown kind of file, expected .jsonl, .tsv or .txt (also with .gz or .zst), or .parquet";
+        Err(Error::file(path, message))
+    }
+}
+
+fn expect_columns(names: &[&str]) -> Result<(), String> {
+    if !names.contains(&"_id") && !names.contains(&"id") {
+        return Err(missing("_id", names.iter().copied()));
+    }
+    if names.contains(&"text") { Ok(()) } else { Err(missing("text", names.iter().copied())) }
+}
+
+/// Message for a column that is not there.
+pub(super) fn missing<'a>(name: &str, found: impl Iterator<Item = &'a str>) -> String {
+    let found: Vec<&str> = found.take(8).collect();
+    match found.as_slice() {
+        [] => format!("missing {name}"),
+        found => format!("missing {name}, found only {}", found.join(", ")),
+    }
 }
 
 impl Rows {
-    fn new(source: Source) -> Self {
-        Self { source, ended: false }
+    fn new(format: RowFormat) -> Self {
+        Self { format, ended: false }
     }
 
     fn read(&mut self) -> Result<Option<Row>> {
-        match &mut self.source {
-            Source::Json(lines) => json_row(lines),
-            Source::Tsv { lines, columns } => tsv_row(lines, columns),
-            Source::Text(lines) => text_row(lines),
-            Source::Parquet(rows) => {
+        match &mut self.format {
+            RowFormat::Json(lines) => json_row(lines),
+            RowFormat::Tsv { lines, columns } => tsv_row(lines, columns),
+            RowFormat::Text(lines) => text_row(lines),
+            RowFormat::Parquet(rows) => {
                 let Some(value) = rows.read()? else { return Ok(None) };
                 let position = Position { path: rows.path().clone(), line: rows.row() };
                 Ok(Some(Row { position, value }))
