@@ -6,7 +6,7 @@ use std::path::Path;
 use anyhow::Result;
 use indicatif::ProgressBar;
 use splade_core::{SparseVector, encode_stream};
-use splade_files::{Architecture, AtomicFolder, Document, ModelDir, read_documents, read_rows, read_vectors};
+use splade_files::{Architecture, AtomicFolder, Document, ModelDir, read_documents, read_ids, read_vectors};
 use splade_index::{ImpactIndex, ImpactWriter, IndexSettings, Language, StoredDocument, WriterOptions};
 
 use super::interrupt;
@@ -108,15 +108,13 @@ fn fill(index: &ImpactIndex, model: &ModelDir, args: &IndexArgs) -> Result<()> {
 }
 
 fn delete(writer: &mut ImpactWriter, path: &Path) -> Result<()> {
-    if path.extension().is_some_and(|extension| extension == "txt") || !path.exists() {
-        let text = std::fs::read_to_string(path).map_err(splade_files::Error::io(path))?;
-        text.lines().map(str::trim).filter(|id| !id.is_empty()).for_each(|id| writer.delete(id));
-        return Ok(());
+    let mut n_ids = 0;
+    for id in read_ids(path)? {
+        writer.delete(&id?);
+        n_ids += 1;
     }
-    for row in read_rows(path)? {
-        let row = row?;
-        let id = row.string("_id")?.ok_or_else(|| row.position().error("no _id"))?;
-        writer.delete(id);
+    if n_ids == 0 {
+        return Err(bad_input(format!("{}: there are no ids in it", path.display()), "one id a line is needed"));
     }
     Ok(())
 }

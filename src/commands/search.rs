@@ -1,11 +1,13 @@
 //! `splade search`: query → hits, by impact, by BM25, or by both fused.
 
 use std::io::Write;
+use std::path::Path;
 
 use anyhow::Result;
 use splade_core::Fusion;
+use splade_eval::Run;
 use splade_files::{Query, read_queries};
-use splade_index::{Filter, ImpactIndex, SearchOptions};
+use splade_index::{Filter, Found, ImpactIndex, SearchOptions, to_ranking};
 
 use super::interrupt;
 use crate::answer::{AnswerHit, Answerer, QuerySide, SearchSettings, to_json};
@@ -33,6 +35,7 @@ pub(crate) fn run(args: &SearchArgs) -> Result<()> {
     };
     let format = if args.json { HitFormat::Json } else { args.format };
     let mut output = Output::open(None, false)?;
+    let mut n_queries = 0_usize;
     for query in queries(args)? {
         interrupt::check()?;
         let query = query?;
@@ -42,15 +45,28 @@ pub(crate) fn run(args: &SearchArgs) -> Result<()> {
                 print_table(&mut output, &query, &answerer.hits(answer)?, args.queries.is_some())?;
             }
             HitFormat::Json => writeln!(output, "{}", to_json(&query, &answerer.hits(answer)?))?,
-            HitFormat::Trec => {
-                for (rank, found) in (1..).zip(&answer.found) {
-                    let (id, score) = (&found.hit.id, found.hit.score);
-                    writeln!(output, "{} Q0 {id} {rank} {score} splade", query.id)?;
-                }
-            }
+            HitFormat::Trec => write_trec(&mut output, &query, answer.found)?,
         }
+        n_queries += 1;
+    }
+    if n_queries == 0 {
+        let path = args.queries.as_deref().unwrap_or(Path::new("-"));
+        return Err(bad_input(
+            format!("{}: there are no queries in it", path.display()),
+            "one JSON object a line is needed: {\"_id\": \"q1\", \"text\": \"…\"}",
+        ));
     }
     output.finish()
+}
+
+/// The hits of a query as lines of a TREC run, all of them or none.
+fn write_trec(output: &mut Output, query: &Query, found: Vec<Found>) -> Result<()> {
+    let run: Run = [(query.id.clone(), to_ranking(found))].into_iter().collect();
+    let mut lines = Vec::new();
+    // a buffer takes every line: what fails is an id
+    run.write_trec(&mut lines, "splade")
+        .map_err(|error| bad_input(error.to_string(), "take --format json, which holds any id"))?;
+    Ok(output.write_all(&lines)?)
 }
 
 fn queries(args: &SearchArgs) -> Result<Box<dyn Iterator<Item = Result<Query>>>> {

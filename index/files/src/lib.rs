@@ -25,9 +25,7 @@ mod tensors;
 mod vector_file;
 
 // Corpora and vectors
-pub use corpus::{
-    Document, Position, Query, Row, Rows, Text, read_documents, read_queries, read_rows, read_texts,
-};
+pub use corpus::{Document, Position, Query, Row, Rows, Text, read_documents, read_ids, read_queries, read_rows, read_texts};
 pub use vector_file::{read_vectors, read_vectors_named, write_tokens, write_vector};
 // Model folders
 pub use checkpoint_files::{CHECKPOINT_NAMES, CheckpointFiles, CheckpointFormat, is_index, shard_names};

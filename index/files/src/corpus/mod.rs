@@ -108,6 +108,37 @@ pub fn read_texts(path: &Path) -> Result<impl Iterator<Item = Result<Text>> + Se
     }))
 }
 
+/// The ids of a file, in its order: each line of a `.txt` file (or of stdin that does not begin with `{`) is an id, of
+/// every other form of [`read_rows`] the column `_id`, else `id`.
+///
+/// An id is taken exactly as it stands, with all white space; only the line end (`\n` or `\r\n`) is no part of it. Empty
+/// lines are skipped.
+///
+/// ```
+/// # let folder = tempfile::tempdir().unwrap();
+/// # let path = folder.path().join("ids.txt");
+/// std::fs::write(&path, "d1\r\n\n d 2 \n").unwrap();
+/// let ids = splade_files::read_ids(&path)?.collect::<splade_files::Result<Vec<_>>>()?;
+/// assert_eq!(ids, ["d1", " d 2 "]);
+/// # Ok::<(), splade_files::Error>(())
+/// ```
+///
+/// # Errors
+/// A file that does not open; from the iterator, a line that is broken or has no id. It ends there.
+pub fn read_ids(path: &Path) -> Result<impl Iterator<Item = Result<String>> + Send + use<>> {
+    let (rows, is_text) = rows::read_id_rows(path)?;
+    Ok(rows.filter_map(move |row| {
+        let id = row.and_then(|row| match is_text {
+            true => row.string("text").map(|id| id.unwrap_or_default().to_owned()),
+            false => {
+                let (position, mut fields) = row.into_parts();
+                take_id(&position, &mut fields)
+            }
+        });
+        if is_text && id.as_ref().is_ok_and(String::is_empty) { None } else { Some(id) }
+    }))
+}
+
 /// Columns that queries and texts are made of: a parquet file's others are not read.
 const ITEM_COLUMNS: [&str; 4] = ["_id", "id", "title", "text"];
 

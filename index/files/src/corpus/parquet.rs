@@ -46,7 +46,7 @@ enum Form {
 }
 
 impl ParquetRows {
-    /// Opens a file. With `only`, other columns than those named are not read if a text column is among them.
+    /// Opens a file. With `only`, other columns than those are not read, if the file has the last of them.
     pub(super) fn open(path: &Path, only: Option<&[&str]>) -> Result<Self> {
         let file = open_file(path)?;
         let broken = |why: String| Error::file(path, format!("not a readable parquet file: {why}"));
@@ -54,7 +54,7 @@ impl ParquetRows {
         let schema = reader.metadata().file_metadata().schema_descr_ptr();
         let fields = schema.root_schema().get_fields();
         // else the error would not say which columns there are
-        let only = only.filter(|_| fields.iter().any(|field| field.name() == "text"));
+        let only = only.filter(|only| fields.iter().any(|field| only.last() == Some(&field.name())));
         let mut columns = Vec::new();
         let mut projected = Vec::new();
         for field in fields.iter().filter(|field| only.is_none_or(|only| only.contains(&field.name()))) {
@@ -62,7 +62,7 @@ impl ParquetRows {
                 return Err(Error::file(path, format!("column {} holds {what}, which is not read", field.name())));
             }
             columns.push(Column { name: field.name().to_owned(), form: form(field) });
-            projected.push(Arc::new(without_text_annotations(field).map_err(|error| broken(error.to_string()))?));
+            projected.push(field.clone());
         }
         let projected = Type::group_type_builder(schema.root_schema().name()).with_fields(projected).build();
         let projected = projected.map_err(|error| broken(error.to_string()))?;
@@ -92,7 +92,10 @@ impl ParquetRows {
             Ok(None) => Ok(None),
             Ok(Some(Ok(values))) => Ok(Some(values)),
             Ok(Some(Err(why))) => Err(wrong(why)),
-            Err(why) => Err(wrong(format!("broken parquet data: {why}"))),
+            Err(why) => Err(wrong(match broken_column(&self.path, columns, self.row) {
+                Some(column) => format!("column {column} holds text that is not UTF-8, or damaged data"),
+                None => format!("broken parquet data: {why}"),
+            })),
         }
     }
 }
@@ -142,21 +145,14 @@ fn is_text(info: &BasicTypeInfo) -> bool {
         || matches!(info.logical_type_ref(), Some(LogicalType::String | LogicalType::Enum | LogicalType::Json))
 }
 
-/// The same column with its texts as bytes: the row reader's own conversion to text names no column when it fails.
-fn without_text_annotations(field: &Type) -> Result<Type, ParquetError> {
-    let info = field.get_basic_info();
-    if field.is_group() {
-        let fields = field.get_fields().iter().map(|field| without_text_annotations(field).map(Arc::new));
-        let builder = Type::group_type_builder(info.name())
-            .with_converted_type(info.converted_type())
-            .with_logical_type(info.logical_type_ref().cloned())
-            .with_fields(fields.collect::<Result<_, _>>()?);
-        return if info.has_repetition() { builder.with_repetition(info.repetition()).build() } else { builder.build() };
-    }
-    if !is_text(info) {
-        return Ok(field.clone());
-    }
-    Type::primitive_type_builder(info.name(), field.get_physical_type()).with_repetition(info.repetition()).build()
+/// Name of the first column that cannot be read up to the row `row`, which the reader of whole rows does not tell.
+fn broken_column(path: &Path, columns: &[Column], row: usize) -> Option<String> {
+    let fails = |column: &&Column| {
+        let Ok(mut rows) = ParquetRows::open(path, Some(&[column.name.as_str()])) else { return true };
+        (1..row).any(|_| !matches!(guarded(|| rows.rows.next().transpose()), Ok(Some(_))))
+            || guarded(|| rows.rows.next().transpose()).is_err()
+    };
+    columns.iter().find(fails).map(|column| column.name.clone())
 }
 
 /// A value as JSON, or a description of what cannot be expressed.
@@ -206,8 +202,9 @@ fn number(value: f64) -> Value {
 
 fn text(bytes: &ByteArray, form: Form) -> Result<String, String> {
     let bytes = bytes.data();
-    let text = std::str::from_utf8(bytes)
-        .map_err(|error| format!("bytes that are not UTF-8 text, from byte {} of the value", error.valid_up_to() + 1))?;
+    let text = std::str::from_utf8(bytes).map_err(|error| {
+        format!("bytes that are not UTF-8 text, from byte {} of the value", error.valid_up_to() + 1)
+    })?;
     // numbers and padding are valid UTF-8 too, and no text
     match text.find('\0') {
         Some(at) if form == Form::Bytes => Err(format!("bytes that are not text: byte {} of the value is 0", at + 1)),

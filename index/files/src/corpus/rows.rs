@@ -164,9 +164,20 @@ pub(super) fn read_text_rows(path: &Path, only: Option<&[&str]>) -> Result<Rows>
     if path != Path::new("-") {
         return read_item_rows(path, only);
     }
+    Ok(Rows::new(text_or_json()?))
+}
+
+/// The rows of a file of ids, and true if they are lines of text, each of them an id.
+pub(super) fn read_id_rows(path: &Path) -> Result<(Rows, bool)> {
+    let format = if path == Path::new("-") { text_or_json()? } else { open(path, None)? };
+    let is_text = matches!(format, RowFormat::Text(_));
+    Ok((Rows::new(format), is_text))
+}
+
+fn text_or_json() -> Result<RowFormat> {
     let mut lines = Lines::stdin();
     let json = lines.peek()? == Some(b'{');
-    Ok(Rows::new(if json { RowFormat::Json(lines) } else { RowFormat::Text(lines) }))
+    Ok(if json { RowFormat::Json(lines) } else { RowFormat::Text(lines) })
 }
 
 fn open(path: &Path, only: Option<&[&str]>) -> Result<RowFormat> {
@@ -251,15 +262,51 @@ fn json_row(lines: &mut Lines) -> Result<Option<Row>> {
         let parsed = match lines.next_line()? {
             None => return Ok(None),
             Some(line) if line.trim().is_empty() => continue,
-            Some(line) => serde_json::from_str::<Value>(line),
+            Some(line) => (serde_json::from_str::<Value>(line), long_integer(line).map(str::to_owned)),
         };
         let position = position(lines);
         return match parsed {
-            Ok(Value::Object(value)) => Ok(Some(Row { position, value })),
-            Ok(other) => Err(position.error(format!("expected a JSON object, found {}", kind(&other)))),
-            Err(error) => Err(position.error(json_message(&error))),
+            (Ok(_), Some(number)) => {
+                Err(position.error(format!("the integer {number} has more than 64 bits: write it as a string")))
+            }
+            (parsed, _) => match parsed {
+                Ok(Value::Object(value)) => Ok(Some(Row { position, value })),
+                Ok(other) => Err(position.error(format!("expected a JSON object, found {}", kind(&other)))),
+                Err(error) => Err(position.error(json_message(&error))),
+            },
         };
     }
+}
+
+/// The first integer in a line of JSON that neither i64 nor u64 holds: parsed, it would lose digits.
+fn long_integer(line: &str) -> Option<&str> {
+    const SHORTEST: usize = 19;
+    let bytes = line.as_bytes();
+    // texts have few digits in a row: the line is looked into only where one is long enough
+    if bytes.chunk_by(|a, b| a.is_ascii_digit() && b.is_ascii_digit()).all(|run| run.len() < SHORTEST) {
+        return None;
+    }
+    let (mut at, mut in_string) = (0, false);
+    while at < bytes.len() {
+        match bytes[at] {
+            b'\\' if in_string => at += 1,
+            b'"' => in_string = !in_string,
+            b'-' | b'0'..=b'9' if !in_string => {
+                let is_part = |byte: &u8| byte.is_ascii_digit() || b"+-.eE".contains(byte);
+                let length = bytes[at..].iter().take_while(|byte| is_part(byte)).count();
+                let number = &line[at..at + length];
+                let is_integer = number.bytes().all(|byte| byte.is_ascii_digit() || byte == b'-');
+                if is_integer && number.parse::<i64>().is_err() && number.parse::<u64>().is_err() {
+                    return Some(number);
+                }
+                at += length;
+                continue;
+            }
+            _ => {}
+        }
+        at += 1;
+    }
+    None
 }
 
 /// serde_json's message for a text of one line: its "at line 1" would contradict the line of the file.

@@ -4,7 +4,9 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use ::parquet::data_type::{BoolType, ByteArray, ByteArrayType, DoubleType, Int64Type};
+use ::parquet::data_type::{
+    BoolType, ByteArray, ByteArrayType, DoubleType, FixedLenByteArray, FixedLenByteArrayType, FloatType, Int64Type,
+};
 use ::parquet::file::properties::WriterProperties;
 use ::parquet::file::writer::SerializedFileWriter;
 use ::parquet::schema::parser::parse_message_type;
@@ -72,7 +74,10 @@ fn tsv_has_a_header_and_no_quotes() {
     assert_eq!((read[1].text.as_str(), &read[1].fields["source"]), ("", &json!("avis")));
     assert!(message("c.tsv", b"_id\ttext\n1\n").ends_with("c.tsv:2: 1 columns, but the header names 2"));
     assert!(message("c.tsv", b"_id\ttext\t_id\n").ends_with("c.tsv:1: the header names column '_id' twice"));
-    assert!(message("c.tsv", b"1\tEn by.\n2\tTo\n").ends_with("c.tsv:2: missing _id, found only 1, En by."));
+    assert!(
+        message("c.tsv", b"1\tEn by.\n2\tTo\n")
+            .ends_with("c.tsv:1: missing _id, found only 1, En by.; the first line of a .tsv file names its columns")
+    );
     assert!(message("c.tsv", b"").ends_with("c.tsv: empty: expected a header line with the column names"));
 }
 
@@ -95,7 +100,7 @@ fn queries_and_texts_read_the_same_lines() {
 
 #[test]
 fn defects_are_named_with_their_line() {
-    let cases: [(&[u8], &str); 11] = [
+    let cases: [(&[u8], &str); 12] = [
         (b"{\"_id\": \"a\"", ":3: broken JSON: EOF while parsing an object (column 11)"),
         (b"{\"text\": \"a\", \"docid\": 1}", ":3: missing _id, found only text, docid"),
         (b"{}", ":3: missing _id"),
@@ -105,6 +110,10 @@ fn defects_are_named_with_their_line() {
         (b"{\"_id\": \"a\", \"title\": [], \"text\": \"\"}", ":3: title is an array, not a string"),
         (b"{\"_id\": 1.5, \"text\": \"a\"}", ":3: _id is a number, not a string or a whole number"),
         (b"{\"_id\": \"\", \"text\": \"a\"}", ":3: empty _id"),
+        (
+            b"{\"_id\": \"12345678901234567890123\", \"text\": \"\\\"\", \"n\": [1.0e20, -9223372036854775809]}",
+            ":3: the integer -9223372036854775809 has more than 64 bits: write it as a string",
+        ),
         (b"[1]", ":3: expected a JSON object, found an array"),
         (b"{\"_id\": \"\xff\", \"text\": \"a\"}", ":3: not UTF-8, from byte 10 of the line"),
     ];
@@ -214,4 +223,207 @@ fn damaged_parquet_is_an_error_and_never_a_panic() {
     }
     assert!(message("rows.parquet", b"PAR1").contains("not a readable parquet file"));
     assert!(message("rows.parquet", &sound[..sound.len() / 2]).contains("not a readable parquet file"));
+}
+
+const BERRY: &[u8] = "Blåbær".as_bytes();
+
+/// Values of a parquet column without nulls.
+enum Cells<'a> {
+    Bytes(&'a [&'a [u8]]),
+    Fixed(&'a [&'a [u8]]),
+    Int(&'a [i64]),
+    Float(&'a [f32]),
+}
+
+/// A parquet file of required columns.
+fn parquet_of(columns: &[(&str, Cells<'_>)]) -> Vec<u8> {
+    let fields: Vec<&str> = columns.iter().map(|(field, _)| *field).collect();
+    let schema = format!("message schema {{ required {}; }}", fields.join("; required "));
+    let schema = Arc::new(parse_message_type(&schema).unwrap());
+    let properties = Arc::new(WriterProperties::builder().build());
+    let mut writer = SerializedFileWriter::new(Vec::new(), schema, properties).unwrap();
+    let mut group = writer.next_row_group().unwrap();
+    for (_, cells) in columns {
+        let mut column = group.next_column().unwrap().unwrap();
+        match cells {
+            Cells::Bytes(values) => {
+                let values: Vec<ByteArray> = values.iter().map(|value| value.to_vec().into()).collect();
+                column.typed::<ByteArrayType>().write_batch(&values, None, None).unwrap();
+            }
+            Cells::Fixed(values) => {
+                let values = values.iter().map(|value| FixedLenByteArray::from(value.to_vec()));
+                column.typed::<FixedLenByteArrayType>().write_batch(&values.collect::<Vec<_>>(), None, None).unwrap();
+            }
+            Cells::Int(values) => {
+                column.typed::<Int64Type>().write_batch(values, None, None).unwrap();
+            }
+            Cells::Float(values) => {
+                column.typed::<FloatType>().write_batch(values, None, None).unwrap();
+            }
+        }
+        column.close().unwrap();
+    }
+    group.close().unwrap();
+    writer.into_inner().unwrap()
+}
+
+fn texts(bytes: &[u8]) -> Result<Vec<(String, String)>> {
+    let (_folder, path) = file("rows.parquet", bytes);
+    read_texts(&path)?.map(|text| text.map(|text| (text.id, text.text))).collect()
+}
+
+#[test]
+fn parquet_text_is_the_same_in_every_column_type() {
+    let text = Cells::Bytes(&[BERRY, b"is"]);
+    let id = || Cells::Bytes(&[b"d1", b"d2"]);
+    let expected = texts(&parquet_of(&[("binary _id (UTF8)", id()), ("binary text (UTF8)", text)])).unwrap();
+    assert_eq!(expected, [("d1".to_owned(), "Blåbær".to_owned()), ("d2".to_owned(), "is".to_owned())]);
+    let mut n_types = 0;
+    for kind in ["(STRING)", "(ENUM)", "(JSON)", ""] {
+        let text = || Cells::Bytes(&[BERRY, b"is"]);
+        let (text_field, id_field) = (format!("binary text {kind}"), format!("binary _id {kind}"));
+        let found = parquet_of(&[("binary _id (UTF8)", id()), (&text_field, text())]);
+        assert_eq!(texts(&found).unwrap(), expected, "{kind}");
+        let found = parquet_of(&[(&id_field, id()), ("binary text (UTF8)", text())]);
+        assert_eq!(texts(&found).unwrap(), expected, "{kind}");
+        n_types += 1;
+    }
+    assert_eq!(n_types, 4);
+    let fixed = Cells::Fixed(&[b"d1", b"d2"]);
+    let found = parquet_of(&[("fixed_len_byte_array(2) _id", fixed), ("binary text", Cells::Bytes(&[BERRY, b"is"]))]);
+    assert_eq!(texts(&found).unwrap(), expected);
+}
+
+#[test]
+fn parquet_ids_are_texts_whole_numbers_or_uuids() {
+    let text = || ("binary text (UTF8)", Cells::Bytes(&[b"a"]));
+    let uuid: &[u8] = b"\x00\x11\x22\x33\x44\x55\x66\x77\x88\x99\xaa\xbb\xcc\xdd\xee\xff";
+    let good = [
+        ("int64 id", Cells::Int(&[-7]), "-7"),
+        ("int64 id (INTEGER(64,false))", Cells::Int(&[-1]), "18446744073709551615"),
+        ("fixed_len_byte_array(16) id (UUID)", Cells::Fixed(&[uuid]), "00112233-4455-6677-8899-aabbccddeeff"),
+    ];
+    for (field, cells, id) in good {
+        let found = texts(&parquet_of(&[(field, cells), text()])).unwrap();
+        assert_eq!(found[0].0, id, "{field}");
+    }
+    let error = texts(&parquet_of(&[("float id", Cells::Float(&[1.0])), text()])).unwrap_err();
+    assert!(error.to_string().ends_with("rows.parquet:1: id is a number, not a string or a whole number"), "{error}");
+}
+
+#[test]
+fn parquet_bytes_that_are_no_text_are_named_by_file_row_and_column() {
+    let id = || Cells::Bytes(&[b"a", b"b"]);
+    let cases: [(&str, Cells<'_>, &str); 6] = [
+        (
+            "binary text",
+            Cells::Bytes(&[b"ok", b"\xff\xfe\x00"]),
+            ":2: column text holds bytes that are not UTF-8 text, from byte 1",
+        ),
+        (
+            "binary text (UTF8)",
+            Cells::Bytes(&[b"ok", b"o\xff"]),
+            ":2: column text holds text that is not UTF-8, or damaged data",
+        ),
+        (
+            "binary text",
+            Cells::Bytes(&[b"\x01\0\0\0", b""]),
+            ":1: column text holds bytes that are not text: byte 2 of the value is 0",
+        ),
+        (
+            "fixed_len_byte_array(3) text",
+            Cells::Fixed(&[b"abc", b"ab\0"]),
+            ":2: column text holds bytes that are not text: byte 3",
+        ),
+        ("binary text (BSON)", Cells::Bytes(&[b"a", b"b"]), ": column text holds BSON, which is not read"),
+        (
+            "fixed_len_byte_array(12) text (INTERVAL)",
+            Cells::Fixed(&[&[0; 12], &[0; 12]]),
+            ": column text holds an interval, which",
+        ),
+    ];
+    for (field, cells, wanted) in cases {
+        let (_folder, path) = file("rows.parquet", &parquet_of(&[("binary _id (UTF8)", id()), (field, cells)]));
+        let read: [Result<usize>; 3] = [
+            read_documents(&path).and_then(|items| items.map(|item| item.map(|_| 1)).sum()),
+            read_queries(&path).and_then(|items| items.map(|item| item.map(|_| 1)).sum()),
+            read_texts(&path).and_then(|items| items.map(|item| item.map(|_| 1)).sum()),
+        ];
+        for error in read.map(Result::unwrap_err) {
+            assert!(error.to_string().contains(&format!("rows.parquet{wanted}")), "{field}: {error}");
+        }
+    }
+}
+
+#[test]
+fn other_parquet_columns_matter_only_where_they_are_kept() {
+    let bytes = parquet_of(&[
+        ("binary _id (UTF8)", Cells::Bytes(&[b"a"])),
+        ("binary text (UTF8)", Cells::Bytes(&[b"x"])),
+        ("binary image", Cells::Bytes(&[b"\x89PNG"])),
+    ]);
+    assert_eq!(texts(&bytes).unwrap(), [("a".to_owned(), "x".to_owned())]);
+    assert!(message("rows.parquet", &bytes).contains(":1: column image holds bytes that are not UTF-8 text"));
+    let shares = parquet_of(&[
+        ("binary _id (UTF8)", Cells::Bytes(&[b"a"])),
+        ("binary text (UTF8)", Cells::Bytes(&[b"x"])),
+        ("float share", Cells::Float(&[0.1])),
+    ]);
+    assert_eq!(documents("rows.parquet", &shares).unwrap()[0].fields["share"], json!(0.1));
+}
+
+#[test]
+fn a_file_without_the_columns_is_refused_even_without_rows() {
+    let header = ":1: missing _id, found only hva er oslo; the first line of a .tsv file names its columns";
+    assert!(message("queries.tsv", b"hva er oslo\n").ends_with(&format!("queries.tsv{header}")));
+    let cases: [(&str, Vec<u8>, &str); 5] = [
+        ("queries.tsv", b"1\thva er oslo".to_vec(), "missing _id, found only 1, hva er oslo; the first line"),
+        ("queries.tsv", b"_id\ttitle\n".to_vec(), "missing text, found only _id, title; the first line"),
+        ("queries.tsv", Vec::new(), "empty: expected a header line"),
+        ("q.parquet", parquet_of(&[("int64 _id", Cells::Int(&[]))]), "q.parquet: missing text, found only _id"),
+        (
+            "q.parquet",
+            parquet_of(&[("binary text (UTF8)", Cells::Bytes(&[]))]),
+            "q.parquet: missing _id, found only text",
+        ),
+    ];
+    for (name, bytes, wanted) in cases {
+        let (_folder, path) = file(name, &bytes);
+        for error in [read_documents(&path).err(), read_queries(&path).err(), read_texts(&path).err()] {
+            let error = error.unwrap().to_string();
+            assert!(error.contains(wanted), "{name}: {error}");
+        }
+    }
+    assert_eq!(documents("queries.tsv", b"id\ttext\n").unwrap(), []);
+}
+
+#[test]
+fn git_lfs_pointers_are_named_in_every_form() {
+    let pointer = b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 438007253\n";
+    let names = ["c.jsonl", "c.jsonl.gz", "c.jsonl.zst", "c.tsv", "c.txt", "c.parquet"];
+    for name in names {
+        assert!(
+            message(name, pointer).ends_with("it is a git-lfs pointer; fetch the file itself (git lfs pull)"),
+            "{name}"
+        );
+    }
+}
+
+#[test]
+fn ids_are_taken_exactly() {
+    let read = |name: &str, bytes: &[u8]| -> Result<Vec<String>> {
+        let (_folder, path) = file(name, bytes);
+        read_ids(&path)?.collect()
+    };
+    let expected = ["a", " b\u{a0}", "c\td", "e\r"];
+    assert_eq!(read("ids.txt", "a\n b\u{a0}\r\nc\td\n\n\r\ne\r\r\n".as_bytes()).unwrap(), expected);
+    let json = r#"{"_id": "a"}
+        {"id": " b\u00a0", "text": 1}
+        {"_id": "c\td"}
+        {"_id": "e\r"}"#;
+    assert_eq!(read("ids.jsonl", json.as_bytes()).unwrap(), expected);
+    assert_eq!(read("ids.tsv", b"title\tid\nx\t7\ny\t 8\n").unwrap(), ["7", " 8"]);
+    assert_eq!(read("ids.parquet", &parquet_of(&[("int64 _id", Cells::Int(&[3]))])).unwrap(), ["3"]);
+    let error = read("ids.jsonl", b"{\"docid\": 1}").unwrap_err().to_string();
+    assert!(error.ends_with("ids.jsonl:1: missing _id, found only docid"), "{error}");
 }
