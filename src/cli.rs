@@ -316,7 +316,7 @@ pub(crate) struct IndexArgs {
     /// Replace an existing index
     #[arg(long)]
     pub(crate) overwrite: bool,
-    /// Delete the documents with these ids, one per line, before adding; requires --append
+    /// Delete the documents with these ids, one per line and taken exactly, before adding; requires --append
     #[arg(long, value_name = "IDS.txt", requires = "append")]
     pub(crate) delete: Option<PathBuf>,
     /// Read vectors from this file (as written by `encode`: same ids, same order) instead of encoding
@@ -368,7 +368,7 @@ pub(crate) struct SearchArgs {
     /// Number of hits taken from each ranking before fusion
     #[arg(long, value_name = "N", default_value_t = 100)]
     pub(crate) depth: usize,
-    /// Filter by field: `lang=nb,year=2024`, `source!=web`
+    /// Filter by field: `lang=nb,year=2024`, `source!=web`, `place="Oslo, Norge"`
     #[arg(long, value_name = "FILTER")]
     pub(crate) filter: Option<String>,
     /// Show the matching terms and their part of the score

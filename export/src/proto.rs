@@ -141,7 +141,7 @@ pub(crate) fn write_within(mut model: ModelProto, path: &Path, limit: usize) -> 
 /// # Errors
 /// A file that is missing or is no ONNX, a second file that is missing or too short.
 pub fn read(path: &Path) -> Result<ModelProto> {
-    let bytes = std::fs::read(path).map_err(splade_files::Error::io(path))?;
+    let bytes = splade_files::read_file(path)?;
     let mut model = ModelProto::decode(bytes.as_slice())
         .map_err(|error| splade_files::Error::file(path, format!("not an onnx file: {error}")))?;
     for tensor in model.graph.iter_mut().flat_map(|graph| &mut graph.initializer) {
@@ -167,7 +167,7 @@ fn move_in(tensor: &mut TensorProto, path: &Path) -> Result<()> {
     let (offset, length) = (number("offset")?.unwrap_or(0), number("length")?);
     let data = path.with_file_name(location);
     let io = |error| splade_files::Error::io(&data)(error);
-    let mut file = File::open(&data).map_err(io)?;
+    let mut file = splade_files::open_file(&data)?;
     let rest = file.metadata().map_err(io)?.len().checked_sub(offset);
     let length = length.or(rest).filter(|length| rest.is_some_and(|rest| *length <= rest));
     let Some(length) = length else {

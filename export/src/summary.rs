@@ -4,7 +4,6 @@
 //! messages are declared here with the fields that are wanted; prost passes over all others.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::path::Path;
 
@@ -82,7 +81,7 @@ impl Summary {
     /// A file that cannot be read or is no ONNX.
     pub fn read(path: &Path) -> Result<Self> {
         let io = |error| FilesError::io(path)(error);
-        let file = File::open(path).map_err(io)?;
+        let file = splade_files::open_file(path)?;
         let metadata = file.metadata().map_err(io)?;
         if metadata.is_dir() {
             return Err(io(io::ErrorKind::IsADirectory.into()).into());

@@ -215,7 +215,9 @@ fn equals(fields: &Fields, field: &str, value: &Json) -> Result<Box<dyn Query>> 
                     }
                 }
             }
-            _ => return Err(Error::invalid(format!("cannot filter {field:?} by {value}"), "a text, number or boolean")),
+            _ => {
+                return Err(Error::invalid(format!("cannot filter {field:?} by {value}"), "a text, number or boolean"));
+            }
         }
     }
     let one = |term| Box::new(TermQuery::new(term, IndexRecordOption::Basic)) as Box<dyn Query>;

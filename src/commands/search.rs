@@ -61,7 +61,7 @@ pub(crate) fn run(args: &SearchArgs) -> Result<()> {
 
 /// The hits of a query as lines of a TREC run, all of them or none.
 fn write_trec(output: &mut Output, query: &Query, found: Vec<Found>) -> Result<()> {
-    let run: Run = [(query.id.clone(), to_ranking(found))].into_iter().collect();
+    let run: Run = [(query.id.clone(), to_ranking(&found))].into_iter().collect();
     let mut lines = Vec::new();
     // a buffer takes every line: what fails is an id
     run.write_trec(&mut lines, "splade")

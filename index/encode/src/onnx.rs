@@ -140,6 +140,7 @@ impl OnnxModel {
         options: &OnnxOptions,
         part: impl Fn(OnnxDevice) -> Option<&'p [u8]>,
     ) -> Result<Self> {
+        splade_files::open_file(path)?;
         let Some(Ok((environment, _))) = ENVIRONMENT.get() else {
             return Err(Error::invalid("ONNX Runtime is not loaded", ""));
         };

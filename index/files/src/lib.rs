@@ -25,7 +25,9 @@ mod tensors;
 mod vector_file;
 
 // Corpora and vectors
-pub use corpus::{Document, Position, Query, Row, Rows, Text, read_documents, read_ids, read_queries, read_rows, read_texts};
+pub use corpus::{
+    Document, Position, Query, Row, Rows, Text, read_documents, read_ids, read_queries, read_rows, read_texts,
+};
 pub use vector_file::{read_vectors, read_vectors_named, write_tokens, write_vector};
 // Model folders
 pub use checkpoint_files::{CHECKPOINT_NAMES, CheckpointFiles, CheckpointFormat, is_index, shard_names};
@@ -33,7 +35,8 @@ pub use family::{FAMILIES, Family, LengthRule, Lengths, UnknownFamily, stated_cl
 pub use model_dir::{Architecture, HeadChoice, HeadSource, ModelDir, NewModel, ONNX_FILES, QuerySide, TOKENIZER_FILES};
 pub use precision::Precision;
 pub use query_table::{
-    read_idf, read_query_encoder, read_query_weights, read_vocabulary, to_safetensors, write_query_encoder,
+    read_idf, read_query_encoder, read_query_weights, read_token_weights, read_vocabulary, to_safetensors,
+    write_query_encoder,
 };
 pub use tensors::{TensorInfo, read_tensor_list};
 // Reading

@@ -1,5 +1,6 @@
 //! Tokenizers and query tables in files: `tokenizer.json`, a safetensors table, `idf.json`, and the query folder of an index.
 
+use std::collections::HashSet;
 use std::path::Path;
 
 use safetensors::{Dtype, SafeTensors};
@@ -7,6 +8,7 @@ use splade_core::{QueryEncoder, QueryWeights, Vocabulary};
 
 use crate::json::{read_json, write_json};
 use crate::read::{read_file, read_text};
+use crate::vector_file::Tokens;
 use crate::{AtomicFile, Error, Result};
 
 /// Reads a `tokenizer.json`; texts are truncated to `max_length` tokens, special tokens counted where they are added.
@@ -49,21 +51,33 @@ pub fn read_query_weights(path: &Path) -> Result<QueryWeights> {
 /// # Errors
 /// A file that is missing or broken, a token the vocabulary lacks.
 pub fn read_idf(path: &Path, vocabulary: &Vocabulary) -> Result<QueryWeights> {
-    let text = read_text(path)?;
-    let listed: Vec<(String, f32)> = if path.extension().is_some_and(|extension| extension == "json") {
-        let table: std::collections::BTreeMap<String, f32> = serde_json::from_str(&text)
-            .map_err(|error| Error::file(path, format!("not a table of weights: {error}")))?;
-        table.into_iter().collect()
-    } else {
-        text.lines().enumerate().map(|(at, line)| tsv_weight(path, at + 1, line)).collect::<Result<_>>()?
-    };
     let mut weights = vec![0.0; vocabulary.size()];
-    for (token, weight) in listed {
+    for (token, weight) in read_token_weights(path)? {
         let dim = vocabulary.dim(&token).map(|dim| dim as usize).filter(|dim| *dim < weights.len());
         let dim = dim.ok_or_else(|| Error::file(path, format!("token {token:?} is not in the vocabulary")))?;
         weights[dim] = weight;
     }
     QueryWeights::new(weights).map_err(|error| Error::file(path, error.to_string()))
+}
+
+/// Reads the tokens and weights of `idf.json` or of `token<TAB>weight` lines, in the order of the file.
+///
+/// # Errors
+/// A file that is missing or broken, a duplicate token.
+pub fn read_token_weights(path: &Path) -> Result<Vec<(String, f32)>> {
+    let text = read_text(path)?;
+    let listed: Vec<(String, f32)> = if path.extension().is_some_and(|extension| extension == "json") {
+        let Tokens(table) = serde_json::from_str(&text)
+            .map_err(|error| Error::file(path, format!("not a table of weights: {error}")))?;
+        table
+    } else {
+        text.lines().enumerate().map(|(at, line)| tsv_weight(path, at + 1, line)).collect::<Result<_>>()?
+    };
+    let mut seen = HashSet::new();
+    match listed.iter().find(|(token, _)| !seen.insert(token.as_str())) {
+        Some((token, _)) => Err(Error::file(path, format!("duplicate token {token:?}"))),
+        None => Ok(listed),
+    }
 }
 
 fn tsv_weight(path: &Path, at: usize, line: &str) -> Result<(String, f32)> {

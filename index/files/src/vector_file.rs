@@ -182,7 +182,7 @@ fn vector(lines: &Lines, indices: Vec<u32>, values: Vec<f32>) -> Result<SparseVe
 }
 
 /// A JSON object of weights in the order of the file.
-struct Tokens(Vec<(String, f32)>);
+pub(crate) struct Tokens(pub(crate) Vec<(String, f32)>);
 
 impl<'de> Deserialize<'de> for Tokens {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {

@@ -68,9 +68,7 @@ const SIZES: [(&str, &[&str]); 6] = [
 
 fn network(model: &ModelDir, found: &mut Findings) -> Result<()> {
     let path = model.config_path();
-    let text = std::fs::read_to_string(&path).map_err(splade_files::Error::io(&path))?;
-    let config: Value =
-        serde_json::from_str(&text).map_err(|error| splade_files::Error::file(&path, error.to_string()))?;
+    let config: Value = splade_files::read_json(&path)?;
     let family = stated_class(&config).or_else(|| config["model_type"].as_str()).unwrap_or("not stated");
     found.json["family"] = family.into();
     let unsupported = unsupported(model);

@@ -5,7 +5,7 @@ use std::path::Path;
 use anyhow::Result;
 use serde_json::{Value, json};
 use splade_core::{QueryWeights, Vocabulary};
-use splade_files::Error;
+use splade_files::read_token_weights;
 
 use super::histogram::Histogram;
 use super::{Findings, pairs, term, vocabulary};
@@ -92,29 +92,7 @@ fn of_weights(weights: &QueryWeights, vocabulary: Option<&Vocabulary>) -> Vec<Te
 }
 
 fn by_token(path: &Path) -> Result<Vec<Term>> {
-    let no_table = |why: String| Error::file(path, format!("no query table: {why}"));
-    let text = std::fs::read_to_string(path).map_err(|error| match error.kind() {
-        std::io::ErrorKind::InvalidData => no_table("it is not UTF-8".to_owned()),
-        _ => Error::io(path)(error),
-    })?;
-    let listed: Vec<(String, f32)> = if path.extension().is_some_and(|extension| extension == "json") {
-        let table: serde_json::Map<String, Value> =
-            serde_json::from_str(&text).map_err(|error| no_table(error.to_string()))?;
-        let weight = |(token, weight): (String, Value)| match weight.as_f64() {
-            Some(weight) => Ok((token, weight as f32)),
-            None => Err(no_table(format!("{token:?} has no weight"))),
-        };
-        table.into_iter().map(weight).collect::<Result<_, Error>>()?
-    } else {
-        let weight = |(at, line): (usize, &str)| {
-            let (token, weight) = line.rsplit_once('\t')?;
-            Some((token.to_owned(), weight.trim().parse().ok()?)).filter(|_| at < usize::MAX)
-        };
-        let rows = text.lines().enumerate().map(|(at, line)| {
-            weight((at, line)).ok_or_else(|| Error::line(path, at + 1, "not a token, a tab and a weight"))
-        });
-        rows.collect::<Result<_, Error>>()?
-    };
+    let listed = read_token_weights(path)?;
     Ok(listed.into_iter().map(|(name, weight)| Term { name, dim: None, weight }).collect())
 }
 

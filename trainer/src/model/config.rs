@@ -31,7 +31,7 @@ impl TransformerConfig {
     /// # Errors
     /// A file that is missing, or what [`parse`](Self::parse) refuses.
     pub fn read(path: &Path) -> Result<Self> {
-        Self::parse(&std::fs::read_to_string(path).map_err(Error::io(path))?, path)
+        Self::parse(&splade_files::read_text(path)?, path)
     }
 
     /// Reads the text of a `config.json`; `path` is for messages only.

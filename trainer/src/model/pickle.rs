@@ -37,7 +37,7 @@ pub fn read_torch_tensor_list(path: &Path) -> Result<Vec<TensorInfo>> {
 }
 
 fn with_archive<T>(path: &Path, read: impl FnOnce(&mut Archive) -> Parsed<T>) -> Result<T> {
-    let file = File::open(path).map_err(Error::io(path))?;
+    let file = splade_files::open_file(path)?;
     let length = file.metadata().map_err(Error::io(path))?.len();
     Archive::open(file, length).and_then(|mut archive| read(&mut archive)).map_err(|message| Error::Checkpoint {
         path: path.to_owned(),

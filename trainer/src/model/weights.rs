@@ -139,7 +139,7 @@ fn read_tensors(path: &Path) -> Result<Vec<(String, Option<Tensor>)>> {
 }
 
 fn read_safetensors(path: &Path) -> Result<Vec<(String, Option<Tensor>)>> {
-    let bytes = std::fs::read(path).map_err(Error::io(path))?;
+    let bytes = splade_files::read_file(path)?;
     let wrong = |problem| Error::Checkpoint { path: path.to_owned(), problem };
     let broken = |message: String| wrong(CheckpointProblem::Format { format: "safetensors", message });
     let file = safetensors::SafeTensors::deserialize(&bytes).map_err(|error| broken(error.to_string()))?;
