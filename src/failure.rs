@@ -6,19 +6,31 @@ use std::process::ExitCode;
 use clap::error::ErrorKind;
 
 use crate::cli::{Console, LogFormat};
-use crate::hub::HubError;
 
-/// A command line that cannot be carried out: exit code 2.
-#[derive(Debug, thiserror::Error)]
+/// Error of the program itself: what failed, what to do, and whose fault it is.
+#[derive(Debug, Clone, thiserror::Error)]
 #[error("{message}")]
-pub(crate) struct BadInput {
+pub(crate) struct Failure {
     message: String,
     hint: String,
+    is_bad_input: bool,
 }
 
-/// A [`BadInput`] as an error of a command.
+impl Failure {
+    /// A fault of what was given, a command line or a file: exit code 2.
+    pub(crate) fn input(message: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self { message: message.into(), hint: hint.into(), is_bad_input: true }
+    }
+
+    /// Any other fault: exit code 1.
+    pub(crate) fn run(message: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self { message: message.into(), hint: hint.into(), is_bad_input: false }
+    }
+}
+
+/// A [`Failure::input`] as an error of a command.
 pub(crate) fn bad_input(message: impl Into<String>, hint: impl Into<String>) -> anyhow::Error {
-    BadInput { message: message.into(), hint: hint.into() }.into()
+    Failure::input(message, hint).into()
 }
 
 /// Prints what failed; nothing if the reader of our output has closed it.
@@ -97,14 +109,11 @@ const IGNORE_KEYS: &str = "remove what changes nothing in the forward pass, or i
 /// Hint of an error, and true if the input is at fault.
 fn advice(error: &anyhow::Error) -> (Option<String>, bool) {
     for cause in error.chain() {
-        if let Some(error) = cause.downcast_ref::<BadInput>() {
-            return ((!error.hint.is_empty()).then(|| error.hint.clone()), true);
+        if let Some(error) = cause.downcast_ref::<Failure>() {
+            return ((!error.hint.is_empty()).then(|| error.hint.clone()), error.is_bad_input);
         }
         if let Some(found) = library_advice(cause) {
             return found;
-        }
-        if let Some(error) = cause.downcast_ref::<HubError>() {
-            return (error.hint().map(str::to_owned), error.is_bad_input());
         }
     }
     (None, false)
@@ -119,7 +128,7 @@ fn library_advice(cause: &(dyn std::error::Error + 'static)) -> Option<(Option<S
             })*
         };
     }
-    of!(splade_core::Error, splade_files::Error, splade_encode::Error, splade_eval::Error, splade_files::Error);
+    of!(splade_core::Error, splade_files::Error, splade_encode::Error, splade_eval::Error, splade_index::Error);
     #[cfg(feature = "train")]
     if let Some(error) = cause.downcast_ref::<splade_trainer::Error>()
         && !error.unknown_config_keys().is_empty()

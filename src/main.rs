@@ -10,7 +10,9 @@ mod cli;
 mod commands;
 mod console;
 mod encoders;
+mod environment;
 mod failure;
+mod http;
 mod hub;
 mod outputs;
 #[cfg(feature = "train")]

@@ -63,7 +63,7 @@ fn ids_that_a_trec_run_cannot_hold_are_refused() {
         assert_eq!(place.json(&[&search[..], &["json"]].concat())["hits"][0]["_id"], id);
         place.write("q.jsonl", serde_json::json!({"_id": id, "text": "ukjent"}).to_string());
         let ran = place.run(&["search", "--index", "i", "--queries", "q.jsonl", "--mode", "bm25", "--format", "trec"]);
-        ran.fails(2, "white space, which a TREC run cannot express", "");
+        ran.fails(2, "white space, which a TREC run cannot express", "--format json");
         n_refused += 1;
     }
     assert_eq!(n_refused, 9);
@@ -110,19 +110,25 @@ fn git_lfs_pointers_are_named_for_every_input() {
 #[test]
 fn a_file_without_queries_is_an_error() {
     let place = place_with_index("{\"_id\": \"d1\", \"text\": \"en ny båt\"}\n");
-    for (name, content, error) in [
-        ("q.tsv", "hva er oslo\n", "q.tsv:1: missing _id, found only hva er oslo; the first line of a .tsv file names"),
-        ("q.tsv", "_id\ttext\n", "q.tsv: there are no queries in it"),
-        ("q.tsv", "", "q.tsv: empty: expected a header line"),
-        ("q.jsonl", "\n \n", "q.jsonl: there are no queries in it"),
-        ("q.txt", "", "q.txt: there are no queries in it"),
+    let hint = "one JSON object a line is needed";
+    for (name, content, error, hint) in [
+        (
+            "q.tsv",
+            "hva er oslo\n",
+            "q.tsv:1: missing _id, found only hva er oslo; the first line of a .tsv file names",
+            "",
+        ),
+        ("q.tsv", "_id\ttext\n", "q.tsv: there are no queries in it", hint),
+        ("q.tsv", "", "q.tsv: empty: expected a header line", ""),
+        ("q.jsonl", "\n \n", "q.jsonl: there are no queries in it", hint),
+        ("q.txt", "", "q.txt: there are no queries in it", hint),
     ] {
         place.write(name, content);
-        place.run(&["search", "--index", "i", "--queries", name, "--mode", "bm25"]).fails(2, error, "");
+        place.run(&["search", "--index", "i", "--queries", name, "--mode", "bm25"]).fails(2, error, hint);
     }
     place.write("ids.txt", "\n\r\n");
     let append = ["index", "model", "--index", "i", "--append", "--delete", "ids.txt"];
-    place.run(&append).fails(2, "ids.txt: there are no ids in it", "");
+    place.run(&append).fails(2, "ids.txt: there are no ids in it", "one id a line");
 }
 
 #[test]

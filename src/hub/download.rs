@@ -14,10 +14,11 @@ use ureq::http::{Response, StatusCode};
 
 use super::HubError;
 use super::cache::Repo;
-use super::client::{Client, Remote, header, io_words};
+use super::client::{Client, RemoteFile};
 use super::id::HubId;
 use crate::commands::interrupt;
-use crate::console;
+use crate::console::{self, size};
+use crate::http::{NetworkError, header};
 
 /// Tries in a row without a single new byte before giving up.
 const MOST_TRIES: u32 = 5;
@@ -73,7 +74,7 @@ impl Download<'_> {
         self.repo.link(self.commit, self.file, &remote.etag)
     }
 
-    fn fetch(&self, remote: &Remote, blob: &Path) -> Result<()> {
+    fn fetch(&self, remote: &RemoteFile, blob: &Path) -> Result<()> {
         let path = self.repo.incomplete(&remote.etag);
         let mut file = File::options().create(true).read(true).append(true).open(&path).map_err(Error::io(&path))?;
         let bar = self.announce(remote, file.metadata().map_err(Error::io(&path))?.len());
@@ -99,7 +100,7 @@ impl Download<'_> {
     }
 
     /// Tries until the file is as long as announced.
-    fn fill(&self, file: &mut File, path: &Path, remote: &Remote, bar: &ProgressBar) -> Result<()> {
+    fn fill(&self, file: &mut File, path: &Path, remote: &RemoteFile, bar: &ProgressBar) -> Result<()> {
         let mut tries = 0;
         loop {
             let before = file.metadata().map_err(Error::io(path))?.len();
@@ -112,8 +113,8 @@ impl Download<'_> {
             tries = if now > before { 1 } else { tries + 1 };
             if tries > MOST_TRIES {
                 bar.finish_and_clear();
-                let of = remote.size.map_or_else(String::new, |size| format!(" of {}", megabytes(size)));
-                let message = format!("{why} after {}{of}", megabytes(now));
+                let of = remote.size.map_or_else(String::new, |bytes| format!(" of {}", size(bytes)));
+                let message = format!("{why} after {}{of}", size(now));
                 return Err(self.failed(&message, "run again: it goes on where it stopped").into());
             }
             tracing::debug!("{}: {why} at byte {now}; try {tries}", self.file);
@@ -122,7 +123,7 @@ impl Download<'_> {
     }
 
     /// One request for what is missing.
-    fn once(&self, file: &mut File, path: &Path, remote: &Remote, bar: &ProgressBar) -> Result<(), Stop> {
+    fn once(&self, file: &mut File, path: &Path, remote: &RemoteFile, bar: &ProgressBar) -> Result<(), Stop> {
         let mut have = file.metadata().map_err(Error::io(path))?.len();
         if Some(have) == remote.size {
             return Ok(());
@@ -131,7 +132,8 @@ impl Download<'_> {
         if remote.size.is_none_or(|size| have > size) {
             have = 0;
         }
-        let response = self.client.bytes(self.id, self.commit, self.file, have).map_err(Stop::Broken)?;
+        let response =
+            self.client.bytes(self.id, self.commit, self.file, have).map_err(|why| Stop::Broken(why.to_string()))?;
         have = self.agree(&response, have)?;
         file.set_len(have).map_err(Error::io(path))?;
         bar.set_position(have);
@@ -139,7 +141,7 @@ impl Download<'_> {
         let mut buffer = vec![0; 256 << 10];
         loop {
             stop_if_interrupted()?;
-            let read = body.read(&mut buffer).map_err(|error| Stop::Broken(io_words(&error)))?;
+            let read = body.read(&mut buffer).map_err(|error| Stop::Broken(NetworkError::from(error).to_string()))?;
             if read == 0 {
                 break;
             }
@@ -187,7 +189,7 @@ impl Download<'_> {
     }
 
     /// Whether the bytes are those announced: as many, and with the SHA-256 that a large file's ETag is.
-    fn is_right(&self, path: &Path, remote: &Remote) -> Result<bool> {
+    fn is_right(&self, path: &Path, remote: &RemoteFile) -> Result<bool> {
         let size = std::fs::metadata(path).map_err(Error::io(path))?.len();
         if remote.size.is_some_and(|announced| announced != size) {
             return Ok(false);
@@ -202,14 +204,14 @@ impl Download<'_> {
         Ok(hex == remote.etag.to_ascii_lowercase())
     }
 
-    fn announce(&self, remote: &Remote, have: u64) -> ProgressBar {
-        let Some(size) = remote.size.filter(|size| *size >= LARGE) else {
+    fn announce(&self, remote: &RemoteFile, have: u64) -> ProgressBar {
+        let Some(bytes) = remote.size.filter(|bytes| *bytes >= LARGE) else {
             tracing::debug!("downloading {}: {}", self.id, self.file);
             return ProgressBar::hidden();
         };
-        let rest = if have > 0 { format!(", from {} on", megabytes(have)) } else { String::new() };
-        tracing::info!("downloading {}: {}, {}{rest}", self.id, self.file, megabytes(size));
-        let bar = console::progress(self.file, Some(size));
+        let rest = if have > 0 { format!(", from {} on", size(have)) } else { String::new() };
+        tracing::info!("downloading {}: {}, {}{rest}", self.id, self.file, size(bytes));
+        let bar = console::progress(self.file, Some(bytes));
         bar.set_style(console::style(
             "{msg} {bar:30} {decimal_bytes}/{decimal_total_bytes} {decimal_bytes_per_sec} {eta} left",
         ));
@@ -254,8 +256,4 @@ fn stop_if_interrupted() -> Result<(), HubError> {
         true => Err(HubError::run("interrupted: what has come is kept for the next time", "")),
         false => Ok(()),
     }
-}
-
-fn megabytes(bytes: u64) -> String {
-    format!("{:.1} MB", bytes as f64 / 1e6)
 }

@@ -1,77 +1,86 @@
-//! What can go wrong with a model of the Hub, in the user's words.
+//! [`HubError`]: a model of the Hub that is not available.
 
 use super::id::HubId;
 use super::{cache_dir, endpoint, has_token};
+use crate::failure::Failure;
+use crate::http::NetworkError;
 
-/// A model that cannot be had: one line, what to do, and whose fault it is.
+/// Error of a model of the Hub; its source is the [`Failure`] that is reported.
 #[derive(Debug, Clone, thiserror::Error)]
-#[error("{message}")]
-pub(crate) struct HubError {
-    message: String,
-    hint: String,
-    kind: Kind,
-    /// what keeps the Hub from answering, if that is it
-    outage: Option<String>,
+#[error("{failure}")]
+pub(super) struct HubError {
+    #[source]
+    failure: Failure,
+    /// reason why the Hub gives no answer, if that is it
+    outage: Option<Outage>,
 }
 
-/// What the program may do about it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kind {
-    /// nothing: what was asked for is not there, or not for this user
-    Input,
-    /// nothing: the answer makes no sense
-    Run,
-    /// take what is cached
-    Unreachable,
-    /// ask again in a moment, or take what is cached
-    Busy,
+/// Reason why the Hub gives no answer.
+#[derive(Debug, Clone)]
+enum Outage {
+    /// no connection
+    Unreachable(String),
+    /// the server asks to try again later
+    Busy(String),
+}
+
+impl Outage {
+    fn message(&self) -> &str {
+        match self {
+            Self::Unreachable(message) | Self::Busy(message) => message,
+        }
+    }
+}
+
+impl From<Failure> for HubError {
+    fn from(failure: Failure) -> Self {
+        Self { failure, outage: None }
+    }
 }
 
 impl HubError {
-    /// What was asked for is wrong.
+    /// A fault of the id, a token or the model: exit code 2.
     pub(super) fn input(message: impl Into<String>, hint: impl Into<String>) -> Self {
-        Self { message: message.into(), hint: hint.into(), kind: Kind::Input, outage: None }
+        Failure::input(message, hint).into()
     }
 
-    /// It failed on the way.
+    /// A fault on the way: exit code 1.
     pub(super) fn run(message: impl Into<String>, hint: impl Into<String>) -> Self {
-        Self { message: message.into(), hint: hint.into(), kind: Kind::Run, outage: None }
+        Failure::run(message, hint).into()
     }
 
-    /// No connection.
-    pub(super) fn unreachable(id: &HubId, why: &str) -> Self {
-        let outage = format!("{} cannot be reached: {why}", hub());
-        let hint = match why.contains("certificate") {
-            true => "where a proxy signs connections with a certificate of its own, name that in SSL_CERT_FILE",
-            false => "run again with a network; a model that is cached or in a folder needs none",
+    /// No connection to the Hub.
+    pub(super) fn unreachable(id: &HubId, why: &NetworkError) -> Self {
+        let outage = format!("{} cannot be reached: {why}", hub_name());
+        let hint = match why {
+            NetworkError::Certificate(_) => {
+                "if a proxy signs connections with a certificate of its own, name that in SSL_CERT_FILE"
+            }
+            _ => "run again with a network; a model that is cached or in a folder needs none",
         };
         Self {
-            message: format!("{id}: no such folder here, and {outage}"),
-            hint: hint.to_owned(),
-            kind: Kind::Unreachable,
-            outage: Some(outage),
+            failure: Failure::run(format!("{id}: no such folder here, and {outage}"), hint),
+            outage: Some(Outage::Unreachable(outage)),
         }
     }
 
-    /// A server that has no time.
+    /// An answer that asks to try again later.
     pub(super) fn busy(id: &HubId, status: u16) -> Self {
-        let outage = format!("{} answers {status}", hub());
+        let outage = format!("{} answers {status}", hub_name());
         Self {
-            message: format!("{id}: {outage}"),
-            hint: "run again in a while".to_owned(),
-            kind: Kind::Busy,
-            outage: Some(outage),
+            failure: Failure::run(format!("{id}: {outage}"), "run again in a while"),
+            outage: Some(Outage::Busy(outage)),
         }
     }
 
-    /// Nobody with this name, as far as this user may know.
+    /// No model of this name, as far as this user may know.
     pub(super) fn no_model(id: &HubId) -> Self {
         let token = match has_token() {
             true => "if it is private or gated, this token has no access",
             false => "if it is private or gated, set HF_TOKEN",
         };
         Self::input(
-            format!("{}: no such folder here, and no such model on {}", id.name, hub()),
+            format!("{}: no such folder here, and no such model on {}", id.name, hub_name()),
             format!("check the spelling; {token}"),
         )
     }
@@ -79,26 +88,27 @@ impl HubError {
     /// A model without this branch, tag or commit.
     pub(super) fn no_revision(id: &HubId) -> Self {
         Self::input(
-            format!("{}: no revision {:?} on {}", id.name, id.revision, hub()),
+            format!("{}: no revision {:?} on {}", id.name, id.revision, hub_name()),
             "give a branch, a tag or a commit after the @",
         )
     }
 
-    /// A model whose page has to be visited first.
+    /// A model whose terms have to be accepted first.
     pub(super) fn gated(id: &HubId) -> Self {
-        let todo = match has_token() {
-            true => "ask for access on its page: this token has none",
-            false => "ask for access on its page, then set HF_TOKEN",
+        let hint = match has_token() {
+            true => "request access on its page: this token has none",
+            false => "request access on its page, then set HF_TOKEN",
         };
-        Self::input(format!("{id}: gated, so only for those who were given access"), todo)
+        Self::input(format!("{id}: gated: only users with access can download it"), hint)
     }
 
-    /// A token that is none, or none any more.
+    /// A token that is not valid.
     pub(super) fn bad_token(id: &HubId) -> Self {
-        Self::input(format!("{id}: {} does not accept the token", hub()), "set HF_TOKEN to a valid one, or remove it")
+        let message = format!("{id}: {} does not accept the token", hub_name());
+        Self::input(message, "set HF_TOKEN to a valid one, or remove it")
     }
 
-    /// The network is forbidden, and the cache has not what is needed: nothing at all, or all but `what`.
+    /// A cache that lacks the model, or `what` of it, while the network is not to be used.
     pub(super) fn offline(id: &HubId, what: Option<&str>) -> Self {
         let cache = cache_dir();
         let message = match what {
@@ -108,40 +118,31 @@ impl HubError {
         Self::input(message, "run once without --offline or HF_HUB_OFFLINE")
     }
 
-    /// The same where it is the Hub that does not answer.
+    /// The same outage, for a model that the cache lacks, or lacks `what` of.
     pub(super) fn and_not_cached(self, id: &HubId, what: Option<&str>) -> Self {
         let cached = what.map_or_else(|| "not cached".to_owned(), |what| format!("cached without {what}"));
-        Self { message: format!("{id}: {cached}, and {}", self.brief()), hint: "run again later".to_owned(), ..self }
+        let failure = Failure::run(format!("{id}: {cached}, and {}", self.brief()), "run again later");
+        Self { failure, ..self }
     }
 
-    /// Whether what is cached may stand in.
+    /// True if cached files may be used instead.
     pub(super) fn is_outage(&self) -> bool {
         self.outage.is_some()
     }
 
-    /// What keeps the Hub from answering, else the message.
-    pub(super) fn brief(&self) -> &str {
-        self.outage.as_deref().unwrap_or(&self.message)
+    /// The outage in a few words, else the message.
+    pub(super) fn brief(&self) -> String {
+        self.outage.as_ref().map_or_else(|| self.failure.to_string(), |outage| outage.message().to_owned())
     }
 
-    /// Whether the same may well succeed in a moment.
+    /// True if the same request may succeed in a moment.
     pub(super) fn is_busy(&self) -> bool {
-        self.kind == Kind::Busy
-    }
-
-    /// What to do about it.
-    pub(crate) fn hint(&self) -> Option<&str> {
-        (!self.hint.is_empty()).then_some(self.hint.as_str())
-    }
-
-    /// True when the command line, a config or a token is at fault: exit code 2 rather than 1.
-    pub(crate) fn is_bad_input(&self) -> bool {
-        self.kind == Kind::Input
+        matches!(self.outage, Some(Outage::Busy(_)))
     }
 }
 
-/// The Hub's name; its address too where that is not the public one.
-pub(super) fn hub() -> String {
+/// Name of the Hub; with its address where that is not the public one.
+pub(super) fn hub_name() -> String {
     let endpoint = endpoint();
     if endpoint == "https://huggingface.co" { "the Hub".to_owned() } else { format!("the Hub at {endpoint}") }
 }

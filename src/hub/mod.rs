@@ -25,10 +25,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use anyhow::Result;
 use splade_files::{AtomicFolder, Error, ModelDir, Precision};
 
-pub(crate) use error::HubError;
+use error::HubError;
 use id::HubId;
 
 use crate::cli::{Backend, NetworkArgs};
+use crate::environment;
 use crate::failure::bad_input;
 
 /// Which of a model's large files a command will read; the small ones always come.
@@ -140,18 +141,18 @@ pub(crate) fn go_offline() {
 
 /// Whether the network is forbidden, by `--offline` or by `HF_HUB_OFFLINE`.
 pub(crate) fn is_offline() -> bool {
-    OFFLINE.load(Ordering::SeqCst) || is_on("HF_HUB_OFFLINE") || is_on("TRANSFORMERS_OFFLINE")
+    OFFLINE.load(Ordering::SeqCst) || environment::flag("HF_HUB_OFFLINE") || environment::flag("TRANSFORMERS_OFFLINE")
 }
 
 /// Where models of the Hub are kept: `HF_HUB_CACHE`, else `hub` in `HF_HOME`, else in `~/.cache/huggingface`.
 pub(crate) fn cache_dir() -> PathBuf {
-    let named = path_of("HF_HUB_CACHE").or_else(|| path_of("HUGGINGFACE_HUB_CACHE"));
+    let named = environment::path("HF_HUB_CACHE").or_else(|| environment::path("HUGGINGFACE_HUB_CACHE"));
     named.unwrap_or_else(|| hub_home().join("hub"))
 }
 
 /// The Hub's address: `HF_ENDPOINT`, else the public one.
 pub(crate) fn endpoint() -> String {
-    let named = variable("HF_ENDPOINT").unwrap_or_else(|| "https://huggingface.co".to_owned());
+    let named = environment::text("HF_ENDPOINT").unwrap_or_else(|| "https://huggingface.co".to_owned());
     named.trim_end_matches('/').to_owned()
 }
 
@@ -162,42 +163,23 @@ pub(crate) fn has_token() -> bool {
 
 /// The user's token: `HF_TOKEN`, else what `hf auth login` stored.
 fn token() -> Option<String> {
-    if is_on("HF_HUB_DISABLE_IMPLICIT_TOKEN") {
+    if environment::flag("HF_HUB_DISABLE_IMPLICIT_TOKEN") {
         return None;
     }
     let stored = || {
-        let path = path_of("HF_TOKEN_PATH").unwrap_or_else(|| hub_home().join("token"));
+        let path = environment::path("HF_TOKEN_PATH").unwrap_or_else(|| hub_home().join("token"));
         std::fs::read_to_string(path).ok()
     };
-    let token = variable("HF_TOKEN").or_else(|| variable("HUGGING_FACE_HUB_TOKEN")).or_else(stored)?;
+    let token =
+        environment::text("HF_TOKEN").or_else(|| environment::text("HUGGING_FACE_HUB_TOKEN")).or_else(stored)?;
     let token = token.trim();
     (!token.is_empty()).then(|| token.to_owned())
 }
 
 /// `HF_HOME`, else `huggingface` in the user's cache folder.
 fn hub_home() -> PathBuf {
-    path_of("HF_HOME").unwrap_or_else(|| {
-        let caches = path_of("XDG_CACHE_HOME");
+    environment::path("HF_HOME").unwrap_or_else(|| {
+        let caches = environment::path("XDG_CACHE_HOME");
         caches.unwrap_or_else(|| std::env::home_dir().unwrap_or_default().join(".cache")).join("huggingface")
-    })
-}
-
-/// An environment variable that says something.
-fn variable(name: &str) -> Option<String> {
-    std::env::var(name).ok().filter(|value| !value.trim().is_empty())
-}
-
-/// The words huggingface_hub takes for yes.
-fn is_on(name: &str) -> bool {
-    variable(name).is_some_and(|value| ["1", "ON", "YES", "TRUE"].contains(&value.trim().to_uppercase().as_str()))
-}
-
-/// A path in an environment variable; `~` is the user's home.
-fn path_of(name: &str) -> Option<PathBuf> {
-    let value = std::env::var_os(name).filter(|value| !value.is_empty())?;
-    let path = PathBuf::from(value);
-    Some(match path.strip_prefix("~") {
-        Ok(rest) => std::env::home_dir().unwrap_or_default().join(rest),
-        Err(_) => path,
     })
 }
