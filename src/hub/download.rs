@@ -115,7 +115,7 @@ impl Download<'_> {
                 bar.finish_and_clear();
                 let of = remote.size.map_or_else(String::new, |bytes| format!(" of {}", size(bytes)));
                 let message = format!("{why} after {}{of}", size(now));
-                return Err(self.failed(&message, "run again: it goes on where it stopped").into());
+                return Err(self.failed(&message, "run again: it resumes where it stopped").into());
             }
             tracing::debug!("{}: {why} at byte {now}; try {tries}", self.file);
             pause(FIRST_PAUSE * 2u32.pow(tries - 1))?;
