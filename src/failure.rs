@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use clap::error::ErrorKind;
 
 use crate::cli::{Console, LogFormat};
+use crate::commands::interrupt;
 
 /// Error of the program itself: what failed, what to do, and whose fault it is.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -34,8 +35,10 @@ pub(crate) fn bad_input(message: impl Into<String>, hint: impl Into<String>) -> 
 }
 
 /// Prints what failed; nothing if the reader of our output has closed it.
+///
+/// After a signal the exit code is that of the signal, whatever error the command ended with.
 pub(crate) fn report(error: &anyhow::Error, console: &Console) -> ExitCode {
-    if is_closed_pipe(error) {
+    if is_closed_pipe(error) && !interrupt::came() {
         return ExitCode::SUCCESS;
     }
     let (hint, bad_input) = advice(error);
@@ -49,7 +52,7 @@ pub(crate) fn report(error: &anyhow::Error, console: &Console) -> ExitCode {
             complain(&serde_json::json!({"level": "ERROR", "message": message, "hint": hint}).to_string());
         }
     }
-    ExitCode::from(if bad_input { 2 } else { 1 })
+    ExitCode::from(interrupt::exit_code().unwrap_or(if bad_input { 2 } else { 1 }))
 }
 
 /// Prints a line to stderr; a failure to do so is ignored.

@@ -785,7 +785,7 @@ mod outage {
         let kill = Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
         assert!(kill.success());
         let ran = finish(child);
-        ran.fails(1, "interrupted: what has come is kept for the next time", "");
+        ran.fails(130, "interrupted: what has come is kept for the next time", "");
         assert_eq!(std::fs::metadata(&incomplete).unwrap().len(), 200_000);
         desk.encode("ltg/bert-tiny").done();
     }

@@ -1,30 +1,54 @@
-//! Ctrl-C ends a command between two pieces of work, so that temporary files are removed.
+//! SIGINT and SIGTERM end a command between two steps of its work: temporary files are removed, a training is saved.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, LazyLock};
 
-use anyhow::{Result, bail};
+use anyhow::Result;
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::flag;
 
-static INTERRUPTED: AtomicBool = AtomicBool::new(false);
+use crate::failure::Failure;
 
-/// Notes the first interrupt; the second ends the process at once.
+/// The number of the first signal that was received; 0 before.
+static RECEIVED: LazyLock<Arc<AtomicUsize>> = LazyLock::new(Arc::default);
+
+/// Records the first signal; the second one ends the process at once.
+///
+/// SIGHUP keeps its default action, so that `nohup` works.
 pub(crate) fn watch() -> Result<()> {
-    ctrlc::set_handler(|| {
-        if INTERRUPTED.swap(true, Ordering::SeqCst) {
-            std::process::exit(1);
-        }
-    })?;
-    Ok(())
-}
-
-/// Whether an interrupt came.
-pub(crate) fn came() -> bool {
-    INTERRUPTED.load(Ordering::SeqCst)
-}
-
-/// An error if an interrupt came.
-pub(crate) fn check() -> Result<()> {
-    if came() {
-        bail!("interrupted: nothing was written")
+    let again = Arc::new(AtomicBool::new(false));
+    for signal in [SIGINT, SIGTERM] {
+        // handlers run in this order, so the first signal does not yet find the flag that it sets
+        flag::register_conditional_shutdown(signal, i32::from(exit_code_of(signal as usize)), Arc::clone(&again))?;
+        flag::register(signal, Arc::clone(&again))?;
+        flag::register_usize(signal, Arc::clone(&RECEIVED), signal as usize)?;
     }
     Ok(())
+}
+
+/// True if a signal was received.
+pub(crate) fn came() -> bool {
+    exit_code().is_some()
+}
+
+/// The exit code of a command that a signal ended: 130 after SIGINT, 143 after SIGTERM, as shells report it.
+pub(crate) fn exit_code() -> Option<u8> {
+    match RECEIVED.load(Ordering::SeqCst) {
+        0 => None,
+        signal => Some(exit_code_of(signal)),
+    }
+}
+
+fn exit_code_of(signal: usize) -> u8 {
+    u8::try_from(128 + signal).unwrap_or(u8::MAX)
+}
+
+/// An error if a signal was received.
+pub(crate) fn check() -> Result<()> {
+    if came() { Err(error("interrupted", "")) } else { Ok(()) }
+}
+
+/// The error of a command that a signal ended, with the state it leaves and what to do.
+pub(crate) fn error(message: impl Into<String>, hint: &str) -> anyhow::Error {
+    Failure::run(message, hint).into()
 }
