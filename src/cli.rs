@@ -91,7 +91,7 @@ pub(crate) enum Command {
 /// Train a model from a YAML config
 #[cfg(feature = "train")]
 #[derive(Debug, Args)]
-#[command(after_help = "Example:\n  splade train configs/demo.yaml --set training.max_steps=50 --dry-run")]
+#[command(after_help = "Example:\n  splade train configs/demo-pretrain.yaml --set training.max_steps=50 --dry-run")]
 pub(crate) struct TrainArgs {
     /// Training config
     #[arg(value_name = "CONFIG.yaml")]
@@ -108,7 +108,7 @@ pub(crate) struct TrainArgs {
     /// Print the resolved config, the data sets and the number of steps, without training
     #[arg(long)]
     pub(crate) dry_run: bool,
-    /// Start from the beginning even if output_dir holds a training; its checkpoints are removed
+    /// Start from the beginning even if output_dir holds a training, which is removed except `final`
     #[arg(long)]
     pub(crate) overwrite: bool,
     /// Number of threads for tensors and tokenizers; 0: all cores

@@ -1,4 +1,4 @@
-//! `splade train`: YAML → config → data → fit → where the model is.
+//! `splade train`: YAML file → config → data → training → folder of the model.
 
 use std::path::Path;
 use std::time::Instant;
@@ -7,7 +7,10 @@ use anyhow::{Context, Result};
 use indicatif::ProgressBar;
 use serde_json::Value;
 use splade_files::Error;
-use splade_trainer::{Event, Observer, Plan, Scalar, Start, TrainConfig, apply_override, fit, latest_checkpoint, plan};
+use splade_trainer::{
+    Event, FitReport, GroupPlan, Observer, Plan, Scalar, Start, TrainConfig, apply_override, fit, latest_checkpoint,
+    plan,
+};
 
 use super::interrupt;
 use crate::cli::TrainArgs;
@@ -21,6 +24,9 @@ pub(crate) fn run(args: &TrainArgs) -> Result<()> {
     let (mut config, notes) = read_config(args)?;
     for note in &notes {
         tracing::warn!("{note}");
+    }
+    if args.resume && latest_checkpoint(&config.training.output_dir)?.is_none() {
+        tracing::warn!("{}: no checkpoint to resume from, starts anew", config.training.output_dir.display());
     }
     let start = match (&args.resume_from, args.resume, args.overwrite) {
         (Some(folder), _, _) => Start::ResumeFrom(folder.clone()),
@@ -36,25 +42,27 @@ pub(crate) fn run(args: &TrainArgs) -> Result<()> {
         return describe(&plan).iter().try_for_each(say);
     }
     let mut watch = Watch::new();
-    let outcome = fit(&config, &start, &mut watch)?;
+    let report = fit(&config, &start, &mut watch)?;
     watch.bar.finish_and_clear();
-    if let Some(checkpoint) = &outcome.checkpoint {
-        tracing::warn!(
-            "interrupted after {} steps; saved in {}, go on with --resume",
-            outcome.steps,
-            checkpoint.display()
-        );
+    let Some(model) = &report.model else { return Err(interrupted(&report)) };
+    if let Some(metric) = report.best_metric {
+        tracing::info!("best {}: {metric:.4}", config.training.metric_for_best_model);
     }
-    if let Some(model) = &outcome.model {
-        if let Some(metric) = outcome.best_metric {
-            tracing::info!("best {}: {metric:.4}", config.training.metric_for_best_model);
-        }
-        say(model.display())?;
-    }
-    Ok(())
+    say(model.display())
 }
 
-fn read_config(args: &TrainArgs) -> Result<(TrainConfig, Vec<splade_trainer::Note>)> {
+/// The error of a training that a signal ended: after how many steps, and where to resume.
+fn interrupted(report: &FitReport) -> anyhow::Error {
+    match &report.checkpoint {
+        Some(checkpoint) => interrupt::error(
+            format!("interrupted after {} steps: saved in {}", report.steps, checkpoint.display()),
+            "--resume continues the training",
+        ),
+        None => interrupt::error("interrupted before the first step", ""),
+    }
+}
+
+fn read_config(args: &TrainArgs) -> Result<(TrainConfig, Vec<splade_trainer::config::Note>)> {
     let path = &args.config;
     let text = std::fs::read_to_string(path).map_err(Error::io(path))?;
     let mut value = parse_yaml(path, &text)?;
@@ -64,15 +72,15 @@ fn read_config(args: &TrainArgs) -> Result<(TrainConfig, Vec<splade_trainer::Not
     Ok(TrainConfig::from_value(&value)?)
 }
 
-/// Downloads a base model that is a Hub id. The config keeps the id: it is what the model card and checkpoints name.
+/// Downloads a base model that is a Hub id. The config keeps the id, which the model card and checkpoints name.
 fn find_base_model(config: &mut TrainConfig, start: &Start, dry_run: bool) -> Result<()> {
-    let goes_on = match start {
+    let resumes = match start {
         Start::Resume => latest_checkpoint(&config.training.output_dir)?.is_some(),
         Start::ResumeFrom(_) => true,
         Start::New | Start::Overwrite => false,
     };
-    // a checkpoint holds all that was in it
-    if goes_on && !dry_run {
+    // a checkpoint needs no base model
+    if resumes && !dry_run {
         return Ok(());
     }
     if let Some(base) = &config.model.base_model {
@@ -100,9 +108,12 @@ fn parse_yaml(path: &Path, text: &str) -> Result<Value> {
     })
 }
 
-/// What will be done, in a few lines.
+/// The plan of a training in a few lines.
 fn describe(plan: &Plan) -> Vec<String> {
     let mut lines = Vec::new();
+    if let Some(checkpoint) = &plan.checkpoint {
+        lines.push(format!("resumes {} after {} steps", checkpoint.display(), plan.first_step));
+    }
     for set in &plan.sets {
         let mut dropped = Vec::new();
         for (count, why) in [
@@ -128,19 +139,18 @@ fn describe(plan: &Plan) -> Vec<String> {
     if plan.pieces > 0 {
         lines.push(format!("{} pieces of running text", plan.pieces));
     }
-    let (state, activations) = plan.memory_bytes;
     lines.push(format!(
         "{:.1} M parameters, {} terms; {} batches an epoch, {} steps; about {} for weights and optimizer, up to {} for a batch",
         plan.parameters as f64 / 1e6,
         plan.dimensions,
         plan.batches_per_epoch,
         plan.total_steps,
-        megabytes(state),
-        megabytes(activations),
+        megabytes(plan.state_bytes),
+        megabytes(plan.activation_bytes),
     ));
-    for (learning_rate, decay, tensors) in &plan.groups {
+    for GroupPlan { n_tensors, learning_rate, weight_decay } in &plan.groups {
         lines.push(format!(
-            "parameter group: {tensors} tensors, learning rate {learning_rate:.1e}, weight decay {decay}"
+            "parameter group: {n_tensors} tensors, learning rate {learning_rate:.1e}, weight decay {weight_decay}"
         ));
     }
     lines
@@ -150,7 +160,7 @@ fn megabytes(bytes: u64) -> String {
     format!("{:.0} MB", bytes as f64 / 1e6)
 }
 
-/// Shows a training: a bar on a terminal, a line now and then elsewhere.
+/// Shows the progress of a training: a bar on a terminal, and a line for each line of the log.
 struct Watch {
     bar: ProgressBar,
     total: usize,
@@ -207,7 +217,7 @@ impl Watch {
         self.begun.map_or(0.0, |begun| begun.elapsed().as_secs_f64()).max(1e-9)
     }
 
-    /// `  123 active dims`, of the last step's documents; nothing where there are none.
+    /// `  123 active dims` of the last step's documents; empty where there are none.
     fn active(&self) -> String {
         if self.active_dims > 0.0 { format!("  {:.0} active dims", self.active_dims) } else { String::new() }
     }
@@ -220,7 +230,7 @@ impl Watch {
         let value = |key: &str| line.iter().find(|(name, _)| name == key).map_or(f64::NAN, |(_, value)| *value);
         let done = (self.step - self.first).max(1) as f64;
         let left = (self.total - self.step) as f64 * self.seconds() / done;
-        // the masked-language-model objective has no terms to tell apart
+        // the masked-language-model objective has one term
         let terms = match self.active_dims > 0.0 {
             true => {
                 let (ranking, regularizer) = (value("base_loss"), value("document_regularizer_loss"));
@@ -234,7 +244,7 @@ impl Watch {
     }
 }
 
-/// The few numbers of an evaluation that people look at.
+/// The main numbers of an evaluation.
 fn evaluation_line(line: &[Scalar]) -> String {
     let shown = ["_loss", "dot_ndcg@10", "dot_mrr@10", "query_active_dims", "corpus_active_dims"];
     let parts: Vec<String> = line

@@ -17,8 +17,9 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde_json::{Map, Value, json};
 use splade_core::TokenBatch;
+use splade_trainer::data::{Batch, DataSet, Example, Material};
 use splade_trainer::model::{BertConfig, Candle, TransformerConfig, Weights, splade};
-use splade_trainer::{Batch, DataSet, Example, Material, Session, TrainConfig, Trainee};
+use splade_trainer::{Session, TrainConfig, Trainee};
 
 const TERMS: usize = 12_000;
 const TRIPLETS: usize = 32;

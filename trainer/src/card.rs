@@ -3,10 +3,11 @@
 use serde_json::Value;
 use splade_files::Architecture;
 
-use crate::TrainerState;
+use crate::checkpoint::TrainerState;
 use crate::config::{Objective, TrainConfig};
 
-/// The card of a model trained as `config` says on `sets` (names and numbers of examples), with the last evaluation of `state`.
+/// The card of a model that was trained by `config` on `sets` (names and numbers of examples), with the last evaluation
+/// of `state`.
 pub(crate) fn card(config: &TrainConfig, sets: &[(String, usize)], state: &TrainerState) -> String {
     let card = &config.model_card;
     let kind = match config.model.architecture {
@@ -40,7 +41,7 @@ pub(crate) fn card(config: &TrainConfig, sets: &[(String, usize)], state: &Train
     let title = card.model_name.clone().unwrap_or_else(|| "SPLADE model".to_owned());
     let how = match config.model.architecture {
         Architecture::InferenceFree => {
-            "Queries are tokenized and looked up in a table of learned weights, without any network; documents pass once \
+            "Queries are tokenized and looked up in a table of learned weights, without a network; documents pass once \
              through a masked-language model, and every vocabulary term gets the largest log(1 + relu(logit)) over the tokens."
         }
         Architecture::Splade => {

@@ -13,12 +13,11 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use candle_core::{Device, Tensor};
-use rand::SeedableRng;
-use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use splade_files::AtomicFolder;
 
+use crate::schedule::Position;
 use crate::{Error, Result, TrainConfig};
 
 const TRAINER_STATE: &str = "trainer_state.json";
@@ -34,62 +33,61 @@ const EARLY_STOPPING: &str = "EarlyStoppingCallback";
 
 /// `trainer_state.json`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct TrainerState {
+pub(crate) struct TrainerState {
     /// The step whose evaluation was the best one.
-    pub best_global_step: Option<usize>,
+    pub(crate) best_global_step: Option<usize>,
     /// Its metric.
-    pub best_metric: Option<f64>,
+    pub(crate) best_metric: Option<f64>,
     /// The checkpoint of that step, if it was saved.
-    pub best_model_checkpoint: Option<PathBuf>,
+    pub(crate) best_model_checkpoint: Option<PathBuf>,
     /// Epochs done.
-    pub epoch: f64,
+    pub(crate) epoch: f64,
     /// From the config.
-    pub eval_steps: usize,
+    pub(crate) eval_steps: usize,
     /// Optimizer steps done.
-    pub global_step: usize,
+    pub(crate) global_step: usize,
     /// Always false.
-    pub is_hyper_param_search: bool,
+    pub(crate) is_hyper_param_search: bool,
     /// Always true.
-    pub is_local_process_zero: bool,
+    pub(crate) is_local_process_zero: bool,
     /// Always true.
-    pub is_world_process_zero: bool,
+    pub(crate) is_world_process_zero: bool,
     /// Every logged line.
-    pub log_history: Vec<Map<String, Value>>,
+    pub(crate) log_history: Vec<Map<String, Value>>,
     /// From the config.
-    pub logging_steps: usize,
+    pub(crate) logging_steps: usize,
     /// Optimizer steps of the whole run.
-    pub max_steps: usize,
+    pub(crate) max_steps: usize,
     /// Always 0: tokens are not counted.
-    pub num_input_tokens_seen: usize,
+    pub(crate) num_input_tokens_seen: usize,
     /// From the config, rounded up.
-    pub num_train_epochs: usize,
+    pub(crate) num_train_epochs: usize,
     /// From the config.
-    pub save_steps: usize,
+    pub(crate) save_steps: usize,
     /// By the name of what keeps a state, like the patience that is left.
-    pub stateful_callbacks: Map<String, Value>,
+    pub(crate) stateful_callbacks: Map<String, Value>,
     /// Always 0: operations are not counted.
-    pub total_flos: f64,
+    pub(crate) total_flos: f64,
     /// From the config.
-    pub train_batch_size: usize,
+    pub(crate) train_batch_size: usize,
     /// Always none.
-    pub trial_name: Option<String>,
+    pub(crate) trial_name: Option<String>,
     /// Always none.
-    pub trial_params: Option<Value>,
+    pub(crate) trial_params: Option<Value>,
 }
 
 /// What an evaluation means for the run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Verdict {
+pub(crate) struct Verdict {
     /// No earlier evaluation was as good.
-    pub is_best: bool,
+    pub(crate) is_best: bool,
     /// Patience is at an end.
-    pub stop: bool,
+    pub(crate) stop: bool,
 }
 
 impl TrainerState {
     /// The state of a run that is about to begin.
-    #[must_use]
-    pub fn new(config: &TrainConfig, total_steps: usize) -> Self {
+    pub(crate) fn new(config: &TrainConfig, total_steps: usize) -> Self {
         let training = &config.training;
         Self {
             best_global_step: None,
@@ -119,7 +117,7 @@ impl TrainerState {
     ///
     /// The best one is replaced by a strictly better one only. An evaluation that is not better than the best before it
     /// by more than the threshold counts against patience; NaN is never better.
-    pub fn observe(&mut self, metric: f64, config: &TrainConfig) -> Verdict {
+    pub(crate) fn observe(&mut self, metric: f64, config: &TrainConfig) -> Verdict {
         let training = &config.training;
         let gain = |best: f64| if training.greater_is_better { metric - best } else { best - metric };
         let is_best = !metric.is_nan() && self.best_metric.is_none_or(|best| gain(best) > 0.0);
@@ -151,84 +149,36 @@ impl TrainerState {
 
 /// `progress.json`: where a run goes on.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Progress {
+pub(crate) struct Progress {
     /// 1; another one is refused.
-    pub format_version: u32,
+    pub(crate) format_version: u32,
     /// Optimizer steps done.
-    pub global_step: usize,
+    pub(crate) global_step: usize,
     /// The epoch the next step is in, from 0.
-    pub epoch: usize,
+    pub(crate) epoch: usize,
     /// Batches of that epoch that were used.
-    pub batch: usize,
-    /// The seed of the data order.
-    pub seed: u64,
-    /// The generators of the run by name, like `dropout`.
-    pub generators: Vec<GeneratorState>,
+    pub(crate) batch: usize,
+    /// The seed of data order and dropout.
+    pub(crate) seed: u64,
 }
 
 impl Progress {
     /// With the version of today.
-    #[must_use]
-    pub fn new(global_step: usize, position: crate::Position, seed: u64) -> Self {
-        let crate::Position { epoch, batch } = position;
-        Self { format_version: FORMAT_VERSION, global_step, epoch, batch, seed, generators: Vec::new() }
-    }
-
-    /// The generator of this name, where it was.
-    #[must_use]
-    pub fn generator(&self, name: &str) -> Option<ChaCha8Rng> {
-        self.generators.iter().find(|state| state.name == name)?.generator()
-    }
-}
-
-/// Where a ChaCha8 generator is in its stream.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct GeneratorState {
-    /// What it is for.
-    pub name: String,
-    /// Its 32 bytes in hexadecimal.
-    pub seed: String,
-    /// Which of its 2⁶⁴ streams.
-    pub stream: u64,
-    /// How many words of it were drawn; a text, since JSON numbers do not reach that far.
-    pub word: String,
-}
-
-impl GeneratorState {
-    /// The state of a generator.
-    #[must_use]
-    pub fn of(name: &str, generator: &ChaCha8Rng) -> Self {
-        Self {
-            name: name.to_owned(),
-            seed: generator.get_seed().iter().map(|byte| format!("{byte:02x}")).collect(),
-            stream: generator.get_stream(),
-            word: generator.get_word_pos().to_string(),
-        }
-    }
-
-    /// The generator in this state; none if the state makes no sense.
-    #[must_use]
-    pub fn generator(&self) -> Option<ChaCha8Rng> {
-        let mut seed = [0; 32];
-        for (at, byte) in seed.iter_mut().enumerate() {
-            *byte = u8::from_str_radix(self.seed.get(2 * at..2 * at + 2)?, 16).ok()?;
-        }
-        let mut generator = ChaCha8Rng::from_seed(seed);
-        generator.set_stream(self.stream);
-        generator.set_word_pos(self.word.parse().ok()?);
-        Some(generator)
+    pub(crate) fn new(global_step: usize, position: Position, seed: u64) -> Self {
+        let Position { epoch, batch } = position;
+        Self { format_version: FORMAT_VERSION, global_step, epoch, batch, seed }
     }
 }
 
 /// What a checkpoint holds beside the model.
 #[derive(Debug, Clone)]
-pub struct CheckpointState {
+pub(crate) struct CheckpointState {
     /// `trainer_state.json`.
-    pub trainer: TrainerState,
+    pub(crate) trainer: TrainerState,
     /// `progress.json`.
-    pub progress: Progress,
-    /// `optimizer.safetensors`: [`AdamW::state`](crate::AdamW::state).
-    pub optimizer: HashMap<String, Tensor>,
+    pub(crate) progress: Progress,
+    /// `optimizer.safetensors`: [`AdamW::state`](crate::optimizer::AdamW::state).
+    pub(crate) optimizer: HashMap<String, Tensor>,
 }
 
 /// Writes `checkpoint-<global_step>` in the output folder and returns its path; one that is there is replaced.
@@ -238,7 +188,7 @@ pub struct CheckpointState {
 ///
 /// # Errors
 /// Whatever cannot be written; the checkpoint is not there then.
-pub fn save_checkpoint(
+pub(crate) fn save_checkpoint(
     config: &TrainConfig,
     state: &mut CheckpointState,
     write_model: impl FnOnce(&Path) -> Result<()>,
@@ -250,9 +200,9 @@ pub fn save_checkpoint(
     }
     write_folder(&path, |folder| {
         write_model(folder)?;
-        candle_core::safetensors::save(&state.optimizer, folder.join(OPTIMIZER))?;
+        write_optimizer(&state.optimizer, &folder.join(OPTIMIZER))?;
         write_json(&folder.join(PROGRESS), &state.progress)?;
-        write_json(&folder.join(TRAINING_CONFIG), config)?;
+        write_config(config, folder)?;
         write_json(&folder.join(TRAINER_STATE), &state.trainer)
     })?;
     Ok(path)
@@ -262,10 +212,26 @@ pub fn save_checkpoint(
 ///
 /// # Errors
 /// Whatever `write` returns, or a folder that cannot be made or renamed; `path` is as it was then.
-pub fn write_folder(path: &Path, write: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
+pub(crate) fn write_folder(path: &Path, write: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
     let folder = AtomicFolder::create(path)?;
-    write(folder.path())?;
+    // an error names the file by the place it was for, not by the temporary one
+    write(folder.path()).map_err(|error| error.moved(folder.path(), path))?;
     Ok(folder.commit()?)
+}
+
+/// Writes `training_config.json`, the resolved config, into a folder.
+///
+/// # Errors
+/// The file cannot be written.
+pub(crate) fn write_config(config: &TrainConfig, folder: &Path) -> Result<()> {
+    write_json(&folder.join(TRAINING_CONFIG), config)
+}
+
+fn write_optimizer(state: &HashMap<String, Tensor>, path: &Path) -> Result<()> {
+    safetensors::serialize_to_file(state, None, path).map_err(|error| match error {
+        safetensors::SafeTensorError::IoError(error) => Error::io(path)(error),
+        other => Error::file(path, other.to_string()),
+    })
 }
 
 fn write_json(path: &Path, value: &impl Serialize) -> Result<()> {
@@ -284,7 +250,7 @@ fn read_json<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T> {
 ///
 /// # Errors
 /// A file that is missing, broken, or of a format version that is not known.
-pub fn load_checkpoint(path: &Path) -> Result<CheckpointState> {
+pub(crate) fn load_checkpoint(path: &Path) -> Result<CheckpointState> {
     let progress: Progress = read_json(&path.join(PROGRESS))?;
     if progress.format_version != FORMAT_VERSION {
         let message = format!("format version {} is not known here, only {FORMAT_VERSION}", progress.format_version);
@@ -342,7 +308,11 @@ pub fn latest_checkpoint(output_dir: &Path) -> Result<Option<PathBuf>> {
 ///
 /// # Errors
 /// A folder that cannot be read or deleted.
-pub fn delete_old_checkpoints(output_dir: &Path, limit: Option<usize>, best: Option<&Path>) -> Result<Vec<PathBuf>> {
+pub(crate) fn delete_old_checkpoints(
+    output_dir: &Path,
+    limit: Option<usize>,
+    best: Option<&Path>,
+) -> Result<Vec<PathBuf>> {
     let Some(limit) = limit else { return Ok(Vec::new()) };
     let mut kept = checkpoints(output_dir)?;
     let newest = kept.pop();
@@ -361,7 +331,7 @@ pub fn delete_old_checkpoints(output_dir: &Path, limit: Option<usize>, best: Opt
 ///
 /// # Errors
 /// A folder that cannot be read or deleted.
-pub fn keep_only(output_dir: &Path, best: &Path) -> Result<()> {
+pub(crate) fn keep_only(output_dir: &Path, best: &Path) -> Result<()> {
     for path in checkpoints(output_dir)? {
         if step_of(&path) != step_of(best) {
             std::fs::remove_dir_all(&path).map_err(Error::io(&path))?;
@@ -372,10 +342,8 @@ pub fn keep_only(output_dir: &Path, best: &Path) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use rand::RngCore;
-
     use super::*;
-    use crate::Position;
+    use crate::schedule::Position;
 
     fn config(output_dir: &Path, training: Value) -> TrainConfig {
         let mut value = json!({
@@ -423,11 +391,7 @@ mod tests {
     fn a_checkpoint_reads_back() {
         let folder = tempfile::tempdir().unwrap();
         let config = config(folder.path(), json!({}));
-        let mut generator = ChaCha8Rng::seed_from_u64(7);
-        generator.set_stream(3);
-        generator.next_u32();
         let mut saved = state(&config, 16);
-        saved.progress.generators.push(GeneratorState::of("dropout", &generator));
         saved.trainer.best_global_step = Some(16);
         let path = save_checkpoint(&config, &mut saved, write_model).unwrap();
         assert_eq!(path, folder.path().join("checkpoint-16"));
@@ -436,8 +400,6 @@ mod tests {
         let read = load_checkpoint(&path).unwrap();
         assert_eq!((&read.trainer, &read.progress), (&saved.trainer, &saved.progress));
         assert_eq!(read.optimizer["query/weight.first"].to_vec1::<f32>().unwrap(), [0.1, -2.5]);
-        let mut again = read.progress.generator("dropout").unwrap();
-        assert_eq!((again.next_u64(), read.progress.generator("data")), (generator.next_u64(), None));
         let written: Value = read_json(&path.join(TRAINING_CONFIG)).unwrap();
         assert_eq!(TrainConfig::from_value(&written).unwrap().0, config);
         assert!(path.join("modules.json").is_file());

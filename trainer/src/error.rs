@@ -1,6 +1,6 @@
 //! The one error type of this crate.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use splade_core::ErrorKind;
 
@@ -107,6 +107,17 @@ impl Error {
     /// A file or folder that is not what it should be.
     pub fn file(path: impl Into<PathBuf>, message: impl Into<String>) -> Self {
         splade_files::Error::file(path, message).into()
+    }
+
+    /// This error about a file below `from` as one about the same file below `to`, where it is meant to be.
+    pub(crate) fn moved(mut self, from: &Path, to: &Path) -> Self {
+        use splade_files::Error::{File, Io};
+        if let Self::Files(Io { path, .. } | File { path, .. }) = &mut self
+            && let Ok(rest) = path.strip_prefix(from)
+        {
+            *path = if rest.as_os_str().is_empty() { to.to_owned() } else { to.join(rest) };
+        }
+        self
     }
 
     /// An [`Error::Config`]; `key` is the full path.

@@ -7,7 +7,10 @@ use splade_core::{Encoder, SparseVector, encode_stream};
 use splade_eval::{Qrels, RetrievalScores, TaskData, evaluate, mean_retrieval_scores, retrieval_csv_name};
 
 use crate::config::{Evaluator, TrainConfig};
-use crate::{DataSet, Error, LossValues, Result, Scalar, Session, speed_scalars};
+use crate::data::DataSet;
+use crate::log::{Scalar, speed_scalars};
+use crate::loss::LossValues;
+use crate::{Error, Result, Session};
 
 /// What a model is judged by.
 #[derive(Debug)]

@@ -1,8 +1,8 @@
 //! From examples to a checkpoint.
 //!
-//! SPLADE models are masked-language models taught to rank: a query should score its own passage above the others of the
-//! batch, with as few terms as possible. This crate teaches them, from a base model or from nothing, on the CPU or a GPU,
-//! and step for step as the Python library sentence-transformers does, so that its recipes hold here.
+//! A SPLADE model is a masked-language model that is trained to rank: a query scores its own passage above the others of
+//! the batch, with few terms. This crate trains such models, from a base model or from random weights, on the CPU or a GPU.
+//! Its steps agree with those of the Python library sentence-transformers within stated tolerances, so recipes carry over.
 //!
 //! ```
 //! use splade_core::Encoder;
@@ -33,35 +33,35 @@
 //!                  "max_seq_length": 16, "eval_strategy": "no", "save_strategy": "no"},
 //!     "datasets": {"pairs": {"files": [file]}},
 //! }))?;
-//! let outcome = fit(&config, &Start::New, &mut Quiet)?;
+//! let report = fit(&config, &Start::New, &mut Quiet)?;
 //!
-//! // The result is a model folder, ready to search with.
-//! let model = ModelDir::open(&outcome.model.expect("the run was not stopped"))?;
+//! // The result is a model folder.
+//! let model = ModelDir::open(&report.model.expect("the run was not stopped"))?;
 //! assert!(model.query_encoder()?.encode_query("fisk")?.active_dims() > 0);
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
 //! # Types
 //!
-//! * [`TrainConfig`] is every key of a training, documented; [`TrainConfig::from_value`] resolves what a user wrote.
-//! * [`fit`] is the loop, [`plan`] what it would do; an [`Observer`] watches.
-//! * [`Session`] is one step of it: a [`Trainee`] (the model that is learning), its data, [`SpladeLoss`] and [`AdamW`].
-//! * [`load_data_set`] reads examples, [`Sampler`] cuts them into batches.
+//! * [`TrainConfig`] is a resolved config; [`TrainConfig::from_value`] makes it from a user's file, and [`config::KEYS`]
+//!   lists every key.
+//! * [`fit`] trains, [`plan`] says what it would do; an [`Observer`] watches.
+//! * [`Session`] takes one step of a loop of your own: a [`Trainee`] (the model in training), [`data`], a [`loss`] and an
+//!   [`optimizer`].
 //! * [`model`] has the transformers, each written once against an [`Algebra`](model::Algebra);
 //!   [`CandleNetwork`](model::CandleNetwork) runs one behind the contract of `splade-index`.
-//! * [`mlm`] pretrains, and [`wordpiece`] trains tokenizers, where no base model is to be had.
 //!
 //! # Design
 //!
-//! What holds, everywhere in the crate:
+//! Invariants of the crate:
 //!
-//! * A forward pass is written once. Candle computes it, a [`Declaration`](model::Declaration) asks it which parameters it
+//! * A forward pass is written once. Candle computes it, a [`Declaration`](model::Declaration) lists the parameters it
 //!   reads, and `splade-export` records it.
 //! * The same seed, config and data give the same checkpoint, on the CPU bit for bit, whatever the number of threads; a
-//!   resumed run ends where an uninterrupted one does.
-//! * Every operation of our own has a plain twin out of Candle's, and gradients are compared with the reference's.
+//!   resumed run ends with the same weights as an uninterrupted one.
+//! * Every operation of our own is tested against the same in Candle's operations, and gradients against the reference's.
 //! * A loss or gradient that is not finite stops the run before a weight has moved.
-//! * Nothing is printed and no environment is read; checkpoints appear whole or not at all.
+//! * Nothing is printed and no environment is read; checkpoints are written atomically.
 //!
 //! # Features
 //!
@@ -72,31 +72,30 @@
 
 mod card;
 mod checkpoint;
-mod config;
-mod data;
+pub mod config;
+pub mod data;
 mod device;
 mod error;
 mod evaluation;
+mod events;
 mod fit;
 mod log;
-mod loss;
-pub mod mlm;
+pub mod loss;
+mod mlm;
 pub mod model;
-mod optimizer;
+pub mod optimizer;
+mod prepare;
 mod schedule;
 mod session;
 mod trainee;
-pub mod wordpiece;
+mod wordpiece;
 
-pub use checkpoint::*;
-pub use config::*;
-pub use data::*;
+pub use checkpoint::{checkpoints, latest_checkpoint};
+pub use config::{TrainConfig, apply_override};
 pub use device::{best_device, device};
 pub use error::{Error, Result};
-pub use fit::{Event, Observer, Outcome, Plan, Start, fit, plan};
-pub use log::*;
-pub use loss::*;
-pub use optimizer::*;
-pub use schedule::*;
-pub use session::{Material, MicroBatch, Session, StepReport};
+pub use fit::{Event, FitReport, Observer, Start, fit, plan};
+pub use log::Scalar;
+pub use prepare::{GroupPlan, Plan};
+pub use session::{Session, StepReport};
 pub use trainee::Trainee;

@@ -1,143 +1,24 @@
-//! What a run reports while it learns: scalars for TensorBoard, lines of JSON, and the history kept in checkpoints.
-//!
-//! No kept crate writes event files, so the few bytes of their format are here: records with masked CRC-32C sums around
-//! protobuf messages of three fields.
+//! The log of a run: lines of JSON, scalars for TensorBoard, and the history that checkpoints keep.
 
 use std::fs::{File, OpenOptions};
-use std::io::{BufWriter, Write};
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde_json::{Map, Value};
+use splade_files::AtomicFile;
 
+use crate::events::EventWriter;
 use crate::loss::{LossValues, RegularizerWeights};
 use crate::{Error, Result};
 
 /// A named number of a log line.
 pub type Scalar = (String, f64);
 
-/// Writes an event file that TensorBoard reads.
-#[derive(Debug)]
-pub struct EventWriter {
-    path: PathBuf,
-    file: BufWriter<File>,
-}
+/// A line of the log: scalars, epoch and step.
+pub(crate) type Line = Map<String, Value>;
 
-impl EventWriter {
-    /// Makes a new event file in `folder`, which is made too. A resumed run writes a further file; TensorBoard joins them.
-    ///
-    /// # Errors
-    /// The folder or file cannot be written.
-    pub fn create(folder: &Path) -> Result<Self> {
-        std::fs::create_dir_all(folder).map_err(Error::io(folder))?;
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let (path, file) = new_file(folder, now.as_secs())?;
-        let mut writer = Self { path, file: BufWriter::new(file) };
-        writer.record(&event(now.as_secs_f64(), 0, &bytes_field(3, b"brain.Event:2")))?;
-        writer.flush()?;
-        Ok(writer)
-    }
-
-    /// The file.
-    #[must_use]
-    pub fn path(&self) -> &Path {
-        &self.path
-    }
-
-    /// Adds a scalar under `tag` at an optimizer step.
-    ///
-    /// # Errors
-    /// The file cannot be written.
-    pub fn scalar(&mut self, tag: &str, step: usize, value: f64) -> Result<()> {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let mut scalar = bytes_field(1, tag.as_bytes());
-        scalar.push(2 << 3 | 5);
-        scalar.extend((value as f32).to_le_bytes());
-        let summary = bytes_field(1, &scalar);
-        self.record(&event(now.as_secs_f64(), step as u64, &bytes_field(5, &summary)))
-    }
-
-    /// Hands everything to the system, so that TensorBoard sees it.
-    ///
-    /// # Errors
-    /// The file cannot be written.
-    pub fn flush(&mut self) -> Result<()> {
-        self.file.flush().map_err(Error::io(&self.path))
-    }
-
-    fn record(&mut self, payload: &[u8]) -> Result<()> {
-        let length = (payload.len() as u64).to_le_bytes();
-        let sum_of_length = masked_crc32c(&length).to_le_bytes();
-        let sum_of_payload = masked_crc32c(payload).to_le_bytes();
-        let parts: [&[u8]; 4] = [&length, &sum_of_length, payload, &sum_of_payload];
-        parts.iter().try_for_each(|part| self.file.write_all(part)).map_err(Error::io(&self.path))
-    }
-}
-
-/// The first of the usual names that is free: `events.out.tfevents.<seconds>.splade.<process>.<n>`.
-fn new_file(folder: &Path, seconds: u64) -> Result<(PathBuf, File)> {
-    let process = std::process::id();
-    let mut number = 0;
-    loop {
-        let path = folder.join(format!("events.out.tfevents.{seconds}.splade.{process}.{number}"));
-        match OpenOptions::new().write(true).create_new(true).open(&path) {
-            Ok(file) => return Ok((path, file)),
-            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => number += 1,
-            Err(error) => return Err(Error::io(path)(error)),
-        }
-    }
-}
-
-/// Event { wall_time: 1, step: 2, … }
-fn event(wall_time: f64, step: u64, rest: &[u8]) -> Vec<u8> {
-    let mut message = vec![1 << 3 | 1];
-    message.extend(wall_time.to_le_bytes());
-    message.push(2 << 3);
-    varint(step, &mut message);
-    message.extend(rest);
-    message
-}
-
-/// A protobuf field of bytes, text or a message.
-fn bytes_field(number: u8, bytes: &[u8]) -> Vec<u8> {
-    let mut field = vec![number << 3 | 2];
-    varint(bytes.len() as u64, &mut field);
-    field.extend(bytes);
-    field
-}
-
-fn varint(mut value: u64, out: &mut Vec<u8>) {
-    while value >= 0x80 {
-        out.push(value as u8 | 0x80);
-        value >>= 7;
-    }
-    out.push(value as u8);
-}
-
-/// TFRecord's sum: masked, since a sum of data that holds sums would be weak.
-fn masked_crc32c(bytes: &[u8]) -> u32 {
-    crc32c(bytes).rotate_right(15).wrapping_add(0xa282_ead8)
-}
-
-/// CRC-32 with the Castagnoli polynomial, bit-reversed.
-fn crc32c(bytes: &[u8]) -> u32 {
-    const TABLE: [u32; 256] = {
-        let mut table = [0; 256];
-        let mut byte = 0;
-        while byte < 256 {
-            let mut sum = byte as u32;
-            let mut bit = 0;
-            while bit < 8 {
-                sum = if sum & 1 == 1 { (sum >> 1) ^ 0x82f6_3b78 } else { sum >> 1 };
-                bit += 1;
-            }
-            table[byte] = sum;
-            byte += 1;
-        }
-        table
-    };
-    !bytes.iter().fold(!0, |sum, &byte| (sum >> 8) ^ TABLE[((sum ^ u32::from(byte)) & 0xff) as usize])
-}
+/// Keys that are in `log.jsonl` and the event file, not in the history: the reference adds them after it is stored.
+const WEIGHT_KEYS: [&str; 2] = ["document_regularizer_weight", "query_regularizer_weight"];
 
 /// The tag of a key: `eval_x` is `eval/x`, `test_x` is `test/x`, all others are `train/x`.
 fn tag(key: &str) -> String {
@@ -149,86 +30,176 @@ fn tag(key: &str) -> String {
     format!("train/{key}")
 }
 
-/// Where a run's lines go: event file, `log.jsonl`, and the history.
+/// The log of a run: `log.jsonl`, an event file, and the history.
 #[derive(Debug)]
-pub struct RunLog {
+pub(crate) struct RunLog {
     events: Option<EventWriter>,
-    lines: PathBuf,
-    history: Vec<Map<String, Value>>,
+    path: PathBuf,
+    file: File,
+    /// bytes of complete lines in the file
+    written: u64,
+    history: Vec<Line>,
 }
 
 impl RunLog {
-    /// Appends lines to the file `lines`; `history` is that of the checkpoint a run goes on from.
+    /// Opens the log of a run that begins after `first_step` steps with this history: an empty one, or that of the
+    /// checkpoint it resumes from.
+    ///
+    /// Lines of the file that are not of the history are dropped, since the run is about to repeat their steps: those
+    /// written between a checkpoint and the end of a process that was killed.
     ///
     /// # Errors
-    /// The folder of `lines` cannot be made.
-    pub fn new(events: Option<EventWriter>, lines: PathBuf, history: Vec<Map<String, Value>>) -> Result<Self> {
-        if let Some(folder) = lines.parent() {
+    /// A file cannot be read or written.
+    pub(crate) fn open(path: PathBuf, events: Option<&Path>, history: Vec<Line>, first_step: usize) -> Result<Self> {
+        if let Some(folder) = path.parent() {
             std::fs::create_dir_all(folder).map_err(Error::io(folder))?;
         }
-        Ok(Self { events, lines, history })
+        let old = match std::fs::read(&path) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
+            Err(error) => return Err(Error::io(path)(error)),
+        };
+        let lines = lines_of_history(&history, &old);
+        let text: String = lines.iter().map(text_of).collect();
+        if text.as_bytes() != old {
+            AtomicFile::write_whole(&path, text.as_bytes())?;
+        }
+        let events = events.map(|folder| open_events(folder, &lines, first_step)).transpose()?;
+        let file = OpenOptions::new().create(true).append(true).open(&path).map_err(Error::io(&path))?;
+        Ok(Self { events, path, file, written: text.len() as u64, history })
     }
 
-    /// What trainer_state.json keeps.
-    #[must_use]
-    pub fn history(&self) -> &[Map<String, Value>] {
+    /// The lines that trainer_state.json keeps.
+    pub(crate) fn history(&self) -> &[Line] {
         &self.history
     }
 
-    /// Logs one line: `scalars`, then epoch and step. The regularizer weights go to the event file and the line, not to
-    /// the history, where the reference adds them too late.
+    /// Logs one line: `scalars`, then epoch and step. The regularizer weights go to the event file and to `log.jsonl`,
+    /// not to the history.
     ///
     /// # Errors
-    /// A file cannot be written.
-    pub fn log(
+    /// A file cannot be written; it then holds the complete lines before this one.
+    pub(crate) fn log(
         &mut self,
         step: usize,
         epoch: f64,
         scalars: &[Scalar],
         weights: Option<RegularizerWeights>,
     ) -> Result<()> {
-        let mut line: Map<String, Value> = Map::new();
-        for (key, value) in scalars {
-            line.insert(key.clone(), Value::from(*value));
-        }
+        let mut line: Line = scalars.iter().map(|(key, value)| (key.clone(), Value::from(*value))).collect();
         line.insert("epoch".to_owned(), Value::from(epoch));
         let mut with_weights = line.clone();
         line.insert("step".to_owned(), Value::from(step));
-        self.history.push(line);
         for (key, weight) in weights.into_iter().flat_map(weight_scalars) {
             with_weights.insert(key.to_owned(), Value::from(weight));
         }
-        self.write_events(step, &with_weights)?;
         with_weights.insert("step".to_owned(), Value::from(step));
-        self.append(&with_weights)
-    }
-
-    fn write_events(&mut self, step: usize, line: &Map<String, Value>) -> Result<()> {
-        let Some(events) = &mut self.events else { return Ok(()) };
-        for (key, value) in line {
-            // A number that JSON cannot hold has become null.
-            events.scalar(&tag(key), step, value.as_f64().unwrap_or(f64::NAN))?;
+        if let Some(events) = &mut self.events {
+            add_scalars(events, &with_weights);
+            events.flush()?;
         }
-        events.flush()
+        let text = text_of(&with_weights);
+        append_or_restore(&mut self.file, self.written, text.as_bytes()).map_err(Error::io(&self.path))?;
+        self.written += text.len() as u64;
+        self.history.push(line);
+        Ok(())
     }
+}
 
-    fn append(&self, line: &Map<String, Value>) -> Result<()> {
-        let mut text = Value::Object(line.clone()).to_string();
-        text.push('\n');
-        let file = OpenOptions::new().create(true).append(true).open(&self.lines);
-        file.and_then(|mut file| file.write_all(text.as_bytes())).map_err(Error::io(&self.lines))
+/// Starts the event file of a run that begins after `first_step` steps.
+fn open_events(folder: &Path, lines: &[Line], first_step: usize) -> Result<EventWriter> {
+    let mut events = EventWriter::create(folder, first_step)?;
+    // lines of this step were logged before the checkpoint, and the session start drops them from the files before
+    let again = lines.iter().filter(|line| step_of(line).is_some_and(|step| step >= first_step));
+    again.for_each(|line| add_scalars(&mut events, line));
+    events.flush()?;
+    Ok(events)
+}
+
+/// The lines of `log.jsonl` that belong to a history: the text of the file where it agrees, else the history itself.
+fn lines_of_history(history: &[Line], text: &[u8]) -> Vec<Line> {
+    let mut old = text.split(|byte| *byte == b'\n').map_while(|line| serde_json::from_slice::<Line>(line).ok());
+    let without_weights = |line: &Line| -> Line {
+        let kept = line.iter().filter(|(key, _)| !WEIGHT_KEYS.contains(&key.as_str()));
+        kept.map(|(key, value)| (key.clone(), value.clone())).collect()
+    };
+    let line = |entry: &Line| old.next().filter(|old| without_weights(old) == *entry).unwrap_or_else(|| entry.clone());
+    history.iter().map(line).collect()
+}
+
+fn text_of(line: &Line) -> String {
+    Value::Object(line.clone()).to_string() + "\n"
+}
+
+fn step_of(line: &Line) -> Option<usize> {
+    line.get("step").and_then(Value::as_u64).and_then(|step| usize::try_from(step).ok())
+}
+
+/// Adds the numbers of a line to an event file, each under its tag.
+fn add_scalars(events: &mut EventWriter, line: &Line) {
+    let step = step_of(line).unwrap_or_default();
+    for (key, value) in line.iter().filter(|(key, _)| *key != "step") {
+        // JSON has no NaN and no infinity: such a number has become null
+        events.scalar(&tag(key), step, value.as_f64().unwrap_or(f64::NAN));
     }
+}
+
+/// Appends to a file of `length` bytes, and on failure truncates it to that length again.
+pub(crate) fn append_or_restore(file: &mut File, length: u64, bytes: &[u8]) -> io::Result<()> {
+    file.write_all(bytes).inspect_err(|_| {
+        // nothing better can be done if this fails too, and the first error is the one to report
+        let _ = file.set_len(length);
+    })
+}
+
+/// Drops the rows of later steps from the CSV files of evaluations in `folder`: a run that begins after `first_step`
+/// steps writes them again.
+///
+/// # Errors
+/// A file cannot be read or written.
+pub(crate) fn drop_later_rows(folder: &Path, first_step: usize) -> Result<()> {
+    let entries = match std::fs::read_dir(folder) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(Error::io(folder)(error)),
+    };
+    for entry in entries {
+        let path = entry.map_err(Error::io(folder))?.path();
+        if !path.file_name().is_some_and(|name| name.to_string_lossy().ends_with("_results.csv")) {
+            continue;
+        }
+        let text = std::fs::read_to_string(&path).map_err(Error::io(&path))?;
+        let kept = rows_until(&text, first_step);
+        if kept != text {
+            AtomicFile::write_whole(&path, kept.as_bytes())?;
+        }
+    }
+    Ok(())
+}
+
+/// The heading of a CSV text and its complete rows of steps up to `last`; all of it if it has no column `steps`.
+fn rows_until(text: &str, last: usize) -> String {
+    let mut lines = text.split_inclusive('\n');
+    let heading = lines.next().unwrap_or_default();
+    let Some(column) = heading.trim_end().split(',').position(|name| name == "steps") else { return text.to_owned() };
+    let n_columns = heading.split(',').count();
+    let is_kept = |row: &&str| {
+        let is_complete = row.ends_with('\n') && row.split(',').count() == n_columns;
+        let step = row.split(',').nth(column).and_then(|cell| cell.trim().parse::<i64>().ok());
+        is_complete && step.is_some_and(|step| usize::try_from(step).map_or(true, |step| step <= last))
+    };
+    std::iter::once(heading).chain(lines.filter(is_kept)).collect()
 }
 
 /// The weights of the regularizers as they are logged.
 fn weight_scalars(weights: RegularizerWeights) -> impl Iterator<Item = (&'static str, f64)> {
-    let document = Some(("document_regularizer_weight", weights.document));
-    document.into_iter().chain(weights.query.map(|weight| ("query_regularizer_weight", weight)))
+    let [document, query] = WEIGHT_KEYS;
+    [(document, weights.document)].into_iter().chain(weights.query.map(|weight| (query, weight)))
 }
 
 /// The losses since the last log line.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub struct LossWindow {
+pub(crate) struct LossWindow {
     total: f64,
     steps: usize,
     sums: LossValues,
@@ -237,7 +208,7 @@ pub struct LossWindow {
 
 impl LossWindow {
     /// Adds a micro-batch of a step that has `of` of them.
-    pub fn add_micro_batch(&mut self, values: &LossValues, of: usize) {
+    pub(crate) fn add_micro_batch(&mut self, values: &LossValues, of: usize) {
         self.total += values.total() / of.max(1) as f64;
         self.micro_batches += 1;
         self.sums.base += values.base;
@@ -249,19 +220,18 @@ impl LossWindow {
     }
 
     /// Ends an optimizer step.
-    pub fn end_step(&mut self) {
+    pub(crate) fn end_step(&mut self) {
         self.steps += 1;
     }
 
     /// The mean of the total over the steps so far.
-    #[must_use]
-    pub fn mean_loss(&self) -> f64 {
+    pub(crate) fn mean_loss(&self) -> f64 {
         self.total / self.steps.max(1) as f64
     }
 
-    /// The line of this window, which starts anew: the total averaged over steps, its terms over micro-batches and
+    /// Returns the line of this window and empties it: the total averaged over steps, its terms over micro-batches and
     /// rounded to four decimals, as the reference does; `grad_norm` and `learning_rate` are those of the last step.
-    pub fn take(&mut self, grad_norm: f64, learning_rate: f64) -> Vec<Scalar> {
+    pub(crate) fn take(&mut self, grad_norm: f64, learning_rate: f64) -> Vec<Scalar> {
         let window = std::mem::take(self);
         let mean = |sum: f64| rounded(sum / window.micro_batches.max(1) as f64, 4);
         let mut line = vec![
@@ -277,8 +247,7 @@ impl LossWindow {
 }
 
 /// `<prefix>_runtime`, `<prefix>_samples_per_second`, `<prefix>_steps_per_second`, rounded as the reference does.
-#[must_use]
-pub fn speed_scalars(prefix: &str, seconds: f64, samples: usize, steps: usize) -> Vec<Scalar> {
+pub(crate) fn speed_scalars(prefix: &str, seconds: f64, samples: usize, steps: usize) -> Vec<Scalar> {
     let rate = |count: usize| rounded(count as f64 / seconds.max(f64::MIN_POSITIVE), 3);
     vec![
         (format!("{prefix}_runtime"), rounded(seconds, 4)),
@@ -295,85 +264,12 @@ fn rounded(value: f64, decimals: i32) -> f64 {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
     use serde_json::json;
 
     use super::*;
+    use crate::events::tests::{Scalars, read_scalars};
 
     const FIXTURES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/fixtures/sparse-encoder/trainer-run");
-
-    /// Scalars by tag: (step, value), in the order of the file.
-    type Scalars = BTreeMap<String, Vec<(u64, f32)>>;
-
-    /// The fields of a protobuf message: number, and bytes or a number.
-    fn fields(mut bytes: &[u8]) -> Vec<(u64, Vec<u8>)> {
-        fn read_varint(bytes: &mut &[u8]) -> u64 {
-            let (mut value, mut shift) = (0, 0);
-            loop {
-                let byte = bytes[0];
-                *bytes = &bytes[1..];
-                value |= u64::from(byte & 0x7f) << shift;
-                shift += 7;
-                if byte < 0x80 {
-                    return value;
-                }
-            }
-        }
-        let mut fields = Vec::new();
-        while !bytes.is_empty() {
-            let key = read_varint(&mut bytes);
-            let value = match key & 7 {
-                0 => read_varint(&mut bytes).to_le_bytes().to_vec(),
-                wire @ (1 | 2 | 5) => {
-                    let length = match wire {
-                        1 => 8,
-                        5 => 4,
-                        _ => read_varint(&mut bytes) as usize,
-                    };
-                    let (value, rest) = bytes.split_at(length);
-                    bytes = rest;
-                    value.to_vec()
-                }
-                wire => panic!("wire type {wire}"),
-            };
-            fields.push((key >> 3, value));
-        }
-        fields
-    }
-
-    fn field(fields: &[(u64, Vec<u8>)], number: u64) -> Option<&[u8]> {
-        fields.iter().find(|(n, _)| *n == number).map(|(_, value)| value.as_slice())
-    }
-
-    /// Reads an event file and checks all its sums.
-    fn read_events(path: &Path) -> Scalars {
-        let bytes = std::fs::read(path).unwrap();
-        let mut rest = bytes.as_slice();
-        let mut scalars = Scalars::new();
-        let mut first = true;
-        while !rest.is_empty() {
-            let length = u64::from_le_bytes(rest[..8].try_into().unwrap()) as usize;
-            assert_eq!(u32::from_le_bytes(rest[8..12].try_into().unwrap()), masked_crc32c(&rest[..8]));
-            let payload = &rest[12..12 + length];
-            assert_eq!(u32::from_le_bytes(rest[12 + length..16 + length].try_into().unwrap()), masked_crc32c(payload));
-            rest = &rest[16 + length..];
-            let event = fields(payload);
-            if std::mem::take(&mut first) {
-                assert_eq!(field(&event, 3), Some(b"brain.Event:2".as_slice()));
-            }
-            let step = field(&event, 2).map_or(0, |step| u64::from_le_bytes(step.try_into().unwrap()));
-            for value in field(&event, 5).map(fields).unwrap_or_default() {
-                let value = fields(&value.1);
-                if let Some(number) = field(&value, 2) {
-                    let tag = String::from_utf8(field(&value, 1).unwrap().to_vec()).unwrap();
-                    let number = f32::from_le_bytes(number.try_into().unwrap());
-                    scalars.entry(tag).or_default().push((step, number));
-                }
-            }
-        }
-        scalars
-    }
 
     fn fixture(name: &str) -> Value {
         serde_json::from_str(&std::fs::read_to_string(format!("{FIXTURES}/{name}")).unwrap()).unwrap()
@@ -383,28 +279,14 @@ mod tests {
         serde_json::from_value(fixture("tensorboard_expected.json")["scalars"].clone()).unwrap()
     }
 
-    #[test]
-    fn sums_are_castagnoli() {
-        // The check value of the CRC catalogue.
-        assert_eq!(crc32c(b"123456789"), 0xe306_9283);
-    }
-
-    #[test]
-    fn the_reader_of_these_tests_reads_the_reference() {
-        let path = format!("{FIXTURES}/runs/events.out.tfevents.reference");
-        assert_eq!(read_events(Path::new(&path)), expected_scalars());
-    }
-
     /// Logs the history of the reference's run: the event file must hold the reference's scalars.
     #[test]
     fn our_event_file_of_the_reference_run_is_the_reference_s() {
         let folder = tempfile::tempdir().unwrap();
-        let events = EventWriter::create(&folder.path().join("runs")).unwrap();
-        let path = events.path().to_owned();
-        assert!(path.file_name().unwrap().to_str().unwrap().contains("tfevents"));
-        let mut log = RunLog::new(Some(events), folder.path().join("log.jsonl"), Vec::new()).unwrap();
-        let document = crate::RegularizerSchedule::new(
-            crate::RegularizerRamp::Quadratic,
+        let (path, runs) = (folder.path().join("log.jsonl"), folder.path().join("runs"));
+        let mut log = RunLog::open(path.clone(), Some(&runs), Vec::new(), 0).unwrap();
+        let document = crate::schedule::RegularizerSchedule::new(
+            crate::config::RegularizerRamp::Quadratic,
             1.0 / 3.0,
             24,
             RegularizerWeights { document: 3e-3, query: Some(0.0) },
@@ -421,21 +303,85 @@ mod tests {
             // The weights in force are those of the step that has just been taken.
             log.log(step, line["epoch"].as_f64().unwrap(), &scalars, Some(document.weights(step - 1))).unwrap();
         }
-        assert_eq!(read_events(&path), expected_scalars());
+        assert_eq!(read_scalars(&runs), expected_scalars());
         let ours: Value = log.history().iter().cloned().map(Value::Object).collect();
         assert_eq!(ours, history, "the history of checkpoints has no weights");
-        let lines = std::fs::read_to_string(folder.path().join("log.jsonl")).unwrap();
+        let lines = std::fs::read_to_string(&path).unwrap();
         assert_eq!(lines.lines().count(), history.as_array().unwrap().len());
         let first: Value = serde_json::from_str(lines.lines().next().unwrap()).unwrap();
         assert!((first["document_regularizer_weight"].as_f64().unwrap() - 0.000_421_875).abs() < 1e-12);
     }
 
+    fn loss_at(step: usize) -> Vec<Scalar> {
+        vec![("loss".to_owned(), 1.0 / step as f64)]
+    }
+
+    fn steps_of(path: &Path) -> Vec<usize> {
+        let text = std::fs::read_to_string(path).unwrap();
+        text.lines().map(|line| step_of(&serde_json::from_str(line).unwrap()).unwrap()).collect()
+    }
+
+    /// B12: steps after the checkpoint were logged by a process that was killed; the run that resumes logs them again.
     #[test]
-    fn a_second_event_file_of_the_same_second_has_another_name() {
+    fn after_a_kill_and_a_resume_each_step_is_logged_once() {
         let folder = tempfile::tempdir().unwrap();
-        let (first, second) =
-            (EventWriter::create(folder.path()).unwrap(), EventWriter::create(folder.path()).unwrap());
-        assert_ne!(first.path(), second.path());
+        let (path, runs) = (folder.path().join("log.jsonl"), folder.path().join("runs"));
+        let weights = Some(RegularizerWeights { document: 0.5, query: None });
+        let mut log = RunLog::open(path.clone(), Some(&runs), Vec::new(), 0).unwrap();
+        (1..=3).for_each(|step| log.log(step, 0.0, &loss_at(step), weights).unwrap());
+        // the evaluation of the step that is saved is in the checkpoint's history
+        log.log(3, 0.0, &[("eval_loss".to_owned(), 2.0)], weights).unwrap();
+        let saved = log.history().to_vec();
+        let at_checkpoint = std::fs::read_to_string(&path).unwrap();
+        (4..=6).for_each(|step| log.log(step, 0.0, &loss_at(step), weights).unwrap());
+        // a summary at the step of the checkpoint, and half a line
+        log.log(3, 0.0, &[("train_runtime".to_owned(), 9.0)], None).unwrap();
+        drop(log);
+        OpenOptions::new().append(true).open(&path).unwrap().write_all(b"{\"loss\": 0.1, \"st").unwrap();
+
+        let mut log = RunLog::open(path.clone(), Some(&runs), saved, 3).unwrap();
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), at_checkpoint, "with the regularizer weights");
+        (4..=5).for_each(|step| log.log(step, 0.0, &loss_at(step), weights).unwrap());
+        assert_eq!(steps_of(&path), [1, 2, 3, 3, 4, 5]);
+        let scalars = read_scalars(&runs);
+        let steps = |tag: &str| scalars[tag].iter().map(|(step, _)| *step).collect::<Vec<_>>();
+        assert_eq!(steps("train/loss"), [1, 2, 3, 4, 5]);
+        assert_eq!(steps("eval/loss"), [3]);
+        assert!(!scalars.contains_key("train/train_runtime"));
+        assert_eq!(std::fs::read_dir(&runs).unwrap().count(), 2, "a resumed run writes a further event file");
+
+        // a new run in the same place has nothing to do with the old one
+        RunLog::open(path.clone(), Some(&runs), Vec::new(), 0).unwrap();
+        assert_eq!((steps_of(&path), read_scalars(&runs)), (Vec::new(), Scalars::new()));
+    }
+
+    #[test]
+    fn a_log_that_is_not_there_is_made_from_the_history() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut log = RunLog::open(folder.path().join("a.jsonl"), None, Vec::new(), 0).unwrap();
+        (1..=2).for_each(|step| log.log(step, 0.0, &loss_at(step), None).unwrap());
+        let path = folder.path().join("elsewhere/log.jsonl");
+        RunLog::open(path.clone(), None, log.history().to_vec(), 2).unwrap();
+        assert_eq!(steps_of(&path), [1, 2]);
+        // lines of another run are not taken for lines of this one
+        std::fs::write(&path, "{\"loss\": 7.0, \"epoch\": 0.0, \"step\": 1}\n").unwrap();
+        RunLog::open(path.clone(), None, log.history().to_vec(), 2).unwrap();
+        assert_eq!(std::fs::read(&path).unwrap(), std::fs::read(folder.path().join("a.jsonl")).unwrap());
+    }
+
+    #[test]
+    fn rows_of_later_evaluations_are_dropped() {
+        let folder = tempfile::tempdir().unwrap();
+        let csv = folder.path().join("Information-Retrieval_evaluation_dev_results.csv");
+        let other = folder.path().join("notes.csv");
+        for path in [&csv, &other] {
+            std::fs::write(path, "epoch,steps,x\n-1,-1,0.1\n0.5,10,0.2\n1.0,20,0.3\n1.5,30,0.4\n2.0,4").unwrap();
+        }
+        drop_later_rows(folder.path(), 20).unwrap();
+        assert_eq!(std::fs::read_to_string(&csv).unwrap(), "epoch,steps,x\n-1,-1,0.1\n0.5,10,0.2\n1.0,20,0.3\n");
+        assert_eq!(std::fs::read_to_string(&other).unwrap().lines().count(), 6);
+        drop_later_rows(&folder.path().join("none"), 20).unwrap();
+        assert_eq!(rows_until("a,b\n1,2", 0), "a,b\n1,2", "no such column");
     }
 
     #[test]

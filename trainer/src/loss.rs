@@ -1,7 +1,7 @@
-//! What training minimizes: a ranking loss over sparse vectors plus FLOPS regularizers.
+//! The loss: a ranking loss over sparse vectors plus FLOPS regularizers.
 //!
-//! The functions take rows of weights over the vocabulary, as tensors with gradients. Everything is one matrix product
-//! per term: with a vocabulary of 50 000, a needless copy of the rows would cost more than the loss itself.
+//! The functions take rows of weights over the vocabulary, as tensors with gradients. Each term is one matrix
+//! product: with a vocabulary of 50 000, a copy of the rows costs more than the loss itself.
 
 use candle_core::{D, DType, Tensor};
 
@@ -57,7 +57,7 @@ impl Embeddings {
     }
 }
 
-/// How well a batch ranks.
+/// The ranking loss of a batch.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum RankingLoss {
     /// Every positive and hard negative of the batch is a candidate for every query.
@@ -75,7 +75,7 @@ pub enum RankingLoss {
 }
 
 impl RankingLoss {
-    /// The loss of a batch, a scalar. `labels` are what the losses with a teacher learn from, [B, n].
+    /// The loss of a batch, a scalar. `labels` [B, n] are the scores or margins of a teacher, for the losses with one.
     ///
     /// # Errors
     /// Shapes that do not fit, labels that are missing.
@@ -197,7 +197,7 @@ pub struct RegularizerWeights {
 /// A ranking loss with FLOPS regularizers.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct SpladeLoss {
-    /// How well a batch ranks.
+    /// The ranking loss.
     pub ranking: RankingLoss,
     /// Documents with at most so many active dims are not regularized.
     pub document_threshold: Option<usize>,
@@ -205,7 +205,7 @@ pub struct SpladeLoss {
     pub document_regularizer_only: bool,
 }
 
-/// The terms of the loss of a micro-batch, each a scalar and with its weight in it.
+/// The terms of the loss of a micro-batch: scalars, already multiplied by their weights.
 #[derive(Debug, Clone)]
 pub struct LossParts {
     /// The ranking loss.
@@ -217,7 +217,7 @@ pub struct LossParts {
 }
 
 impl LossParts {
-    /// What is minimized.
+    /// The sum of the terms.
     ///
     /// # Errors
     /// A tensor operation.
@@ -255,7 +255,7 @@ pub struct LossValues {
 }
 
 impl LossValues {
-    /// What is minimized.
+    /// The sum of the terms.
     #[must_use]
     pub fn total(&self) -> f64 {
         self.base + self.document_regularizer + self.query_regularizer.unwrap_or(0.0)

@@ -1,7 +1,7 @@
-//! The masked-language-model objective: hide some tokens, and let the model say what they were.
+//! The masked-language-model objective: the model predicts the tokens that are masked.
 //!
 //! Devlin et al., 2018, with more tokens picked (Wettig et al., 2022: 15 % is too little for small models), and more of
-//! them left as they are: those teach the head to give a word back, which is what SPLADE asks of it.
+//! them left unchanged: those train the head to predict the word itself, which SPLADE needs.
 
 use candle_core::Tensor;
 use rand::Rng;
@@ -17,9 +17,9 @@ const PICKED: f64 = 0.20;
 const MASKED: f64 = 0.70;
 const RANDOM: f64 = 0.15;
 
-/// What a vocabulary must tell to mask with.
+/// The tokens of a vocabulary that masking needs.
 #[derive(Debug, Clone)]
-pub struct Masking {
+pub(crate) struct Masking {
     mask: u32,
     size: u32,
     special: Vec<u32>,
@@ -30,7 +30,7 @@ impl Masking {
     ///
     /// # Errors
     /// A vocabulary without a mask token.
-    pub fn new(vocabulary: &Vocabulary) -> Result<Self> {
+    pub(crate) fn new(vocabulary: &Vocabulary) -> Result<Self> {
         let mask = ["[MASK]", "<mask>"].iter().find_map(|token| vocabulary.dim(token));
         let mask =
             mask.ok_or_else(|| Error::invalid("the tokenizer has no mask token: objective mlm needs one", ""))?;
@@ -38,8 +38,8 @@ impl Masking {
         Ok(Self { mask, size, special: vocabulary.special_dims() })
     }
 
-    /// Hides tokens of `batch` in place; gives the flat index `row·T + t` and the true id of every picked token, at least one.
-    pub fn hide(&self, batch: &mut TokenBatch, rng: &mut ChaCha8Rng) -> Vec<(u32, u32)> {
+    /// Masks tokens of `batch` in place; returns the flat index `row·T + t` and the true id of every picked token, at least one.
+    pub(crate) fn apply(&self, batch: &mut TokenBatch, rng: &mut ChaCha8Rng) -> Vec<(u32, u32)> {
         let candidates: Vec<usize> = (0..batch.ids.len())
             .filter(|&at| batch.mask[at] == 1 && self.special.binary_search(&batch.ids[at]).is_err())
             .collect();
@@ -64,7 +64,7 @@ impl Masking {
 ///
 /// # Errors
 /// Tensor operations.
-pub fn mlm_loss(a: &Candle<'_>, head: &MlmHead<Tensor>, targets: &[(u32, u32)]) -> Result<Tensor> {
+pub(crate) fn mlm_loss(a: &Candle<'_>, head: &MlmHead<Tensor>, targets: &[(u32, u32)]) -> Result<Tensor> {
     let (rows, width, size) = head.features.dims3()?;
     // no picked token is the first of its row: that one is special
     let before = u32::from(head.predicts_next);
@@ -87,7 +87,7 @@ mod tests {
         let mut rng = ChaCha8Rng::seed_from_u64(1);
         let original = TokenBatch::new(&[&text[..], &text[..500]], 0);
         let mut batch = original.clone();
-        let targets = masking.hide(&mut batch, &mut rng);
+        let targets = masking.apply(&mut batch, &mut rng);
         let share = targets.len() as f64 / 1497.0;
         assert!((0.17..0.23).contains(&share), "{share}");
         let masked = targets.iter().filter(|(at, _)| batch.ids[*at as usize] == 4).count() as f64;
@@ -108,7 +108,7 @@ mod tests {
         let mut rng = ChaCha8Rng::seed_from_u64(1);
         for _ in 0..50 {
             let mut batch = TokenBatch::new(&[[2, 9, 3]], 0);
-            assert_eq!(masking.hide(&mut batch, &mut rng), [(1, 9)]);
+            assert_eq!(masking.apply(&mut batch, &mut rng), [(1, 9)]);
         }
     }
 }

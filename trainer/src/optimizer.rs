@@ -1,8 +1,8 @@
 //! AdamW with one group per learning rate and decay, clipping, and moments that can be saved.
 //!
 //! On the CPU an update is one pass over weights, gradients and moments together, in parallel over pieces of fixed
-//! size: as fast as memory allows, and the same bit for bit with any number of threads. Elsewhere, and as the plain
-//! twin in the tests, it is written in tensor operations.
+//! size: the result is the same bit for bit with any number of threads. On other devices, and in the tests to compare
+//! with, it is written in tensor operations.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -18,7 +18,7 @@ use crate::{Error, Result};
 /// Numbers updated, or summed, by one thread at a time.
 const PIECE: usize = 1 << 15;
 
-/// Which part of a model a parameter belongs to.
+/// The part of a model that a parameter belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum ModelPart {
     /// The query table of an inference-free model.
@@ -46,7 +46,7 @@ impl Parameter {
         Self { part, name: name.into(), var, in_norm_layer: false }
     }
 
-    /// Says that it belongs to a normalization layer, where its name does not.
+    /// Marks it as part of a normalization layer, where its name does not say so.
     #[must_use]
     pub fn in_norm_layer(mut self) -> Self {
         self.in_norm_layer = true;
@@ -90,12 +90,12 @@ impl Parameter {
     }
 }
 
-/// What decides how a parameter moves.
+/// The settings of the optimizer.
 #[derive(Debug, Clone, PartialEq)]
 pub struct OptimizerSettings {
-    /// Of every parameter that nothing else is said about.
+    /// Learning rate of the parameters that no other setting is about.
     pub learning_rate: f64,
-    /// Of the query table.
+    /// Learning rate of the query table.
     pub query_learning_rate: f64,
     /// Regex on [`Parameter::reference_name`] → learning rate, in order; a later one wins.
     pub learning_rate_patterns: Vec<(String, f64)>,
@@ -132,7 +132,7 @@ pub fn parameter_groups(
     let mut rates = vec![settings.learning_rate, settings.query_learning_rate];
     for (pattern, rate) in &settings.learning_rate_patterns {
         let matches = matching(parameters, pattern)?;
-        warnings.extend(query_pattern_trap(parameters, &matches, pattern, *rate));
+        warnings.extend(query_pattern_warning(parameters, &matches, pattern, *rate));
         rates.push(*rate);
         matches.iter().for_each(|&parameter| chosen[parameter] = rates.len() - 1);
     }
@@ -163,15 +163,15 @@ fn matching(parameters: &[Parameter], pattern: &str) -> Result<Vec<usize>> {
     Ok(matches)
 }
 
-/// The trap of the Python project's own pattern: `.*\.query\..*` is meant for the query table and also finds BERT's
-/// `attention.self.query` in the document network, which then learns at the table's rate.
-fn query_pattern_trap(parameters: &[Parameter], matches: &[usize], pattern: &str, rate: f64) -> Option<String> {
+/// A warning about a pattern for the query table that also matches the document network, as the Python project's own does:
+/// `.*\.query\..*` matches BERT's `attention.self.query`, which is then trained at the table's rate.
+fn query_pattern_warning(parameters: &[Parameter], matches: &[usize], pattern: &str, rate: f64) -> Option<String> {
     let in_part = |part| matches.iter().filter(|&&at| parameters[at].part == part).collect::<Vec<_>>();
     let (table, document) = (in_part(ModelPart::QueryTable), in_part(ModelPart::Document));
     let first = &parameters[**document.first().filter(|_| !table.is_empty())?];
     Some(format!(
-        "router.learning_rate_patterns: `{pattern}` also matches {} tensors of the document network, like `{}`, which will \
-         learn at {rate:e}; if it is meant for the query table, write `sub_modules\\.query\\.`",
+        "router.learning_rate_patterns: `{pattern}` also matches {} tensors of the document network, like `{}`, which are \
+         trained at {rate:e}; if it is meant for the query table, write `sub_modules\\.query\\.`",
         document.len(),
         first.reference_name()
     ))
@@ -182,7 +182,7 @@ fn query_pattern_trap(parameters: &[Parameter], matches: &[usize], pattern: &str
 pub struct Gradients(Vec<Option<Tensor>>);
 
 impl Gradients {
-    /// Takes the gradients of `parameters` out of what a backward pass has left, and lays them out as the parameters are.
+    /// Takes the gradients of `parameters` from the result of a backward pass, contiguous as the parameters are.
     ///
     /// # Errors
     /// A tensor operation.
@@ -331,7 +331,7 @@ impl Update {
         Ok(())
     }
 
-    /// The plain twin of [`FlatUpdate`].
+    /// The same update as [`FlatUpdate`], in tensor operations.
     fn apply_by_tensors(self, var: &Var, gradient: &Tensor, first: &mut Tensor, second: &mut Tensor) -> Result<()> {
         let gradient = (gradient.to_dtype(var.dtype())? * self.gradient_scale)?;
         *first = ((&*first * BETA_1)? + (&gradient * (1.0 - BETA_1))?)?.detach();
@@ -422,7 +422,7 @@ impl AdamW {
         Ok((Self { parameters, groups, moments, max_grad_norm: settings.max_grad_norm, steps: 0 }, warnings))
     }
 
-    /// What is trained.
+    /// The parameters that are trained.
     #[must_use]
     pub fn parameters(&self) -> &[Parameter] {
         &self.parameters
@@ -558,7 +558,7 @@ mod tests {
         assert!(warnings[0].contains("also matches 2 tensors of the document network"), "{warnings:?}");
         assert!(
             warnings[0].ends_with(
-                r"which will learn at 1e-3; if it is meant for the query table, write `sub_modules\.query\.`"
+                r"which are trained at 1e-3; if it is meant for the query table, write `sub_modules\.query\.`"
             )
         );
 

@@ -1,25 +1,23 @@
-//! What changes from step to step: learning rates, regularizer weights, and where in the data a step is.
+//! Schedules of learning rates and regularizer weights, and the position of a step in the data.
 
 use crate::config::RegularizerRamp;
 use crate::loss::RegularizerWeights;
 
 /// The multiplier on all learning rates: up from 0, then down to 0, both in a straight line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct LinearSchedule {
+pub(crate) struct LinearSchedule {
     total: usize,
     warmup: usize,
 }
 
 impl LinearSchedule {
     /// For `total` optimizer steps, of which the share `warmup_ratio`, rounded up, rises.
-    #[must_use]
-    pub fn new(total: usize, warmup_ratio: f64) -> Self {
+    pub(crate) fn new(total: usize, warmup_ratio: f64) -> Self {
         Self { total, warmup: (total as f64 * warmup_ratio).ceil() as usize }
     }
 
     /// The multiplier at `step`, counted from 0: so the first step of a warm-up changes nothing.
-    #[must_use]
-    pub fn multiplier(self, step: usize) -> f64 {
+    pub(crate) fn multiplier(self, step: usize) -> f64 {
         if step < self.warmup {
             return step as f64 / self.warmup as f64;
         }
@@ -28,9 +26,9 @@ impl LinearSchedule {
     }
 }
 
-/// The regularizer weights, which start at 0 so that the model first learns to rank and then to be sparse.
+/// The regularizer weights, which rise from 0 so that the model first learns to rank and then to be sparse.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct RegularizerSchedule {
+pub(crate) struct RegularizerSchedule {
     ramp: RegularizerRamp,
     steps: usize,
     full: RegularizerWeights,
@@ -38,14 +36,12 @@ pub struct RegularizerSchedule {
 
 impl RegularizerSchedule {
     /// For `total` optimizer steps, over the share `warmup_ratio` of which the weights rise to `full`.
-    #[must_use]
-    pub fn new(ramp: RegularizerRamp, warmup_ratio: f64, total: usize, full: RegularizerWeights) -> Self {
+    pub(crate) fn new(ramp: RegularizerRamp, warmup_ratio: f64, total: usize, full: RegularizerWeights) -> Self {
         Self { ramp, steps: ((total as f64 * warmup_ratio) as usize).max(1), full }
     }
 
     /// The weights at `step`, counted from 0; the same for all its micro-batches.
-    #[must_use]
-    pub fn weights(self, step: usize) -> RegularizerWeights {
+    pub(crate) fn weights(self, step: usize) -> RegularizerWeights {
         let factor = self.factor(step);
         RegularizerWeights {
             document: self.full.document * factor,
@@ -66,65 +62,28 @@ impl RegularizerSchedule {
     }
 }
 
-/// How batches make steps, and steps epochs.
+/// The position in the data where an optimizer step begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct StepPlan {
+pub(crate) struct Position {
+    /// Counted from 0.
+    pub(crate) epoch: usize,
+    /// Batches of that epoch that were used before.
+    pub(crate) batch: usize,
+}
+
+/// Optimizer steps of a run: `accumulation` micro-batches make a step, fewer at the end of an epoch; `max_steps` decides
+/// instead of `epochs`, which may be a fraction.
+pub(crate) fn total_steps(
     batches_per_epoch: usize,
     accumulation: usize,
-    total: usize,
-}
-
-/// Where in the data an optimizer step begins.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Position {
-    /// Counted from 0.
-    pub epoch: usize,
-    /// Batches of that epoch that were used before.
-    pub batch: usize,
-}
-
-impl StepPlan {
-    /// `accumulation` micro-batches make a step, fewer at the end of an epoch; `max_steps` wins over `epochs`, which may
-    /// be a fraction.
-    #[must_use]
-    pub fn new(batches_per_epoch: usize, accumulation: usize, epochs: f64, max_steps: Option<usize>) -> Self {
-        let accumulation = accumulation.max(1);
-        let steps_per_epoch = batches_per_epoch.div_ceil(accumulation);
-        let total = max_steps.unwrap_or_else(|| (epochs * steps_per_epoch as f64).ceil() as usize);
-        Self { batches_per_epoch, accumulation, total: if steps_per_epoch == 0 { 0 } else { total } }
+    epochs: f64,
+    max_steps: Option<usize>,
+) -> usize {
+    if batches_per_epoch == 0 {
+        return 0;
     }
-
-    /// Optimizer steps of the run.
-    #[must_use]
-    pub fn total(self) -> usize {
-        self.total
-    }
-
-    /// Optimizer steps of an epoch.
-    #[must_use]
-    pub fn steps_per_epoch(self) -> usize {
-        self.batches_per_epoch.div_ceil(self.accumulation)
-    }
-
-    /// Where `step`, counted from 0, begins.
-    #[must_use]
-    pub fn position(self, step: usize) -> Position {
-        let steps = self.steps_per_epoch().max(1);
-        Position { epoch: step / steps, batch: (step % steps) * self.accumulation }
-    }
-
-    /// The number of micro-batches of `step`, counted from 0: what each of their losses is divided by.
-    #[must_use]
-    pub fn micro_batches(self, step: usize) -> usize {
-        self.batches_per_epoch.saturating_sub(self.position(step).batch).min(self.accumulation)
-    }
-
-    /// Epochs done after `steps` steps, as it is logged.
-    #[must_use]
-    pub fn epochs_after(self, steps: usize) -> f64 {
-        let Position { epoch, batch } = self.position(steps);
-        epoch as f64 + batch as f64 / self.batches_per_epoch.max(1) as f64
-    }
+    let steps_per_epoch = batches_per_epoch.div_ceil(accumulation.max(1));
+    max_steps.unwrap_or_else(|| (epochs * steps_per_epoch as f64).ceil() as usize)
 }
 
 #[cfg(test)]
@@ -145,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn schedules_have_no_edge_to_fall_off() {
+    fn schedules_hold_at_their_ends() {
         assert_eq!(LinearSchedule::new(4, 0.0).multiplier(0), 1.0);
         assert_eq!(LinearSchedule::new(2, 1.0).multiplier(2), 0.0);
         assert_eq!(LinearSchedule::new(0, 0.1).multiplier(5), 0.0);
@@ -173,17 +132,11 @@ mod tests {
     }
 
     #[test]
-    fn steps_know_their_batches() {
-        let plan = StepPlan::new(13, 3, 2.0, None);
-        assert_eq!((plan.steps_per_epoch(), plan.total()), (5, 10));
-        assert_eq!((0..6).map(|step| plan.micro_batches(step)).collect::<Vec<_>>(), [3, 3, 3, 3, 1, 3]);
-        assert_eq!(plan.position(4), Position { epoch: 0, batch: 12 });
-        assert_eq!(plan.position(6), Position { epoch: 1, batch: 3 });
-        assert_eq!((plan.epochs_after(1), plan.epochs_after(5)), (3.0 / 13.0, 1.0));
-        assert_eq!(StepPlan::new(12, 3, 1.0, None).total(), 4);
-        assert_eq!(StepPlan::new(10, 1, 0.25, None).total(), 3, "epochs may be fractions");
-        assert_eq!(StepPlan::new(10, 1, 0.25, Some(20)).total(), 20, "max_steps wins");
-        assert_eq!(StepPlan::new(0, 1, 1.0, Some(20)).total(), 0, "without batches there are no steps");
-        assert_eq!(StepPlan::new(0, 1, 1.0, None).position(3), Position { epoch: 3, batch: 0 });
+    fn the_steps_of_a_run_are_counted_as_the_reference_does() {
+        assert_eq!(total_steps(13, 3, 2.0, None), 10, "the last step of an epoch has one batch");
+        assert_eq!(total_steps(12, 3, 1.0, None), 4);
+        assert_eq!(total_steps(10, 1, 0.25, None), 3, "epochs may be fractions");
+        assert_eq!(total_steps(10, 1, 0.25, Some(20)), 20, "max_steps decides");
+        assert_eq!(total_steps(0, 1, 1.0, Some(20)), 0, "without batches there are no steps");
     }
 }

@@ -1,4 +1,4 @@
-//! [`Session`]: a model, what it learns from, and one optimizer step.
+//! [`Session`]: a model, its material, its optimizer and loss, and one optimizer step.
 
 use candle_core::{DType, Device, Tensor};
 use rand::SeedableRng;
@@ -6,25 +6,14 @@ use rand_chacha::ChaCha8Rng;
 use splade_core::TokenBatch;
 
 use crate::config::{InnerLossType, Objective, TrainConfig};
+use crate::data::{Batch, DataSet, Material};
+use crate::loss::{Embeddings, LossParts, LossValues, RankingLoss, RegularizerWeights, SpladeLoss};
 use crate::mlm::{Masking, mlm_loss};
-use crate::{
-    AdamW, Batch, DataSet, Embeddings, Error, Gradients, LinearSchedule, LossParts, LossValues, OptimizerSettings,
-    RankingLoss, RegularizerSchedule, RegularizerWeights, Result, SpladeLoss, Trainee,
-};
+use crate::optimizer::{AdamW, Gradients, OptimizerSettings};
+use crate::schedule::{LinearSchedule, RegularizerSchedule};
+use crate::{Error, Result, Trainee};
 
-/// The examples of one forward and backward pass: rows of one data set.
-pub type MicroBatch = Batch;
-
-/// What a model learns from.
-#[derive(Debug)]
-pub enum Material {
-    /// sets of examples, for retrieval
-    Examples(Vec<DataSet>),
-    /// token ids of pieces of running text with their special tokens, for the masked-language-model objective
-    Pieces(Vec<Vec<u32>>),
-}
-
-/// A training in the middle: everything that one more step needs.
+/// A model in training: everything that one more step needs.
 #[derive(Debug)]
 pub struct Session {
     trainee: Trainee,
@@ -38,7 +27,7 @@ pub struct Session {
     warnings: Vec<String>,
 }
 
-/// What a step did.
+/// The numbers of a step.
 #[derive(Debug, Clone, PartialEq)]
 pub struct StepReport {
     /// the loss of each micro-batch
@@ -94,7 +83,7 @@ impl Session {
         })
     }
 
-    /// What was odd about the config, for people.
+    /// Oddities of the config that do not stop a training.
     #[must_use]
     pub fn warnings(&self) -> &[String] {
         &self.warnings
@@ -120,8 +109,8 @@ impl Session {
     /// One optimizer step, counted from 0, over micro-batches whose gradients are averaged.
     ///
     /// # Errors
-    /// A loss or gradient that is not finite (nothing has been moved then), tensor operations.
-    pub fn step(&mut self, step: usize, batches: &[MicroBatch]) -> Result<StepReport> {
+    /// A loss or gradient that is not finite (the weights are then unchanged), tensor operations.
+    pub fn step(&mut self, step: usize, batches: &[Batch]) -> Result<StepReport> {
         let weights = self.regularizers.weights(step);
         let (gradients, losses, active_dims) = self.gradients(step, batches, weights)?;
         let multiplier = self.schedule.multiplier(step);
@@ -137,7 +126,7 @@ impl Session {
     pub fn gradients(
         &self,
         step: usize,
-        batches: &[MicroBatch],
+        batches: &[Batch],
         weights: RegularizerWeights,
     ) -> Result<(Gradients, Vec<LossValues>, f64)> {
         let mut sum: Option<Gradients> = None;
@@ -164,14 +153,14 @@ impl Session {
     }
 
     /// The loss of a batch of this session's material, and the documents' mean active dims.
-    fn loss_of(&self, batch: &MicroBatch, weights: RegularizerWeights, seed: Option<u64>) -> Result<(LossParts, f64)> {
+    fn loss_of(&self, batch: &Batch, weights: RegularizerWeights, seed: Option<u64>) -> Result<(LossParts, f64)> {
         match &self.material {
             Material::Examples(sets) => {
-                let set = sets.get(batch.data_set).ok_or_else(|| not_there("data set", batch.data_set))?;
+                let set = sets.get(batch.data_set).ok_or_else(|| out_of_range("data set", batch.data_set))?;
                 self.ranking_loss(set, &batch.rows, weights, seed)
             }
             Material::Pieces(pieces) => {
-                let piece = |row: &usize| pieces.get(*row).ok_or_else(|| not_there("piece", *row));
+                let piece = |row: &usize| pieces.get(*row).ok_or_else(|| out_of_range("piece", *row));
                 let rows = batch.rows.iter().map(|row| Ok(piece(row)?.as_slice())).collect::<Result<Vec<&[u32]>>>()?;
                 Ok((self.masked_loss(&rows, seed)?, 0.0))
             }
@@ -181,7 +170,7 @@ impl Session {
     /// The loss of rows of a data set, training (`seed`) or evaluating, and the documents' mean active dims.
     ///
     /// # Errors
-    /// Tensor operations, rows that are not there, examples of several shapes, labels that are missing.
+    /// Tensor operations, rows out of range, examples of several shapes, labels that are missing.
     pub fn ranking_loss(
         &self,
         set: &DataSet,
@@ -189,7 +178,7 @@ impl Session {
         weights: RegularizerWeights,
         seed: Option<u64>,
     ) -> Result<(LossParts, f64)> {
-        let example = |row: &usize| set.examples.get(*row).ok_or_else(|| not_there("example", *row));
+        let example = |row: &usize| set.examples.get(*row).ok_or_else(|| out_of_range("example", *row));
         let examples = rows.iter().map(example).collect::<Result<Vec<_>>>()?;
         let negatives = examples.first().map_or(0, |example| example.negatives.len());
         if examples.iter().any(|example| example.negatives.len() != negatives) {
@@ -223,9 +212,9 @@ impl Session {
         let masking = self.masking.as_ref().ok_or_else(|| Error::invalid("no mask token", ""))?;
         let mut rng = ChaCha8Rng::seed_from_u64(seed.unwrap_or(0));
         let mut batch = TokenBatch::new(rows, self.trainee.pad());
-        let targets = masking.hide(&mut batch, &mut rng);
+        let targets = masking.apply(&mut batch, &mut rng);
         if targets.is_empty() {
-            return Err(Error::invalid("a batch has no word to hide", "leave out empty texts"));
+            return Err(Error::invalid("a batch has no token to mask", "leave out empty texts"));
         }
         let a = self.trainee.algebra(seed);
         let inputs = a.inputs(batch.ids, batch.mask, batch.rows)?;
@@ -242,7 +231,7 @@ impl Session {
     }
 }
 
-/// The loss a config asks for.
+/// The loss of a config.
 fn splade_loss(config: &TrainConfig) -> SpladeLoss {
     let ranking = match config.loss.inner_loss {
         InnerLossType::MultipleNegativesRanking => RankingLoss::MultipleNegativesRanking { scale: config.loss.scale },
@@ -256,14 +245,14 @@ fn splade_loss(config: &TrainConfig) -> SpladeLoss {
     }
 }
 
-fn not_there(what: &str, at: usize) -> Error {
+fn out_of_range(what: &str, at: usize) -> Error {
     Error::invalid(
-        format!("a batch names {what} {at}, which is not there"),
+        format!("a batch has {what} {at}, which is not in the material"),
         "take batches of a sampler over the same data",
     )
 }
 
-/// A seed per micro-batch, so that a resumed run draws what an uninterrupted one draws.
+/// A seed for each micro-batch, so that a resumed run draws the same numbers as an uninterrupted one.
 fn seed_of(seed: u64, step: usize, micro_batch: usize) -> u64 {
     let mut mixed = seed ^ (step as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ (micro_batch as u64) << 48;
     // SplitMix64's finalizer (Steele et al., 2014)

@@ -1,4 +1,4 @@
-//! [`Trainee`]: the model that is learning, and how it becomes a model folder.
+//! [`Trainee`]: the model in training, made from a config or a checkpoint and written as a model folder.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -12,12 +12,13 @@ use splade_files::{Architecture, HeadSource, ModelDir, NewModel, TOKENIZER_FILES
 
 use crate::config::{ModelInit, QueryInit, TokenizerInit, TrainConfig};
 use crate::model::{BertConfig, Candle, CandleNetwork, TransformerConfig, Weights, splade};
+use crate::optimizer::{ModelPart, Parameter};
 use crate::wordpiece::{SPECIAL_TOKENS, WordPieceBuilder};
-use crate::{Error, ModelPart, Parameter, Result};
+use crate::{Error, Result};
 
-/// A model with variables for parameters.
+/// A model whose parameters are variables.
 ///
-/// The network takes documents, and queries too unless there is a query table.
+/// The network encodes documents, and queries too unless there is a query table.
 #[derive(Debug)]
 pub struct Trainee {
     config: TransformerConfig,
@@ -29,7 +30,7 @@ pub struct Trainee {
     vocabulary: Vocabulary,
     pad: u32,
     device: Device,
-    /// what the folder is written from, beside the weights
+    /// the parts of the folder beside the weights
     files: Files,
 }
 
@@ -45,9 +46,9 @@ struct Files {
 }
 
 impl Trainee {
-    /// The model a config asks for: a base model, a finished sparse encoder to go on with, or a new one.
+    /// The model of a config: a base model, a finished sparse encoder, or a new one.
     ///
-    /// `texts` are called for where something is made from the data: a tokenizer, or idf weights (of documents).
+    /// `texts` is called where a tokenizer or idf weights are made from the data.
     ///
     /// # Errors
     /// A folder that is missing or broken, a config that contradicts it.
@@ -70,7 +71,7 @@ impl Trainee {
         Ok(trainee)
     }
 
-    /// The model of a checkpoint, to go on with.
+    /// The model of a checkpoint.
     ///
     /// # Errors
     /// A folder that is missing or broken.
@@ -84,7 +85,7 @@ impl Trainee {
         if !folder.is_dir() {
             return Err(Error::config(
                 "model.base_model",
-                format!("{} is no folder", folder.display()),
+                format!("{} is not a folder", folder.display()),
                 "give a model folder",
             ));
         }
@@ -137,8 +138,8 @@ impl Trainee {
         device: &Device,
     ) -> Result<Self> {
         if init.architecture != "bert" {
-            let message = format!("{:?} cannot be made anew", init.architecture);
-            return Err(Error::config("model.init.architecture", message, "bert is what there is"));
+            let message = format!("a new model of architecture `{}` cannot be made", init.architecture);
+            return Err(Error::config("model.init.architecture", message, "use `bert`"));
         }
         let tokenizer_json = match &init.tokenizer {
             TokenizerInit::Path(path) => {
@@ -157,7 +158,7 @@ impl Trainee {
             num_attention_heads: init.heads,
             intermediate_size: init.intermediate_size,
             max_position_embeddings: length.max(512),
-            // a small model that sees little data has nothing to forget
+            // small models that are trained for a short time do not overfit
             hidden_dropout_prob: 0.0,
             attention_probs_dropout_prob: 0.0,
             ..BertConfig::default()
@@ -224,7 +225,7 @@ impl Trainee {
         }
     }
 
-    /// What an optimizer moves, the query table first.
+    /// The parameters that an optimizer trains, the query table first.
     #[must_use]
     pub fn parameters(&self) -> Vec<Parameter> {
         let part = if self.query.is_some() { ModelPart::Document } else { ModelPart::Shared };
@@ -240,13 +241,13 @@ impl Trainee {
         &self.vocabulary
     }
 
-    /// The id padding has.
+    /// The id of padding.
     #[must_use]
     pub fn pad(&self) -> u32 {
         self.pad
     }
 
-    /// V.
+    /// Terms of the vocabulary.
     #[must_use]
     pub fn dimensions(&self) -> usize {
         self.config.vocab_size()
@@ -264,14 +265,14 @@ impl Trainee {
         self.query.as_ref()
     }
 
-    /// The number of floats that are trained or kept.
+    /// The number of weights, frozen ones included.
     #[must_use]
     pub fn parameter_count(&self) -> usize {
         let table = self.query.as_ref().map_or(0, |var| var.elem_count());
         table + self.network.values().map(Tensor::elem_count).sum::<usize>()
     }
 
-    /// The algebra of one forward pass; `seed` draws its dropout, `None` means evaluation.
+    /// The algebra of one forward pass, with dropout drawn from `seed`; without dropout if there is no seed.
     #[must_use]
     pub fn algebra(&self, seed: Option<u64>) -> Candle<'_> {
         match seed {
@@ -283,7 +284,7 @@ impl Trainee {
     /// SPLADE vectors `[B, V]` of texts through the network, with gradients.
     ///
     /// # Errors
-    /// A text the tokenizer refuses, tensor operations.
+    /// A text that the tokenizer refuses, tensor operations.
     pub fn encode(&self, texts: &[&str], prompt: &str, seed: Option<u64>) -> Result<Tensor> {
         let tokens = if prompt.is_empty() {
             self.vocabulary.tokenize_all(texts)?
@@ -328,7 +329,7 @@ impl Trainee {
         self.encode(texts, &self.files.prompts.1, seed)
     }
 
-    /// Encoders over the weights of this moment, for evaluation: queries and documents.
+    /// Encoders of queries and of documents with the present weights, for evaluation.
     ///
     /// # Errors
     /// A query table with weights that are not finite.
@@ -384,7 +385,7 @@ impl Trainee {
     }
 }
 
-/// A query table as long as the network's output: terms that no token has weigh nothing.
+/// A query table as long as the network's output: terms without a token have weight 0.
 fn as_long_as(table: &[f32], terms: usize) -> Result<Vec<f32>> {
     if table.len() > terms {
         let message = format!("the query table has {} weights, but the network has {terms} terms", table.len());
@@ -413,11 +414,11 @@ fn train_tokenizer(files: &[String], texts: impl Fn() -> Result<Vec<String>>, si
     builder.build(size)
 }
 
-/// How much an idf weighs in a new query table: with document weights of 1 to 2, scores then start where a soft-max over
-/// a batch can move them.
+/// Factor on idf in a new query table: with document weights of 1 to 2, scores then start in the range where the gradient
+/// of a softmax over a batch does not vanish.
 const IDF_SCALE: f64 = 0.3;
 
-/// `0.3 · ln((N + 1)/(df + 0.5))` per token over `texts`, which is never negative.
+/// `0.3 · ln((N + 1)/(df + 0.5))` per token over `texts`; never negative.
 fn idf(vocabulary: &Vocabulary, texts: &[String], terms: usize) -> Result<Vec<f32>> {
     let mut frequency = vec![0_u32; terms];
     for text in texts {

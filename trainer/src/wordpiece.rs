@@ -14,7 +14,7 @@ use tokenizers::tokenizer::{
 use crate::{Error, Result};
 
 /// `[PAD]`, `[UNK]`, `[CLS]`, `[SEP]`, `[MASK]`: ids 0 to 4 of every vocabulary trained here.
-pub const SPECIAL_TOKENS: [&str; 5] = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"];
+pub(crate) const SPECIAL_TOKENS: [&str; 5] = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"];
 
 /// A character in fewer words than this is left to `[UNK]`: a vocabulary of some thousand entries has none to give away.
 const CHARACTER_MIN_COUNT: u64 = 5;
@@ -24,7 +24,7 @@ const CHARACTER_MIN_COUNT: u64 = 5;
 /// Lower-cased, accents kept (`å` is not `a`), split as BERT does. The same texts give the same vocabulary, whatever
 /// their order.
 #[derive(Debug, Default)]
-pub struct WordPieceBuilder {
+pub(crate) struct WordPieceBuilder {
     counts: BTreeMap<String, u64>,
 }
 
@@ -33,7 +33,7 @@ impl WordPieceBuilder {
     ///
     /// # Errors
     /// A text the normalizer refuses.
-    pub fn feed(&mut self, text: &str) -> Result<()> {
+    pub(crate) fn feed(&mut self, text: &str) -> Result<()> {
         let mut normalized = NormalizedString::from(text);
         normalizer().normalize(&mut normalized).map_err(tokenizer_error)?;
         let mut split = PreTokenizedString::from(normalized);
@@ -53,7 +53,7 @@ impl WordPieceBuilder {
     ///
     /// # Errors
     /// No words, or a size too small for the alphabet.
-    pub fn build(self, size: usize) -> Result<Vec<u8>> {
+    pub(crate) fn build(self, size: usize) -> Result<Vec<u8>> {
         let counts = without_rare_characters(self.counts);
         if counts.is_empty() {
             return Err(Error::invalid("there are no words to train a tokenizer on", "give texts"));

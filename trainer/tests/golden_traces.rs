@@ -5,9 +5,10 @@ use std::path::{Path, PathBuf};
 
 use candle_core::{Device, Tensor};
 use serde_json::{Value, json};
-use splade_trainer::{
-    Batch, DataSet, LabelUse, Material, Parameter, RegularizerWeights, Session, TrainConfig, Trainee, load_data_set,
-};
+use splade_trainer::data::{Batch, DataSet, LabelUse, Material, load_data_set};
+use splade_trainer::loss::RegularizerWeights;
+use splade_trainer::optimizer::Parameter;
+use splade_trainer::{Session, TrainConfig, Trainee};
 
 const TRACES: [(&str, &str); 5] = [
     ("inference-free", "trace_config"),

@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
-use splade_trainer::{Event, Observer, Outcome, Start, TrainConfig, checkpoints, fit, plan};
+use splade_trainer::{Event, FitReport, Observer, Start, TrainConfig, checkpoints, fit, plan};
 
 fn fixtures() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/sparse-encoder")
@@ -86,7 +86,7 @@ fn copy(from: &Path, to: &Path) {
     }
 }
 
-fn run(config: &TrainConfig, start: &Start) -> (Outcome, Watch) {
+fn run(config: &TrainConfig, start: &Start) -> (FitReport, Watch) {
     let mut watch = Watch::default();
     let outcome = fit(config, start, &mut watch).unwrap();
     (outcome, watch)
@@ -126,6 +126,70 @@ fn a_resumed_run_is_the_uninterrupted_one_bit_for_bit() {
     let config = config(folder.path(), "stopped-5", json!({}));
     let (outcome, _) = run(&config, &Start::ResumeFrom(folder.path().join("stopped-5/checkpoint-5")));
     assert!(weights(outcome.model.as_deref().unwrap()) == expected);
+}
+
+/// B12: a process that was killed after its last checkpoint has logged steps that the resumed run takes again.
+#[test]
+fn after_a_kill_and_a_resume_each_step_is_logged_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = config(folder.path(), "killed", json!({"logging_steps": 1}));
+    let mut watch = Watch { stop_after: 4, ..Watch::default() };
+    fit(&config, &Start::New, &mut watch).unwrap();
+    let output = &config.training.output_dir;
+    let log = output.join("log.jsonl");
+    let at_checkpoint = std::fs::read_to_string(&log).unwrap();
+    std::fs::write(&log, format!("{at_checkpoint}{{\"loss\": 1.0, \"epoch\": 0.1, \"step\": 5}}\n{{\"lo")).unwrap();
+    let csv = output.join("eval/Information-Retrieval_evaluation_dev_results.csv");
+    std::fs::create_dir_all(csv.parent().unwrap()).unwrap();
+    std::fs::write(&csv, "epoch,steps,dot-MRR@10\n0.1,4,0.5\n0.2,5,0.6\n").unwrap();
+
+    run(&config, &Start::Resume);
+    let text = std::fs::read_to_string(&log).unwrap();
+    assert!(text.starts_with(&at_checkpoint));
+    let step = |line: &str| serde_json::from_str::<Value>(line).unwrap()["step"].as_u64().unwrap();
+    // the summary of the run is of the last step too
+    assert_eq!(text.lines().map(step).collect::<Vec<_>>(), [1, 2, 3, 4, 5, 6, 7, 8, 9, 9]);
+    assert_eq!(std::fs::read_to_string(&csv).unwrap(), "epoch,steps,dot-MRR@10\n0.1,4,0.5\n");
+    // resumed when it is done, it has nothing to add
+    std::fs::rename(output.join("final"), folder.path().join("moved")).unwrap();
+    let (report, _) = run(&config, &Start::ResumeFrom(output.join("checkpoint-4")));
+    assert_eq!(report.steps, 9);
+    assert_eq!(std::fs::read_to_string(&log).unwrap().lines().count(), 10);
+}
+
+#[test]
+fn a_training_that_is_stopped_before_its_first_step_writes_nothing() {
+    struct StopAtOnce;
+    impl Observer for StopAtOnce {
+        fn event(&mut self, event: Event<'_>) {
+            assert!(!matches!(event, Event::Step { .. }));
+        }
+        fn should_stop(&mut self) -> bool {
+            true
+        }
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let config = config(folder.path(), "stopped", json!({}));
+    let report = fit(&config, &Start::New, &mut StopAtOnce).unwrap();
+    assert_eq!((report.model, report.checkpoint, report.steps), (None, None, 0));
+    assert!(!config.training.output_dir.exists());
+}
+
+/// Later checkpoints of another branch would be taken for the latest ones of this run.
+#[test]
+fn a_checkpoint_with_later_ones_beside_it_is_not_resumed() {
+    let folder = tempfile::tempdir().unwrap();
+    let changes = json!({"save_strategy": "steps", "save_steps": 2, "save_total_limit": 0, "max_steps": 4});
+    let config = config(folder.path(), "branches", changes);
+    run(&config, &Start::New);
+    let output = &config.training.output_dir;
+    let start = Start::ResumeFrom(output.join("checkpoint-2"));
+    let error = fit(&config, &start, &mut Watch::default()).unwrap_err();
+    assert!(error.to_string().contains("checkpoint-4: is later than the checkpoint to resume from"), "{error}");
+    assert!(error.kind().is_bad_input() && steps(output) == ["2", "4"]);
+    std::fs::remove_dir_all(output.join("checkpoint-4")).unwrap();
+    run(&config, &start);
+    assert_eq!(steps(output), ["2", "4"]);
 }
 
 #[test]
@@ -210,7 +274,7 @@ fn a_training_that_is_there_is_not_written_over() {
     let config = config(folder.path(), "there", json!({"max_steps": 1}));
     run(&config, &Start::New);
     let error = fit(&config, &Start::New, &mut Watch::default()).unwrap_err();
-    assert!(error.to_string().contains("holds a training already") && error.kind().is_bad_input(), "{error}");
+    assert!(error.to_string().contains("already holds a training") && error.kind().is_bad_input(), "{error}");
     run(&config, &Start::Overwrite);
 
     // later steps of the old run do not pass for the newest ones of the new run

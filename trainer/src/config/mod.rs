@@ -1,10 +1,11 @@
-//! The training config: every key, its default and its meaning, documented once, here.
+//! The training config: the file a user writes, and the [`TrainConfig`] that a training runs.
 //!
-//! What the user wrote comes in as a [`serde_json::Value`] (the program reads the YAML), what a training runs is
-//! [`TrainConfig`], and [`TrainConfig::from_value`] is the one way between. The names are those of the Python project
-//! whose files load unchanged; keys marked *noted* are accepted and have no effect here. A resolved config serializes
-//! to a file that reads back as itself.
+//! [`KEYS`] has every key with its default and its meaning. A file comes in as a [`serde_json::Value`] (the program reads
+//! the YAML), and [`TrainConfig::from_value`] resolves it. The names are those of the Python project, whose files load
+//! unchanged; keys that have no effect here are accepted and become a [`Note`]. A resolved config holds the keys that are
+//! used, and serializes to a file that reads back as itself.
 
+mod keys;
 mod overrides;
 mod resolve;
 mod section;
@@ -18,9 +19,10 @@ use serde::ser::{SerializeMap, Serializer};
 use splade_core::{HeadMode, Pooling, PoolingActivation};
 use splade_files::Architecture;
 
+pub use keys::{Effect, KEYS, Key};
 pub use overrides::apply_override;
 
-/// Makes an enum out of the names that a key accepts; the first name of a value is the one written back.
+/// Defines an enum from the names that a key accepts; the first name of a value is the one written back.
 macro_rules! choices {
     ($(#[$doc:meta])* $type:ident { $($(#[$variant_doc:meta])* $variant:ident = $name:literal $(| $alias:literal)*,)+ }) => {
         $(#[$doc])*
@@ -72,7 +74,7 @@ impl section::Choice for HeadMode {
 }
 
 choices! {
-    /// What is learned.
+    /// The objective of a training.
     Objective {
         /// Ranking positives over negatives.
         Retrieval = "retrieval",
@@ -104,24 +106,10 @@ choices! {
 }
 
 choices! {
-    /// When a model is pushed to the Hub.
-    HubStrategy {
-        /// With every checkpoint.
-        Checkpoint = "checkpoint" | "every_save" | "all_checkpoints",
-        /// Once, at the end.
-        End = "end",
-    }
-}
-
-choices! {
     /// Where logged scalars go.
     Reporter {
         /// Event files under `logging_dir`.
         Tensorboard = "tensorboard",
-        /// An MLflow server or folder.
-        Mlflow = "mlflow",
-        /// *Noted.*
-        Wandb = "wandb",
     }
 }
 
@@ -168,7 +156,7 @@ choices! {
 }
 
 choices! {
-    /// What judges a model while it learns.
+    /// The evaluator of a model during training.
     Evaluator {
         /// NanoBEIR sets.
         SparseNanobeir = "sparse_nanobeir",
@@ -201,7 +189,7 @@ choices! {
     }
 }
 
-/// Everything that describes a run.
+/// The resolved config of a training.
 ///
 /// ```
 /// use serde_json::json;
@@ -215,80 +203,77 @@ choices! {
 /// }))?;
 /// assert_eq!(config.model.architecture, Architecture::InferenceFree);
 /// assert_eq!(config.training.learning_rate, 2e-5);
-/// assert_eq!(notes[0].key, "training.torch_compile");
+/// assert_eq!(notes[0].keys, ["training.torch_compile"]);
 /// # Ok::<(), splade_trainer::Error>(())
 /// ```
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct TrainConfig {
-    /// `model`: what is trained.
+    /// `model`: the model to start from.
     pub model: ModelConfig,
-    /// `training`: how, and where the result goes.
+    /// `training`: the course of the training, and the folder of the result.
     pub training: TrainingConfig,
-    /// `loss`: what is minimized.
+    /// `loss`: the loss that is minimized.
     pub loss: LossConfig,
-    /// `datasets`: what it learns from.
+    /// `datasets`: the examples.
     pub datasets: DataSetsConfig,
-    /// `evaluation`: what judges it.
+    /// `evaluation`: the evaluations during training.
     pub evaluation: EvaluationConfig,
     /// `router`: routes of columns, learning rates by parameter name.
     pub router: RouterConfig,
     /// `model_card`: the README of the model.
     pub model_card: ModelCardConfig,
-    /// `mlflow`: where MLflow is; absent if not given.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub mlflow: Option<MlflowConfig>,
     /// `hardware`: the device.
     pub hardware: HardwareConfig,
 }
 
-/// A key that is accepted but does something else here than its reader may expect, and why.
+/// Keys that are accepted but have no effect here, or another one than their reader may expect.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Note {
-    /// the full path of the key
-    pub key: String,
-    /// what happens instead
+    /// the full paths of the keys
+    pub keys: Vec<String>,
+    /// the reason, the same for all of them
     pub reason: String,
 }
 
 impl std::fmt::Display for Note {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}: {}", self.key, self.reason)
+        write!(f, "{}: {}", self.keys.join(", "), self.reason)
     }
 }
 
-/// `model`. The keys `csr_k`, `csr_k_aux` and `csr_hidden_dim` of the Python project are *noted*.
+/// `model`.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct ModelConfig {
     /// A Hub id or a folder; required unless `init` is given.
     pub base_model: Option<String>,
-    /// No key: where `base_model` lies, if that is not its own path. This crate downloads nothing.
+    /// Folder of `base_model` if that is a Hub id; no key of the config. This crate downloads nothing.
     #[serde(skip)]
     pub base_folder: Option<PathBuf>,
-    /// Default `inference-free-splade`. `csr` is refused.
+    /// One network and a query table, or one network for both sides.
     pub architecture: Architecture,
-    /// Default `max`.
+    /// Maximum or sum over the tokens of a text.
     pub pooling_strategy: Pooling,
-    /// Default `relu`.
+    /// Function of a logit before pooling.
     pub activation_function: PoolingActivation,
     /// Follows from `architecture`; a value that contradicts it is an error.
     pub use_router: bool,
-    /// Default false: the query table is trained.
+    /// True if the query table is not trained.
     pub freeze_static_embedding: bool,
-    /// Default `ones`: what the query table holds before training.
+    /// Query table before training.
     pub query_init: QueryInit,
     /// NorBERT4 only: which of its logits are used. Absent means what the folder of a model trained here states, and
     /// `soft-cap` for other bases. `patch_sigmoid_for_sparsity: true`, the Python project's key, means `raw-shifted`.
     pub mlm_head: Option<HeadMode>,
-    /// Default empty: keys of the base model's `config.json` that are not known here and are stated to change nothing in
-    /// its forward pass. The new model's `config.json` is written without them.
+    /// Keys of the base model's `config.json` that are not known here and are stated to change nothing in its forward
+    /// pass. The new model's `config.json` is written without them.
     pub ignored_config_keys: Vec<String>,
-    /// Default false; true if `base_model` is a finished sparse encoder that is to be trained on.
+    /// True if `base_model` is a finished sparse encoder, whose query table is kept.
     pub load_pretrained_sparse_encoder: bool,
     /// A new model instead of `base_model`.
     pub init: Option<ModelInit>,
 }
 
-/// What the query table holds before training.
+/// The query table before training.
 #[derive(Debug, Clone, PartialEq)]
 pub enum QueryInit {
     /// `ones`: every token counts 1.
@@ -312,17 +297,17 @@ impl Serialize for QueryInit {
 /// `model.init`: the shape of a new model.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct ModelInit {
-    /// The transformer family; default `bert`.
+    /// Transformer family.
     pub architecture: String,
-    /// Width; default 256.
+    /// Width.
     pub hidden_size: usize,
-    /// Number of layers; default 4.
+    /// Number of layers.
     pub layers: usize,
-    /// Attention heads, a divisor of `hidden_size`; default 4.
+    /// Attention heads, a divisor of `hidden_size`.
     pub heads: usize,
-    /// Width of the feed-forward layers; default 4 times `hidden_size`.
+    /// Width of the feed-forward layers.
     pub intermediate_size: usize,
-    /// Number of terms of the tokenizer that is trained; default 12 000.
+    /// Number of terms of the tokenizer that is trained.
     pub vocab_size: usize,
     /// A tokenizer, or what to train one on; default: the texts of the data sets.
     pub tokenizer: TokenizerInit,
@@ -350,99 +335,82 @@ impl Serialize for TokenizerInit {
     }
 }
 
-/// `training`. `dataloader_pin_memory` and `torch_compile` are *noted*.
+/// `training`.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct TrainingConfig {
-    /// Default `retrieval`.
+    /// What is learned.
     pub objective: Objective,
-    /// Required: `checkpoint-N`, the result in `final`, event files.
+    /// Folder of checkpoints, of the result and of the log.
     pub output_dir: PathBuf,
-    /// Default 1; may be a fraction.
+    /// Passes over the data; may be a fraction.
     pub num_train_epochs: f64,
-    /// Optimizer steps; wins over `num_train_epochs`. Default none, written -1.
+    /// Optimizer steps, which decide instead of `num_train_epochs`; none is written -1.
     #[serde(serialize_with = "limit_or_minus_one")]
     pub max_steps: Option<usize>,
-    /// Default 16.
+    /// Examples of a micro-batch.
     pub per_device_train_batch_size: usize,
-    /// Default 16.
+    /// Examples of a batch of the development sets.
     pub per_device_eval_batch_size: usize,
-    /// Micro-batches per optimizer step; default 1.
+    /// Micro-batches per optimizer step.
     pub gradient_accumulation_steps: usize,
-    /// Of the network; default 2e-5.
+    /// Learning rate of the network.
     pub learning_rate: f64,
-    /// Of the query table; default 1e-3.
+    /// Learning rate of the query table.
     pub query_learning_rate: f64,
-    /// Share of the steps over which learning rates rise; default 0.1.
+    /// Share of the steps over which learning rates rise.
     pub warmup_ratio: f64,
-    /// Default 0.01.
+    /// Decoupled weight decay.
     pub weight_decay: f64,
-    /// Gradients are scaled down to this norm; 0 switches it off. Default 1.
+    /// Norm that gradients are scaled down to; 0 switches it off.
     pub max_grad_norm: f64,
-    /// Mixed precision in bfloat16; default false.
-    pub bf16: bool,
-    /// Mixed precision in float16; default false.
-    pub fp16: bool,
-    /// Tokens of a document or query; default 256.
+    /// Tokens that a document or query is truncated to.
     pub max_seq_length: usize,
-    /// Default `no_duplicates`.
+    /// Way from rows to batches.
     pub batch_sampler: BatchSampler,
-    /// Default true; false takes rows in the order of the files, so that a run can be replayed elsewhere.
+    /// False takes rows in the order of the files, so that another implementation can repeat the run.
     pub shuffle: bool,
-    /// Of data order and dropout; default 42.
+    /// Seed of data order, dropout and new weights.
     pub seed: u64,
-    /// Default `steps`.
+    /// When to evaluate.
     pub eval_strategy: Strategy,
-    /// Default 1000.
+    /// Optimizer steps between evaluations.
     pub eval_steps: usize,
-    /// Default 100.
+    /// Optimizer steps between log lines.
     pub logging_steps: usize,
-    /// Default `steps`.
+    /// When to save a checkpoint.
     pub save_strategy: Strategy,
-    /// Default 1000.
+    /// Optimizer steps between checkpoints.
     pub save_steps: usize,
-    /// Checkpoints kept, the best one always among them; none keeps all, written 0. Default 1.
+    /// Number of checkpoints kept, the best one always among them; none keeps all, and is written 0.
     #[serde(serialize_with = "limit_or_zero")]
     pub save_total_limit: Option<usize>,
-    /// Default true, or false where nothing is evaluated or saved.
+    /// True if the result is the best checkpoint.
     pub load_best_model_at_end: bool,
-    /// With the prefix `eval_`. Default: nDCG@10 of the evaluator; without one `eval_loss`, the sum of the losses on the
+    /// Metric with the prefix `eval_`; `eval_loss` is the sum of the losses on the
     /// development sets.
     pub metric_for_best_model: String,
-    /// Default true, but false for a loss.
+    /// False for a loss.
     pub greater_is_better: bool,
-    /// Evaluations without improvement after which training stops; default none.
+    /// Evaluations without improvement after which training stops.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub early_stopping_patience: Option<usize>,
-    /// What counts as an improvement; default 0.
+    /// Smallest difference that counts as an improvement.
     pub early_stopping_threshold: f64,
-    /// Default false.
-    pub push_to_hub: bool,
-    /// The repository to push to.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub hub_model_id: Option<String>,
-    /// Default `checkpoint`.
-    pub hub_strategy: HubStrategy,
-    /// Default false.
-    pub hub_private_repo: bool,
-    /// Where event files go, below `output_dir` unless absolute; default `runs`.
+    /// Folder of the event files, below `output_dir` unless absolute.
     pub logging_dir: PathBuf,
-    /// A name for people.
+    /// Folder of the event files in `logging_dir`, which is the name of the run in TensorBoard.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub run_name: Option<String>,
-    /// Default `[tensorboard]`; `wandb` is *noted*; `none` is the empty list.
+    /// Receivers of logged scalars beside `log.jsonl`.
     pub report_to: Vec<Reporter>,
-    /// Threads that tokenize ahead; default 0.
-    pub dataloader_num_workers: usize,
-    /// Batches that are tokenized ahead; absent: as the trainer thinks best.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub dataloader_prefetch_factor: Option<usize>,
 }
 
 impl TrainingConfig {
     /// The folder of the event files.
     #[must_use]
     pub fn event_dir(&self) -> PathBuf {
-        self.output_dir.join(&self.logging_dir)
+        let folder = self.output_dir.join(&self.logging_dir);
+        self.run_name.as_ref().map_or(folder.clone(), |name| folder.join(name))
     }
 
     /// True if the best model is judged by the sum of the losses on the development sets.
@@ -452,35 +420,35 @@ impl TrainingConfig {
     }
 }
 
-/// `loss`. The key `aux_loss_weight` of the Python project is *noted*.
+/// `loss`.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct LossConfig {
-    /// Default `splade_loss`.
+    /// The loss around the ranking loss.
     #[serde(rename = "type")]
     pub loss_type: LossType,
-    /// Default `sparse_multiple_negatives_ranking_loss`.
+    /// The ranking loss.
     pub inner_loss: InnerLossType,
-    /// λ_q; default 0. `null` leaves the term out of the log too.
+    /// λ_q; none leaves the term out of the log too.
     pub query_regularizer_weight: Option<f64>,
-    /// λ_d; default 3e-3.
+    /// λ_d.
     pub document_regularizer_weight: f64,
-    /// Default false; true pools queries and documents into one regularizer with the document's weight.
+    /// True pools queries and documents into one regularizer with the document's weight.
     pub use_document_regularizer_only: bool,
-    /// Default `quadratic`.
+    /// Rise of the regularizer weights.
     pub regularizer_schedule: RegularizerRamp,
-    /// Share of the steps over which regularizers rise; default one third.
+    /// Share of the steps over which regularizer weights rise.
     pub regularizer_warmup_ratio: f64,
-    /// Documents with at most so many active dims are not regularized; default none.
+    /// Active dims up to which a document is not regularized.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub document_regularizer_threshold: Option<usize>,
-    /// Factor on the dot products of the ranking loss; default 1.
+    /// Factor on the dot products of the ranking loss.
     pub scale: f64,
 }
 
-/// `datasets`: how sets are mixed, then the sets in the order of the round.
+/// `datasets`: the way of mixing, then the sets in the order of the round.
 #[derive(Debug, Clone, PartialEq)]
 pub struct DataSetsConfig {
-    /// Default `round_robin`.
+    /// Way of mixing the sets.
     pub sampling_strategy: SamplingStrategy,
     /// In the order of the file; sets with `enabled: false` are among them.
     pub sets: Vec<DataSetConfig>,
@@ -513,7 +481,7 @@ pub struct DataSetConfig {
     /// The Python project's loader of this name, if there is one.
     #[serde(skip)]
     pub built_in: Option<BuiltIn>,
-    /// Default true.
+    /// False leaves the set out.
     pub enabled: bool,
     /// Paths or globs of `.jsonl`, `.jsonl.gz`, `.jsonl.zst`, `.tsv` or `.parquet` files.
     pub files: Vec<String>,
@@ -522,33 +490,24 @@ pub struct DataSetConfig {
     /// A data set on the Hub.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub source: Option<String>,
-    /// Its configuration.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub config: Option<String>,
-    /// Its split.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub split: Option<String>,
-    /// Which columns hold what, where they do not have the usual names.
+    /// Names of columns, where they are not the usual ones.
     #[serde(skip_serializing_if = "Columns::is_empty")]
     pub columns: Columns,
     /// Rows are kept whose column has one of the values, for every column named.
     #[serde(serialize_with = "pairs", skip_serializing_if = "Vec::is_empty")]
     pub filter: Vec<(String, Vec<String>)>,
-    /// The first so many usable rows; default all.
+    /// Number of usable rows to take, from the first.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_samples: Option<usize>,
-    /// Shares of training, development and test rows, cut after a shuffle with the seed; default all for training.
+    /// Shares of training, development and test rows after a shuffle with the seed; none: all are for training.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub split_ratio: Option<[f64; 3]>,
     /// Built-in sets: languages to keep.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub languages: Option<Vec<String>>,
-    /// `ddsc`: tasks to keep; default all.
+    /// `ddsc`: tasks to keep; none keeps all.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tasks: Option<Vec<String>>,
-    /// `scandi_qa`: which sources; all by default.
-    #[serde(flatten, skip_serializing_if = "Option::is_none")]
-    pub scandi_qa: Option<ScandiQaSources>,
 }
 
 /// The data sets that the Python project has loaders for.
@@ -577,7 +536,7 @@ impl BuiltIn {
         }
     }
 
-    /// Where its rows are on the Hub.
+    /// The data sets on the Hub that its rows come from.
     #[must_use]
     pub fn hub_sources(self) -> &'static [&'static str] {
         match self {
@@ -593,25 +552,6 @@ impl BuiltIn {
             Self::Eti => &["thivy/eti-embedding-training-data"],
         }
     }
-}
-
-/// Keys of the built-in set `scandi_qa`; they choose what is taken from the Hub.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct ScandiQaSources {
-    /// `ltg/norquad`.
-    pub use_norquad: bool,
-    /// `ltg/noropenbookqa`.
-    pub use_openbookqa: bool,
-    /// `alexandrainst/scandi-qa`.
-    pub use_scandiqa: bool,
-    /// `jealk/supervised-da`.
-    pub use_supervised_da: bool,
-    /// `NbAiLab/norwegian-paws-x`.
-    pub use_paws: bool,
-    /// Default `[no, da, sv]`.
-    pub scandiqa_languages: Vec<String>,
-    /// Where the Python project keeps PAWS-X.
-    pub paws_data_dir: PathBuf,
 }
 
 /// `columns` of a data set; what is absent is found by name.
@@ -640,18 +580,17 @@ impl Columns {
     }
 }
 
-/// `evaluation`. `mteb_tasks` is for `splade eval-mteb` and *noted* here.
+/// `evaluation`.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct EvaluationConfig {
-    /// Default none: the losses on the development sets alone judge.
+    /// Evaluator beside the losses on the development sets.
     pub evaluator: Option<Evaluator>,
-    /// Default `[msmarco, nfcorpus]`.
+    /// Sets of [`Evaluator::SparseNanobeir`]; empty without it.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub nanobeir_datasets: Vec<String>,
-    /// Names for `splade eval-mteb`.
-    pub mteb_tasks: Vec<String>,
-    /// Default true: active dims and the like are logged with each evaluation.
+    /// True logs active dims, sparsity ratios and FLOPS with each evaluation.
     pub track_sparsity: bool,
-    /// The top terms of so many sample texts are logged at each evaluation; default 10.
+    /// Number of sample texts whose top terms are shown at each evaluation.
     pub log_decoded_samples: usize,
     /// Folders in BEIR layout.
     pub data: Vec<PathBuf>,
@@ -660,7 +599,7 @@ pub struct EvaluationConfig {
 /// `router`.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct RouterConfig {
-    /// Column → side; default anchor by the query side, positive and negative by the document side.
+    /// Column → side.
     #[serde(serialize_with = "pairs")]
     pub mapping: Vec<(String, Route)>,
     /// Regex on the reference's parameter names → learning rate, applied in this order; none without a router.
@@ -676,39 +615,25 @@ pub struct ModelCardConfig {
     /// As the Hub writes it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub license: Option<String>,
-    /// Default `sentence-transformers`.
+    /// Library that loads the model.
     pub library_name: String,
     /// Added to those that every model gets.
     pub tags: Vec<String>,
     /// The heading.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub model_name: Option<String>,
-    /// What it learned from, in words.
+    /// The data sets it was trained on, in words.
     pub datasets_used: Vec<String>,
 }
 
-/// `mlflow`.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct MlflowConfig {
-    /// A server over HTTP, or a folder; default `mlruns`.
-    pub tracking_uri: String,
-    /// Default `sparse-encoder-training`.
-    pub experiment_name: String,
-    /// Key → value.
-    #[serde(serialize_with = "pairs")]
-    pub tags: Vec<(String, String)>,
-}
-
-/// `hardware`. `tf32` is *noted*.
+/// `hardware`.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct HardwareConfig {
-    /// Default `auto`.
+    /// Where tensors are.
     pub device: DeviceChoice,
-    /// Recompute instead of keep; default false.
-    pub gradient_checkpointing: bool,
-    /// Default false; true with `world_size` above 1 is an error.
+    /// True with `world_size` above 1 is an error.
     pub distributed: bool,
-    /// Default 1.
+    /// Number of devices.
     pub world_size: usize,
 }
 

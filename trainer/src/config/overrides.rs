@@ -1,4 +1,4 @@
-//! `--set key.path=value`: changes to a config before it is read.
+//! Changes of the form `key.path=value` to a config before it is resolved.
 
 use serde_json::{Map, Value};
 
@@ -7,8 +7,8 @@ use crate::{Error, Result};
 /// Sets one key of a config from `key.path=value`.
 ///
 /// The value is read as JSON where it is JSON (`0.1`, `true`, `null`, `["a", "b"]`) and as text otherwise. Sections
-/// on the way that do not exist are made; whether the key is known is for
-/// [`TrainConfig::from_value`](crate::TrainConfig::from_value) to say.
+/// on the way that do not exist are made; an unknown key is an error of
+/// [`TrainConfig::from_value`](crate::TrainConfig::from_value), not of this function.
 ///
 /// ```
 /// use serde_json::json;
@@ -24,7 +24,7 @@ use crate::{Error, Result};
 /// # Errors
 /// No `=`, an empty key, or a path that leads through a value which is not a section.
 pub fn apply_override(config: &mut Value, assignment: &str) -> Result<()> {
-    let malformed = || Error::invalid(format!("--set {assignment}: not of the form key.path=value"), "");
+    let malformed = || Error::invalid(format!("`{assignment}` is not of the form key.path=value"), "");
     let (path, text) = assignment.split_once('=').ok_or_else(malformed)?;
     let keys: Vec<&str> = path.trim().split('.').collect();
     let (last, sections) = keys.split_last().ok_or_else(malformed)?;
@@ -79,9 +79,9 @@ mod tests {
     #[test]
     fn what_cannot_be_set_is_refused() {
         let cases = [
-            ("max_steps", "--set max_steps: not of the form key.path=value"),
-            ("=3", "--set =3: not of the form key.path=value"),
-            ("a..b=3", "--set a..b=3: not of the form key.path=value"),
+            ("max_steps", "`max_steps` is not of the form key.path=value"),
+            ("=3", "`=3` is not of the form key.path=value"),
+            ("a..b=3", "`a..b=3` is not of the form key.path=value"),
             ("a.b.c=3", "a.b: holds a value, not keys, so no key below it can be set"),
         ];
         for (assignment, message) in cases {

@@ -41,12 +41,11 @@ fn defaults_are_those_documented() {
         "objective": "retrieval", "output_dir": "out", "num_train_epochs": 1.0, "max_steps": -1,
         "per_device_train_batch_size": 16, "per_device_eval_batch_size": 16, "gradient_accumulation_steps": 1,
         "learning_rate": 2e-5, "query_learning_rate": 1e-3, "warmup_ratio": 0.1, "weight_decay": 0.01,
-        "max_grad_norm": 1.0, "bf16": false, "fp16": false, "max_seq_length": 256, "batch_sampler": "no_duplicates",
+        "max_grad_norm": 1.0, "max_seq_length": 256, "batch_sampler": "no_duplicates",
         "shuffle": true, "seed": 42, "eval_strategy": "steps", "eval_steps": 1000, "logging_steps": 100,
         "save_strategy": "steps", "save_steps": 1000, "save_total_limit": 1, "load_best_model_at_end": true,
         "metric_for_best_model": "eval_loss", "greater_is_better": false, "early_stopping_threshold": 0.0,
-        "push_to_hub": false, "hub_strategy": "checkpoint", "hub_private_repo": false, "logging_dir": "runs",
-        "report_to": ["tensorboard"], "dataloader_num_workers": 0,
+        "logging_dir": "runs", "report_to": ["tensorboard"],
     });
     assert_eq!(serde_json::to_value(&config.training).unwrap(), training);
     let loss = json!({
@@ -130,15 +129,23 @@ fn files_of_the_python_project_load_unchanged() {
     let names: Vec<&str> = config.datasets.sets.iter().map(|set| set.name.as_str()).collect();
     assert_eq!(names, ["nli", "scandi_qa", "ddsc", "eti"], "the order of the file is the order of the round");
     assert_eq!(config.datasets.enabled().count(), 3);
-    let keys: Vec<&str> = notes.iter().map(|note| note.key.as_str()).collect();
+    let notes: Vec<String> = notes.iter().map(Note::to_string).collect();
     let expected = [
-        "evaluation.mteb_tasks",
-        "training.dataloader_pin_memory",
-        "training.torch_compile",
-        "training.bf16",
-        "hardware.tf32",
+        "evaluation.mteb_tasks: tasks are named to the command eval-mteb, not evaluated while training",
+        "training.report_to, mlflow.tracking_uri, mlflow.experiment_name, mlflow.tags: this version does not report to \
+         MLflow: log.jsonl in training.output_dir holds the same numbers",
+        "training.bf16, hardware.tf32: this version computes in f32 on every device",
+        "training.push_to_hub, training.hub_model_id, training.hub_strategy, training.hub_private_repo: this version \
+         uploads no model: the result stays in training.output_dir",
+        "training.dataloader_num_workers, training.dataloader_prefetch_factor: there are no loader processes: each batch \
+         is tokenized by all threads when its step begins",
+        "training.dataloader_pin_memory: batches are never copied through pinned memory",
+        "training.torch_compile: there is no Python graph to compile: the network is native code",
+        "datasets.scandi_qa.use_norquad, datasets.scandi_qa.use_openbookqa, datasets.scandi_qa.use_scandiqa, \
+         datasets.scandi_qa.use_supervised_da, datasets.scandi_qa.use_paws, datasets.scandi_qa.scandiqa_languages, \
+         datasets.scandi_qa.paws_data_dir: this version downloads no data set: it reads `files`",
     ];
-    assert_eq!(keys, expected);
+    assert_eq!(notes, expected);
 }
 
 #[test]
@@ -161,8 +168,10 @@ fn a_resolved_config_reads_back_as_itself() {
     for value in values {
         let (config, _) = TrainConfig::from_value(&value).unwrap();
         let written = serde_json::to_value(&config).unwrap();
-        let (again, _) = TrainConfig::from_value(&written).unwrap();
+        let (again, notes) = TrainConfig::from_value(&written).unwrap();
         assert_eq!(again, config);
+        let of_values = |note: &Note| note.reason.contains("queries will not become sparse");
+        assert!(notes.iter().all(of_values), "a resolved config holds what is used: {notes:?}");
     }
 }
 
@@ -201,7 +210,7 @@ fn unknown_keys_are_refused_with_the_nearest_known_one() {
 
 #[test]
 fn values_that_cannot_be_are_refused_by_key() {
-    let cases: [(&[&str], &str); 24] = [
+    let cases: [(&[&str], &str); 25] = [
         (&["model.base_model=null"], "model.base_model: is missing"),
         (&["training.output_dir=null"], "training.output_dir: is missing"),
         (
@@ -217,7 +226,14 @@ fn values_that_cannot_be_are_refused_by_key() {
             &["model.patch_sigmoid_for_sparsity=true", "model.mlm_head=raw"],
             "model.patch_sigmoid_for_sparsity: means `raw-shifted` and contradicts mlm_head `raw`",
         ),
-        (&["training.bf16=true", "training.fp16=true"], "training.fp16: contradicts bf16: both are true"),
+        (
+            &["training.run_name=../elsewhere"],
+            "training.run_name: `../elsewhere` is not the name of a folder below logging_dir",
+        ),
+        (
+            &["training.dataloader_num_workers=some"],
+            "training.dataloader_num_workers: expected a whole number, got `some`",
+        ),
         (&["training.warmup_ratio=1.5"], "training.warmup_ratio: 1.5 is not between 0 and 1"),
         (&["training.per_device_train_batch_size=0"], "training.per_device_train_batch_size: 0 is not at least 1"),
         (&["training.eval_steps=1.5"], "training.eval_steps: expected a whole number, got `1.5`"),
@@ -278,7 +294,7 @@ fn what_has_no_effect_is_noted_once() {
     assert_eq!(notes(&[]), Vec::<String>::new());
     assert_eq!(
         notes(&["training.report_to=[\"tensorboard\", \"wandb\"]"]),
-        ["training.report_to: wandb is a service this toolkit does not report to"]
+        ["training.report_to: wandb is a service that this toolkit does not report to"]
     );
     let dense_queries = notes(&["model.architecture=splade"]);
     assert!(dense_queries[0].starts_with("loss.query_regularizer_weight: is 0 with architecture `splade`"));
@@ -289,6 +305,242 @@ fn what_has_no_effect_is_noted_once() {
     ];
     assert_eq!(notes(&changes), ["router.learning_rate_patterns: is not used: architecture `splade` has no router"]);
     assert_eq!(notes(&["datasets.wiki.dev_files=[\"dev.jsonl\"]", "datasets.wiki.split_ratio=[0.9, 0.1, 0]"]).len(), 1);
+}
+
+#[rustfmt::skip] // lists of names
+/// The keys of the specification of the config, which files of the Python project and ours may hold.
+const SPECIFIED: &[(&str, &[&str])] = &[
+    (
+        "model",
+        &[
+            "base_model", "architecture", "pooling_strategy", "activation_function", "use_router",
+            "freeze_static_embedding", "query_init", "mlm_head", "patch_sigmoid_for_sparsity",
+            "load_pretrained_sparse_encoder", "init", "csr_k", "csr_k_aux", "csr_hidden_dim",
+        ],
+    ),
+    (
+        "model.init",
+        &["architecture", "hidden_size", "layers", "heads", "intermediate_size", "vocab_size", "tokenizer"],
+    ),
+    (
+        "training",
+        &[
+            "objective", "output_dir", "num_train_epochs", "max_steps", "per_device_train_batch_size",
+            "per_device_eval_batch_size", "gradient_accumulation_steps", "learning_rate", "query_learning_rate",
+            "warmup_ratio", "weight_decay", "max_grad_norm", "bf16", "fp16", "max_seq_length", "batch_sampler", "shuffle",
+            "seed", "eval_strategy", "eval_steps", "logging_steps", "save_strategy", "save_steps", "save_total_limit",
+            "load_best_model_at_end", "metric_for_best_model", "greater_is_better", "early_stopping_patience",
+            "early_stopping_threshold", "push_to_hub", "hub_model_id", "hub_strategy", "hub_private_repo", "logging_dir",
+            "run_name", "report_to", "dataloader_num_workers", "dataloader_prefetch_factor", "dataloader_pin_memory",
+            "torch_compile",
+        ],
+    ),
+    (
+        "loss",
+        &[
+            "type", "inner_loss", "query_regularizer_weight", "document_regularizer_weight", "regularizer_schedule",
+            "regularizer_warmup_ratio", "document_regularizer_threshold", "scale", "use_document_regularizer_only",
+            "aux_loss_weight",
+        ],
+    ),
+    ("datasets", &["sampling_strategy"]),
+    (
+        "datasets.*",
+        &[
+            "enabled", "files", "source", "config", "split", "columns", "filter", "max_samples", "split_ratio", "dev_files",
+        ],
+    ),
+    ("datasets.*.columns", &["anchor", "positive", "negative", "label"]),
+    ("datasets.nli", &["languages"]),
+    ("datasets.ddsc", &["languages", "tasks"]),
+    (
+        "datasets.scandi_qa",
+        &[
+            "use_norquad", "use_openbookqa", "use_scandiqa", "use_supervised_da", "use_paws", "scandiqa_languages",
+            "paws_data_dir",
+        ],
+    ),
+    (
+        "evaluation",
+        &["evaluator", "nanobeir_datasets", "mteb_tasks", "track_sparsity", "log_decoded_samples", "data"],
+    ),
+    ("router", &["mapping", "learning_rate_patterns"]),
+    ("model_card", &["language", "license", "library_name", "tags", "model_name", "datasets_used"]),
+    ("mlflow", &["tracking_uri", "experiment_name", "tags"]),
+    ("hardware", &["device", "gradient_checkpointing", "distributed", "world_size", "tf32"]),
+];
+
+#[test]
+fn the_table_holds_every_key_of_the_specification() {
+    let specified: Vec<String> =
+        SPECIFIED.iter().flat_map(|(section, keys)| keys.iter().map(move |key| format!("{section}.{key}"))).collect();
+    let missing: Vec<&String> = specified.iter().filter(|path| !KEYS.iter().any(|key| key.path == **path)).collect();
+    assert!(missing.is_empty(), "{missing:?}");
+    // and these of our own
+    let ours: Vec<&str> =
+        KEYS.iter().map(|key| key.path).filter(|path| !specified.iter().any(|known| known == path)).collect();
+    assert_eq!(ours, ["model.ignored_config_keys", "model.init.tokenizer.train_on", "datasets.*.columns.text"]);
+}
+
+#[test]
+fn the_table_is_well_formed() {
+    let mut paths: Vec<&str> = KEYS.iter().map(|key| key.path).collect();
+    let n_keys = paths.len();
+    paths.sort_unstable();
+    paths.dedup();
+    assert_eq!(paths.len(), n_keys, "each key has one line");
+    for key in KEYS {
+        assert!(!key.meaning.is_empty(), "{}", key.path);
+        assert!(key.default.is_empty() || serde_json::from_str::<Value>(key.default).is_ok(), "{}", key.path);
+        match key.effect {
+            Effect::Works => {}
+            Effect::None(reason) => assert!(key.default.is_empty() && !reason.is_empty(), "{}", key.path),
+            Effect::OnlyOff(reason) => {
+                assert!(["false", "0", "[]"].contains(&key.default) && !reason.is_empty(), "{}", key.path);
+            }
+        }
+    }
+}
+
+/// A value for each key that works, other than its default, and what else has to be set for it to be allowed.
+fn sample(path: &str) -> (Value, &'static [&'static str]) {
+    const EVALUATED: &[&str] = &["evaluation.evaluator=sparse_nanobeir"];
+    let value = match path {
+        "model.base_model" => json!("other"),
+        "model.architecture" => json!("splade"),
+        "model.pooling_strategy" => json!("sum"),
+        "model.activation_function" => json!("log1p_relu"),
+        "model.use_router" => return (json!(false), &["model.architecture=splade"]),
+        "model.query_init" => json!("idf"),
+        "model.mlm_head" => json!("raw"),
+        "model.init" => return (json!({}), &["model.base_model=null"]),
+        "model.init.architecture" => return (json!("other"), &["model.base_model=null"]),
+        "model.init.tokenizer" => return (json!("tokenizer.json"), &["model.base_model=null"]),
+        "model.init.tokenizer.train_on" => return (json!(["a.txt"]), &["model.base_model=null"]),
+        "model.init.heads" => return (json!(2), &["model.base_model=null"]),
+        path if path.starts_with("model.init.") => return (json!(512), &["model.base_model=null"]),
+        "training.objective" => json!("mlm"),
+        "training.batch_sampler" => json!("batch_sampler"),
+        "training.eval_strategy" | "training.save_strategy" => {
+            return (json!("epoch"), &["training.load_best_model_at_end=false"]);
+        }
+        "training.load_best_model_at_end" => json!(false),
+        "training.metric_for_best_model" => return (json!("mean"), EVALUATED),
+        "training.greater_is_better" => return (json!(false), EVALUATED),
+        "training.report_to" => json!("none"),
+        "training.output_dir" | "training.logging_dir" | "training.run_name" => json!("elsewhere"),
+        "training.eval_steps" => json!(500),
+        "training.save_steps" => json!(500),
+        "loss.type" => json!("splade_loss"),
+        "loss.inner_loss" => json!("sparse_margin_mse"),
+        "loss.regularizer_schedule" => json!("linear"),
+        "datasets.sampling_strategy" => json!("proportional"),
+        "datasets.*.enabled" => return (json!(false), &["datasets.other.files=[\"a\"]"]),
+        "datasets.*.source" => return (json!("owner/set"), &["datasets.wiki.files=[]"]),
+        "datasets.*.columns" => json!({"anchor": "q"}),
+        "datasets.*.filter" => json!({"language": ["nb"]}),
+        "datasets.*.split_ratio" => json!([0.8, 0.1, 0.1]),
+        "evaluation.evaluator" => json!("sparse_nanobeir"),
+        "evaluation.nanobeir_datasets" => return (json!(["nq"]), EVALUATED),
+        "evaluation.data" => return (json!(["dev"]), &["evaluation.evaluator=sparse_ir"]),
+        "router.mapping" => json!({"anchor": "query", "other": "document"}),
+        "router.learning_rate_patterns" => json!({"a": 0.1}),
+        "hardware.device" => json!("cpu"),
+        "hardware.distributed" => json!(true),
+        "hardware.world_size" => json!(2),
+        path => match KEYS.iter().find(|key| key.path == path).unwrap().default {
+            "false" => json!(true),
+            "true" => json!(false),
+            "" if path.contains("early_stopping") || path.contains("threshold") || path.contains("max_samples") => {
+                json!(3)
+            }
+            "" => json!("text"),
+            default if default.starts_with('[') => json!(["text"]),
+            default if default.starts_with('"') => json!("text"),
+            // a number, below 1 and above 0 where it is a share
+            _ if path.ends_with("ratio") => json!(0.5),
+            _ => json!(7),
+        },
+    };
+    (value, &[])
+}
+
+/// The value of one key set in the smallest config that allows it.
+fn config_with(key: &Key) -> Value {
+    let (value, further) = sample(key.path);
+    let path = key.path.replace("datasets.*", "datasets.wiki");
+    let mut config = with(further);
+    for built_in in ["nli", "ddsc", "scandi_qa"] {
+        if path.starts_with(&format!("datasets.{built_in}.")) {
+            apply_override(&mut config, &format!("datasets.{built_in}.files=[\"a\"]")).unwrap();
+        }
+    }
+    apply_override(&mut config, &format!("{path}={value}")).unwrap();
+    config
+}
+
+/// A key that works changes what a training runs (the resolved config); one that does not is named with its reason.
+#[test]
+fn no_key_is_accepted_in_silence() {
+    // checked for a contradiction with another key, and nothing else
+    let checked = ["model.use_router", "hardware.distributed", "hardware.world_size", "loss.type"];
+    let (mut n_working, mut n_named) = (0, 0);
+    for key in KEYS {
+        let (config, notes) =
+            TrainConfig::from_value(&config_with(key)).unwrap_or_else(|error| panic!("{}: {error}", key.path));
+        let path = key.path.replace("datasets.*", "datasets.wiki");
+        let named = notes.iter().find(|note| note.keys.contains(&path));
+        match key.effect {
+            Effect::Works => {
+                assert!(named.is_none_or(|note| !note.reason.contains("this version")), "{path}: {named:?}");
+                let mut without = config_with(key);
+                let (section, last) = path.rsplit_once('.').unwrap();
+                without
+                    .pointer_mut(&format!("/{}", section.replace('.', "/")))
+                    .unwrap()
+                    .as_object_mut()
+                    .unwrap()
+                    .remove(last);
+                let without = TrainConfig::from_value(&without).map(|(config, _)| config);
+                let changes = without.map_or(true, |without| without != config);
+                assert!(changes || checked.contains(&key.path) || named.is_some(), "{path} changes nothing");
+                n_working += 1;
+            }
+            Effect::None(reason) | Effect::OnlyOff(reason) => {
+                assert_eq!(named.map(|note| note.reason.as_str()), Some(reason), "{path}");
+                n_named += 1;
+            }
+        }
+    }
+    assert!(n_working > 70 && n_named > 20, "{n_working} {n_named}");
+    // off is what happens anyway
+    let off = [
+        "training.bf16=false",
+        "training.push_to_hub=no",
+        "training.dataloader_num_workers=0",
+        "evaluation.mteb_tasks=[]",
+    ];
+    assert_eq!(notes(&off), Vec::<String>::new());
+}
+
+/// `configs/KEYS.md` is the table as a page.
+#[test]
+fn the_page_of_keys_is_the_table() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../configs/KEYS.md");
+    let page = keys::page();
+    if std::env::var_os("UPDATE_KEYS").is_some() {
+        std::fs::write(path, &page).unwrap();
+    }
+    let written = std::fs::read_to_string(path).unwrap();
+    assert!(
+        written == page,
+        "configs/KEYS.md is not up to date: UPDATE_KEYS=1 cargo test -p splade-trainer --lib keys"
+    );
+}
+
+#[test]
+fn a_run_s_name_is_its_folder_in_tensorboard() {
+    assert_eq!(resolve(&["training.run_name=nb/first"]).training.event_dir(), PathBuf::from("out/runs/nb/first"));
 }
 
 fn any_value() -> impl proptest::strategy::Strategy<Value = Value> {

@@ -1,6 +1,6 @@
-//! [`Example`]: an anchor, what it should find, what it should not.
+//! [`Example`]: an anchor, a document that answers it, and documents that do not.
 
-/// One row to learn from.
+/// One training example.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Example {
     /// The query.
@@ -25,6 +25,6 @@ impl Example {
 pub struct DataSet {
     /// The name in the config, with `_pairs` for the part without negatives of a set that was split in two.
     pub name: String,
-    /// In the order of the files, or shuffled if the set was cut into shares.
+    /// In the order of the files, or shuffled if the set was divided into shares.
     pub examples: Vec<Example>,
 }

@@ -1,12 +1,13 @@
-//! From files to batches: examples, where they come from, and in which order they are learned.
+//! From files to batches: examples, the files they are read from, and the order they are learned in.
 
 mod example;
+mod material;
 mod sampler;
 mod source;
 
 pub use example::{DataSet, Example};
-pub use sampler::{
-    Batch, BatchRules, Permutations, Sampler, SeededPermutations, batch_sampler, no_duplicates, proportional,
-    round_robin,
-};
+pub use material::Material;
+pub(crate) use material::TrainingData;
+pub use sampler::Batch;
+pub(crate) use sampler::{BatchRules, Sampler};
 pub use source::{LabelUse, LoadedSet, SourceReport, load_data_set, load_texts};

@@ -1,6 +1,6 @@
-//! In which order examples are learned: batches without duplicates, data sets in turn.
+//! The order of examples: batches without duplicates, data sets in turn.
 //!
-//! The functions take their permutations as an input, so that the reference's can be given and its batches come out;
+//! The functions take their permutations as an input, so that tests can give the reference's and compare the batches;
 //! [`Sampler`] draws them from a documented generator seeded by seed and epoch, the same on every machine.
 
 use std::collections::HashMap;
@@ -12,28 +12,27 @@ use rand_chacha::ChaCha8Rng;
 use super::DataSet;
 use crate::config::{BatchSampler, SamplingStrategy};
 
-/// Rows of one data set that are learned together.
+/// Rows of one data set that make one micro-batch.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Batch {
-    /// Which data set, counted from 0.
+    /// Index of the data set.
     pub data_set: usize,
-    /// Which of its examples, counted from 0.
+    /// Indices of its examples.
     pub rows: Vec<usize>,
 }
 
-/// How large batches are, and whether a smaller last one is given.
+/// The size of batches, and the rule for a smaller last one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct BatchRules {
+pub(crate) struct BatchRules {
     /// At least 1.
-    pub batch_size: usize,
+    pub(crate) batch_size: usize,
     /// True leaves out batches that are not full; the reference does so on several devices only.
-    pub drop_last: bool,
+    pub(crate) drop_last: bool,
 }
 
 impl BatchRules {
     /// The number of batches the reference reports for so many rows; without duplicates it may be another one.
-    #[must_use]
-    pub fn reported_len(self, rows: usize) -> usize {
+    pub(crate) fn reported_len(self, rows: usize) -> usize {
         let size = self.batch_size.max(1);
         if self.drop_last { rows / size } else { rows.div_ceil(size) }
     }
@@ -44,7 +43,7 @@ impl BatchRules {
 }
 
 /// Draws a permutation of `0..n`.
-pub trait Permutations {
+pub(crate) trait Permutations {
     /// The next permutation of `0..n`.
     fn next(&mut self, n: usize) -> Vec<usize>;
 }
@@ -59,14 +58,13 @@ impl<F: FnMut(usize) -> Vec<usize>> Permutations for F {
 ///
 /// ChaCha8 seeded with seed + epoch, one stream per data set; without shuffling, the identity.
 #[derive(Debug, Clone)]
-pub struct SeededPermutations {
+pub(crate) struct SeededPermutations {
     generator: Option<ChaCha8Rng>,
 }
 
 impl SeededPermutations {
     /// For one data set (`stream`) in one epoch; `shuffle: false` keeps every order as it is.
-    #[must_use]
-    pub fn new(seed: u64, epoch: u64, stream: u64, shuffle: bool) -> Self {
+    pub(crate) fn new(seed: u64, epoch: u64, stream: u64, shuffle: bool) -> Self {
         let generator = shuffle.then(|| {
             let mut generator = ChaCha8Rng::seed_from_u64(seed.wrapping_add(epoch));
             generator.set_stream(stream);
@@ -86,8 +84,8 @@ impl Permutations for SeededPermutations {
     }
 }
 
-/// A random permutation cut into batches; the last one may be short.
-pub fn batch_sampler(
+/// A random permutation divided into batches; the last one may be short.
+pub(crate) fn batch_sampler(
     n_rows: usize,
     rules: BatchRules,
     mut permutations: impl Permutations,
@@ -137,24 +135,15 @@ impl RowValues {
 /// Batches in which no text occurs twice, neither in one column nor across columns.
 ///
 /// Walks the rows that are left in permutation order and skips a row if one of its texts is in the batch already;
-/// skipped rows wait for the next batch. A set with many duplicates therefore gives more and smaller batches than
+/// skipped rows are candidates for the next batch. A set with many duplicates therefore gives more and smaller batches than
 /// [`BatchRules::reported_len`]. With `drop_last` it may give fewer, and is then refilled by up to two further passes,
 /// as sentence-transformers 6.2 does.
-pub fn no_duplicates<'a, R: IntoIterator<Item = &'a str>>(
-    rows: impl IntoIterator<Item = R>,
-    rules: BatchRules,
-    permutations: impl Permutations,
-) -> impl Iterator<Item = Vec<usize>> {
-    NoDuplicates::new(RowValues::new(rows), rules, permutations)
-}
-
-/// The walk of [`no_duplicates`].
 struct NoDuplicates<V, P> {
     values: V,
     rules: BatchRules,
     permutations: P,
     remaining: Remaining,
-    /// For every text, the number of the last batch it was in: a set that is emptied in no time.
+    /// For every text, the number of the last batch it was in: a set that is emptied by counting up `batch`.
     last_batch: Vec<u32>,
     batch: u32,
     n_given: usize,
@@ -168,7 +157,7 @@ impl<V: std::borrow::Borrow<RowValues>, P: Permutations> NoDuplicates<V, P> {
         Self { values, rules, permutations, remaining, last_batch, batch: 0, n_given: 0, refills_left: 2 }
     }
 
-    /// Takes rows until the batch is full or all that are left clash with it.
+    /// Takes rows until the batch is full or all that are left have a text in common with it.
     fn fill(&mut self) -> Vec<usize> {
         self.batch += 1;
         let (values, batch) = (self.values.borrow(), self.batch);
@@ -263,8 +252,8 @@ impl Remaining {
 
 /// One batch of each data set in turn, until one of them has no further batch at its turn.
 ///
-/// The batches that others gave in that unfinished round are thrown away, as in the reference.
-pub fn round_robin<I: Iterator<Item = Vec<usize>>>(mut data_sets: Vec<I>) -> impl Iterator<Item = Batch> {
+/// The batches of the others in that unfinished round are dropped, as in the reference.
+pub(crate) fn round_robin<I: Iterator<Item = Vec<usize>>>(mut data_sets: Vec<I>) -> impl Iterator<Item = Batch> {
     let round = move || -> Option<Vec<Batch>> {
         let batch = |(data_set, batches): (usize, &mut I)| Some(Batch { data_set, rows: batches.next()? });
         let round: Vec<Batch> = data_sets.iter_mut().enumerate().map(batch).collect::<Option<_>>()?;
@@ -273,8 +262,8 @@ pub fn round_robin<I: Iterator<Item = Vec<usize>>>(mut data_sets: Vec<I>) -> imp
     std::iter::from_fn(round).flatten()
 }
 
-/// A batch of the data set that `order` names next; sets that have run dry are skipped.
-pub fn proportional<I: Iterator<Item = Vec<usize>>>(
+/// A batch of the data set that `order` names next; sets without further batches are skipped.
+pub(crate) fn proportional<I: Iterator<Item = Vec<usize>>>(
     mut data_sets: Vec<I>,
     order: impl IntoIterator<Item = usize>,
 ) -> impl Iterator<Item = Batch> {
@@ -286,7 +275,7 @@ pub fn proportional<I: Iterator<Item = Vec<usize>>>(
 
 /// The batches of a training, epoch by epoch: the same for the same seed, examples and rules, on every machine.
 #[derive(Debug, Clone)]
-pub struct Sampler {
+pub(crate) struct Sampler {
     data_sets: Vec<SampledSet>,
     strategy: SamplingStrategy,
     rules: BatchRules,
@@ -294,18 +283,17 @@ pub struct Sampler {
     shuffle: bool,
 }
 
-/// What a sampler knows of a data set.
+/// The part of a data set that a sampler needs.
 #[derive(Debug, Clone)]
 struct SampledSet {
     n_rows: usize,
-    /// Only where duplicates are kept apart.
+    /// Only with [`BatchSampler::NoDuplicates`].
     values: Option<RowValues>,
 }
 
 impl Sampler {
     /// Prepares the batches of `data_sets`, whose order is that of the round.
-    #[must_use]
-    pub fn new(
+    pub(crate) fn new(
         data_sets: &[DataSet],
         kind: BatchSampler,
         strategy: SamplingStrategy,
@@ -321,16 +309,14 @@ impl Sampler {
         Self { data_sets: data_sets.iter().map(sampled).collect(), strategy, rules, seed, shuffle }
     }
 
-    /// Batches of `n_rows` rows without texts to keep apart: pieces of running text.
-    #[must_use]
-    pub fn of_rows(n_rows: usize, rules: BatchRules, seed: u64, shuffle: bool) -> Self {
+    /// Batches of `n_rows` rows whose texts are not compared: pieces of running text.
+    pub(crate) fn of_rows(n_rows: usize, rules: BatchRules, seed: u64, shuffle: bool) -> Self {
         let data_sets = vec![SampledSet { n_rows, values: None }];
         Self { data_sets, strategy: SamplingStrategy::Proportional, rules, seed, shuffle }
     }
 
     /// The number of batches the reference reports for an epoch; an epoch never has more, but may have fewer.
-    #[must_use]
-    pub fn batches_per_epoch(&self) -> usize {
+    pub(crate) fn batches_per_epoch(&self) -> usize {
         let lengths = self.data_sets.iter().map(|set| self.rules.reported_len(set.n_rows));
         match self.strategy {
             SamplingStrategy::RoundRobin => lengths.min().unwrap_or(0) * self.data_sets.len(),
@@ -341,9 +327,8 @@ impl Sampler {
     /// The batches of an epoch, at most [`batches_per_epoch`](Self::batches_per_epoch) as the reference's trainer
     /// stops there.
     ///
-    /// To go on within an epoch, `skip` the batches that were used: nothing but row numbers is drawn, so that is exact
-    /// and takes milliseconds.
-    pub fn epoch(&self, epoch: u64) -> impl Iterator<Item = Batch> + '_ {
+    /// To resume within an epoch, `skip` the batches that were used: only row numbers are drawn, so this takes milliseconds.
+    pub(crate) fn epoch(&self, epoch: u64) -> impl Iterator<Item = Batch> + '_ {
         let batches: Box<dyn Iterator<Item = Batch>> = match self.strategy {
             SamplingStrategy::RoundRobin => Box::new(round_robin(self.sub_samplers(epoch))),
             SamplingStrategy::Proportional => {
@@ -393,6 +378,14 @@ mod tests {
     use crate::data::Example;
 
     const FIXTURES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/fixtures/sparse-encoder");
+
+    fn no_duplicates<'a, R: IntoIterator<Item = &'a str>>(
+        rows: impl IntoIterator<Item = R>,
+        rules: BatchRules,
+        permutations: impl Permutations,
+    ) -> impl Iterator<Item = Vec<usize>> {
+        NoDuplicates::new(RowValues::new(rows), rules, permutations)
+    }
 
     #[derive(Deserialize)]
     struct Golden {

@@ -1,4 +1,4 @@
-//! Where examples come from: rows of files, columns found by name or given, filtered, cut into shares.
+//! Reading of examples: rows of files, columns found by name or given, a filter, shares.
 
 use std::path::{Path, PathBuf};
 
@@ -12,22 +12,23 @@ use crate::{Error, Result};
 /// A row of an input file: column → cell.
 type Row = Map<String, Value>;
 
-/// Names under which anchors are found, in this order.
+/// Names of the anchor column, in this order.
 const ANCHOR: &[&str] = &["anchor", "query", "question", "sentence1"];
-/// Names under which positives are found, in this order.
+/// Names of the positive column, in this order.
 const POSITIVE: &[&str] = &["positive", "pos", "answer", "context", "document", "sentence2"];
-/// The same for the sources of the built-in set `scandi_qa`: passages, never the short answers beside them.
+/// Names of both columns in the sources of the built-in set `scandi_qa`: passages, not the short answers beside them.
 const SCANDI_QA_ANCHOR: &[&str] = &["anchor", "query", "question", "question_stem", "sentence1"];
 const SCANDI_QA_POSITIVE: &[&str] = &["positive", "pos", "context", "fact", "sentence2"];
-/// Names under which negatives are found; a cell may hold one text or a list.
+/// Names of the column of negatives; a cell may hold one text or a list.
 const NEGATIVE: &[&str] = &["negative", "neg", "negatives"];
-/// Names under which a teacher's judgement is found.
+/// Names of the column of teacher scores.
 const LABEL: &[&str] = &["label", "labels", "score", "scores"];
 
-/// The stream of the generator that shuffles a set before it is cut into shares; sets in training use small numbers.
+/// The stream of the generator that shuffles a set before it is divided into shares; data sets in training use
+/// small numbers.
 const SHARES_STREAM: u64 = u64::MAX - 1;
 
-/// Whether the loss learns from a teacher.
+/// The use of labels: teacher scores or margins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LabelUse {
     /// Label columns are not read.
@@ -36,7 +37,7 @@ pub enum LabelUse {
     Required,
 }
 
-/// What was found in the files of a set; rows add up: `rows` = `filtered` + the three `without_*` + the three shares.
+/// The counts of the rows of a set; rows add up: `rows` = `filtered` + the three `without_*` + the three shares.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct SourceReport {
     /// The name of the set in the config.
@@ -55,7 +56,7 @@ pub struct SourceReport {
     pub train: usize,
     /// Examples to evaluate on while training.
     pub dev: usize,
-    /// Examples kept apart.
+    /// Examples that are not used.
     pub test: usize,
     /// Examples with a negative, where there are also some without: the set became `name` and `name_pairs`.
     pub split_by_negatives: bool,
@@ -68,13 +69,13 @@ pub struct LoadedSet {
     pub train: Vec<DataSet>,
     /// To evaluate on while training, in the same shapes.
     pub dev: Vec<DataSet>,
-    /// Kept apart, in the same shapes.
+    /// Not used in training, in the same shapes.
     pub test: Vec<DataSet>,
-    /// What was found.
+    /// The counts of rows.
     pub report: SourceReport,
 }
 
-/// Reads a data set of the config. `seed` shuffles it before it is cut into shares.
+/// Reads a data set of the config. `seed` shuffles it before it is divided into shares.
 ///
 /// # Errors
 /// A file that cannot be read or parsed, no column that could hold anchors or positives, no usable row, or no `files`:
@@ -86,7 +87,7 @@ pub fn load_data_set(config: &DataSetConfig, seed: u64, labels: LabelUse) -> Res
     if !config.dev_files.is_empty() {
         dev = reader.read(&config.dev_files)?;
     } else if let Some(ratio) = config.split_ratio {
-        [train, dev, test] = cut(train, ratio, seed);
+        [train, dev, test] = divide(train, ratio, seed);
     }
     let mut report = reader.report;
     (report.train, report.dev, report.test) = (train.len(), dev.len(), test.len());
@@ -98,7 +99,7 @@ pub fn load_data_set(config: &DataSetConfig, seed: u64, labels: LabelUse) -> Res
     Ok(LoadedSet { train: shapes.apply(train), dev: shapes.apply(dev), test: shapes.apply(test), report })
 }
 
-/// Reads running text for masked-language modelling: the text column, or where there is none every anchor, positive and
+/// Reads running text for masked-language modelling: the text column, or without one every anchor, positive and
 /// negative as a text of its own. Empty texts are left out.
 ///
 /// # Errors
@@ -220,8 +221,8 @@ impl<'a> ExampleReader<'a> {
         limit: usize,
         examples: &mut Vec<Example>,
     ) -> Result<()> {
-        self.anchor.forget();
-        self.positive.forget();
+        self.anchor.reset();
+        self.positive.reset();
         let mut first_row = None;
         for row in rows {
             if examples.len() >= limit {
@@ -267,7 +268,7 @@ impl<'a> ExampleReader<'a> {
         Ok(Some(Example { anchor, positive, negatives: negatives_of(row, &self.config.columns), labels }))
     }
 
-    /// True if a row has one of the values asked for, in every column asked for.
+    /// True if a row has one of the values of the filter in every column of it.
     fn passes(&self, row: &Row) -> bool {
         let has = |(column, values): &(&str, &[String])| {
             row.get(*column).and_then(text_of).is_some_and(|cell| values.contains(&cell))
@@ -275,7 +276,7 @@ impl<'a> ExampleReader<'a> {
         self.filter.iter().all(has) && !self.is_negative_paraphrase(row)
     }
 
-    /// PAWS-X, a source of `scandi_qa`, pairs sentences that mean the same (1) or only look so (0).
+    /// True for a row of PAWS-X, a source of `scandi_qa`, whose sentences look alike (0) but do not mean the same (1).
     fn is_negative_paraphrase(&self, row: &Row) -> bool {
         self.config.built_in == Some(BuiltIn::ScandiQa)
             && row.contains_key("sentence1")
@@ -283,7 +284,7 @@ impl<'a> ExampleReader<'a> {
     }
 }
 
-/// The filter of the config, with what the keys of a built-in set mean.
+/// The filter of the config, and that of the keys of a built-in set.
 fn filter_of(config: &DataSetConfig) -> Vec<(&str, &[String])> {
     let mut filter: Vec<(&str, &[String])> =
         config.filter.iter().map(|(column, values)| (column.as_str(), values.as_slice())).collect();
@@ -309,8 +310,8 @@ impl ColumnFinder {
         Self { role, given: given.map(str::to_owned), candidates, found: None }
     }
 
-    /// Another file may have other columns.
-    fn forget(&mut self) {
+    /// Prepares for another file, which may have other columns.
+    fn reset(&mut self) {
         self.found = None;
     }
 
@@ -393,11 +394,11 @@ fn labels_of(row: &Row, columns: &Columns) -> std::result::Result<Vec<f32>, Stri
         .ok_or_else(|| format!("column `{name}` holds no teacher scores: expected a number or a list of numbers"))
 }
 
-/// Shuffles, then cuts into training, development and test examples, as the Python project does.
-fn cut(examples: Vec<Example>, ratio: [f64; 3], seed: u64) -> [Vec<Example>; 3] {
+/// Shuffles, then divides into training, development and test examples, as the Python project does.
+fn divide(examples: Vec<Example>, ratio: [f64; 3], seed: u64) -> [Vec<Example>; 3] {
     let order = SeededPermutations::new(seed, 0, SHARES_STREAM, true).next(examples.len());
     let n = examples.len();
-    // A hair is added because 0.07 * 100 is a little less than 7 in binary.
+    // 0.07 * 100 is slightly less than 7 in binary
     let share = |ratio: f64| ((n as f64 * ratio + 1e-9) as usize).min(n);
     let mut slots: Vec<Option<Example>> = examples.into_iter().map(Some).collect();
     let mut shuffled: Vec<Example> = order.into_iter().filter_map(|at| slots[at].take()).collect();
@@ -407,12 +408,12 @@ fn cut(examples: Vec<Example>, ratio: [f64; 3], seed: u64) -> [Vec<Example>; 3] 
     [shuffled, rest, test]
 }
 
-/// How a set is divided so that every batch has one shape.
+/// The division of a set by the number of negatives, so that every batch has one shape.
 struct Shapes {
     name: String,
     /// Some examples have negatives and some have none.
     mixed: bool,
-    /// What every example with negatives has at least, and keeps.
+    /// The least number of negatives of an example that has some; all are truncated to it.
     n_negatives: usize,
 }
 
@@ -484,7 +485,7 @@ mod tests {
         ];
         let loaded = load("mine", &files, json!({}), LabelUse::Ignored).unwrap();
         let expected = [example("q", "p", &["n"]), example("q", "c", &["n"]), example("a", "b", &["c"])];
-        assert_eq!(loaded.train[0].examples, expected, "cut to the negatives that every row has");
+        assert_eq!(loaded.train[0].examples, expected, "truncated to the negatives that every row has");
     }
 
     #[test]
@@ -531,7 +532,7 @@ mod tests {
     }
 
     #[test]
-    fn shares_are_cut_after_a_shuffle_with_the_seed() {
+    fn shares_are_taken_after_a_shuffle_with_the_seed() {
         let rows: Vec<Value> = (0..100).map(|n| json!({"anchor": format!("a{n}"), "positive": "p"})).collect();
         let keys = json!({"split_ratio": [0.7, 0.07, 0.23]});
         let loaded = load("mine", std::slice::from_ref(&rows), keys.clone(), LabelUse::Ignored).unwrap();
@@ -600,7 +601,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_loaded_is_said_plainly() {
+    fn data_that_cannot_be_loaded_is_an_error() {
         let hub = load("nli", &[], json!({"files": []}), LabelUse::Ignored).unwrap_err();
         let message = "data set nli: has no files, and downloading from the Hub (Fremtind/all-nli-norwegian) is not in this version";
         assert_eq!(hub.to_string(), message);

@@ -1,0 +1,109 @@
+//! [`TrainingData`]: the data sets of a config, read, and the [`Material`] that a session takes batches of.
+
+use rayon::prelude::*;
+
+use super::{DataSet, LabelUse, SourceReport, load_data_set, load_texts};
+use crate::config::{InnerLossType, Objective, TrainConfig};
+use crate::{Error, Result, Trainee};
+
+/// The examples or the running text of a session.
+#[derive(Debug)]
+pub enum Material {
+    /// sets of examples, for retrieval
+    Examples(Vec<DataSet>),
+    /// token ids of pieces of running text with their special tokens, for the masked-language-model objective
+    Pieces(Vec<Vec<u32>>),
+}
+
+/// The data sets of a config, read.
+pub(crate) struct TrainingData {
+    /// examples to train on
+    train: Vec<DataSet>,
+    /// examples to evaluate on
+    pub(crate) dev: Vec<DataSet>,
+    /// running text, for the masked-language-model objective
+    texts: Vec<String>,
+    /// the rows found in each set
+    pub(crate) reports: Vec<SourceReport>,
+}
+
+impl TrainingData {
+    /// Reads every data set that is enabled.
+    ///
+    /// # Errors
+    /// A file that cannot be read, a set without a usable row, no set at all.
+    pub(crate) fn read(config: &TrainConfig) -> Result<Self> {
+        let mut data = Self { train: Vec::new(), dev: Vec::new(), texts: Vec::new(), reports: Vec::new() };
+        if config.datasets.enabled().next().is_none() {
+            return Err(Error::config("datasets", "no data set is enabled", "add one with `files: [...]`"));
+        }
+        if config.training.objective == Objective::Mlm {
+            for set in config.datasets.enabled() {
+                data.texts.extend(load_texts(set)?);
+            }
+            return Ok(data);
+        }
+        let labels = match config.loss.inner_loss {
+            InnerLossType::MultipleNegativesRanking => LabelUse::Ignored,
+            InnerLossType::MarginMse | InnerLossType::DistillKlDiv => LabelUse::Required,
+        };
+        for set in config.datasets.enabled() {
+            let loaded = load_data_set(set, config.training.seed, labels)?;
+            data.train.extend(loaded.train);
+            data.dev.extend(loaded.dev);
+            data.reports.push(loaded.report);
+        }
+        Ok(data)
+    }
+
+    /// The texts that a tokenizer or idf weights are made from: running text, or the positives.
+    pub(crate) fn texts(&self) -> Vec<String> {
+        let positives = self.train.iter().flat_map(|set| &set.examples).map(|example| &example.positive);
+        self.texts.iter().chain(positives).cloned().collect()
+    }
+
+    /// The name and the number of examples of each set.
+    pub(crate) fn sizes(&self) -> Vec<(String, usize)> {
+        self.train.iter().map(|set| (set.name.clone(), set.examples.len())).collect()
+    }
+
+    /// The largest number of documents of an example.
+    pub(crate) fn most_documents(&self) -> usize {
+        let documents = |set: &DataSet| 1 + set.examples.first().map_or(0, |example| example.negatives.len());
+        self.train.iter().map(documents).max().unwrap_or(1)
+    }
+
+    /// Moves the data into the material of a session, so that there is one copy of it.
+    ///
+    /// # Errors
+    /// A text that the tokenizer refuses, a length that has no place for a word.
+    pub(crate) fn take_material(&mut self, objective: Objective, trainee: &Trainee) -> Result<Material> {
+        match objective {
+            Objective::Retrieval => Ok(Material::Examples(std::mem::take(&mut self.train))),
+            Objective::Mlm => Ok(Material::Pieces(pieces(trainee, &std::mem::take(&mut self.texts))?)),
+        }
+    }
+}
+
+/// Divides running text into pieces of the greatest length, each with the special tokens of a text of its own: there is
+/// no padding but in the last piece.
+fn pieces(trainee: &Trainee, texts: &[String]) -> Result<Vec<Vec<u32>>> {
+    // of the config, or of the position table where that is shorter
+    let length = trainee.vocabulary().max_length();
+    let vocabulary = trainee.vocabulary().with_max_length(usize::MAX)?;
+    let frame = vocabulary.tokenize_for_network("")?;
+    // the special tokens before and after a text: half of an even number, all before in an odd one (`<s>` alone)
+    let (before, after) = frame.split_at(frame.len().div_ceil(2));
+    let n_words = length.saturating_sub(frame.len());
+    if n_words == 0 {
+        let message = format!("{length} is the number of special tokens alone");
+        return Err(Error::config("training.max_seq_length", message, "make it larger"));
+    }
+    let ids: Vec<Vec<u32>> =
+        texts.par_iter().map(|text| vocabulary.tokenize(text)).collect::<splade_core::Result<_>>()?;
+    let special = vocabulary.special_dims();
+    let has_a_word = |words: &&[u32]| words.iter().any(|id| special.binary_search(id).is_err());
+    let piece = |words: &[u32]| [before, words, after].concat();
+    // a piece of unknown words alone has no token to mask
+    Ok(ids.concat().chunks(n_words).filter(has_a_word).map(piece).collect())
+}
