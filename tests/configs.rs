@@ -44,7 +44,7 @@ fn what_is_said_of_configs_names_files_that_exist() {
     let texts = [help, file("README.md"), file("scripts/demo.sh"), file("Makefile")];
     let mut n_named = 0;
     for text in texts {
-        let words = text.split(|c: char| c.is_whitespace() || "`\"'()[],;".contains(c));
+        let words = text.split(|c: char| c.is_whitespace() || "`\"'()[],;:".contains(c));
         for path in words.filter(|word| word.starts_with("configs/") && *word != "configs/") {
             assert!(repository().join(path).is_file(), "{path} does not exist");
             n_named += 1;
