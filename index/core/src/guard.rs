@@ -1,30 +1,38 @@
-//! Libraries that panic on broken files are called through here: a panic becomes an error, and says nothing on its own.
+//! [`guarded`]: calls of libraries that panic on broken files; a panic becomes an error.
+//!
+//! Nothing here touches the panic hook of the process, so a caught panic is still printed by the default one. A program
+//! that wants it silent installs a hook that prints nothing while [`in_guarded_call`] is true.
 
 use std::cell::Cell;
-use std::panic::{AssertUnwindSafe, catch_unwind, set_hook, take_hook};
-use std::sync::Once;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
 thread_local! {
-    static QUIET: Cell<bool> = const { Cell::new(false) };
+    static GUARDED: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Runs `work`; a panic in it is its message.
+/// True while this thread runs a call whose panics become errors.
+///
+/// ```
+/// let default = std::panic::take_hook();
+/// std::panic::set_hook(Box::new(move |info| {
+///     if !splade_core::in_guarded_call() {
+///         default(info);
+///     }
+/// }));
+/// ```
+#[must_use]
+pub fn in_guarded_call() -> bool {
+    GUARDED.get()
+}
+
+/// Runs `work`; a panic in it is returned as the first line of its message.
 ///
 /// # Errors
 /// A panic.
 pub fn guarded<T>(work: impl FnOnce() -> T) -> Result<T, String> {
-    static HOOK: Once = Once::new();
-    HOOK.call_once(|| {
-        let loud = take_hook();
-        set_hook(Box::new(move |info| {
-            if !QUIET.get() {
-                loud(info);
-            }
-        }));
-    });
-    let before = QUIET.replace(true);
+    let outer = GUARDED.replace(true);
     let result = catch_unwind(AssertUnwindSafe(work));
-    QUIET.set(before);
+    GUARDED.set(outer);
     result.map_err(|panic| {
         let message = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
         let message = message.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default();
@@ -42,6 +50,17 @@ mod tests {
         assert_eq!(guarded(|| -> u8 { panic!("no\nroom") }), Err("broken: no".to_owned()));
         let n = std::hint::black_box(0);
         assert_eq!(guarded(|| [1][1 / n]), Err("broken: attempt to divide by zero".to_owned()));
-        assert!(!QUIET.get());
+    }
+
+    #[test]
+    fn a_guarded_call_is_visible_to_a_hook_and_ends_with_it() {
+        assert!(!in_guarded_call());
+        let inner = guarded(|| {
+            let nested = guarded(in_guarded_call);
+            (nested, in_guarded_call())
+        });
+        assert_eq!(inner, Ok((Ok(true), true)));
+        assert!(guarded(|| -> u8 { panic!("no") }).is_err());
+        assert!(!in_guarded_call());
     }
 }

@@ -56,6 +56,7 @@ mod query;
 mod ranking;
 pub mod segment;
 mod stats;
+mod tokenizer_files;
 mod vector;
 mod vocabulary;
 mod words;
@@ -68,11 +69,12 @@ pub use vector::{SparseVector, VectorError};
 pub use document::{BATCH_TOKENS, DocumentEncoder, DocumentSettings, Network, TokenBatch, encode_stream};
 pub use encoder::Encoder;
 pub use query::{QueryEncoder, QueryWeights};
+pub use tokenizer_files::{TOKENIZER_SOURCES, TokenizerFiles};
 pub use vocabulary::Vocabulary;
 // Rankings
 pub use fusion::{Fusion, RRF_K, rrf, weighted_sum};
 pub use ranking::{Hit, Ranking};
 // Errors and small things shared by the other crates
 pub use error::{Error, ErrorKind, Result};
-pub use guard::guarded;
+pub use guard::{guarded, in_guarded_call};
 pub use hex::hex;

@@ -6,21 +6,21 @@ use std::sync::Arc;
 use rayon::prelude::*;
 use sha2::{Digest, Sha256};
 use tokenizers::processors::PostProcessorWrapper;
-use tokenizers::{PostProcessor, Tokenizer, TruncationParams};
+use tokenizers::{PostProcessor, Tokenizer, TruncationDirection, TruncationParams};
 
-use crate::compositional::reads_word_by_word;
+use crate::compositional::{longest_word, reads_word_by_word};
 use crate::guard::guarded;
 use crate::hex;
-use crate::words::Words;
+use crate::tokenizer_files::{Resolved, TokenizerFiles, resolve};
+use crate::words::{LONGEST_AT_ONCE, Words};
 use crate::{Error, Result};
 
 /// A tokenizer whose token ids are the dimensions of sparse vectors.
 ///
-/// The file's own truncation and padding sections are ignored: the length is the one given here.
+/// Of the file's own truncation only the side counts: the length is the one given here. Padding is ignored.
 ///
-/// Where the tokenizer is one that reads texts word by word, as those of BERT, NorBERT, RoBERTa and their like do, it
-/// remembers words, shared by all threads and clones; [`tokenize_plain`](Self::tokenize_plain) asks the tokenizer
-/// whatever it is, and says the same.
+/// Tokenizers that read texts word by word, as those of BERT, NorBERT and RoBERTa do, run through a cache of words that
+/// all threads and clones share. [`tokenize_plain`](Self::tokenize_plain) runs without it and returns the same ids.
 ///
 /// ```
 /// use splade_core::Vocabulary;
@@ -37,10 +37,12 @@ use crate::{Error, Result};
 pub struct Vocabulary {
     tokenizer: Tokenizer,
     fingerprint: String,
-    json: Vec<u8>,
-    /// None where a text is more than its words
+    json: Arc<[u8]>,
+    overrides: Arc<[String]>,
+    min_dimensions: usize,
+    /// `None` where the ids of a text are not those of its words
     words: Option<Arc<Words>>,
-    /// what goes before and after a text for a network, None where that is not all
+    /// special tokens before and after a text, `None` where the post-processor does more
     frame: Option<(Vec<u32>, Vec<u32>)>,
 }
 
@@ -57,69 +59,123 @@ impl Vocabulary {
     /// # Errors
     /// Bytes that are no tokenizer; a length that has no room for a token beside the special ones.
     pub fn parse(json: Vec<u8>, max_length: usize) -> Result<Self> {
-        let read = || -> Result<_> {
-            let mut tokenizer = Tokenizer::from_bytes(&json).map_err(tokenizer_error)?;
-            tokenizer.with_padding(None);
-            cut_at(&mut tokenizer, max_length)?;
-            let words = reads_word_by_word(&tokenizer).then(Arc::default);
-            let frame = frame(&tokenizer);
-            Ok((tokenizer, words, frame))
+        let read = || {
+            let tokenizer = Tokenizer::from_bytes(&json).map_err(tokenizer_error)?;
+            Self::build(Resolved { tokenizer, json, overrides: Vec::new() }, max_length)
         };
-        let (tokenizer, words, frame) = guarded(read).map_err(Error::Tokenizer)??;
-        let fingerprint = hex(&Sha256::digest(&json));
-        Ok(Self { tokenizer, fingerprint, json, words, frame })
+        guarded(read).map_err(Error::Tokenizer)?
     }
 
-    /// Texts are cut at so many tokens.
+    /// Reads the tokenizer that transformers loads from the [`TOKENIZER_SOURCES`](crate::TOKENIZER_SOURCES) of a folder.
+    ///
+    /// Keys of `tokenizer_config.json` may override `tokenizer.json`; folders of older models have `vocab.txt` or
+    /// `vocab.json` with `merges.txt` in its place. [`json`](Self::json) and [`fingerprint`](Self::fingerprint) are of
+    /// the tokenizer that results.
+    ///
+    /// ```
+    /// use splade_core::{TokenizerFiles, Vocabulary};
+    ///
+    /// let mut files = TokenizerFiles::new();
+    /// files.insert("vocab.txt".into(), b"[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\nfjord\nFjord\n".to_vec());
+    /// files.insert("tokenizer_config.json".into(), br#"{"tokenizer_class": "BertTokenizer"}"#.to_vec());
+    /// assert_eq!(Vocabulary::from_files(&files, 512)?.tokenize("Fjord")?, [5]);
+    ///
+    /// let cased = br#"{"tokenizer_class": "BertTokenizer", "do_lower_case": false}"#;
+    /// files.insert("tokenizer_config.json".into(), cased.to_vec());
+    /// assert_eq!(Vocabulary::from_files(&files, 512)?.tokenize("Fjord")?, [6]);
+    /// # Ok::<(), splade_core::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// Files that are missing, broken, or hold a tokenizer that its class cannot read; a length as in [`parse`](Self::parse).
+    pub fn from_files(files: &TokenizerFiles, max_length: usize) -> Result<Self> {
+        guarded(|| Self::build(resolve(files)?, max_length)).map_err(Error::Tokenizer)?
+    }
+
+    fn build(resolved: Resolved, max_length: usize) -> Result<Self> {
+        let Resolved { mut tokenizer, json, overrides } = resolved;
+        tokenizer.with_padding(None);
+        truncate_to(&mut tokenizer, max_length)?;
+        let from_left = |side| side == TruncationDirection::Left;
+        let left = tokenizer.get_truncation().is_some_and(|truncation| from_left(truncation.direction));
+        // words are read from the start of a text, and its start may not be among the tokens that are kept
+        let words = (!left && reads_word_by_word(&tokenizer)).then(|| Arc::new(Words::new(&tokenizer, longest_word(&tokenizer))));
+        Ok(Self {
+            fingerprint: hex(&Sha256::digest(&json)),
+            json: json.into(),
+            overrides: overrides.into(),
+            min_dimensions: min_dimensions(&tokenizer),
+            frame: frame(&tokenizer),
+            words,
+            tokenizer,
+        })
+    }
+
+    /// Number of tokens that texts are truncated to.
     #[must_use]
     pub fn max_length(&self) -> usize {
         self.tokenizer.get_truncation().map_or(usize::MAX, |truncation| truncation.max_length)
     }
 
-    /// The same tokenizer, cutting at another length.
+    /// Returns the vocabulary with another length.
     ///
     /// # Errors
     /// A length that has no room for a token beside the special ones.
     pub fn with_max_length(&self, max_length: usize) -> Result<Self> {
-        let mut same = self.clone();
-        cut_at(&mut same.tokenizer, max_length)?;
-        // what was remembered may be cut at the other length
-        same.words = same.words.map(|_| Arc::default());
-        Ok(same)
+        let mut other = self.clone();
+        truncate_to(&mut other.tokenizer, max_length)?;
+        // a word in the cache may be truncated to the length of this one
+        other.words = other.words.map(|_| Arc::new(Words::new(&other.tokenizer, longest_word(&other.tokenizer))));
+        Ok(other)
     }
 
-    /// The number of entries, added tokens included: `len(get_vocab())` of the reference.
+    /// Number of entries, added tokens included: `len(get_vocab())` in transformers.
+    ///
+    /// Ids need not be contiguous: [`min_dimensions`](Self::min_dimensions) bounds them.
     #[must_use]
     pub fn size(&self) -> usize {
         self.tokenizer.get_vocab_size(true)
     }
 
-    /// The vocabulary piece of a dimension, raw: `##ing` stays `##ing`.
+    /// Number of dimensions that a table or network needs to have a row for every id: the largest id plus one.
+    #[must_use]
+    pub fn min_dimensions(&self) -> usize {
+        self.min_dimensions
+    }
+
+    /// Differences between `tokenizer.json` and this tokenizer, one line each; empty unless another file of the folder
+    /// overrides it.
+    #[must_use]
+    pub fn overrides(&self) -> &[String] {
+        &self.overrides
+    }
+
+    /// Token of a dimension, raw: `##ing` stays `##ing`.
     #[must_use]
     pub fn token(&self, dim: u32) -> Option<String> {
         self.tokenizer.id_to_token(dim)
     }
 
-    /// The dimension of a vocabulary piece.
+    /// Dimension of a token.
     #[must_use]
     pub fn dim(&self, token: &str) -> Option<u32> {
         self.tokenizer.token_to_id(token)
     }
 
-    /// Token ids of a text without special tokens: what a static query is looked up by.
+    /// Token ids of a text without special tokens, as a query table reads it.
     ///
     /// # Errors
-    /// A text the tokenizer refuses.
+    /// A text that the tokenizer refuses.
     pub fn tokenize(&self, text: &str) -> Result<Vec<u32>> {
         let mut ids = Vec::new();
         self.tokenize_into(text, &mut ids)?;
         Ok(ids)
     }
 
-    /// The same into a vector that is emptied first, so that nothing is allocated if it has the room.
+    /// [`tokenize`](Self::tokenize) into a vector that is cleared first; allocates nothing where its capacity suffices.
     ///
     /// # Errors
-    /// A text the tokenizer refuses.
+    /// A text that the tokenizer refuses.
     pub fn tokenize_into(&self, text: &str, ids: &mut Vec<u32>) -> Result<()> {
         ids.clear();
         if !self.by_words(text, self.max_length(), ids) {
@@ -131,7 +187,7 @@ impl Vocabulary {
     /// Token ids of a text with special tokens, as a network reads it.
     ///
     /// # Errors
-    /// A text the tokenizer refuses.
+    /// A text that the tokenizer refuses.
     pub fn tokenize_for_network(&self, text: &str) -> Result<Vec<u32>> {
         if let Some((before, after)) = &self.frame {
             let mut ids = before.clone();
@@ -143,22 +199,26 @@ impl Vocabulary {
         self.tokenize_plain(text, true)
     }
 
-    /// What the tokenizer itself says, with special tokens or without: the plain twin of the two above.
+    /// Token ids of a text by the tokenizer itself, with special tokens or without: the plain twin of
+    /// [`tokenize`](Self::tokenize) and [`tokenize_for_network`](Self::tokenize_for_network).
     ///
     /// # Errors
-    /// A text the tokenizer refuses.
+    /// A text that the tokenizer refuses; one longer than 4 MiB, which would take gigabytes of memory.
     pub fn tokenize_plain(&self, text: &str, special: bool) -> Result<Vec<u32>> {
+        if text.len() > LONGEST_AT_ONCE {
+            return Err(too_long(text.len()));
+        }
         let encoding = guarded(|| self.tokenizer.encode_fast(text, special)).map_err(Error::Tokenizer)?;
         Ok(encoding.map_err(tokenizer_error)?.get_ids().to_vec())
     }
 
-    /// True if texts are put together from words that were seen before.
+    /// True if texts are tokenized word by word through the cache.
     #[must_use]
     pub fn reads_word_by_word(&self) -> bool {
         self.words.is_some()
     }
 
-    /// Appends the ids of `text` word by word until there are `length`; false if that is not possible.
+    /// Appends the ids of `text` word by word until there are `length`; returns false where the tokenizer has to read it whole.
     fn by_words(&self, text: &str, length: usize, ids: &mut Vec<u32>) -> bool {
         let Some(words) = &self.words else { return false };
         let found = words.tokenize(&self.tokenizer, text, length, ids).is_ok();
@@ -169,7 +229,7 @@ impl Vocabulary {
     /// [`tokenize_for_network`](Self::tokenize_for_network) of many texts, on all threads, in their order.
     ///
     /// # Errors
-    /// A text the tokenizer refuses.
+    /// A text that the tokenizer refuses.
     pub fn tokenize_all<T: AsRef<str> + Sync>(&self, texts: &[T]) -> Result<Vec<Vec<u32>>> {
         #[cfg(feature = "threads")]
         let texts = texts.par_iter();
@@ -187,13 +247,14 @@ impl Vocabulary {
         dims
     }
 
-    /// SHA-256 of the `tokenizer.json`: two vocabularies with the same fingerprint are the same.
+    /// SHA-256 of [`json`](Self::json): two vocabularies with equal fingerprints are equal.
     #[must_use]
     pub fn fingerprint(&self) -> &str {
         &self.fingerprint
     }
 
-    /// The bytes of the `tokenizer.json`.
+    /// Bytes of a `tokenizer.json` that is this tokenizer: those of the file, unless there are
+    /// [`overrides`](Self::overrides).
     #[must_use]
     pub fn json(&self) -> &[u8] {
         &self.json
@@ -201,7 +262,7 @@ impl Vocabulary {
 }
 
 /// The special tokens before and after a text, where the post-processor adds nothing else.
-fn frame(tokenizer: &Tokenizer) -> Option<(Vec<u32>, Vec<u32>)> {
+pub(crate) fn frame(tokenizer: &Tokenizer) -> Option<(Vec<u32>, Vec<u32>)> {
     fn around(stage: &PostProcessorWrapper) -> Option<(Vec<u32>, Vec<u32>)> {
         use PostProcessorWrapper as P;
         match stage {
@@ -237,8 +298,8 @@ fn template_frame(template: &serde_json::Value) -> Option<(Vec<u32>, Vec<u32>)> 
     Some((ids(&single[..text])?, ids(&single[text + 1..])?))
 }
 
-/// Makes `tokenizer` cut texts at `max_length` tokens, special ones counted.
-fn cut_at(tokenizer: &mut Tokenizer, max_length: usize) -> Result<()> {
+/// Makes `tokenizer` truncate texts to `max_length` tokens, special ones counted, on the side it has.
+fn truncate_to(tokenizer: &mut Tokenizer, max_length: usize) -> Result<()> {
     // the tokenizer subtracts one from the other unchecked
     let special = tokenizer.get_post_processor().map_or(0, |processor| processor.added_tokens(false));
     if max_length <= special {
@@ -247,11 +308,37 @@ fn cut_at(tokenizer: &mut Tokenizer, max_length: usize) -> Result<()> {
             format!("allow at least {}", special + 1),
         ));
     }
-    tokenizer.with_truncation(Some(TruncationParams { max_length, ..Default::default() })).map_err(tokenizer_error)?;
+    let direction = tokenizer.get_truncation().map(|truncation| truncation.direction).unwrap_or_default();
+    let truncation = TruncationParams { max_length, direction, ..Default::default() };
+    tokenizer.with_truncation(Some(truncation)).map_err(tokenizer_error)?;
     Ok(())
 }
 
-fn tokenizer_error(error: tokenizers::Error) -> Error {
+/// The largest id that a text can get, plus one.
+fn min_dimensions(tokenizer: &Tokenizer) -> usize {
+    let size = tokenizer.get_vocab_size(true);
+    let contiguous = u32::try_from(size).is_ok_and(|size| (0..size).all(|id| tokenizer.id_to_token(id).is_some()));
+    let largest = if contiguous {
+        // as many tokens as ids, and every id has one: there are no others
+        size
+    } else {
+        tokenizer.get_vocab(true).into_values().max().map_or(0, |id| id as usize + 1)
+    };
+    // a post-processor states its ids itself; one that fails on every text is reported when a text comes
+    let around = guarded(|| tokenizer.encode_fast("", true).map(|encoding| encoding.get_ids().to_vec()));
+    let around = around.ok().and_then(tokenizers::Result::ok).unwrap_or_default();
+    around.into_iter().map(|id| id as usize + 1).fold(largest, usize::max)
+}
+
+/// A text that could only be tokenized with gigabytes of memory.
+fn too_long(bytes: usize) -> Error {
+    Error::invalid(
+        format!("a text of {bytes} bytes has no places to split it at; this tokenizer reads at most {LONGEST_AT_ONCE}"),
+        "split the text, or leave it out",
+    )
+}
+
+pub(crate) fn tokenizer_error(error: tokenizers::Error) -> Error {
     Error::Tokenizer(error.to_string())
 }
 

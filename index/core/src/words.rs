@@ -1,29 +1,38 @@
-//! [`Words`]: the token ids of words seen before, so that most texts need no tokenizer.
+//! [`Words`]: a cache of the token ids of words, and texts put together from them.
 
+use std::borrow::Cow;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::OnceLock;
 
 use tokenizers::Tokenizer;
 
-use crate::compositional::solid;
 use crate::guard::guarded;
 
-/// A text in pieces, cut before every space between two [`solid`] characters: words with what sticks to them, each but
+/// True for characters beside which a text may be split at a space: printable ASCII, and letters of scripts that write
+/// words apart.
+///
+/// None of them is a mark or a space, or becomes one by a Unicode normalization form.
+pub(crate) fn solid(c: char) -> bool {
+    c.is_ascii_graphic()
+        || matches!(c, 'À'..='ɏ' | '\u{386}'..='\u{481}' | '\u{48A}'..='\u{52F}' | 'Ḁ'..='ỿ') && c.is_alphabetic()
+}
+
+/// Splits a text before every space between two [`solid`] characters: into words with what sticks to them, each but
 /// the first with the space before it.
 pub(crate) fn pieces(text: &str) -> impl Iterator<Item = &str> {
     let mut rest = text;
     std::iter::from_fn(move || {
-        let (piece, after) = rest.split_at(next_cut(rest));
+        let (piece, after) = rest.split_at(next_split(rest));
         rest = after;
         (!piece.is_empty()).then_some(piece)
     })
 }
 
-/// The end of the first piece.
-fn next_cut(text: &str) -> usize {
+/// End of the first piece.
+fn next_split(text: &str) -> usize {
     let bytes = text.as_bytes();
-    let is_cut = |&at: &usize| bytes[at] == b' ' && solid_before(text, at) && solid_after(text, at + 1);
-    (1..bytes.len()).find(is_cut).unwrap_or(bytes.len())
+    let is_split = |&at: &usize| bytes[at] == b' ' && solid_before(text, at) && solid_after(text, at + 1);
+    (1..bytes.len()).find(is_split).unwrap_or(bytes.len())
 }
 
 fn solid_before(text: &str, at: usize) -> bool {
@@ -39,21 +48,31 @@ fn solid_after(text: &str, at: usize) -> bool {
     }
 }
 
-/// Words remembered, and how long one may be, in bytes and in ids: 2.5 MiB of table, some 10 MiB when it is full of
-/// usual words, 30 MiB at the very most.
+/// Words in the cache, and the most bytes and ids of one: 2.5 MiB of table, some 10 MiB when it is full of usual words,
+/// 30 MiB at the most.
 const SLOTS: usize = 1 << 16;
 const LONGEST: usize = 64;
-/// How many slots a word may look at. With a full table, that is what a word costs that has no place.
+/// Slots that a word is looked for in. With a full table, that is what a word costs that is not in it.
 const REACH: usize = 8;
+
+/// Bytes from which a piece is tokenized by its prefix, and bytes of the longest prefix tried.
+const LONG_PIECE: usize = 256 << 10;
+/// Bytes that the tokenizer itself reads at once. It takes some 170 bytes of memory for each.
+pub(crate) const LONGEST_AT_ONCE: usize = 4 << 20;
 
 /// Token ids by word, filled by the tokenizer itself.
 ///
-/// A slot is written once and never again: reading takes no lock and threads never wait for each other. Words are kept
-/// first come, first kept; word frequencies follow Zipf's law, so the first are the frequent ones.
-#[derive(Default)]
+/// A slot is written once: reading takes no lock and threads never wait for each other. The first words are kept; word
+/// frequencies follow Zipf's law, so the first are the frequent ones.
 pub(crate) struct Words {
     slots: OnceLock<Box<[OnceLock<Word>]>>,
     hasher: RandomState,
+    /// letters of a word beyond which the model gives its unknown token, where that is so
+    longest_word: Option<usize>,
+    /// bytes of the longest added token
+    longest_added: usize,
+    /// the tokenizer without truncation, made when a long piece comes
+    untruncated: OnceLock<Box<Tokenizer>>,
 }
 
 struct Word {
@@ -62,10 +81,22 @@ struct Word {
 }
 
 impl Words {
+    /// An empty cache; `longest_word` is that of [`longest_word`](crate::compositional::longest_word).
+    pub(crate) fn new(tokenizer: &Tokenizer, longest_word: Option<usize>) -> Self {
+        let added = tokenizer.get_added_tokens_decoder();
+        Self {
+            slots: OnceLock::new(),
+            hasher: RandomState::new(),
+            longest_word,
+            longest_added: added.values().map(|token| token.content.len()).max().unwrap_or(0),
+            untruncated: OnceLock::new(),
+        }
+    }
+
     /// Appends the ids of `text`, `limit` or more of them if there are so many.
     ///
     /// # Errors
-    /// A piece that the tokenizer refuses; the text as a whole may still be one it takes, where it is cut before.
+    /// A piece that the tokenizer refuses; it may still take the text as a whole where it truncates it before the piece.
     pub(crate) fn tokenize(
         &self,
         tokenizer: &Tokenizer,
@@ -78,13 +109,17 @@ impl Words {
             if ids.len() >= limit {
                 break;
             }
+            if piece.len() > LONG_PIECE {
+                ids.extend(self.long_piece(tokenizer, piece, limit - ids.len())?);
+                continue;
+            }
             match self.look_up(slots, piece) {
                 Ok(known) => ids.extend_from_slice(known),
                 Err(free) => {
                     let encoding = guarded(|| tokenizer.encode_fast(piece, false))??;
                     let found = encoding.get_ids();
                     ids.extend_from_slice(found);
-                    // what reaches the tokenizer's own limit may be cut
+                    // what reaches the tokenizer's own limit may be truncated
                     if let Some(free) = free.filter(|_| found.len() < limit.min(LONGEST)) {
                         // another thread may have been first
                         let _ = free.set(Word { text: piece.into(), ids: found.into() });
@@ -95,7 +130,7 @@ impl Words {
         Ok(())
     }
 
-    /// The ids of a piece, or the slot it may have.
+    /// Returns the ids of a piece, or the slot it may have.
     fn look_up<'a>(&self, slots: &'a [OnceLock<Word>], piece: &str) -> Result<&'a [u32], Option<&'a OnceLock<Word>>> {
         if piece.len() > LONGEST {
             return Err(None);
@@ -111,14 +146,99 @@ impl Words {
         }
         Err(None)
     }
+
+    /// The ids of a piece of any length, `needed` or more of them if there are so many, in bounded memory.
+    fn long_piece(&self, tokenizer: &Tokenizer, piece: &str, needed: usize) -> tokenizers::Result<Vec<u32>> {
+        let piece = match self.longest_word {
+            Some(longest) => shorten_words(piece, longest.max(self.longest_added)),
+            None => Cow::Borrowed(piece),
+        };
+        let untruncated = self.untruncated.get_or_init(|| {
+            let mut tokenizer = tokenizer.clone();
+            // switching truncation off cannot fail
+            let _ = tokenizer.with_truncation(None);
+            Box::new(tokenizer)
+        });
+        prefix_ids(untruncated, &piece, needed, self.longest_added, LONG_PIECE..=LONGEST_AT_ONCE)
+    }
 }
+
+/// Removes the middle of words of more than twice `longest` letters, and leaves as many at both ends.
+///
+/// The model gives one unknown token for such a word, with its middle or without. An added token that is not of letters
+/// alone (no other gets here) is found in neither middle, and at the ends as before.
+fn shorten_words(text: &str, longest: usize) -> Cow<'_, str> {
+    let letter = |c: char| solid(c) && c.is_alphabetic();
+    let mut short = String::new();
+    let mut copied = 0;
+    let mut at = 0;
+    while let Some(start) = text[at..].find(letter) {
+        let start = at + start;
+        let end = text[start..].find(|c| !letter(c)).map_or(text.len(), |length| start + length);
+        let word = &text[start..end];
+        let head = word.char_indices().nth(longest).map(|(byte, _)| byte);
+        let tail = word.char_indices().rev().nth(longest.saturating_sub(1)).map(|(byte, _)| byte);
+        if let (Some(head), Some(tail)) = (head, tail)
+            && head < tail
+        {
+            short.push_str(&text[copied..start + head]);
+            copied = start + tail;
+        }
+        at = end;
+    }
+    if copied == 0 {
+        return Cow::Borrowed(text);
+    }
+    short.push_str(&text[copied..]);
+    Cow::Owned(short)
+}
+
+/// The first `needed` ids of `text` by the shortest of a few prefixes that decides them, or all ids if the text is
+/// short enough to be read whole.
+///
+/// A prefix decides the tokens of its words but the last two, and those that an added token across its end might take:
+/// normalizers and pre-tokenizers that get here look at the run of characters they are in and at one behind it, and
+/// models see one word at a time.
+fn prefix_ids(
+    untruncated: &Tokenizer,
+    text: &str,
+    needed: usize,
+    longest_added: usize,
+    bytes: std::ops::RangeInclusive<usize>,
+) -> tokenizers::Result<Vec<u32>> {
+    let mut length = *bytes.start();
+    while length < text.len() {
+        if length > *bytes.end() {
+            return Err(format!("{} bytes without a place to split them", text.len()).into());
+        }
+        let end = (0..=length).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0);
+        let encoding = guarded(|| untruncated.encode(&text[..end], false))??;
+        let words = encoding.get_word_ids();
+        let last = words.iter().rev().find_map(|word| *word).unwrap_or(0);
+        let margin = end.saturating_sub(longest_added + MARGIN);
+        let decided = words.iter().zip(encoding.get_offsets()).take_while(|(word, (_, token_end))| {
+            word.is_some_and(|word| word + 1 < last) && *token_end <= margin
+        });
+        if decided.count() >= needed {
+            return Ok(encoding.get_ids()[..needed].to_vec());
+        }
+        length *= 4;
+    }
+    if text.len() > *bytes.end() {
+        return Err(format!("{} bytes without a place to split them", text.len()).into());
+    }
+    Ok(guarded(|| untruncated.encode_fast(text, false))??.get_ids().to_vec())
+}
+
+/// Bytes before the end of a prefix that are not trusted beside those of an added token: a grapheme with its marks.
+const MARGIN: usize = 64;
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn pieces_are_cut_where_it_is_safe_and_lose_nothing() {
+    fn pieces_are_split_where_it_is_safe_and_lose_nothing() {
         for (text, expected) in [
             ("", &[][..]),
             ("hei", &["hei"]),
@@ -133,6 +253,32 @@ mod tests {
             let found: Vec<&str> = pieces(text).collect();
             assert_eq!(found, expected, "{text:?}");
             assert_eq!(found.concat(), text);
+        }
+    }
+
+    #[test]
+    fn words_are_shortened_in_their_middle_only() {
+        for (text, expected) in [
+            ("abcdef", "abcdef"),
+            ("abcdefg", "abcefg"),
+            ("abcdefgh", "abcfgh"),
+            ("x abcdefghij, 1234567890 æøåæøåæøå-klmnopqrst", "x abchij, 1234567890 æøåæøå-klmrst"),
+            ("abcdef ghijklmn", "abcdef ghilmn"),
+            ("", ""),
+        ] {
+            assert_eq!(shorten_words(text, 3), expected, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn solid_characters_are_letters_or_print() {
+        let all: Vec<char> = (char::MIN..=char::MAX).filter(|c| solid(*c)).collect();
+        assert!(all.len() > 1000 && all.iter().all(|c| !c.is_whitespace() && !c.is_control()));
+        for c in ['x', '7', '(', 'å', 'Ø', 'ß', 'ǅ', 'Я', 'ω', 'ế'] {
+            assert!(solid(c), "{c}");
+        }
+        for c in [' ', '\u{a0}', '\u{301}', '\u{37a}', '東', '×', '▁', '\u{200b}', '\0', '\u{483}'] {
+            assert!(!solid(c), "{c:?}");
         }
     }
 }

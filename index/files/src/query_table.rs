@@ -4,23 +4,54 @@ use std::collections::HashSet;
 use std::path::Path;
 
 use safetensors::{Dtype, SafeTensors};
-use splade_core::{QueryEncoder, QueryWeights, Vocabulary};
+use splade_core::{QueryEncoder, QueryWeights, TOKENIZER_SOURCES, TokenizerFiles, Vocabulary};
 
 use crate::json::{read_json, write_json};
 use crate::read::{read_file, read_text};
 use crate::vector_file::Tokens;
 use crate::{AtomicFile, Error, Result};
 
-/// Reads a `tokenizer.json`; texts are truncated to `max_length` tokens, special tokens counted where they are added.
+/// Reads the tokenizer of a folder, by the path of its `tokenizer.json`; texts are truncated to `max_length` tokens,
+/// special tokens counted where they are added.
+///
+/// The other files of the folder override it, or stand in for it where it is missing, as in transformers
+/// ([`Vocabulary::from_files`]). A tokenizer file of another name is read alone.
 ///
 /// # Errors
-/// A file that is missing or is no tokenizer.
+/// Files that are missing or broken.
 pub fn read_vocabulary(path: &Path, max_length: usize) -> Result<Vocabulary> {
-    let json = read_file(path)?;
-    Vocabulary::parse(json, max_length).map_err(|error| match error {
+    let vocabulary = match path.file_name() {
+        Some(name) if name == TOKENIZER_FILE => {
+            let folder = path.parent().unwrap_or(Path::new("."));
+            Vocabulary::from_files(&tokenizer_files(folder)?, max_length)
+        }
+        _ => Vocabulary::parse(read_file(path)?, max_length),
+    };
+    vocabulary.map_err(|error| match error {
         splade_core::Error::Tokenizer(message) => Error::file(path, format!("not a tokenizer: {message}")),
-        other => other.at(path.display()).into(),
+        other => other.at(path.parent().unwrap_or(path).display()).into(),
     })
+}
+
+/// Files of `folder` that decide its tokenizer; those that stand in for `tokenizer.json` only where it is missing.
+fn tokenizer_files(folder: &Path) -> Result<TokenizerFiles> {
+    let mut files = TokenizerFiles::new();
+    for name in TOKENIZER_SOURCES {
+        let stands_in = !name.ends_with(".json") || name == "vocab.json";
+        if stands_in && files.contains_key(TOKENIZER_FILE) {
+            continue;
+        }
+        let path = folder.join(name);
+        if path.is_file() {
+            files.insert(name.to_owned(), read_file(&path)?);
+        }
+    }
+    Ok(files)
+}
+
+/// True if `folder` has a tokenizer, in whatever file.
+pub(crate) fn has_tokenizer(folder: &Path) -> bool {
+    [TOKENIZER_FILE, "vocab.txt", "vocab.json"].iter().any(|name| folder.join(name).is_file())
 }
 
 /// Reads the tensor `weight` `[V]` of a safetensors file, in F32, F16 or BF16.
@@ -51,7 +82,7 @@ pub fn read_query_weights(path: &Path) -> Result<QueryWeights> {
 /// # Errors
 /// A file that is missing or broken, a token the vocabulary lacks.
 pub fn read_idf(path: &Path, vocabulary: &Vocabulary) -> Result<QueryWeights> {
-    let mut weights = vec![0.0; vocabulary.size()];
+    let mut weights = vec![0.0; vocabulary.min_dimensions()];
     for (token, weight) in read_token_weights(path)? {
         let dim = vocabulary.dim(&token).map(|dim| dim as usize).filter(|dim| *dim < weights.len());
         let dim = dim.ok_or_else(|| Error::file(path, format!("token {token:?} is not in the vocabulary")))?;
