@@ -33,10 +33,21 @@ fn main() -> ExitCode {
         Err(error) => return failure::report_usage(&error),
     };
     console::start(&cli.console);
+    silence_guarded_panics();
     match run(&cli) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => failure::report(&error, &cli.console),
     }
+}
+
+/// Keeps panics silent that the libraries catch and return as errors.
+fn silence_guarded_panics() {
+    let default = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |info| {
+        if !splade_core::in_guarded_call() {
+            default(info);
+        }
+    }));
 }
 
 fn run(cli: &Cli) -> anyhow::Result<()> {

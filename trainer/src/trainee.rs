@@ -144,7 +144,8 @@ impl Trainee {
         let tokenizer_json = match &init.tokenizer {
             TokenizerInit::Path(path) => {
                 let path = if path.is_dir() { path.join("tokenizer.json") } else { path.clone() };
-                std::fs::read(&path).map_err(Error::io(&path))?
+                // with what the other files of its folder override
+                splade_files::read_vocabulary(&path, usize::MAX)?.json().to_vec()
             }
             TokenizerInit::TrainOn(files) => train_tokenizer(files, texts, init.vocab_size)?,
         };
@@ -152,7 +153,7 @@ impl Trainee {
         let vocabulary = Vocabulary::parse(tokenizer_json.clone(), length)?;
         let pad = ["[PAD]", "<pad>"].iter().find_map(|token| vocabulary.dim(token)).unwrap_or(0);
         let bert = BertConfig {
-            vocab_size: vocabulary.size(),
+            vocab_size: vocabulary.min_dimensions(),
             hidden_size: init.hidden_size,
             num_hidden_layers: init.layers,
             num_attention_heads: init.heads,

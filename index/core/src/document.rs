@@ -116,10 +116,10 @@ impl DocumentEncoder {
     /// # Errors
     /// A tokenizer with more tokens than the network has terms: it belongs to another model.
     pub fn new(vocabulary: Vocabulary, network: Box<dyn Network>, settings: DocumentSettings) -> Result<Self> {
-        let (terms, size) = (network.dimensions(), vocabulary.size());
-        if terms < size {
+        let terms = network.dimensions();
+        if let Some(excess) = vocabulary.excess_over(terms) {
             return Err(Error::invalid(
-                format!("the model has {terms} terms, but the tokenizer has {size} tokens"),
+                format!("the model has {terms} terms, but the tokenizer has {excess}"),
                 "take the tokenizer.json that the model was trained with",
             ));
         }

@@ -96,10 +96,10 @@ impl QueryEncoder {
     /// # Errors
     /// A table that is shorter than the vocabulary: it belongs to another tokenizer. (A longer one is a padded matrix.)
     pub fn new(vocabulary: Vocabulary, weights: QueryWeights, prompt: impl Into<String>) -> Result<Self> {
-        let (table, size) = (weights.weights.len(), vocabulary.size());
-        if table < size {
+        let table = weights.weights.len();
+        if let Some(excess) = vocabulary.excess_over(table) {
             return Err(Error::invalid(
-                format!("the query table has {table} weights, but the tokenizer has {size} tokens"),
+                format!("the query table has {table} weights, but the tokenizer has {excess}"),
                 "take the tokenizer.json that the model was trained with",
             ));
         }

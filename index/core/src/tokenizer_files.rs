@@ -196,8 +196,7 @@ fn object(files: &TokenizerFiles, name: &str) -> Result<Map<String, Value>> {
 }
 
 /// The keys of special tokens that every class has, in the order in which they are added.
-const NAMED: [&str; 7] =
-    ["bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"];
+const NAMED: [&str; 7] = ["bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"];
 
 /// Added and special tokens of all files.
 struct Tokens {
@@ -289,8 +288,7 @@ impl Tokens {
         }
         let typed = |value: &Value| value.is_string() || value.get("__type").is_some();
         let automatic = keys.iter().filter(|(key, value)| own(key) && typed(value));
-        let mut own_tokens: Map<String, Value> =
-            automatic.map(|(key, value)| (key.clone(), value.clone())).collect();
+        let mut own_tokens: Map<String, Value> = automatic.map(|(key, value)| (key.clone(), value.clone())).collect();
         own_tokens.extend(explicit);
         named.extend(own_tokens.iter().map(|(key, value)| (key.clone(), Token::read(value))));
         let extra = keys.get("extra_special_tokens").or_else(|| keys.get("additional_special_tokens"));
@@ -394,9 +392,9 @@ fn older_added_tokens(
     }
     for value in file.map(|file| file.added_tokens.as_slice()).unwrap_or_default() {
         let id = value.get("id").and_then(Value::as_u64).and_then(|id| u32::try_from(id).ok());
-        let (id, token) = id.zip(Token::read(value)).ok_or_else(|| {
-            Error::invalid(format!("tokenizer.json: added token {value}"), "restore the file")
-        })?;
+        let (id, token) = id
+            .zip(Token::read(value))
+            .ok_or_else(|| Error::invalid(format!("tokenizer.json: added token {value}"), "restore the file"))?;
         added.insert(id, token);
     }
     Ok(added)
@@ -607,7 +605,9 @@ fn parts(tokenizer: &Tokenizer, unk_id: Option<usize>) -> [(&'static str, Value)
 /// One line for every part that is not the same in `file` and in `effective`.
 fn differences(file: [(&'static str, Value); 6], effective: [(&'static str, Value); 6]) -> Vec<String> {
     let pairs = file.into_iter().zip(effective).filter(|((_, from), (_, to))| from != to);
-    let line = |((part, from), (_, to)): ((&str, Value), (&str, Value))| format!("{part}: {} in tokenizer.json, {} by its class", short(&from), short(&to));
+    let line = |((part, from), (_, to)): ((&str, Value), (&str, Value))| {
+        format!("{part}: {} in tokenizer.json, {} by its class", short(&from), short(&to))
+    };
     pairs.map(line).collect()
 }
 

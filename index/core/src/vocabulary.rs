@@ -99,7 +99,8 @@ impl Vocabulary {
         let from_left = |side| side == TruncationDirection::Left;
         let left = tokenizer.get_truncation().is_some_and(|truncation| from_left(truncation.direction));
         // words are read from the start of a text, and its start may not be among the tokens that are kept
-        let words = (!left && reads_word_by_word(&tokenizer)).then(|| Arc::new(Words::new(&tokenizer, longest_word(&tokenizer))));
+        let words = (!left && reads_word_by_word(&tokenizer))
+            .then(|| Arc::new(Words::new(&tokenizer, longest_word(&tokenizer))));
         Ok(Self {
             fingerprint: hex(&Sha256::digest(&json)),
             json: json.into(),
@@ -141,6 +142,17 @@ impl Vocabulary {
     #[must_use]
     pub fn min_dimensions(&self) -> usize {
         self.min_dimensions
+    }
+
+    /// Returns what is too much for a table or network of so many `dimensions`: `500 tokens`, or `token id 733`; `None`
+    /// where there is a row for every id.
+    #[must_use]
+    pub fn excess_over(&self, dimensions: usize) -> Option<String> {
+        match (self.size(), self.min_dimensions) {
+            (size, _) if size > dimensions => Some(format!("{size} tokens")),
+            (_, needed) if needed > dimensions => Some(format!("token id {}", needed - 1)),
+            _ => None,
+        }
     }
 
     /// Differences between `tokenizer.json` and this tokenizer, one line each; empty unless another file of the folder

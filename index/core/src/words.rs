@@ -216,9 +216,10 @@ fn prefix_ids(
         let words = encoding.get_word_ids();
         let last = words.iter().rev().find_map(|word| *word).unwrap_or(0);
         let margin = end.saturating_sub(longest_added + MARGIN);
-        let decided = words.iter().zip(encoding.get_offsets()).take_while(|(word, (_, token_end))| {
-            word.is_some_and(|word| word + 1 < last) && *token_end <= margin
-        });
+        let decided = words
+            .iter()
+            .zip(encoding.get_offsets())
+            .take_while(|(word, (_, token_end))| word.is_some_and(|word| word + 1 < last) && *token_end <= margin);
         if decided.count() >= needed {
             return Ok(encoding.get_ids()[..needed].to_vec());
         }
@@ -253,6 +254,70 @@ mod tests {
             let found: Vec<&str> = pieces(text).collect();
             assert_eq!(found, expected, "{text:?}");
             assert_eq!(found.concat(), text);
+        }
+    }
+
+    /// Prefixes of a few dozen bytes, so that every kind of boundary is met.
+    #[test]
+    fn a_prefix_decides_the_ids_that_the_whole_text_gives() {
+        let models = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/fixtures/models");
+        let parts = [
+            "fjord",
+            "å\u{30a}",
+            ",",
+            " ",
+            "\n",
+            "\t",
+            "東",
+            "(",
+            "42",
+            "E\u{301}",
+            "[MASK]",
+            "<mask>",
+            "xyzxyz",
+            "ﬁ",
+            "\u{ad}",
+        ];
+        let mut state = 7_u64;
+        let mut next = |n: usize| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (state >> 33) as usize % n
+        };
+        let (mut compared, mut refused) = (0, 0);
+        for model in ["bert-tiny", "roberta-tiny", "xlmr-tiny", "norbert3-tiny", "norbert4-tiny", "modernbert-tiny"] {
+            let json = std::fs::read(format!("{models}/{model}/tokenizer.json")).unwrap();
+            let tokenizer = Tokenizer::from_bytes(json).unwrap();
+            let words = Words::new(&tokenizer, None);
+            for _ in 0..300 {
+                let text: String = (0..20 + next(200)).map(|_| parts[next(parts.len())]).collect();
+                let whole = tokenizer.encode_fast(text.as_str(), false).unwrap();
+                let needed = 1 + next(40);
+                match prefix_ids(&tokenizer, &text, needed, words.longest_added, 96..=1000) {
+                    Ok(ids) => {
+                        let (ids, whole) = (ids.iter().take(needed), whole.get_ids().iter().take(needed));
+                        assert!(ids.eq(whole), "{model}: {text:?}");
+                        compared += 1;
+                    }
+                    Err(_) => refused += 1,
+                }
+            }
+        }
+        assert!(compared > 1000 && refused < 600, "{compared} compared, {refused} refused");
+    }
+
+    #[test]
+    fn shortened_words_give_the_same_ids() {
+        let models = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/fixtures/models");
+        for model in ["bert-tiny", "norbert3-tiny"] {
+            let json = std::fs::read(format!("{models}/{model}/tokenizer.json")).unwrap();
+            let tokenizer = Tokenizer::from_bytes(json).unwrap();
+            let longest = crate::compositional::longest_word(&tokenizer).unwrap();
+            let long = "åx".repeat(400);
+            let text = format!("{long}[MASK]{long}, {long}9{long} fjord {long}<ent> {long}");
+            let short = shorten_words(&text, longest);
+            assert!(short.len() < text.len() / 2);
+            let ids = |text: &str| tokenizer.encode_fast(text, false).unwrap().get_ids().to_vec();
+            assert_eq!(ids(&text), ids(&short), "{model}");
         }
     }
 

@@ -109,15 +109,39 @@ fn folders_that_cannot_be_loaded_say_why() {
     for (files, message, hint) in [
         (vec![], "no tokenizer.json", "take the tokenizer.json"),
         (vec![vocab.clone()], "no tokenizer_class that reads vocab.txt", "BertTokenizer"),
-        (vec![config(r#"{"tokenizer_class": "BertTokenizer"}"#)], "neither tokenizer.json nor vocab.txt", "save_pretrained"),
-        (vec![config(r#"{"tokenizer_class": "RobertaTokenizer"}"#), vocab], "neither tokenizer.json nor merges.txt", "save_pretrained"),
-        (vec![config(r#"{"tokenizer_class": "XLMRobertaTokenizer"}"#), model], "sentencepiece.bpe.model", "save_pretrained"),
-        (vec![config(r#"{"tokenizer_class": "RobertaTokenizer"}"#), bert.clone()], "reads BPE, but tokenizer.json holds WordPiece", "PreTrainedTokenizerFast"),
-        (vec![config(r#"{"tokenizer_class": "BertTokenizer", "do_lower_case": "no"}"#), bert.clone()], "do_lower_case is \"no\"", "true or false"),
+        (
+            vec![config(r#"{"tokenizer_class": "BertTokenizer"}"#)],
+            "neither tokenizer.json nor vocab.txt",
+            "save_pretrained",
+        ),
+        (
+            vec![config(r#"{"tokenizer_class": "RobertaTokenizer"}"#), vocab],
+            "neither tokenizer.json nor merges.txt",
+            "save_pretrained",
+        ),
+        (
+            vec![config(r#"{"tokenizer_class": "XLMRobertaTokenizer"}"#), model],
+            "sentencepiece.bpe.model",
+            "save_pretrained",
+        ),
+        (
+            vec![config(r#"{"tokenizer_class": "RobertaTokenizer"}"#), bert.clone()],
+            "reads BPE, but tokenizer.json holds WordPiece",
+            "PreTrainedTokenizerFast",
+        ),
+        (
+            vec![config(r#"{"tokenizer_class": "BertTokenizer", "do_lower_case": "no"}"#), bert.clone()],
+            "do_lower_case is \"no\"",
+            "true or false",
+        ),
         (vec![config(r#"{"split_special_tokens": true}"#), bert.clone()], "split_special_tokens", "false"),
         (vec![config(r#"{"truncation_side": "middle"}"#), bert.clone()], "truncation_side", "left or right"),
         (vec![config("[1]"), bert.clone()], "tokenizer_config.json: not a JSON object", "restore"),
-        (vec![config(r#"{"tokenizer_class": "BertTokenizer", "cls_token": null}"#), bert], "cls_token is null", "[CLS]"),
+        (
+            vec![config(r#"{"tokenizer_class": "BertTokenizer", "cls_token": null}"#), bert],
+            "cls_token is null",
+            "[CLS]",
+        ),
     ] {
         let files = files.into_iter().map(|(name, bytes)| (name.to_owned(), bytes)).collect();
         let error = Vocabulary::from_files(&files, 64).unwrap_err();

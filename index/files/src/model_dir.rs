@@ -380,10 +380,10 @@ impl ModelDir {
         let length = max_length.unwrap_or(self.max_length).min(lengths(&self.config).longest);
         let path = self.transformer.join("tokenizer.json");
         let vocabulary = crate::read_vocabulary(&path, length)?;
-        let (size, terms) = (vocabulary.size(), self.dimensions()?);
-        if size > terms {
+        let terms = self.dimensions()?;
+        if let Some(excess) = vocabulary.excess_over(terms) {
             return Err(Error::invalid(
-                format!("{}: {size} tokens, but the network has {terms} terms", path.display()),
+                format!("{}: {excess}, but the network has {terms} terms", path.display()),
                 "take the tokenizer.json that the model was trained with",
             ));
         }
@@ -406,7 +406,11 @@ impl ModelDir {
                 return Ok(dim);
             }
         }
-        Ok(number(&self.config, "pad_token_id").and_then(|id| u32::try_from(id).ok()).unwrap_or(0))
+        let Some(id) = number(&self.config, "pad_token_id") else { return Ok(0) };
+        let terms = self.dimensions()?;
+        u32::try_from(id).ok().filter(|_| id < terms).ok_or_else(|| {
+            Error::file(self.config_path(), format!("pad_token_id {id}, but the network has {terms} terms"))
+        })
     }
 
     /// How documents reach the network.
@@ -451,10 +455,17 @@ impl ModelDir {
         let mut digest = Sha256::new();
         let (config, checkpoint) = (self.config_path(), self.checkpoint()?);
         let tokenizer = self.transformer.join("tokenizer.json");
-        let network = [config.as_path()].into_iter().chain(checkpoint.all()).chain([tokenizer.as_path()]);
-        for path in network.chain(self.query.iter().map(|side| side.weights.as_path())) {
+        let read = |path: &Path, digest: &mut Sha256| {
             let mut file = std::fs::File::open(path).map_err(Error::io(path))?;
-            std::io::copy(&mut file, &mut digest).map_err(Error::io(path))?;
+            std::io::copy(&mut file, digest).map_err(Error::io(path))
+        };
+        for path in [config.as_path()].into_iter().chain(checkpoint.all()) {
+            read(path, &mut digest)?;
+        }
+        // with what the other files of the folder override
+        digest.update(crate::read_vocabulary(&tokenizer, usize::MAX)?.json());
+        if let Some(side) = &self.query {
+            read(&side.weights, &mut digest)?;
         }
         digest.update(format!(
             "{:?} {:?} {} {} {:?}",
@@ -739,9 +750,8 @@ fn query_side(root: &Path, folder: &Path) -> Result<QuerySide> {
         }
         None => return Err(Error::file(folder, "no model.safetensors with the query weights")),
     };
-    let tokenizer = [folder.join("tokenizer.json"), root.join("tokenizer.json")];
-    let tokenizer = tokenizer.iter().find(|path| path.is_file()).cloned();
-    let tokenizer = tokenizer.ok_or_else(|| Error::file(folder, "no tokenizer.json"))?;
+    let tokenizer = [folder, root].into_iter().find(|folder| crate::query_table::has_tokenizer(folder));
+    let tokenizer = tokenizer.ok_or_else(|| Error::file(folder, "no tokenizer.json"))?.join("tokenizer.json");
     let max_length = max_length(tokenizer.parent().unwrap_or(folder), None)?;
     Ok(QuerySide { weights, tokenizer, max_length, frozen: config.frozen })
 }

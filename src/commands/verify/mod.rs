@@ -110,6 +110,12 @@ impl<'m> Subject<'m> {
         let plain = self.tokens(|text| network.tokenize_plain(text, true))?;
         let finding = compare_tokens(&plain, &network.tokenize_all(&self.texts)?);
         let mut rows = vec![self.row(Stage::Tokenization, "documents", &file, exact(finding))];
+        let overridden = |vocabulary: &Vocabulary, backend: &str, file: &Path| {
+            let lines = vocabulary.overrides().iter();
+            lines.map(|line| self.row(Stage::Tokenization, backend, file, Outcome::Overridden(line.clone()))).collect()
+        };
+        let found: Vec<Row> = overridden(network, "documents", &file);
+        rows.extend(found);
         if let Some(side) = self.model.query_side() {
             // each cut at the same length, which need not be the same in both folders
             let length = side.max_length.min(self.vocabulary.max_length());
@@ -119,6 +125,7 @@ impl<'m> Subject<'m> {
             let (fast, plain) =
                 (self.tokens(|text| query.tokenize(text))?, self.tokens(|text| query.tokenize_plain(text, false))?);
             rows.push(row("queries", compare_tokens(&plain, &fast)));
+            rows.extend(overridden(&query, "queries", &side.tokenizer));
             let theirs = self.tokens(|text| network.tokenize_plain(text, false))?;
             rows.push(row("both sides", compare_tokens(&theirs, &plain)));
         }

@@ -44,6 +44,8 @@ pub(super) enum Outcome {
     Skipped(String),
     /// the backend gave no result
     Failed(String),
+    /// another file of the folder overrides this one, which is not used as it is
+    Overridden(String),
 }
 
 impl Outcome {
@@ -53,6 +55,7 @@ impl Outcome {
             Self::Compared(..) => "differs",
             Self::Skipped(_) => "skipped",
             Self::Failed(_) => "failed",
+            Self::Overridden(_) => "overridden",
         }
     }
 }
@@ -97,7 +100,7 @@ impl Report<'_> {
         }
         say(table.to_string().trim_end())?;
         for row in &self.rows {
-            if let Outcome::Skipped(reason) | Outcome::Failed(reason) = &row.outcome {
+            if let Outcome::Skipped(reason) | Outcome::Failed(reason) | Outcome::Overridden(reason) = &row.outcome {
                 say(format_args!("{}: {} on {}: {reason}", row.outcome.status(), row.backend, row.file))?;
             }
         }
@@ -131,7 +134,9 @@ impl Report<'_> {
                     value["largest_at"] = self.place_json(row.stage, place);
                 }
             }
-            Outcome::Skipped(reason) | Outcome::Failed(reason) => value["reason"] = reason.as_str().into(),
+            Outcome::Skipped(reason) | Outcome::Failed(reason) | Outcome::Overridden(reason) => {
+                value["reason"] = reason.as_str().into()
+            }
         }
         value
     }
@@ -169,7 +174,9 @@ impl Report<'_> {
                 let (difference, allowed) = (number(finding.difference), number(limits.difference));
                 format!("differs by {difference}, more than {allowed} allows, at {place}")
             }
-            Outcome::Skipped(reason) | Outcome::Failed(reason) => format!("failed: {reason}"),
+            Outcome::Skipped(reason) | Outcome::Failed(reason) | Outcome::Overridden(reason) => {
+                format!("failed: {reason}")
+            }
         };
         bail!("{}: {}: {} on {} {finding}{more}", self.model.display(), row.stage.name(), row.backend, row.file)
     }
