@@ -3,11 +3,11 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
-use splade_core::{DocumentEncoder, DocumentSettings, Encoder, QueryEncoder, Vocabulary};
+use splade_core::{DocumentEncoder, DocumentSettings, Encoder, Network, QueryEncoder};
 use splade_encode::{OnnxDevice, OnnxNetwork, OnnxOptions, load_onnx_runtime};
 use splade_files::{Architecture, HeadSource, ModelDir, Precision};
 
-use crate::cli::{Backend, DeviceChoice, NetworkArgs, PrecisionChoice, ReadingArgs};
+use crate::cli::{Backend, DeviceChoice, NetworkArgs, ReadingArgs};
 use crate::failure::bad_input;
 
 /// Makes rayon and everything that runs on it use `threads` threads; 0 leaves it at all of them.
@@ -69,57 +69,115 @@ fn network_encoder(model: &ModelDir, args: &NetworkArgs, prompt: &str) -> Result
         dropped: if args.drop_special_terms { vocabulary.special_dims() } else { Vec::new() },
         ..model.document_settings(&vocabulary)?
     };
+    let network = network(model, args)?;
+    if let Some(most) = network.max_length().filter(|most| *most < vocabulary.max_length()) {
+        tracing::warn!("texts are truncated to {most} tokens: the ONNX file takes no more");
+    }
+    Ok(DocumentEncoder::new(vocabulary, network, settings)?)
+}
+
+/// The network of a model folder in the backend that was asked for.
+fn network(model: &ModelDir, args: &NetworkArgs) -> Result<Box<dyn Network>> {
+    let precision = Precision::from(args.precision);
     match args.backend {
+        Backend::Candle if precision != Precision::Fp32 => Err(bad_input(
+            format!("--precision {precision} is one of ONNX files, not of Candle"),
+            "take --backend onnx",
+        )),
+        Backend::Candle => candle(model, args.device),
         // a checkpoint has no other precision: only a file can be meant
-        Backend::Auto if args.precision != PrecisionChoice::Fp32 => onnx(model, vocabulary, settings, args),
-        Backend::Candle if args.precision != PrecisionChoice::Fp32 => {
-            let precision = Precision::from(args.precision);
-            Err(bad_input(
-                format!("--precision {precision} is one of ONNX files, not of Candle"),
-                "take --backend onnx",
-            ))
+        Backend::Auto if precision == Precision::Fp32 => auto(model, args),
+        Backend::Auto | Backend::Onnx => {
+            let path = onnx_path(model, precision)?;
+            load_library()?;
+            onnx_options(args.device, args.threads)?;
+            onnx(model, &path, args).map_err(|error| advised(error, model))
         }
-        Backend::Candle => candle(model, vocabulary, settings, args.device),
-        Backend::Onnx => onnx(model, vocabulary, settings, args),
-        Backend::Auto => auto(model, vocabulary, settings, args),
     }
 }
 
-fn auto(
-    model: &ModelDir,
-    vocabulary: Vocabulary,
-    settings: DocumentSettings,
-    args: &NetworkArgs,
-) -> Result<DocumentEncoder> {
+/// The ONNX file where there is one that can be run, else the checkpoint in Candle.
+fn auto(model: &ModelDir, args: &NetworkArgs) -> Result<Box<dyn Network>> {
     let why = if model.onnx_paths().is_empty() {
         "the model folder has no ONNX file".to_owned()
     } else if args.device == DeviceChoice::Metal {
         "metal is a device of Candle alone".to_owned()
     } else {
         match load_onnx_runtime(&onnx_runtime_candidates()) {
-            Ok(_) => return onnx(model, vocabulary, settings, args),
+            Ok(_) => match onnx(model, &onnx_path(model, Precision::Fp32)?, args) {
+                Ok(network) => return Ok(network),
+                Err(error) if has_candle(&error, model, args) => {
+                    tracing::warn!("{error}; the checkpoint runs in Candle instead");
+                    return candle(model, args.device);
+                }
+                Err(error) => return Err(advised(error, model)),
+            },
             Err(error) => error.to_string(),
         }
     };
     tracing::info!("the network runs in Candle: {why}");
-    candle(model, vocabulary, settings, args.device)
+    candle(model, args.device)
 }
 
-fn onnx(
-    model: &ModelDir,
-    vocabulary: Vocabulary,
-    settings: DocumentSettings,
-    args: &NetworkArgs,
-) -> Result<DocumentEncoder> {
-    let precision = Precision::from(args.precision);
-    let path = model.onnx_paths_in(precision).into_iter().next().ok_or_else(|| no_file(model, precision))?;
-    let library = load_onnx_runtime(&onnx_runtime_candidates())?;
-    tracing::info!("the network runs in ONNX Runtime ({}): {}", library.display(), path.display());
-    let options = onnx_options(args.device, args.threads)?;
-    let options = OnnxOptions { provider_options: args.ep_option.clone(), ..options };
-    let network = onnx_network(model, &path, &options)?;
-    Ok(DocumentEncoder::new(vocabulary, Box::new(network), settings)?)
+/// True if an error is one of the ONNX file alone, and the checkpoint can run in its place.
+fn has_candle(error: &splade_encode::Error, model: &ModelDir, args: &NetworkArgs) -> bool {
+    use splade_encode::Error::{Signature, Stale};
+    cfg!(feature = "train")
+        && matches!(error, Signature { .. } | Stale { .. })
+        && model.checkpoint().is_ok()
+        && args.device != DeviceChoice::Coreml
 }
+
+/// The preferred ONNX file of a precision.
+fn onnx_path(model: &ModelDir, precision: Precision) -> Result<PathBuf> {
+    model.onnx_paths_in(precision).into_iter().next().ok_or_else(|| no_file(model, precision))
+}
+
+/// An ONNX file in ONNX Runtime, which is loaded. Logs what runs where.
+fn onnx(model: &ModelDir, path: &Path, args: &NetworkArgs) -> splade_encode::Result<Box<dyn Network>> {
+    let device = onnx_device(args.device).unwrap_or_default();
+    let provider_options = args.ep_option.clone();
+    let options = OnnxOptions { device, threads: args.threads, provider_options, ..OnnxOptions::default() };
+    let network = OnnxNetwork::open(path, &options, model)?;
+    log_placement(&network, &options);
+    let file = network.model();
+    let sessions = if file.sessions() == 1 { "1 session".to_owned() } else { format!("{} sessions", file.sessions()) };
+    tracing::info!(
+        "the network runs in ONNX Runtime ({}), {sessions}: {}",
+        file.placement().device.name(),
+        path.display()
+    );
+    match network.not_split() {
+        None => tracing::info!("output layer: fused with the maximum over tokens, in this program"),
+        Some(reason) => tracing::info!("output layer: in the file, several times slower than the fused one: {reason}"),
+    }
+    if let Some(texts) = file.fixed_batch() {
+        tracing::info!("{}: runs {texts} texts at a time, as it declares", path.display());
+    }
+    Ok(Box::new(network))
+}
+
+/// An error of an ONNX file with what to do about it.
+pub(crate) fn advised(error: splade_encode::Error, model: &ModelDir) -> anyhow::Error {
+    use splade_encode::Error::{HeadMode, Signature, Stale};
+    let root = model.root().display();
+    let hint = match &error {
+        Stale { .. } => format!("run `splade export-onnx {root} --overwrite`, or take --backend candle"),
+        Signature { .. } => "take --backend candle, or a file that `splade export-onnx` writes".to_owned(),
+        HeadMode { found, .. } => format!("export it again, or say --mlm-head {found}"),
+        _ => return error.into(),
+    };
+    bad_input(error.to_string(), hint)
+}
+
+/// Loads ONNX Runtime.
+pub(crate) fn load_library() -> Result<&'static Path> {
+    load_onnx_runtime(&onnx_runtime_candidates()).map_err(|error| bad_input(error.to_string(), LIBRARY_HINT))
+}
+
+/// What to do where ONNX Runtime is missing.
+pub(crate) const LIBRARY_HINT: &str = "run `make setup`, or let ORT_DYLIB_PATH name the library (it is in the Python \
+                                       wheel onnxruntime), or take --backend candle";
 
 /// The ONNX files of a model folder: those that are run by their names, then those of other tools.
 pub(crate) fn onnx_files(model: &ModelDir) -> Vec<PathBuf> {
@@ -134,24 +192,35 @@ pub(crate) fn onnx_files(model: &ModelDir) -> Vec<PathBuf> {
     files
 }
 
-/// How ONNX Runtime runs a file.
+/// Options for a file that is run on a device with so many threads.
 pub(crate) fn onnx_options(device: DeviceChoice, threads: usize) -> Result<OnnxOptions> {
-    let device = match device {
-        DeviceChoice::Auto => OnnxDevice::Auto,
-        DeviceChoice::Cpu => OnnxDevice::Cpu,
-        DeviceChoice::Cuda => OnnxDevice::Cuda,
-        DeviceChoice::Coreml => OnnxDevice::CoreMl,
-        DeviceChoice::Metal => {
-            return Err(bad_input("metal is a device of Candle", "take --backend candle, or --device coreml"));
-        }
-    };
+    let device = onnx_device(device)
+        .ok_or_else(|| bad_input("metal is a device of Candle", "take --backend candle, or --device coreml"))?;
     Ok(OnnxOptions { device, threads, ..OnnxOptions::default() })
 }
 
+/// A device as ONNX Runtime knows it; none for one of Candle alone.
+fn onnx_device(device: DeviceChoice) -> Option<OnnxDevice> {
+    match device {
+        DeviceChoice::Auto => Some(OnnxDevice::Auto),
+        DeviceChoice::Cpu => Some(OnnxDevice::Cpu),
+        DeviceChoice::Cuda => Some(OnnxDevice::Cuda),
+        DeviceChoice::Coreml => Some(OnnxDevice::CoreMl),
+        DeviceChoice::Metal => None,
+    }
+}
+
 /// An ONNX file of a model folder in ONNX Runtime, which is loaded if it is not yet.
+#[cfg(feature = "train")]
 pub(crate) fn onnx_network(model: &ModelDir, path: &Path, options: &OnnxOptions) -> Result<OnnxNetwork> {
-    load_onnx_runtime(&onnx_runtime_candidates())?;
-    let network = OnnxNetwork::open(path, options, model)?;
+    load_library()?;
+    let network = OnnxNetwork::open(path, options, model).map_err(|error| advised(error, model))?;
+    log_placement(&network, options);
+    Ok(network)
+}
+
+/// Names the devices that could not be used.
+fn log_placement(network: &OnnxNetwork, options: &OnnxOptions) {
     let placement = network.model().placement();
     for (refused, reason) in &placement.refused {
         let (refused, taken) = (refused.name(), placement.device.name());
@@ -162,7 +231,6 @@ pub(crate) fn onnx_network(model: &ModelDir, path: &Path, options: &OnnxOptions)
             tracing::warn!("--device {refused} cannot be used, {taken} is used instead: {reason}");
         }
     }
-    Ok(network)
 }
 
 fn no_file(model: &ModelDir, precision: Precision) -> anyhow::Error {
@@ -180,14 +248,8 @@ fn no_file(model: &ModelDir, precision: Precision) -> anyhow::Error {
 }
 
 #[cfg(feature = "train")]
-fn candle(
-    model: &ModelDir,
-    vocabulary: Vocabulary,
-    settings: DocumentSettings,
-    device: DeviceChoice,
-) -> Result<DocumentEncoder> {
-    let network = candle_network(model, device)?;
-    Ok(DocumentEncoder::new(vocabulary, Box::new(network), settings)?)
+fn candle(model: &ModelDir, device: DeviceChoice) -> Result<Box<dyn Network>> {
+    Ok(Box::new(candle_network(model, device)?))
 }
 
 /// The checkpoint of a model folder in Candle.
@@ -204,7 +266,7 @@ pub(crate) fn candle_network(model: &ModelDir, device: DeviceChoice) -> Result<s
 }
 
 #[cfg(not(feature = "train"))]
-fn candle(_: &ModelDir, _: Vocabulary, _: DocumentSettings, _: DeviceChoice) -> Result<DocumentEncoder> {
+fn candle(_: &ModelDir, _: DeviceChoice) -> Result<Box<dyn Network>> {
     Err(bad_input("this program was built without Candle", "build it with the feature train, or use ONNX Runtime"))
 }
 

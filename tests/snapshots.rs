@@ -75,12 +75,12 @@ fn verify() {
     let place = place();
     place.ok(&["export-onnx", "model", "--no-verify"]);
     let table = place.ok(&["verify", "model"]);
-    // the differences, where they are, and whether our head runs are of this processor, the rest is not
+    // the differences, where they are, and whether the fused head runs are of this processor, the rest is not
     let columns = |line: &str| -> Vec<String> {
         let cells: Vec<&str> = line.split("  ").map(str::trim).filter(|cell| !cell.is_empty()).collect();
         [0, 1, 2, 3, 5].iter().filter_map(|&at| cells.get(at)).map(|cell| (*cell).to_owned()).collect()
     };
-    let lines = table.lines().filter(|line| !line.contains("our head"));
+    let lines = table.lines().filter(|line| !line.contains("fused head"));
     let lines: Vec<String> = lines.map(|line| columns(line).join(" | ")).collect();
     check("verify-table", &lines.join("\n"));
 }

@@ -43,14 +43,14 @@ fn disagrees(ran: &Ran, words: &[&str]) -> Value {
 }
 
 /// The backend of a pooled file whose output layer we compute.
-const OUR_HEAD: &str = "onnx, our head";
+const FUSED_HEAD: &str = "onnx, fused head";
 
 /// The rows of a report: stage, backend and file where the status is this one. Without those of our output layer, which only
 /// some processors have.
 fn rows(report: &Value, status: &str) -> BTreeSet<(String, String, String)> {
     let text = |value: &Value| value.as_str().unwrap().to_owned();
     let rows = report["stages"].as_array().unwrap().iter();
-    let rows = rows.filter(|row| row["status"] == status && row["backend"] != OUR_HEAD);
+    let rows = rows.filter(|row| row["status"] == status && row["backend"] != FUSED_HEAD);
     rows.map(|row| (text(&row["stage"]), text(&row["backend"]), text(&row["file"]))).collect()
 }
 
@@ -85,8 +85,8 @@ mod verify {
                 ok.iter().filter(|row| row.0 == stage).map(|row| row.1.as_str()).collect()
             };
             assert!(backends("scores").contains("index") && backends("padded batch").contains("candle"), "{report:#}");
-            let ours = report["stages"].as_array().unwrap().iter().filter(|row| row["backend"] == OUR_HEAD);
-            assert_eq!(ours.count() > 0, splade_encode::OnnxNetwork::can_be_cut(), "{report:#}");
+            let ours = report["stages"].as_array().unwrap().iter().filter(|row| row["backend"] == FUSED_HEAD);
+            assert_eq!(ours.count() > 0, splade_encode::OnnxNetwork::can_split(), "{report:#}");
             let queries = backends("query vectors");
             if inference_free {
                 assert_eq!(queries, BTreeSet::from(["index copy", "table"]), "{model}");
@@ -509,8 +509,8 @@ mod inspect {
         let cases = [
             ("nothing", "nothing: no such folder", "Hub id"),
             ("nothing.onnx", "nothing.onnx: no such file or folder", ""),
-            ("empty", "empty: nothing that is known here", "model folders"),
-            ("a.md", "a.md: nothing that is known here", "model folders"),
+            ("empty", "empty: unknown kind of file or folder", "model folders"),
+            ("a.md", "a.md: unknown kind of file or folder", "model folders"),
             ("empty/x.txt", "x.txt:1: not a token, a tab and a weight", ""),
             ("list.json", "list.json: no query table", ""),
             ("nan.json", "nan.json: no query table: \"a\" has no weight", ""),

@@ -1,6 +1,6 @@
-//! Measures documents a second of one network in four hands, and of its int8 file in two: the pooled file with the output layer
-//! computed by us, as it is run by default, and whole in ONNX Runtime; the file of logits (pooled by us); and Candle on the
-//! checkpoint; the tokenizer and the batching are part of it, the same for all.
+//! Measures documents a second of one network run in four ways, and of its int8 file in two: the pooled file split, with the
+//! fused output layer, as it is run by default; the pooled file whole; the file of logits, pooled here; and the checkpoint in
+//! Candle. The tokenizer and the batching are part of it, the same for all.
 //!
 //! The model is `../shared/models/splade-tiny` (two layers of width 128, 30 522 terms), or the folder that
 //! `SPLADE_BENCH_MODEL` names; without one the bench says so and measures nothing. The texts are the first 256 of
@@ -96,12 +96,12 @@ fn documents(bencher: Bencher<'_, '_>, encoder: Result<DocumentEncoder>) {
 }
 
 #[divan::bench(sample_count = 5, sample_size = 1)]
-fn our_head_fp32(bencher: Bencher<'_, '_>) {
+fn split_fp32(bencher: Bencher<'_, '_>) {
     documents(bencher, onnx_encoder(SPLADE_FILE, Precision::Fp32, false));
 }
 
 #[divan::bench(sample_count = 5, sample_size = 1)]
-fn our_head_int8(bencher: Bencher<'_, '_>) {
+fn split_int8(bencher: Bencher<'_, '_>) {
     documents(bencher, onnx_encoder(SPLADE_FILE, Precision::Int8, false));
 }
 

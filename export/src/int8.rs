@@ -24,6 +24,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use candle_onnx::onnx::tensor_proto::DataType;
 use candle_onnx::onnx::{GraphProto, ModelProto, NodeProto, TensorProto};
 
+use splade_encode::tensor_names;
+
 use crate::proto;
 use crate::{Error, Result};
 
@@ -57,7 +59,7 @@ pub(crate) fn quantize(mut model: ModelProto) -> Result<ModelProto> {
     Ok(model)
 }
 
-/// A constant matrix stored as codes: which tensor, and along which of its axes the channels lie.
+/// A constant matrix stored as codes: the tensor, and the axis of its channels (0: rows, 1: columns).
 type Codes = (String, usize);
 
 /// How a constant matrix reaches a product.
@@ -386,8 +388,8 @@ impl<'g> Quantizer<'g> {
     /// The stored codes and scales of a matrix.
     fn store(&mut self, (name, axis): &Codes) -> Result<(String, String)> {
         // a matrix whose rows and whose columns are channels somewhere is stored twice
-        let side = ["rows", "columns"][*axis];
-        let (codes, scales) = (format!("{name}.int8.{side}"), format!("{name}.scales.{side}"));
+        let channels = if *axis == 0 { tensor_names::Channels::Rows } else { tensor_names::Channels::Columns };
+        let (codes, scales) = (tensor_names::codes(name, channels), tensor_names::scales(name, channels));
         if !self.tensors.contains_key(&codes) {
             let tensor = self.stored[name.as_str()];
             let shape: Vec<usize> = tensor.dims.iter().map(|&length| length as usize).collect();

@@ -1,6 +1,6 @@
 //! From a checkpoint to an ONNX file that agrees with it.
 //!
-//! A trained model is used where ONNX runs: in ONNX Runtime beside our index, in Python, in search engines. Its graph is
+//! A trained model is used where ONNX runs: in ONNX Runtime beside the index, in Python, in search engines. Its graph is
 //! not written by hand, and Python is not needed: the forward pass, written once in `splade-trainer`, is run over a
 //! recorder that writes an ONNX node where Candle computes.
 //!
@@ -37,7 +37,6 @@
 //! * [`Head::Logits`] is what the Python libraries, Vespa and fastembed read; [`Head::Splade`] gives finished document
 //!   vectors, several times faster, since `[B, T, V]` is activated nowhere.
 //! * [`parity`] compares a file with its checkpoint, in every runtime at hand.
-//! * [`Summary`] says what an ONNX file holds, whoever wrote it.
 //!
 //! # Design
 //!
@@ -58,20 +57,18 @@ mod int8;
 pub mod parity;
 mod proto;
 mod recorder;
-mod summary;
 
 use std::collections::BTreeMap;
 
 use candle_onnx::onnx::tensor_proto::DataType;
 use splade_core::{Pooling, SpladePooling};
-use splade_encode::OUTPUT_LAYER_KEY;
+use splade_encode::metadata;
 use splade_trainer::model::{Cap, Inputs, MlmHead, TransformerConfig, Weights, splade};
 
 pub use candle_onnx::onnx::ModelProto;
 pub use error::{Error, Result};
 pub use proto::{read, write};
 pub use splade_files::Precision;
-pub use summary::{External, Stored, Summary, Value};
 
 use proto::{Axis, ROWS, TOKENS};
 use recorder::Recorder;
@@ -135,9 +132,6 @@ impl Default for Options {
     }
 }
 
-/// The metadata key under which a file states its precision.
-pub const PRECISION_KEY: &str = "splade.precision";
-
 /// A recorded model in another precision; what is asked of it, and what it gives, stays the same.
 ///
 /// * [`Precision::Fp16`] stores matrices in half the bytes and computes in f32: half the size, the same speed.
@@ -154,7 +148,7 @@ pub fn convert(model: ModelProto, precision: Precision) -> Result<ModelProto> {
         Precision::Fp16 => fp16::store_half(model)?,
         Precision::Int8 => int8::quantize(model)?,
     };
-    proto::state(&mut model, PRECISION_KEY, precision.name());
+    proto::state(&mut model, metadata::PRECISION, precision.name());
     Ok(model)
 }
 
@@ -192,7 +186,7 @@ pub fn export(config: &TransformerConfig, weights: &Weights, head: Head, options
     let mut model = proto::model(graph, options);
     if let Some(([features, weight, bias], cap)) = layer {
         let layer = serde_json::json!({"features": features, "weight": weight, "bias": bias, "cap": cap});
-        proto::state(&mut model, OUTPUT_LAYER_KEY, &layer.to_string());
+        proto::state(&mut model, metadata::OUTPUT_LAYER, &layer.to_string());
     }
     Ok(model)
 }

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use candle_core::{Device, Tensor};
 use candle_onnx::onnx::GraphProto;
+use ndarray::Array2;
 use splade_core::TokenBatch;
 use splade_encode::OnnxModel;
 use splade_files::Precision;
@@ -25,11 +26,12 @@ pub trait Backend {
     /// What it is called in messages and reports.
     fn name(&self) -> &str;
 
-    /// The output for a batch, row by row: `[B, V]`, or one for every token as [`Head::is_per_token`] says.
+    /// The output for a batch, `[vectors, V]`: a vector for every text, or for every token, padding too, where
+    /// [`Head::is_per_token`] says so.
     ///
     /// # Errors
     /// Those of the runtime.
-    fn run(&self, batch: &TokenBatch) -> Result<Vec<f32>>;
+    fn run(&self, batch: &TokenBatch) -> Result<Array2<f32>>;
 }
 
 /// The checkpoint itself, in Candle.
@@ -47,16 +49,16 @@ impl<'m> Reference<'m> {
         Self { config, weights, head }
     }
 
-    fn output(&self, batch: &TokenBatch) -> splade_trainer::Result<Vec<f32>> {
+    fn output(&self, batch: &TokenBatch) -> splade_trainer::Result<Array2<f32>> {
         let a = Candle::new(self.weights.tensors(), &Device::Cpu);
-        let inputs = a.inputs(batch.ids.clone(), batch.mask.clone(), batch.rows)?;
+        let inputs = a.batch(batch)?;
         let encoded = self.config.forward(&a, &inputs)?;
         let output = match self.head {
             Head::HiddenStates => encoded.last_hidden_state,
             Head::Logits => encoded.head.logits(&a)?,
             Head::Splade(pooling) => splade(&a, &encoded.head, &inputs.mask, pooling)?,
         };
-        Ok(output.flatten_all()?.to_vec1()?)
+        Ok(vectors(&output)?)
     }
 }
 
@@ -65,7 +67,7 @@ impl Backend for Reference<'_> {
         "candle"
     }
 
-    fn run(&self, batch: &TokenBatch) -> Result<Vec<f32>> {
+    fn run(&self, batch: &TokenBatch) -> Result<Array2<f32>> {
         Ok(self.output(batch)?)
     }
 }
@@ -86,8 +88,14 @@ impl Backend for OnnxRuntime {
         "onnx runtime"
     }
 
-    fn run(&self, batch: &TokenBatch) -> Result<Vec<f32>> {
-        Ok(self.0.run(batch, |_, data| Ok(data.to_vec()))?)
+    fn run(&self, batch: &TokenBatch) -> Result<Array2<f32>> {
+        let mut terms = 1;
+        let numbers = self.0.run(batch, |_, output| {
+            terms = output.shape().last().copied().unwrap_or(1);
+            Ok(output.iter().copied().collect())
+        })?;
+        let message = |error: ndarray::ShapeError| Error::backend(self.0.path(), self.name(), error);
+        Array2::from_shape_vec((numbers.len() / terms.max(1), terms), numbers).map_err(message)
     }
 }
 
@@ -116,22 +124,22 @@ impl CandleOnnx {
         Self { model, file: file.to_owned() }
     }
 
-    fn output(&self, batch: &TokenBatch) -> candle_core::Result<Vec<f32>> {
+    fn output(&self, batch: &TokenBatch) -> candle_core::Result<Array2<f32>> {
         let graph = self.model.graph.iter().next().ok_or_else(|| candle_core::Error::msg("no graph"))?;
         let mut inputs = HashMap::new();
         for input in &graph.input {
             let values: Vec<i64> = match input.name.as_str() {
-                "input_ids" => batch.ids.iter().map(|&id| id.into()).collect(),
-                "attention_mask" => batch.mask.iter().map(|&mask| mask.into()).collect(),
+                "input_ids" => batch.ids.iter().copied().collect(),
+                "attention_mask" => batch.mask.iter().copied().collect(),
                 "token_type_ids" => vec![0; batch.ids.len()],
                 other => candle_core::bail!("unknown input {other}"),
             };
-            let values = Tensor::from_vec(values, (batch.rows, batch.width), &Device::Cpu)?;
+            let values = Tensor::from_vec(values, (batch.rows(), batch.width()), &Device::Cpu)?;
             inputs.insert(input.name.clone(), values);
         }
         let outputs = candle_onnx::simple_eval(&self.model, inputs)?;
         let output = outputs.into_values().next().ok_or_else(|| candle_core::Error::msg("no output"))?;
-        output.flatten_all()?.to_vec1()
+        vectors(&output)
     }
 }
 
@@ -140,7 +148,7 @@ impl Backend for CandleOnnx {
         "candle-onnx"
     }
 
-    fn run(&self, batch: &TokenBatch) -> Result<Vec<f32>> {
+    fn run(&self, batch: &TokenBatch) -> Result<Array2<f32>> {
         self.output(batch).map_err(|error| {
             // the message holds the whole node, with its tensors
             let message = error.to_string();
@@ -150,6 +158,14 @@ impl Backend for CandleOnnx {
             }
         })
     }
+}
+
+/// A tensor of Candle's as vectors along its last axis.
+fn vectors(output: &Tensor) -> candle_core::Result<Array2<f32>> {
+    let terms = output.dims().last().copied().unwrap_or(1);
+    let numbers: Vec<f32> = output.flatten_all()?.to_vec1()?;
+    let shape = (numbers.len() / terms.max(1), terms);
+    Array2::from_shape_vec(shape, numbers).map_err(candle_core::Error::wrap)
 }
 
 /// candle-onnx reads the axes of a ReduceMean only where opset 17 has them, and reduces over all without.
@@ -294,8 +310,8 @@ pub fn compare_within(
             Agreement { backend: runtime.name().to_owned(), vectors: 0, difference: 0.0, cosine: 1.0, same_top: 0 };
         for (batch, expected) in batches.iter().zip(&expected) {
             let found = runtime.run(batch)?;
-            if found.len() != expected.len() {
-                let message = format!("gives {} numbers instead of {}", found.len(), expected.len());
+            if found.dim() != expected.dim() {
+                let message = format!("gives an output {:?} instead of {:?}", found.dim(), expected.dim());
                 return Err(Error::backend(file, runtime.name(), message));
             }
             agreement.add(head, batch, expected, &found, tolerance);
@@ -307,11 +323,16 @@ pub fn compare_within(
 }
 
 impl Agreement {
-    fn add(&mut self, head: Head, batch: &TokenBatch, expected: &[f32], found: &[f32], tolerance: f32) {
-        let vectors = if head.is_per_token() { batch.mask.len() } else { batch.rows };
-        let terms = (expected.len() / vectors.max(1)).max(1);
-        let pairs = expected.chunks_exact(terms).zip(found.chunks_exact(terms)).enumerate();
-        for (_, (expected, found)) in pairs.filter(|(at, _)| !head.is_per_token() || batch.mask[*at] != 0) {
+    fn add(&mut self, head: Head, batch: &TokenBatch, expected: &Array2<f32>, found: &Array2<f32>, tolerance: f32) {
+        // of logits, those of padding mean nothing
+        let is_compared: Vec<bool> = if head.is_per_token() {
+            batch.mask.iter().map(|mask| *mask != 0).collect()
+        } else {
+            vec![true; batch.rows()]
+        };
+        let pairs = expected.outer_iter().zip(found.outer_iter()).zip(is_compared);
+        for ((expected, found), _) in pairs.filter(|(_, is_compared)| *is_compared) {
+            let (expected, found) = (&expected.to_vec(), &found.to_vec());
             self.vectors += 1;
             self.difference = larger(self.difference, difference(expected, found));
             self.cosine = self.cosine.min(cosine(expected, found));
@@ -374,22 +395,27 @@ fn top(vector: &[f32]) -> Vec<usize> {
 
 #[cfg(test)]
 mod tests {
+    use ndarray::array;
+
     use super::*;
 
-    struct Fixed(&'static str, Vec<f32>);
+    /// A known output.
+    struct Fixed(&'static str, Array2<f32>);
 
     impl Backend for Fixed {
         fn name(&self) -> &str {
             self.0
         }
 
-        fn run(&self, _: &TokenBatch) -> Result<Vec<f32>> {
+        fn run(&self, _: &TokenBatch) -> Result<Array2<f32>> {
             Ok(self.1.clone())
         }
     }
 
     fn report(head: Head, expected: &[f32], found: &[f32], batch: &TokenBatch) -> Result<Report> {
-        let (reference, runtime) = (Fixed("candle", expected.to_vec()), Fixed("other", found.to_vec()));
+        let rows = if head.is_per_token() { batch.mask.len() } else { batch.rows() };
+        let output = |numbers: &[f32]| Array2::from_shape_vec((rows, numbers.len() / rows), numbers.to_vec()).unwrap();
+        let (reference, runtime) = (Fixed("candle", output(expected)), Fixed("other", output(found)));
         compare(Path::new("a/model.onnx"), head, &reference, &[&runtime], std::slice::from_ref(batch))
     }
 
@@ -405,7 +431,7 @@ mod tests {
     #[test]
     fn texts_are_padded_on_the_right() {
         let batch = two_rows();
-        assert_eq!((batch.ids, batch.mask, batch.rows), (vec![1, 2, 3, 9], vec![1, 1, 1, 0], 2));
+        assert_eq!((batch.ids, batch.mask), (array![[1, 2], [3, 9]], array![[1, 1], [1, 0]]));
     }
 
     #[test]
@@ -422,7 +448,7 @@ mod tests {
     #[test]
     fn a_vector_that_points_elsewhere_is_refused_at_any_tolerance() {
         let (reference, runtime) =
-            (Fixed("candle", vec![1.0, 0.0, 1.0, 1.0]), Fixed("other", vec![0.4, 0.6, 1.0, 1.0]));
+            (Fixed("candle", array![[1.0, 0.0], [1.0, 1.0]]), Fixed("other", array![[0.4, 0.6], [1.0, 1.0]]));
         let limits = limits(SPLADE, Precision::Int8);
         let found =
             compare_within(limits, Path::new("a.onnx"), SPLADE, &reference, &[&runtime], &[two_rows()]).unwrap();
@@ -459,7 +485,7 @@ mod tests {
     #[test]
     fn another_size_is_an_error() {
         let error = report(SPLADE, &[1.0; 4], &[1.0; 2], &two_rows()).unwrap_err();
-        assert_eq!(error.to_string(), "a/model.onnx: other: gives 2 numbers instead of 4");
+        assert_eq!(error.to_string(), "a/model.onnx: other: gives an output (2, 1) instead of (2, 2)");
     }
 
     #[test]

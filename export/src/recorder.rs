@@ -11,6 +11,7 @@ use std::collections::BTreeMap;
 use candle_core::Tensor;
 use candle_onnx::onnx::tensor_proto::DataType;
 use candle_onnx::onnx::{GraphProto, NodeProto, TensorProto, ValueInfoProto};
+use splade_encode::tensor_names;
 use splade_trainer::model::{Activation, Algebra, Init, Positions, RelativeOffsets, Weights};
 
 use crate::graph::{Graph, Value};
@@ -145,7 +146,7 @@ impl<'w> Recorder<'w> {
             let tensor = &used.tensor;
             match (used.plain.get(), used.transposed.get()) {
                 (true, false) => tensors.push(stored(name, tensor)?),
-                (false, true) => tensors.push(stored(&transposed_name(name), &transposed(tensor)?)?),
+                (false, true) => tensors.push(stored(&tensor_names::transposed(name), &transposed(tensor)?)?),
                 // a tied matrix: stored once, turned when the session folds constants
                 (true, true) => {
                     tensors.push(stored(name, tensor)?);
@@ -236,7 +237,7 @@ impl<'w> Recorder<'w> {
         };
         used.transposed.set(true);
         let out = used.tensor.dims().first().copied();
-        (self.graph.borrow().named(&transposed_name(matrix.name()), out), out)
+        (self.graph.borrow().named(&tensor_names::transposed(matrix.name()), out), out)
     }
 
     /// `[B, T]` of 0 and 1 as a condition `[B, T, 1]`.
@@ -590,10 +591,6 @@ fn scope(parameter: &Value) -> &str {
     parameter.name().rsplit_once('.').map_or("", |(scope, _)| scope)
 }
 
-fn transposed_name(name: &str) -> String {
-    format!("{name}.transposed")
-}
-
 fn transposed(tensor: &Tensor) -> Result<Tensor> {
     tensor.t().and_then(|tensor| tensor.contiguous()).map_err(failed)
 }
@@ -604,7 +601,7 @@ fn turn(name: &str) -> NodeProto {
         name: format!("{name}/Transpose"),
         op_type: "Transpose".to_owned(),
         input: vec![name.to_owned()],
-        output: vec![transposed_name(name)],
+        output: vec![tensor_names::transposed(name)],
         attribute: vec![proto::ints("perm", &[1, 0])],
         ..Default::default()
     }

@@ -8,8 +8,9 @@ use std::path::{Path, PathBuf};
 
 use candle_core::Tensor;
 use common::{Golden, families};
+use ndarray::Array2;
 use splade_core::{HeadMode, Network, Pooling, PoolingActivation, SpladePooling, TokenBatch};
-use splade_encode::{LIBRARY, OUTPUT_LAYER_KEY, OnnxNetwork, OnnxOptions, load_onnx_runtime};
+use splade_encode::{LIBRARY, NotSplit, OnnxNetwork, OnnxOptions, load_onnx_runtime, metadata};
 use splade_export::parity::{Backend, Reference};
 use splade_export::{Head, OPSETS, Options, convert, export, write};
 use splade_files::Precision;
@@ -49,9 +50,9 @@ fn open(path: &Path, golden: &Golden, whole: bool) -> OnnxNetwork {
     OnnxNetwork::open_with(path, &options, golden.config.vocab_size(), POOLING).unwrap()
 }
 
-fn dense(network: &OnnxNetwork, batch: &TokenBatch) -> Vec<f32> {
-    let mut rows = vec![0.0; batch.rows * network.dimensions()];
-    for (row, vector) in rows.chunks_exact_mut(network.dimensions()).zip(network.forward(batch).unwrap()) {
+fn dense(network: &OnnxNetwork, batch: &TokenBatch) -> Array2<f32> {
+    let mut rows = Array2::zeros((batch.rows(), network.dimensions()));
+    for (mut row, vector) in rows.outer_iter_mut().zip(network.forward(batch).unwrap()) {
         vector.iter().for_each(|(dim, weight)| row[dim as usize] = weight);
     }
     rows
@@ -75,9 +76,9 @@ fn the_output_layer_computed_here_gives_the_vectors_of_the_file() {
             for precision in Precision::ALL {
                 let path = folder.path().join(precision.file_name("model_splade.onnx"));
                 write(convert(model.clone(), precision).unwrap(), &path).unwrap();
-                let (cut, whole) = (open(&path, &golden, false), open(&path, &golden, true));
-                assert_eq!(cut.is_cut(), OnnxNetwork::can_be_cut(), "{family} {precision}");
-                assert!(!whole.is_cut());
+                let (split, whole) = (open(&path, &golden, false), open(&path, &golden, true));
+                assert_eq!(split.not_split().is_none(), OnnxNetwork::can_split(), "{family} {precision}");
+                assert!(whole.not_split() == Some(&NotSplit::Asked));
                 let one = TokenBatch::new(&[golden.texts()[0].clone()], golden.pad);
                 let gap = TokenBatch::new(&[golden.texts()[1].clone(), vec![]], golden.pad);
                 // far beyond the offsets that have a row of their own
@@ -85,14 +86,12 @@ fn the_output_layer_computed_here_gives_the_vectors_of_the_file() {
                 let long = text.iter().cycle().take(if family.starts_with("norbert3") { 150 } else { 20 });
                 let long = TokenBatch::new(&[long.copied().collect(), golden.texts()[1].clone()], golden.pad);
                 for batch in [golden.batch(), one, gap, long] {
-                    let (found, of_file) = (dense(&cut, &batch), dense(&whole, &batch));
+                    let (found, of_file) = (dense(&split, &batch), dense(&whole, &batch));
                     let expected = reference.run(&batch).unwrap();
-                    let apart = |one: &[f32], other: &[f32]| -> Vec<f32> {
-                        one.iter().zip(other).map(|(one, other)| (one - other).abs()).collect()
-                    };
+                    let apart = |one: &Array2<f32>, other: &Array2<f32>| (one - other).abs();
                     if precision == Precision::Int8 {
                         // rounded in another way, a scale per token here and one per text there, but no worse
-                        let mean = |of: &[f32]| apart(of, &expected).iter().sum::<f32>() / expected.len() as f32;
+                        let mean = |of: &Array2<f32>| apart(of, &expected).mean().unwrap();
                         let (here, there) = (mean(&found), mean(&of_file));
                         assert!(here <= 1.1 * there + 1e-3, "{family} {shift}: {here} {there}");
                         continue;
@@ -111,7 +110,7 @@ fn the_output_layer_computed_here_gives_the_vectors_of_the_file() {
 }
 
 #[test]
-fn only_what_is_the_largest_logit_is_cut() {
+fn only_a_graph_that_ends_in_the_largest_logits_is_split() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("model_splade.onnx");
     let mut golden = Golden::family("norbert4-tiny");
@@ -120,8 +119,8 @@ fn only_what_is_the_largest_logit_is_cut() {
         let weights = shifted(&golden, -2.0);
         write(export(&golden.config, &weights, SPLADE, &Options::default()).unwrap(), &path).unwrap();
         let network = open(&path, &golden, false);
-        let can_be = matches!(mode, HeadMode::Raw | HeadMode::SoftCap) && OnnxNetwork::can_be_cut();
-        assert_eq!(network.is_cut(), can_be, "{name}");
+        let can_be = matches!(mode, HeadMode::Raw | HeadMode::SoftCap) && OnnxNetwork::can_split();
+        assert_eq!(network.not_split().is_none(), can_be, "{name}");
         let batch = TokenBatch::new(&[vec![1], vec![1, 60, 61], vec![], vec![1, 90, 200, 300]], 3);
         let found = dense(&network, &batch);
         let expected = Reference::new(&golden.config, &weights, SPLADE).run(&batch).unwrap();
@@ -132,17 +131,20 @@ fn only_what_is_the_largest_logit_is_cut() {
     for head in [Head::Splade(sum), Head::Logits] {
         write(export(&golden.config, &golden.weights, head, &Options::default()).unwrap(), &path).unwrap();
         let network = OnnxNetwork::open_with(&path, &OnnxOptions::default(), golden.config.vocab_size(), sum).unwrap();
-        assert!(!network.is_cut());
+        assert_eq!(network.not_split(), Some(&NotSplit::SumPooling));
     }
+    let max = OnnxNetwork::open_with(&path, &OnnxOptions::default(), golden.config.vocab_size(), POOLING).unwrap();
+    let expected = if OnnxNetwork::can_split() { NotSplit::NotStated } else { NotSplit::Processor };
+    assert_eq!(max.not_split(), Some(&expected), "a file of logits");
 }
 
 #[test]
-fn what_the_file_says_wrongly_leaves_it_whole() {
+fn a_file_with_wrong_metadata_runs_whole_and_the_reason_is_given() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("model_splade.onnx");
     let golden = Golden::family("bert-tiny");
     let model = export(&golden.config, &golden.weights, SPLADE, &Options::default()).unwrap();
-    let at = model.metadata_props.iter().position(|entry| entry.key == OUTPUT_LAYER_KEY).unwrap();
+    let at = model.metadata_props.iter().position(|entry| entry.key == metadata::OUTPUT_LAYER).unwrap();
     let stated = model.metadata_props[at].value.clone();
     for (name, other) in
         [("features", "bias"), ("weight", "features"), ("bias", "weight"), ("none", "hard"), ("cap", "cup")]
@@ -152,7 +154,10 @@ fn what_the_file_says_wrongly_leaves_it_whole() {
         assert_ne!(model.metadata_props[at].value, stated);
         write(model, &path).unwrap();
         let network = open(&path, &golden, false);
-        assert!(!network.is_cut(), "{name}");
+        let reason = network.not_split().unwrap();
+        let expected = |reason: &NotSplit| matches!(reason, NotSplit::Broken(_));
+        assert!(expected(reason) || !OnnxNetwork::can_split(), "{name}: {reason}");
+        assert_eq!(reason, &OnnxNetwork::why_not_split(&path, golden.config.vocab_size(), POOLING).unwrap());
         assert!(!network.forward(&golden.batch()).unwrap()[0].is_empty());
     }
 }

@@ -1,4 +1,4 @@
-//! Networks as they are run: a head in parts against the whole one, several lanes and any batches against one text at a
+//! Networks as they are run: a head in parts against the whole one, several sessions and any batches against one text at a
 //! time, devices that are not there.
 
 use std::path::{Path, PathBuf};
@@ -78,7 +78,7 @@ fn a_head_in_parts_gives_what_the_whole_one_gives() {
 }
 
 #[test]
-fn lanes_and_batches_change_no_vector() {
+fn sessions_and_batches_change_no_vector() {
     load();
     let folder = tempfile::tempdir().unwrap();
     let words = ["fjord", "og", "isbre", "kjøpte", "en bok om fisk i havet", "17. mai", "", "ÆØÅ"];
@@ -89,9 +89,9 @@ fn lanes_and_batches_change_no_vector() {
     for name in ["norbert3-tiny", "norbert4-tiny", "bert-tiny"] {
         let model = family(name);
         let path = family_file(folder.path(), &model);
-        let encoder = |threads, lanes, batch_tokens| {
-            let file = OnnxModel::open(&path, &OnnxOptions { threads, lanes, ..OnnxOptions::default() }).unwrap();
-            assert_eq!(file.lanes(), if lanes == 0 { threads.clamp(1, 2) } else { lanes });
+        let encoder = |threads, sessions, batch_tokens| {
+            let file = OnnxModel::open(&path, &OnnxOptions { threads, sessions, ..OnnxOptions::default() }).unwrap();
+            assert_eq!(file.sessions(), if sessions == 0 { threads.clamp(1, 2) } else { sessions });
             let network = OnnxNetwork::new(file, model.dimensions().unwrap(), POOLING).unwrap();
             let vocabulary = model.vocabulary(None).unwrap();
             let settings = DocumentSettings { batch_tokens, ..model.document_settings(&vocabulary).unwrap() };
@@ -99,9 +99,13 @@ fn lanes_and_batches_change_no_vector() {
         };
         let alone = encoder(1, 1, 1).encode(&texts).unwrap();
         assert!(alone.iter().filter(|vector| vector.active_dims() > 0).count() > 80);
-        for (threads, lanes, batch_tokens) in [(1, 1, 0), (2, 1, 300), (2, 0, 64), (3, 2, 0), (1, 3, 100)] {
-            let found = encoder(threads, lanes, batch_tokens).encode(&texts).unwrap();
-            assert_near(&found, &alone, &format!("{name}, {threads} threads, {lanes} lanes, {batch_tokens} tokens"));
+        for (threads, sessions, batch_tokens) in [(1, 1, 0), (2, 1, 300), (2, 0, 64), (3, 2, 0), (1, 3, 100)] {
+            let found = encoder(threads, sessions, batch_tokens).encode(&texts).unwrap();
+            assert_near(
+                &found,
+                &alone,
+                &format!("{name}, {threads} threads, {sessions} sessions, {batch_tokens} tokens"),
+            );
         }
     }
 }

@@ -1,4 +1,4 @@
-//! `splade export-onnx`: checkpoint → ONNX files → proof that they agree with it, and how well each precision ranks.
+//! `splade export-onnx`: checkpoint → ONNX files that agree with it, and how well each precision ranks.
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 use serde_json::{Value, json};
 use splade_core::{DocumentEncoder, DocumentSettings, Encoder, TokenBatch};
-use splade_encode::{HEAD_KEY, HEAD_MODE_KEY, OnnxModel, POOLING_KEY, load_onnx_runtime};
+use splade_encode::{OnnxModel, load_onnx_runtime, metadata};
 use splade_eval::TaskData;
 use splade_export::parity::{Backend, CandleOnnx, OnnxRuntime, Reference, Report, compare_within, limits};
 use splade_export::{Head, ModelProto, Options, convert, export, write};
@@ -19,7 +19,7 @@ use super::eval_mteb::{Encoders, evaluate, folder_name, label, open_tasks};
 use super::interrupt;
 use crate::cli::{DeviceChoice, ExportOnnxArgs, HeadChoice, Mode};
 use crate::console::Table;
-use crate::encoders::{onnx_network, onnx_options, onnx_runtime_candidates, read_as, use_threads};
+use crate::encoders::{load_library, onnx_network, onnx_options, onnx_runtime_candidates, read_as, use_threads};
 use crate::failure::bad_input;
 use crate::hub::{self, Wants};
 use crate::outputs::{refuse_existing, say};
@@ -39,32 +39,48 @@ pub(crate) fn run(args: &ExportOnnxArgs) -> Result<()> {
     }
     let tasks = open_tasks(&args.eval, None)?;
     if !tasks.is_empty() {
-        load_onnx_runtime(&onnx_runtime_candidates())?;
+        load_library()?;
     }
     let source = Source::read(args, model, id)?;
+    let is_new = !folder.exists();
     std::fs::create_dir_all(&folder).map_err(splade_files::Error::io(&folder))?;
-    let batches = if args.no_verify { Vec::new() } else { batches(&source.model)? };
-    let mut files = Vec::new();
+    let files = write_all(&source, wanted, &folder).inspect_err(|_| {
+        // only if it is empty
+        if is_new {
+            let _ = std::fs::remove_dir(&folder);
+        }
+    })?;
+    let judged = if tasks.is_empty() { Vec::new() } else { source.judge(&files, &tasks)? };
+    if args.json { print_json(&files, &judged) } else { print_tables(&files, &judged) }
+}
+
+/// Writes all files aside, proves them, and moves them to their places: all of them, or after a failure none.
+fn write_all(source: &Source<'_>, wanted: Vec<Wanted>, folder: &Path) -> Result<Vec<Exported>> {
+    // in the same folder, so that moving a file is a rename
+    let aside =
+        tempfile::Builder::new().prefix(".splade-").tempdir_in(folder).map_err(splade_files::Error::io(folder))?;
+    let batches = if source.args.no_verify { Vec::new() } else { batches(&source.model)? };
+    let mut proved = Vec::new();
     for wanted in wanted {
-        let Wanted { head, precision, path } = &wanted;
         interrupt::check()?;
-        // beside its place until it is proved, so that a file that disagrees is never found by anyone
-        let aside = tempfile::Builder::new().prefix(".splade-").tempdir_in(&folder)?;
-        let unproved = aside.path().join(path.file_name().unwrap_or_default());
-        write(source.record(*head, *precision)?, &unproved)?;
+        let unproved = aside.path().join(wanted.path.file_name().unwrap_or_default());
+        write(source.record(wanted.head, wanted.precision)?, &unproved)?;
         let mut report = None;
-        if !args.no_verify {
-            let found = Report { file: path.clone(), ..source.verify(&unproved, &wanted, &batches)? };
+        if !source.args.no_verify {
+            let found = Report { file: wanted.path.clone(), ..source.verify(&unproved, &wanted, &batches)? };
             found.check()?;
             report = Some(found);
         }
-        interrupt::check()?;
-        let bytes = put(aside.path(), path)?;
-        tracing::info!("{}: {}", path.display(), megabytes(bytes));
+        proved.push((wanted, report));
+    }
+    interrupt::check()?;
+    let mut files = Vec::new();
+    for (wanted, report) in proved {
+        let bytes = put(aside.path(), &wanted.path).map_err(splade_files::Error::io(&wanted.path))?;
+        tracing::info!("{}: {}", wanted.path.display(), megabytes(bytes));
         files.push(Exported { wanted, bytes, report });
     }
-    let judged = if tasks.is_empty() { Vec::new() } else { source.judge(&files, &tasks)? };
-    if args.json { print_json(&files, &judged) } else { print_tables(&files, &judged) }
+    Ok(files)
 }
 
 /// A file that is to be written, and where it belongs.
@@ -74,11 +90,11 @@ struct Wanted {
     path: PathBuf,
 }
 
-/// A file that was written.
+/// A file that is in its place.
 struct Exported {
     wanted: Wanted,
     bytes: u64,
-    /// how it agrees with the checkpoint, unless nobody asked
+    /// its agreement with the checkpoint; none with `--no-verify`
     report: Option<Report>,
 }
 
@@ -98,7 +114,7 @@ fn wanted(args: &ExportOnnxArgs, model: &ModelDir, folder: &Path) -> Vec<Wanted>
         .collect()
 }
 
-/// What a precision makes of one task.
+/// Quality and speed of one precision on one task.
 struct Judged {
     task: String,
     precision: Precision,
@@ -131,24 +147,27 @@ impl<'a> Source<'a> {
         Ok(convert(export(&self.config, &self.weights, head, &options)?, precision)?)
     }
 
-    /// What a file says about itself, besides its precision.
+    /// Metadata of a file, besides its precision and output layer.
     fn metadata(&self, head: Head) -> Result<BTreeMap<String, String>> {
         let (model, pooling) = (&self.model, self.model.pooling());
-        let mut metadata = BTreeMap::from([
-            ("splade.version".to_owned(), env!("CARGO_PKG_VERSION").to_owned()),
-            ("splade.model".to_owned(), self.name.clone()),
-            ("splade.max_length".to_owned(), model.max_length().to_string()),
-            (HEAD_KEY.to_owned(), if head == Head::Logits { "logits" } else { "splade" }.to_owned()),
-            (POOLING_KEY.to_owned(), serde_json::to_value((pooling.strategy, pooling.activation))?.to_string()),
+        let mut stated = BTreeMap::from([
+            (metadata::VERSION.to_owned(), env!("CARGO_PKG_VERSION").to_owned()),
+            (metadata::MODEL.to_owned(), self.name.clone()),
+            (metadata::MAX_LENGTH.to_owned(), model.max_length().to_string()),
+            (metadata::HEAD.to_owned(), if head == Head::Logits { "logits" } else { "splade" }.to_owned()),
+            (metadata::POOLING.to_owned(), metadata::pooling(pooling)),
         ]);
-        let config: Value = serde_json::from_slice(&std::fs::read(model.config_path())?)?;
+        if let Some(fingerprint) = model.network_fingerprint()? {
+            stated.insert(metadata::NETWORK.to_owned(), fingerprint);
+        }
+        let config: Value = splade_files::read_json(&model.config_path())?;
         if let Some(base) = config["_name_or_path"].as_str().filter(|base| !base.is_empty()) {
-            metadata.insert("splade.base_model".to_owned(), base.to_owned());
+            stated.insert(metadata::BASE_MODEL.to_owned(), base.to_owned());
         }
         if let Some(choice) = model.head_choice() {
-            metadata.insert(HEAD_MODE_KEY.to_owned(), choice.mode.to_string());
+            stated.insert(metadata::HEAD_MODE.to_owned(), choice.mode.to_string());
         }
-        Ok(metadata)
+        Ok(stated)
     }
 
     /// Compares a file with the checkpoint, in ONNX Runtime where its library is found and in candle-onnx where it can.
@@ -187,7 +206,7 @@ impl<'a> Source<'a> {
 
     /// nDCG@10 of every precision exported, beside fp32's.
     fn judge(&self, files: &[Exported], tasks: &[TaskData]) -> Result<Vec<Judged>> {
-        // the pooled file where there is one: it gives the same ranking, sooner
+        // the pooled file where there is one: it gives the same ranking, faster
         let best = |precision: Precision| {
             let of_it = files.iter().map(|file| &file.wanted).filter(|wanted| wanted.precision == precision);
             of_it.max_by_key(|wanted| wanted.head != Head::Logits).map(|wanted| wanted.path.clone())
@@ -237,7 +256,7 @@ impl<'a> Source<'a> {
 }
 
 /// Moves a file, and the one with its weights if it is large, to its place; returns their size.
-fn put(aside: &Path, path: &Path) -> Result<u64> {
+fn put(aside: &Path, path: &Path) -> std::io::Result<u64> {
     let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let data = format!("{name}_data");
     let (from, to) = (aside.join(&data), path.with_file_name(&data));
@@ -254,7 +273,7 @@ fn put(aside: &Path, path: &Path) -> Result<u64> {
         // of a larger file that was replaced
         std::fs::remove_file(&to)?;
     }
-    Ok(size(path)?)
+    size(path)
 }
 
 /// The built-in texts, one by one and some of them padded to the longest.

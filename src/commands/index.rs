@@ -23,6 +23,10 @@ pub(crate) fn run(args: &IndexArgs) -> Result<()> {
     let settings = settings(&model, args)?;
     if args.append {
         let index = ImpactIndex::open(&args.index)?;
+        let settings = IndexSettings {
+            model_fingerprint: model.fingerprint_like(&index.settings().model_fingerprint)?,
+            ..settings
+        };
         expect_same(&index, &settings, args)?;
         fill(&index, &model, args)?;
         return report(&index, args);

@@ -101,7 +101,8 @@ fn query_side(index: &ImpactIndex, args: &SearchArgs) -> Result<Option<QuerySide
         let model = read_as(model, &args.network.reading)?;
         let vocabulary = model.vocabulary(None)?;
         let terms = u32::try_from(model.dimensions()?)?;
-        index.expect_model(terms, &model.fingerprint()?, vocabulary.fingerprint())?;
+        let fingerprint = model.fingerprint_like(&index.settings().model_fingerprint)?;
+        index.expect_model(terms, &fingerprint, vocabulary.fingerprint())?;
         return Ok(Some(QuerySide { encoder: query_encoder(&model, &args.network)?, vocabulary }));
     }
     let folder = index.query_dir();

@@ -139,7 +139,7 @@ fn passes(bencher: Bencher<'_, '_>, plain: bool) {
     let pass = || -> splade_trainer::Result<()> {
         let a = Candle::new(&parameters, &Device::Cpu);
         let a = if plain { a.plain() } else { a };
-        let inputs = a.inputs(batch.ids.clone(), batch.mask.clone(), batch.rows)?;
+        let inputs = a.batch(&batch)?;
         let encoded = config.forward(&a, &inputs)?;
         splade(&a, &encoded.head, &inputs.mask, Default::default())?.sum_all()?.backward()?;
         Ok(())

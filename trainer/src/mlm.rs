@@ -40,20 +40,25 @@ impl Masking {
 
     /// Masks tokens of `batch` in place; returns the flat index `row·T + t` and the true id of every picked token, at least one.
     pub(crate) fn apply(&self, batch: &mut TokenBatch, rng: &mut ChaCha8Rng) -> Vec<(u32, u32)> {
-        let candidates: Vec<usize> = (0..batch.ids.len())
-            .filter(|&at| batch.mask[at] == 1 && self.special.binary_search(&batch.ids[at]).is_err())
+        let flat = |index: (usize, usize)| (index.0 * batch.width() + index.1) as u32;
+        let is_word = |id: i64| self.special.binary_search(&(id as u32)).is_err();
+        let candidates: Vec<(usize, usize)> = batch
+            .ids
+            .indexed_iter()
+            .filter(|(at, id)| batch.mask[*at] == 1 && is_word(**id))
+            .map(|(at, _)| at)
             .collect();
-        let mut picked: Vec<usize> = candidates.iter().copied().filter(|_| rng.random_bool(PICKED)).collect();
+        let mut picked: Vec<(usize, usize)> = candidates.iter().copied().filter(|_| rng.random_bool(PICKED)).collect();
         if picked.is_empty() && !candidates.is_empty() {
             picked.push(candidates[rng.random_range(0..candidates.len())]);
         }
-        let targets = picked.iter().map(|&at| (at as u32, batch.ids[at])).collect();
+        let targets = picked.iter().map(|&at| (flat(at), batch.ids[at] as u32)).collect();
         for at in picked {
             let draw: f64 = rng.random();
             if draw < MASKED {
-                batch.ids[at] = self.mask;
+                batch.ids[at] = i64::from(self.mask);
             } else if draw < MASKED + RANDOM {
-                batch.ids[at] = rng.random_range(0..self.size);
+                batch.ids[at] = i64::from(rng.random_range(0..self.size));
             }
         }
         targets
@@ -90,15 +95,16 @@ mod tests {
         let targets = masking.apply(&mut batch, &mut rng);
         let share = targets.len() as f64 / 1497.0;
         assert!((0.17..0.23).contains(&share), "{share}");
-        let masked = targets.iter().filter(|(at, _)| batch.ids[*at as usize] == 4).count() as f64;
-        let kept = targets.iter().filter(|(at, id)| batch.ids[*at as usize] == *id).count() as f64;
+        let id = |batch: &TokenBatch, at: u32| batch.ids.as_slice().unwrap()[at as usize] as u32;
+        let masked = targets.iter().filter(|(at, _)| id(&batch, *at) == 4).count() as f64;
+        let kept = targets.iter().filter(|(at, true_id)| id(&batch, *at) == *true_id).count() as f64;
         assert!((0.62..0.78).contains(&(masked / targets.len() as f64)));
         assert!((0.09..0.22).contains(&(kept / targets.len() as f64)));
-        for (at, id) in targets {
-            let at = at as usize;
-            assert!(original.mask[at] == 1 && original.ids[at] == id && id > 4);
+        for (at, true_id) in targets {
+            assert!(original.mask.as_slice().unwrap()[at as usize] == 1);
+            assert!(id(&original, at) == true_id && true_id > 4);
         }
-        let changed = (0..batch.ids.len()).filter(|at| batch.ids[*at] != original.ids[*at]).count();
+        let changed = original.ids.iter().zip(&batch.ids).filter(|(before, after)| before != after).count();
         assert!(changed > 0 && batch.mask == original.mask);
     }
 

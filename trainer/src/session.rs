@@ -217,7 +217,7 @@ impl Session {
             return Err(Error::invalid("a batch has no token to mask", "leave out empty texts"));
         }
         let a = self.trainee.algebra(seed);
-        let inputs = a.inputs(batch.ids, batch.mask, batch.rows)?;
+        let inputs = a.batch(&batch)?;
         let encoded = self.trainee.config().forward(&a, &inputs)?;
         let base = mlm_loss(&a, &encoded.head, &targets)?;
         let document_regularizer = Tensor::zeros((), base.dtype(), &Device::Cpu)?.to_device(base.device())?;

@@ -296,7 +296,7 @@ impl Trainee {
         let rows: Vec<&[u32]> = tokens.iter().map(Vec::as_slice).collect();
         let batch = TokenBatch::new(&rows, self.pad);
         let a = self.algebra(seed);
-        let inputs = a.inputs(batch.ids, batch.mask, batch.rows)?;
+        let inputs = a.batch(&batch)?;
         let encoded = self.config.forward(&a, &inputs)?;
         splade(&a, &encoded.head, &inputs.mask, self.pooling)
     }

@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 
 use candle_core::{DType, Device, Tensor, Var};
+use ndarray::{Array1, Array2};
 use splade_core::HeadMode;
 use splade_trainer::model::{Candle, Inputs, TransformerConfig, Weights, splade};
 
@@ -111,7 +112,9 @@ fn every_head_mode_agrees_with_the_reference() {
             let logits = head.logits(&a).unwrap().to_vec3::<f32>().unwrap();
             let mask = inputs.mask.to_vec2::<u8>().unwrap();
             for ((logits, mask), weights) in logits.iter().zip(&mask).zip(weights.to_vec2::<f32>().unwrap()) {
-                let pooled = splade_core::pool(&logits.concat(), mask, weights.len(), pooling);
+                let logits = Array2::from_shape_vec((logits.len(), weights.len()), logits.concat()).unwrap();
+                let mask: Array1<i64> = mask.iter().map(|mask| i64::from(*mask)).collect();
+                let pooled = splade_core::pool(logits.view(), mask.view(), pooling);
                 assert!(pooled.iter().zip(&weights).all(|(a, b)| (a - b).abs() <= 1e-5), "{mode} plain={plain}");
             }
         }

@@ -2,6 +2,7 @@
 //!
 //! Every function gives the largest difference and where it is, so that a disagreement can be looked into.
 
+use ndarray::Axis;
 use splade_core::pool;
 use splade_core::{Network, SparseVector, SpladePooling, TokenBatch};
 
@@ -176,7 +177,7 @@ fn cosine(a: &SparseVector, b: &SparseVector) -> f64 {
     }
 }
 
-/// A [`Backend`] behind the contract of an encoder's network: a file of logits is pooled here.
+/// A [`Backend`] as a [`Network`]: a file of logits is pooled here.
 pub struct BackendNetwork<B> {
     backend: B,
     is_pooled: bool,
@@ -185,7 +186,7 @@ pub struct BackendNetwork<B> {
 }
 
 impl<B: Backend> BackendNetwork<B> {
-    /// Whether the backend gives vectors, else it gives logits; `dimensions` is V, `pooling` what the model folder states.
+    /// Wraps a backend that gives vectors, if `is_pooled`, else logits; `dimensions` is V, `pooling` that of the model folder.
     #[must_use]
     pub fn new(backend: B, is_pooled: bool, dimensions: usize, pooling: SpladePooling) -> Self {
         Self { backend, is_pooled, dimensions, pooling }
@@ -198,28 +199,28 @@ impl<B: Backend + Send + Sync> Network for BackendNetwork<B> {
     }
 
     fn forward(&self, batch: &TokenBatch) -> splade_core::Result<Vec<SparseVector>> {
-        let data = self.backend.run(batch).map_err(|error| splade_core::Error::Encoder(error.into()))?;
-        let terms = self.dimensions;
-        let vectors = if self.is_pooled { batch.rows } else { batch.ids.len() };
-        if data.len() != vectors * terms {
-            let numbers = data.len();
-            let message = format!("{} gives {numbers} numbers, not {vectors} × {terms}", self.backend.name());
+        let output = self.backend.run(batch).map_err(|error| splade_core::Error::Encoder(error.into()))?;
+        let vectors = if self.is_pooled { batch.rows() } else { batch.ids.len() };
+        let expected = (vectors, self.dimensions);
+        if output.dim() != expected {
+            let message = format!("{} gives an output {:?}, not {expected:?}", self.backend.name(), output.dim());
             return Err(splade_core::Error::Encoder(message.into()));
         }
-        let sparse = |row: &[f32]| {
-            SparseVector::from_dense(row)
+        let sparse = |weights: &[f32]| {
+            SparseVector::from_dense(weights)
                 .map_err(|source| splade_core::Error::Vector { of: "the network's output".into(), source })
         };
         if self.is_pooled {
-            return data.chunks_exact(terms).map(sparse).collect();
+            return output.outer_iter().map(|weights| sparse(&weights.to_vec())).collect();
         }
-        let rows = data.chunks_exact(batch.width * terms).zip(batch.mask.chunks_exact(batch.width));
-        rows.map(|(logits, mask)| sparse(&pool(logits, mask, terms, self.pooling))).collect()
+        let texts = output.axis_chunks_iter(Axis(0), batch.width()).zip(batch.mask.outer_iter());
+        texts.map(|(logits, mask)| sparse(&pool(logits, mask, self.pooling))).collect()
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use ndarray::{Array2, array};
     use splade_core::{Pooling, PoolingActivation};
 
     use super::*;
@@ -295,15 +296,16 @@ mod tests {
         assert_eq!(difference(&[low.clone(), high.clone()], &[tied.clone(), tied]), 0.6);
     }
 
-    struct Fixed(Vec<f32>);
+    /// A known output, or a failure.
+    struct Fixed(Option<Array2<f32>>);
 
     impl Backend for Fixed {
         fn name(&self) -> &str {
             "fixed"
         }
 
-        fn run(&self, _: &TokenBatch) -> Result<Vec<f32>> {
-            if self.0.is_empty() { Err(Error::backend("m.onnx", "fixed", "no")) } else { Ok(self.0.clone()) }
+        fn run(&self, _: &TokenBatch) -> Result<Array2<f32>> {
+            self.0.clone().ok_or_else(|| Error::backend("m.onnx", "fixed", "no"))
         }
     }
 
@@ -311,23 +313,23 @@ mod tests {
     fn a_backend_is_a_network_whether_it_pools_or_not() {
         let pooling = SpladePooling { strategy: Pooling::Max, activation: PoolingActivation::Relu };
         let batch = TokenBatch::new(&[vec![1, 2], vec![3]], 9);
-        let run = |is_pooled: bool, data: &[f32]| {
-            BackendNetwork::new(Fixed(data.to_vec()), is_pooled, 2, pooling).forward(&batch)
+        let run = |is_pooled: bool, output: Option<Array2<f32>>| {
+            BackendNetwork::new(Fixed(output), is_pooled, 2, pooling).forward(&batch)
         };
-        let pooled = run(true, &[0.5, 0.0, 0.0, 2.0]).unwrap();
+        let pooled = run(true, Some(array![[0.5, 0.0], [0.0, 2.0]])).unwrap();
         assert_eq!(pooled, [vector(&[(0, 0.5)]), vector(&[(1, 2.0)])]);
         // the last token is padding
-        let logits = run(false, &[0.0, 1.0, 3.0, -1.0, 0.5, 0.0, 9.0, 9.0]).unwrap();
+        let logits = run(false, Some(array![[0.0, 1.0], [3.0, -1.0], [0.5, 0.0], [9.0, 9.0]])).unwrap();
         assert_eq!(logits, [vector(&[(0, 4_f32.ln()), (1, 2_f32.ln())]), vector(&[(0, 1.5_f32.ln())])]);
-        let error = run(false, &[0.5, 0.0, 0.0, 2.0]).unwrap_err();
-        assert!(error.to_string().contains("fixed gives 4 numbers, not 4 × 2"), "{error}");
-        assert!(run(true, &[f32::NAN; 4]).is_err() && run(false, &[]).is_err());
+        let error = run(false, Some(array![[0.5, 0.0], [0.0, 2.0]])).unwrap_err();
+        assert!(error.to_string().contains("fixed gives an output (2, 2), not (4, 2)"), "{error}");
+        assert!(run(true, Some(Array2::from_elem((2, 2), f32::NAN))).is_err() && run(false, None).is_err());
     }
 
     #[test]
     fn logits_of_texts_of_one_token_are_pooled_too() {
         let pooling = SpladePooling { strategy: Pooling::Max, activation: PoolingActivation::Relu };
-        let network = BackendNetwork::new(Fixed(vec![1.0, -1.0]), false, 2, pooling);
+        let network = BackendNetwork::new(Fixed(Some(array![[1.0, -1.0]])), false, 2, pooling);
         let found = network.forward(&TokenBatch::new(&[vec![1]], 9)).unwrap();
         assert_eq!(found, [vector(&[(0, 2_f32.ln())])]);
     }

@@ -1,11 +1,12 @@
-//! What the tests share: golden models, exported files, and ONNX Runtime as a parity backend.
-#![allow(dead_code)] // every test file uses a part of it
+//! Helpers of the tests: golden models, exported files, and ONNX Runtime as a parity backend.
+#![allow(dead_code, reason = "every test file uses a part of it")]
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, OnceLock};
 
 use candle_core::{Device, Tensor};
+use ndarray::{Array2, ArrayView1};
 use ort::environment::Environment;
 use ort::session::{Session, SessionInputValue};
 use ort::value::Tensor as OrtTensor;
@@ -55,39 +56,38 @@ impl Golden {
         let column = |name: &str| self.expected[name].flatten_all().unwrap().to_vec1::<i64>().unwrap();
         let (ids, mask) = (column("input_ids"), column("attention_mask"));
         let &[rows, width] = self.expected["input_ids"].dims() else { panic!("ids have two axes") };
-        TokenBatch {
-            ids: ids.iter().map(|&id| id.try_into().unwrap()).collect(),
-            mask: mask.iter().map(|&mask| mask.try_into().unwrap()).collect(),
-            rows,
-            width,
-        }
+        let array = |values| Array2::from_shape_vec((rows, width), values).unwrap();
+        TokenBatch { ids: array(ids), mask: array(mask), pad: self.pad }
     }
 
     /// The golden texts without padding.
     pub(crate) fn texts(&self) -> Vec<Vec<u32>> {
         let batch = self.batch();
-        let rows = batch.ids.chunks(batch.width).zip(batch.mask.chunks(batch.width));
-        let text = |(ids, mask): (&[u32], &[u8])| {
-            let tokens = ids.iter().zip(mask).filter(|(_, mask)| **mask == 1);
-            tokens.map(|(&id, _)| id).collect()
+        let rows = batch.ids.outer_iter().zip(batch.mask.outer_iter());
+        let text = |(ids, mask): (ArrayView1<'_, i64>, ArrayView1<'_, i64>)| {
+            let tokens = ids.into_iter().zip(mask).filter(|(_, mask)| **mask == 1);
+            tokens.map(|(id, _)| u32::try_from(*id).unwrap()).collect()
         };
         rows.map(text).collect()
     }
 
-    pub(crate) fn values(&self, name: &str) -> Vec<f32> {
-        self.expected[name].flatten_all().unwrap().to_vec1().unwrap()
+    /// An expected output as vectors along its last axis.
+    pub(crate) fn values(&self, name: &str) -> Array2<f32> {
+        let tensor = &self.expected[name];
+        let (width, values) = (*tensor.dims().last().unwrap(), tensor.flatten_all().unwrap().to_vec1().unwrap());
+        Array2::from_shape_vec((values.len() / width, width), values).unwrap()
     }
 }
 
-/// A golden tensor in the place of a backend that knows one batch.
-pub(crate) struct Known(pub(crate) Vec<f32>);
+/// A golden output in the place of a backend that knows one batch.
+pub(crate) struct Known(pub(crate) Array2<f32>);
 
 impl Backend for Known {
     fn name(&self) -> &str {
         "golden"
     }
 
-    fn run(&self, _: &TokenBatch) -> Result<Vec<f32>> {
+    fn run(&self, _: &TokenBatch) -> Result<Array2<f32>> {
         Ok(self.0.clone())
     }
 }
@@ -115,20 +115,22 @@ impl Backend for OnnxRuntime {
         "onnx runtime"
     }
 
-    fn run(&self, batch: &TokenBatch) -> Result<Vec<f32>> {
+    fn run(&self, batch: &TokenBatch) -> Result<Array2<f32>> {
         let mut session = self.0.lock().unwrap();
         let values = |name: &str| match name {
-            "input_ids" => batch.ids.iter().map(|&id| i64::from(id)).collect(),
-            "attention_mask" => batch.mask.iter().map(|&mask| i64::from(mask)).collect(),
-            _ => vec![0; batch.ids.len()],
+            "input_ids" => batch.ids.clone(),
+            "attention_mask" => batch.mask.clone(),
+            _ => Array2::zeros(batch.ids.raw_dim()),
         };
         let input = |name: &str| {
-            let tensor = OrtTensor::from_array(([batch.rows, batch.width], values(name))).unwrap();
+            let tensor = OrtTensor::from_array(values(name)).unwrap();
             (name.to_owned(), SessionInputValue::from(tensor))
         };
         let inputs: Vec<_> = session.inputs().iter().map(|outlet| input(outlet.name())).collect();
         let outputs = session.run(inputs).map_err(|error| Error::backend("", "onnx runtime", error))?;
-        Ok(outputs[0].try_extract_tensor::<f32>().unwrap().1.to_vec())
+        let output = outputs[0].try_extract_array::<f32>().unwrap();
+        let width = output.shape().last().copied().unwrap();
+        Ok(output.to_shape((output.len() / width, width)).unwrap().into_owned())
     }
 }
 

@@ -1,20 +1,31 @@
-//! The document encoder: texts through a network, in batches limited by tokens, streamed.
+//! [`DocumentEncoder`]: texts through a tokenizer and a network, in batches limited by tokens; [`encode_stream`] over a corpus
+//! of any length.
 
+use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
+
+use ndarray::{Array2, ArrayView1, ArrayView2, Axis, Slice};
 
 use crate::{Encoder, Error, Result, SparseVector, Vocabulary};
 
 /// Token ids of a few texts, padded on the right to the longest.
+///
+/// ```
+/// use splade_core::TokenBatch;
+///
+/// let batch = TokenBatch::new(&[vec![2, 17, 5, 3], vec![2, 3]], 0);
+/// assert_eq!((batch.rows(), batch.width()), (2, 4));
+/// assert_eq!(batch.ids.row(1).to_vec(), [2, 3, 0, 0]);
+/// assert_eq!(batch.mask.row(1).to_vec(), [1, 1, 0, 0]);
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TokenBatch {
-    /// `[rows, width]`, padded with the padding id
-    pub ids: Vec<u32>,
-    /// 1 for a token, 0 for padding, `[rows, width]`
-    pub mask: Vec<u8>,
-    /// number of texts
-    pub rows: usize,
-    /// tokens of the longest text, at least 1 where there is a text
-    pub width: usize,
+    /// token ids `[texts, tokens]`, in the type that ONNX graphs take
+    pub ids: Array2<i64>,
+    /// 1 for a token, 0 for padding
+    pub mask: Array2<i64>,
+    /// the id that padding has
+    pub pad: u32,
 }
 
 impl TokenBatch {
@@ -22,26 +33,78 @@ impl TokenBatch {
     #[must_use]
     pub fn new<T: AsRef<[u32]>>(texts: &[T], pad: u32) -> Self {
         let width = texts.iter().map(|ids| ids.as_ref().len().max(1)).max().unwrap_or(0);
-        let mut ids = Vec::with_capacity(texts.len() * width);
-        let mut mask = Vec::with_capacity(texts.len() * width);
-        for text in texts.iter().map(AsRef::as_ref) {
-            ids.extend_from_slice(text);
-            ids.extend(std::iter::repeat_n(pad, width - text.len()));
-            mask.extend(std::iter::repeat_n(1, text.len()));
-            mask.extend(std::iter::repeat_n(0, width - text.len()));
+        let mut batch = Self::padding(texts.len(), width, pad);
+        for (row, text) in texts.iter().enumerate() {
+            for (at, id) in text.as_ref().iter().enumerate() {
+                batch.ids[[row, at]] = i64::from(*id);
+                batch.mask[[row, at]] = 1;
+            }
         }
-        Self { ids, mask, rows: texts.len(), width }
+        batch
+    }
+
+    fn padding(rows: usize, width: usize, pad: u32) -> Self {
+        let ids = Array2::from_elem((rows, width), i64::from(pad));
+        Self { ids, mask: Array2::zeros((rows, width)), pad }
+    }
+
+    /// Number of texts.
+    #[must_use]
+    pub fn rows(&self) -> usize {
+        self.ids.nrows()
+    }
+
+    /// Tokens of the longest text, at least 1 where there is a text.
+    #[must_use]
+    pub fn width(&self) -> usize {
+        self.ids.ncols()
+    }
+
+    /// Some of the texts, padded to the longest of them.
+    ///
+    /// # Panics
+    /// A range beyond the texts.
+    #[must_use]
+    pub fn part(&self, texts: Range<usize>) -> Self {
+        let texts = Slice::from(texts);
+        let (ids, mask) = (self.ids.slice_axis(Axis(0), texts), self.mask.slice_axis(Axis(0), texts));
+        let last = |mask: ArrayView1<'_, i64>| mask.iter().rposition(|mask| *mask != 0).map_or(1, |last| last + 1);
+        let width = mask.outer_iter().map(last).max().unwrap_or(0).min(self.width());
+        let narrow = |array: ArrayView2<'_, i64>| array.slice_axis(Axis(1), Slice::from(..width)).to_owned();
+        Self { ids: narrow(ids), mask: narrow(mask), pad: self.pad }
+    }
+
+    /// The batch with so many rows and columns, for a network that takes no others: wider by padding, longer by copies of the
+    /// last text.
+    ///
+    /// # Panics
+    /// Fewer rows or columns than there are.
+    #[must_use]
+    pub fn fitted(&self, rows: usize, width: usize) -> Self {
+        let mut fitted = Self::padding(rows, width, self.pad);
+        let columns = Slice::from(..self.width());
+        for row in 0..rows {
+            let from = row.min(self.rows().saturating_sub(1));
+            fitted.ids.row_mut(row).slice_axis_mut(Axis(0), columns).assign(&self.ids.row(from));
+            fitted.mask.row_mut(row).slice_axis_mut(Axis(0), columns).assign(&self.mask.row(from));
+        }
+        fitted
     }
 }
 
-/// What runs a batch: ONNX Runtime here, Candle in the trainer.
+/// A network that gives the vectors of a batch: in ONNX Runtime or in Candle.
 pub trait Network: Send + Sync {
-    /// V, the length of its output rows.
+    /// Number of terms, V: the length of its output rows.
     fn dimensions(&self) -> usize;
 
-    /// How many batches it can run at the same time; more than that wait for one another.
-    fn at_once(&self) -> usize {
+    /// Number of batches it runs at the same time; more than that wait for one another.
+    fn concurrency(&self) -> usize {
         1
+    }
+
+    /// Most tokens of a text, where the network has a limit of its own: longer texts are truncated to it.
+    fn max_length(&self) -> Option<usize> {
+        None
     }
 
     /// The SPLADE vector of every row of a batch.
@@ -51,7 +114,7 @@ pub trait Network: Send + Sync {
     fn forward(&self, batch: &TokenBatch) -> Result<Vec<SparseVector>>;
 }
 
-/// How a text reaches the network and what becomes of its vector.
+/// Preparation of texts for the network, and of vectors after it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct DocumentSettings {
     /// put before every text, without a separator
@@ -68,7 +131,7 @@ pub struct DocumentSettings {
     pub batch_tokens: usize,
 }
 
-/// Tokens per batch if nothing else is asked for: enough to fill the matrix products, little enough for the caches.
+/// Tokens per batch by default: enough to fill the matrix products, few enough for the caches.
 pub const BATCH_TOKENS: usize = 1024;
 
 /// A tokenizer and a network.
@@ -85,13 +148,13 @@ pub const BATCH_TOKENS: usize = 1024;
 ///     }
 ///
 ///     fn forward(&self, batch: &TokenBatch) -> Result<Vec<SparseVector>> {
-///         let tokens = batch.ids.chunks(batch.width).zip(batch.mask.chunks(batch.width));
-///         let count = |(ids, mask): (&[u32], &[u8])| {
-///             let mut row = [0.0; 3];
-///             ids.iter().zip(mask).for_each(|(id, mask)| row[*id as usize] += f32::from(*mask));
-///             SparseVector::from_dense(&row).expect("counts are finite")
+///         let count = |text: usize| {
+///             let mut counts = [0.0; 3];
+///             let tokens = batch.ids.row(text).into_iter().zip(batch.mask.row(text));
+///             tokens.for_each(|(id, mask)| counts[*id as usize] += *mask as f32);
+///             SparseVector::from_dense(&counts).expect("counts are finite")
 ///         };
-///         Ok(tokens.map(count).collect())
+///         Ok((0..batch.rows()).map(count).collect())
 ///     }
 /// }
 ///
@@ -111,7 +174,7 @@ pub struct DocumentEncoder {
 }
 
 impl DocumentEncoder {
-    /// Joins the two.
+    /// An encoder of a tokenizer and a network. Texts are truncated to the shorter limit of the two.
     ///
     /// # Errors
     /// A tokenizer with more tokens than the network has terms: it belongs to another model.
@@ -123,6 +186,10 @@ impl DocumentEncoder {
                 "take the tokenizer.json that the model was trained with",
             ));
         }
+        let vocabulary = match network.max_length() {
+            Some(most) if most < vocabulary.max_length() => vocabulary.with_max_length(most)?,
+            _ => vocabulary,
+        };
         Ok(Self { vocabulary, network, settings })
     }
 
@@ -153,7 +220,7 @@ impl Encoder for DocumentEncoder {
         let tokens = self.tokenize(texts)?;
         let budget = if self.settings.batch_tokens == 0 { BATCH_TOKENS } else { self.settings.batch_tokens };
         let batches = batches(&tokens, budget);
-        let found = at_once(self.network.at_once(), &batches, |batch| self.encode_batch(batch, &tokens))?;
+        let found = in_parallel(self.network.concurrency(), &batches, |batch| self.encode_batch(batch, &tokens))?;
         let mut vectors = vec![SparseVector::default(); texts.len()];
         for (text, vector) in batches.iter().flatten().zip(found.into_iter().flatten()) {
             vectors[*text] = vector;
@@ -182,10 +249,10 @@ impl DocumentEncoder {
     }
 }
 
-/// `run` of every item, in their order, on so many threads of its own: each takes the next item when it is done with one.
+/// Results of `run` for every item, in order, on `threads` threads of its own: each takes the next item when it has done one.
 ///
-/// They are no threads of rayon's pool, which would be blocked by waiting for a network that has threads of its own.
-fn at_once<T: Sync, R: Send>(threads: usize, items: &[T], run: impl Fn(&T) -> Result<R> + Sync) -> Result<Vec<R>> {
+/// Not on rayon's pool: its threads would be blocked waiting for a network that has threads of its own.
+fn in_parallel<T: Sync, R: Send>(threads: usize, items: &[T], run: impl Fn(&T) -> Result<R> + Sync) -> Result<Vec<R>> {
     if threads <= 1 || items.len() <= 1 {
         return items.iter().map(run).collect();
     }
@@ -230,8 +297,8 @@ fn batches(tokens: &[Vec<u32>], budget: usize) -> Vec<Vec<usize>> {
     batches
 }
 
-/// What [`encode_stream`] takes from its stream at a time, at most so many texts and about so many bytes: enough to sort
-/// by length, few enough to hold, and to show that something moves.
+/// Most texts, and about the most bytes, that [`encode_stream`] takes from its stream at a time: enough to sort by length, few
+/// enough to hold, and to report progress.
 const WINDOW: usize = 1024;
 const WINDOW_BYTES: usize = 1 << 18;
 
@@ -269,6 +336,8 @@ pub fn encode_stream<T, E: From<Error>>(
 
 #[cfg(test)]
 mod tests {
+    use ndarray::array;
+
     use super::*;
 
     #[test]
@@ -292,12 +361,12 @@ mod tests {
     }
 
     #[test]
-    fn several_at_once_keep_their_order_and_stop_at_an_error() {
+    fn parallel_results_keep_their_order_and_stop_at_an_error() {
         let items: Vec<usize> = (0..200).collect();
         for threads in [0, 1, 2, 7, 500] {
-            let doubled = at_once(threads, &items, |item| {
+            let doubled = in_parallel(threads, &items, |item| {
                 if item % 50 == 0 {
-                    std::thread::sleep(std::time::Duration::from_millis(2));
+                    std::thread::yield_now();
                 }
                 Ok(item * 2)
             });
@@ -305,8 +374,8 @@ mod tests {
             let refused = |item: &usize| {
                 if *item == 30 { Err(Error::invalid("the thirtieth", "")) } else { Ok(()) }
             };
-            assert_eq!(at_once(threads, &items, refused).unwrap_err().to_string(), "the thirtieth");
-            assert!(at_once(threads, &[], refused).unwrap().is_empty());
+            assert_eq!(in_parallel(threads, &items, refused).unwrap_err().to_string(), "the thirtieth");
+            assert!(in_parallel(threads, &[], refused).unwrap().is_empty());
         }
     }
 
@@ -343,10 +412,50 @@ mod tests {
     #[test]
     fn padding_is_on_the_right() {
         let batch = TokenBatch::new(&[vec![1, 2, 3], vec![4]], 9);
-        assert_eq!((batch.rows, batch.width), (2, 3));
-        assert_eq!(batch.ids, [1, 2, 3, 4, 9, 9]);
-        assert_eq!(batch.mask, [1, 1, 1, 1, 0, 0]);
+        assert_eq!(batch.ids, array![[1, 2, 3], [4, 9, 9]]);
+        assert_eq!(batch.mask, array![[1, 1, 1], [1, 0, 0]]);
         let empty = TokenBatch::new(&[[0_u32; 0]], 9);
-        assert_eq!((empty.width, empty.ids, empty.mask), (1, vec![9], vec![0]));
+        assert_eq!((empty.width(), empty.ids, empty.mask), (1, array![[9]], array![[0]]));
+        assert_eq!(TokenBatch::new(&[[0_u32; 0]; 0], 9).rows(), 0);
+    }
+
+    #[test]
+    fn a_part_is_as_wide_as_its_longest_text_and_is_fitted_by_padding_and_copies() {
+        let batch = TokenBatch::new(&[vec![1, 2, 3], vec![4], vec![5, 6], vec![]], 9);
+        let part = batch.part(1..3);
+        assert_eq!(part, TokenBatch::new(&[vec![4], vec![5, 6]], 9));
+        assert_eq!(batch.part(3..4), TokenBatch::new(&[vec![]], 9));
+        let fitted = part.fitted(3, 4);
+        assert_eq!(fitted.ids, array![[4, 9, 9, 9], [5, 6, 9, 9], [5, 6, 9, 9]]);
+        assert_eq!(fitted.mask, array![[1, 0, 0, 0], [1, 1, 0, 0], [1, 1, 0, 0]]);
+    }
+
+    /// A network that gives the number of tokens of a text, of which it takes at most 3.
+    struct AtMostThree;
+
+    impl Network for AtMostThree {
+        fn dimensions(&self) -> usize {
+            8
+        }
+
+        fn max_length(&self) -> Option<usize> {
+            Some(3)
+        }
+
+        fn forward(&self, batch: &TokenBatch) -> Result<Vec<SparseVector>> {
+            let count = |mask: ArrayView1<'_, i64>| SparseVector::from_pairs([(0, mask.sum() as f32)]).unwrap();
+            Ok(batch.mask.outer_iter().map(count).collect())
+        }
+    }
+
+    #[test]
+    fn texts_are_truncated_to_what_the_network_takes() {
+        let json = r###"{"added_tokens": [], "pre_tokenizer": {"type": "Whitespace"},
+            "model": {"type": "WordLevel", "unk_token": "[UNK]", "vocab": {"[UNK]": 0, "a": 1}}}"###;
+        for (length, expected) in [(512, 3.0), (2, 2.0)] {
+            let vocabulary = Vocabulary::parse(json.into(), length).unwrap();
+            let encoder = DocumentEncoder::new(vocabulary, Box::new(AtMostThree), DocumentSettings::default()).unwrap();
+            assert_eq!(encoder.encode(&["a a a a a"]).unwrap()[0].weight(0), expected);
+        }
     }
 }

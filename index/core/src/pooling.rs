@@ -1,5 +1,6 @@
 //! How logits become a SPLADE vector: the settings of `1_SpladePooling/config.json`.
 
+use ndarray::{ArrayView1, ArrayView2};
 use serde::{Deserialize, Serialize};
 
 /// Over the tokens of a text.
@@ -90,7 +91,8 @@ impl std::str::FromStr for HeadMode {
     }
 }
 
-/// A weight from a logit. NaN stays NaN, to be refused later.
+/// Weight of a logit. NaN stays NaN, which no vector takes.
+#[must_use]
 pub fn activate(x: f32, activation: PoolingActivation) -> f32 {
     // not `max`, which takes 0 for NaN
     let once = if x <= 0.0 { 0.0 } else { x.ln_1p() };
@@ -100,30 +102,51 @@ pub fn activate(x: f32, activation: PoolingActivation) -> f32 {
     }
 }
 
-/// SPLADE pooling of one text's logits `[T, V]` over the tokens with mask 1.
+/// Pools one text's logits `[T, V]` over the tokens with mask 1, to one weight per term.
 ///
-/// `max`: the maximum of the raw logits first, then the activation once per term. NaN stays NaN, to be refused later.
+/// `max`: the maximum of the raw logits first, then the activation once per term. NaN stays NaN, which no vector takes.
 #[must_use]
-pub fn pool(logits: &[f32], mask: &[u8], terms: usize, pooling: SpladePooling) -> Vec<f32> {
-    let tokens = logits.chunks_exact(terms).zip(mask).filter(|(_, mask)| **mask != 0).map(|(logits, _)| logits);
+pub fn pool(logits: ArrayView2<'_, f32>, mask: ArrayView1<'_, i64>, pooling: SpladePooling) -> Vec<f32> {
+    let mut weights = vec![0.0_f32; logits.ncols()];
+    let tokens = logits.outer_iter().zip(mask).filter(|(_, mask)| **mask != 0).map(|(logits, _)| logits);
     let activate = |x| activate(x, pooling.activation);
-    let mut row = vec![0.0_f32; terms];
     match pooling.strategy {
         Pooling::Max => {
             for logits in tokens {
-                for (row, logit) in row.iter_mut().zip(logits) {
-                    *row = if *logit > *row || logit.is_nan() { *logit } else { *row };
+                for (largest, logit) in weights.iter_mut().zip(logits) {
+                    *largest = if *logit > *largest || logit.is_nan() { *logit } else { *largest };
                 }
             }
-            row.iter_mut().for_each(|value| *value = activate(*value));
+            weights.iter_mut().for_each(|value| *value = activate(*value));
         }
         Pooling::Sum => {
             for logits in tokens {
-                for (row, logit) in row.iter_mut().zip(logits) {
-                    *row += activate(*logit);
+                for (sum, logit) in weights.iter_mut().zip(logits) {
+                    *sum += activate(*logit);
                 }
             }
         }
     }
-    row
+    weights
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::SparseVector;
+    use ndarray::array;
+
+    #[test]
+    fn a_model_that_gives_nan_is_refused() {
+        for strategy in [Pooling::Max, Pooling::Sum] {
+            let pooling = SpladePooling { strategy, activation: PoolingActivation::Relu };
+            let mask = array![1, 1];
+            for logits in [array![[1.0, f32::NAN], [2.0, 3.0]], array![[1.0, 3.0], [2.0, f32::NAN]]] {
+                let error = SparseVector::from_dense(&pool(logits.view(), mask.view(), pooling)).unwrap_err();
+                assert!(error.to_string().contains("index 1"), "{error}");
+            }
+            let logits = array![[1.0, 2.0], [f32::NAN, f32::NAN]];
+            assert_eq!(pool(logits.view(), array![1, 0].view(), pooling), [2_f32.ln(), 3_f32.ln()]);
+        }
+    }
 }

@@ -1,8 +1,8 @@
 //! [`Error`]: an ONNX file or ONNX Runtime that cannot be used.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use splade_core::ErrorKind;
+use splade_core::{ErrorKind, HeadMode};
 
 /// Errors of ONNX files and ONNX Runtime.
 #[derive(Debug, thiserror::Error)]
@@ -11,9 +11,53 @@ pub enum Error {
     /// A file or folder could not be read, written or understood.
     #[error(transparent)]
     Files(splade_files::Error),
-    /// ONNX Runtime failed.
-    #[error("onnx runtime: {0}")]
-    Runtime(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The library of ONNX Runtime is missing, broken or too old.
+    #[error("ONNX Runtime {0}")]
+    Library(String),
+    /// ONNX Runtime failed on a batch.
+    #[error("{}: {message}", file.display())]
+    Run {
+        /// the ONNX file
+        file: PathBuf,
+        /// the first line of what ONNX Runtime said
+        message: String,
+    },
+    /// The inputs or outputs of a file are not those of a masked-LM network.
+    #[error("{}: {message}", file.display())]
+    Signature {
+        /// the ONNX file
+        file: PathBuf,
+        /// the input or output, and what is needed
+        message: String,
+    },
+    /// A file was exported from another checkpoint than the one beside it.
+    #[error("{}: not exported from the checkpoint beside it: {reason}", file.display())]
+    Stale {
+        /// the ONNX file
+        file: PathBuf,
+        /// what differs
+        reason: String,
+    },
+    /// A file uses its logits in another way than the model folder.
+    #[error("{}: its logits are {found}, but the model is used as {wanted}", file.display())]
+    HeadMode {
+        /// the ONNX file
+        file: PathBuf,
+        /// as the file states it
+        found: String,
+        /// as the model folder or the caller states it
+        wanted: HeadMode,
+    },
+    /// A file is pooled in another way than the model folder states.
+    #[error("{}: pooled as {found}, but the model folder says {wanted}", file.display())]
+    Pooling {
+        /// the ONNX file
+        file: PathBuf,
+        /// strategy and activation of the file, as JSON
+        found: String,
+        /// strategy and activation of the model folder, as JSON
+        wanted: String,
+    },
 }
 
 /// `Result` with this crate's [`Error`] unless another is named.
@@ -28,6 +72,16 @@ impl From<splade_files::Error> for Error {
 impl From<splade_core::Error> for Error {
     fn from(error: splade_core::Error) -> Self {
         Self::Files(error.into())
+    }
+}
+
+impl From<Error> for splade_core::Error {
+    /// The error of a [`Network`](splade_core::Network): an error of the core stays as it is.
+    fn from(error: Error) -> Self {
+        match error {
+            Error::Files(splade_files::Error::Core(error)) => error,
+            other => Self::Encoder(other.into()),
+        }
     }
 }
 
@@ -48,12 +102,18 @@ impl Error {
         splade_core::Error::invalid(message, hint).into()
     }
 
+    /// An [`Error::Run`] with the first line of ONNX Runtime's message.
+    pub(crate) fn run(file: &Path, error: impl std::fmt::Display) -> Self {
+        Self::Run { file: file.to_owned(), message: first_line(&error.to_string()).to_owned() }
+    }
+
     /// What to do about it, if there is something to do.
     #[must_use]
     pub fn hint(&self) -> Option<&str> {
         match self {
             Self::Files(error) => error.hint(),
-            Self::Runtime(_) => None,
+            Self::Stale { .. } | Self::HeadMode { .. } | Self::Pooling { .. } => Some("export the file again"),
+            Self::Library(_) | Self::Run { .. } | Self::Signature { .. } => None,
         }
     }
 
@@ -62,17 +122,17 @@ impl Error {
     pub fn kind(&self) -> ErrorKind {
         match self {
             Self::Files(error) => error.kind(),
-            Self::Runtime(_) => ErrorKind::Internal,
+            Self::Library(_)
+            | Self::Signature { .. }
+            | Self::Stale { .. }
+            | Self::HeadMode { .. }
+            | Self::Pooling { .. } => ErrorKind::InvalidInput,
+            Self::Run { .. } => ErrorKind::Internal,
         }
     }
 }
 
-impl From<Error> for splade_core::Error {
-    /// The error of a [`Network`](splade_core::Network): what the core knows stays what it is.
-    fn from(error: Error) -> Self {
-        match error {
-            Error::Files(splade_files::Error::Core(error)) => error,
-            other => Self::Encoder(other.into()),
-        }
-    }
+/// The first line of a message: ONNX Runtime's go on with a trace.
+pub(crate) fn first_line(text: &str) -> &str {
+    text.lines().next().unwrap_or_default()
 }

@@ -1,36 +1,39 @@
-//! The output layer and the maximum over tokens in one: `max_t (f_t·w_v + b_v)` where it is above 0.
+//! [`OutputLayer`]: the product with the vocabulary matrix and the maximum over tokens, fused: `max_t (f_t·w_v + b_v)` where
+//! it is above 0.
 //!
-//! Of all that a SPLADE network computes, this is most: of a small model nine tenths, and of the tokens × terms products a
-//! few hundred are used. Here they never leave the cache. The product is one of whole numbers, in 8 bits, taken of 64 terms
-//! and one text at a time while the matrix's part is in the first-level cache, and its maximum is kept in registers.
+//! This is most of the work of a SPLADE network: nine tenths of a small model's, and of the tokens × terms products a few
+//! hundred are used. Here they never leave the cache. The product is one of 8-bit integers, taken of 64 terms and one text
+//! at a time while the matrix's part is in the first-level cache, and its maximum is kept in registers.
 //!
-//! * A matrix **in 8 bits** ([`OutputLayer::rounded`]) needs no more: the largest whole number, scaled, is the logit. Every
-//!   token has a scale of its own, so that a text's vector does not depend on its batch mates here.
-//! * A matrix **in floats** ([`OutputLayer::exact`]) is rounded too, and how far a rounded product can be from the true one
-//!   is known. With `f̂` and `ŵ` for the rounded features and row of the matrix (Cauchy–Schwarz, twice):
+//! * A matrix **in 8 bits** ([`OutputLayer::of_codes`]): the largest integer product, scaled, is the logit. Every token has a
+//!   scale of its own, so that a text's vector does not depend on the other texts of its batch here. The file itself has one
+//!   scale per text: the two round differently.
+//! * A matrix **in floats** ([`OutputLayer::of_floats`]) is rounded too, and how far a rounded product can be from the true
+//!   one is known. With `f̂` and `ŵ` for the rounded features and row of the matrix (Cauchy–Schwarz, twice):
 //!
 //!   `|f·w − f̂·ŵ| ≤ ‖f − f̂‖·‖w‖ + ‖f̂‖·‖w − ŵ‖`
 //!
 //!   A term whose largest rounded logit is below 0 by more than that has no weight. For the others, the tokens whose rounded
 //!   logit is within twice the bound of the largest are multiplied in f32, and the largest of those is the logit: that of
-//!   the plain product, up to the order of its sum. Usually that is one token, or two.
+//!   the plain f32 product, up to the order of its sum. Usually that is one token, or two.
 //!
-//! The instructions for it are those of x86-64 ([`OutputLayer::is_supported`]); elsewhere the network's file does it.
+//! The instructions for it are those of x86-64 ([`OutputLayer::is_supported`]); elsewhere ONNX Runtime runs the whole file.
 
 #![cfg_attr(not(target_arch = "x86_64"), allow(unused, reason = "no layer is ever made elsewhere"))]
 
 mod simd;
 
+use ndarray::{Array2, ArrayView2};
 use rayon::prelude::*;
 use simd::{Block, BlockTerms, Instructions, TERMS, Text};
 
-/// What an output layer is made of, `[V, D]`.
+/// The matrix of an output layer, `[V, D]`, beside its codes.
 #[derive(Debug)]
 enum Matrix {
-    /// codes alone
-    Rounded,
-    /// floats beside them, and what the bound needs: `‖w‖` and `‖w − ŵ‖` of every row
-    Exact { rows: Vec<f32>, norms: Vec<f32>, errors: Vec<f32> },
+    /// nothing else
+    Codes,
+    /// the floats, and the norms of the bound: `‖w‖` and `‖w − ŵ‖` of every row
+    Floats { rows: Array2<f32>, norms: Vec<f32>, errors: Vec<f32> },
 }
 
 /// `logits = max_t f_t·Wᵀ + b`, for terms whose logit is above 0.
@@ -58,61 +61,66 @@ impl OutputLayer {
         Instructions::detect().is_some()
     }
 
-    /// Of a matrix `[V, D]` of floats. `None` where the shapes do not fit, a weight is not finite, or the machine lacks the
-    /// instructions.
-    pub(crate) fn exact(rows: Vec<f32>, bias: Vec<f32>) -> Option<Self> {
-        Self::exact_with(Instructions::detect()?, rows, bias)
+    /// The layer of a matrix `[V, D]` of floats, in rows. `None` where the shapes do not fit, a weight is not finite, or the
+    /// machine lacks the instructions.
+    pub(crate) fn of_floats(rows: Array2<f32>, bias: Vec<f32>) -> Option<Self> {
+        Self::of_floats_with(Instructions::detect()?, rows, bias)
     }
 
-    fn exact_with(instructions: Instructions, rows: Vec<f32>, bias: Vec<f32>) -> Option<Self> {
-        let (terms, size) = (bias.len(), rows.len().checked_div(bias.len())?);
-        let fits = (1..=MOST_FEATURES).contains(&size) && rows.len() == terms * size;
-        if !fits || !rows.iter().all(|weight| weight.is_finite()) || bias.iter().any(|bias| bias.is_nan()) {
+    fn of_floats_with(instructions: Instructions, rows: Array2<f32>, bias: Vec<f32>) -> Option<Self> {
+        let (terms, size) = rows.dim();
+        let weights = rows.as_slice()?;
+        if !fits(terms, size, &bias) || !weights.iter().all(|weight| weight.is_finite()) {
             return None;
         }
-        let mut codes = vec![0_i8; rows.len()];
+        let mut codes = vec![0_i8; weights.len()];
         let row_of = |(row, codes): (&[f32], &mut [i8])| {
             let largest = row.iter().fold(0.0_f32, |largest, weight| largest.max(weight.abs()));
             let scale = scale_of(largest, f32::from(instructions.largest_weight()));
             row.iter().zip(&mut *codes).for_each(|(weight, code)| *code = (weight / scale).round_ties_even() as i8);
             let apart = row.iter().zip(&*codes).map(|(weight, code)| weight - scale * f32::from(*code));
             let (norm, error) = (norm(row.iter().copied()), norm(apart));
-            // the sums of f32 in the exact product, and the two scales of the rounded one
+            // the sums of f32 in the plain product, and the two scales of the rounded one
             let summed = norm * size as f64 * f64::from(f32::EPSILON);
             (scale, ((norm * SLACK) as f32, (error * SLACK + summed) as f32))
         };
-        let rounded = rows.par_chunks_exact(size).zip(codes.par_chunks_exact_mut(size)).map(row_of);
+        let rounded = weights.par_chunks_exact(size).zip(codes.par_chunks_exact_mut(size)).map(row_of);
         let (scales, (norms, errors)): (Vec<f32>, (Vec<f32>, Vec<f32>)) = rounded.unzip();
         let blocks = blocks(&codes, size);
-        Some(Self { instructions, size, terms, blocks, scales, bias, matrix: Matrix::Exact { rows, norms, errors } })
+        Some(Self { instructions, size, terms, blocks, scales, bias, matrix: Matrix::Floats { rows, norms, errors } })
     }
 
-    /// Of a matrix `[V, D]` of codes with a scale per row. `None` as for [`exact`](Self::exact), and where codes are too
-    /// large for the machine's instructions.
-    pub(crate) fn rounded(codes: &[i8], scales: Vec<f32>, bias: Vec<f32>) -> Option<Self> {
-        Self::rounded_with(Instructions::detect()?, codes, scales, bias)
+    /// The layer of a matrix `[V, D]` of codes, in rows, with a scale per row. `None` as for
+    /// [`of_floats`](Self::of_floats), and where codes are too large for the machine's instructions.
+    pub(crate) fn of_codes(codes: ArrayView2<'_, i8>, scales: Vec<f32>, bias: Vec<f32>) -> Option<Self> {
+        Self::of_codes_with(Instructions::detect()?, codes, scales, bias)
     }
 
-    fn rounded_with(instructions: Instructions, codes: &[i8], scales: Vec<f32>, bias: Vec<f32>) -> Option<Self> {
-        let (terms, size) = (bias.len(), codes.len().checked_div(bias.len())?);
-        let fits = (1..=MOST_FEATURES).contains(&size) && codes.len() == terms * size && scales.len() == terms;
-        let are_scales = scales.iter().all(|scale| scale.is_finite() && *scale >= 0.0);
-        if !fits || !are_scales || bias.iter().any(|bias| bias.is_nan()) {
+    fn of_codes_with(
+        instructions: Instructions,
+        codes: ArrayView2<'_, i8>,
+        scales: Vec<f32>,
+        bias: Vec<f32>,
+    ) -> Option<Self> {
+        let (terms, size) = codes.dim();
+        let codes = codes.as_slice()?;
+        let are_scales = scales.len() == terms && scales.iter().all(|scale| scale.is_finite() && *scale >= 0.0);
+        if !fits(terms, size, &bias) || !are_scales {
             return None;
         }
         if !codes.chunks_exact(size).all(|row| instructions.can_multiply(row)) {
             return None;
         }
         let blocks = blocks(codes, size);
-        Some(Self { instructions, size, terms, blocks, scales, bias, matrix: Matrix::Rounded })
+        Some(Self { instructions, size, terms, blocks, scales, bias, matrix: Matrix::Codes })
     }
 
-    /// D.
+    /// Number of features, D.
     pub(crate) fn size(&self) -> usize {
         self.size
     }
 
-    /// V.
+    /// Number of terms, V.
     pub(crate) fn terms(&self) -> usize {
         self.terms
     }
@@ -159,17 +167,18 @@ impl OutputLayer {
         let terms = first..(first + TERMS).min(self.terms);
         let (scales, bias) = (&self.scales[terms.clone()], &self.bias[terms.clone()]);
         let mut logits = match &self.matrix {
-            Matrix::Rounded => {
+            Matrix::Codes => {
                 let mut largest = self.instructions.largest(block, text, None);
                 largest.iter_mut().zip(scales).for_each(|(product, scale)| *product *= scale);
                 largest
             }
-            Matrix::Exact { rows, norms, errors } => {
+            Matrix::Floats { rows, norms, errors } => {
                 let largest = self.instructions.largest(block, text, Some(scratch));
+                let rows = rows.as_slice().expect("rows lie one after the other");
                 let rows = &rows[first * self.size..terms.end * self.size];
                 let (norms, errors) = (&norms[terms.clone()], &errors[terms]);
                 let terms = BlockTerms { scales, bias, norms, errors, rows };
-                self.instructions.exact(scratch, &largest, text, features, &terms)
+                self.instructions.in_floats(scratch, &largest, text, features, &terms)
             }
         };
         logits.iter_mut().zip(bias).for_each(|(logit, bias)| *logit += bias);
@@ -181,6 +190,11 @@ impl OutputLayer {
             found.push(((first + at) as u32, logits[at]));
         }
     }
+}
+
+/// Whether sizes and bias are those of a layer.
+fn fits(terms: usize, size: usize, bias: &[f32]) -> bool {
+    (1..=MOST_FEATURES).contains(&size) && terms > 0 && bias.len() == terms && !bias.iter().any(|bias| bias.is_nan())
 }
 
 /// A scale under which the largest of some numbers has the largest code; of nothing but zeros, 1.
@@ -200,6 +214,7 @@ fn blocks(codes: &[i8], size: usize) -> Vec<Block> {
 
 #[cfg(test)]
 mod tests {
+    use ndarray::array;
     use proptest::prelude::*;
     use rand::{Rng as _, SeedableRng as _};
 
@@ -253,7 +268,8 @@ mod tests {
             }).collect();
             let views: Vec<&[f32]> = texts.iter().map(Vec::as_slice).collect();
             for instructions in Instructions::all() {
-                let layer = OutputLayer::exact_with(instructions, rows.clone(), bias.clone()).unwrap();
+                let matrix = Array2::from_shape_vec((terms, size), rows.clone()).unwrap();
+                let layer = OutputLayer::of_floats_with(instructions, matrix, bias.clone()).unwrap();
                 let found = layer.positive_logits(&views, 1).unwrap();
                 prop_assert_eq!(&found, &layer.positive_logits(&views, 3).unwrap());
                 for ((text, found), view) in texts.iter().zip(&found).zip(&views) {
@@ -283,7 +299,8 @@ mod tests {
             let rows: Vec<f32> = codes.iter().map(|code| f32::from(*code)).collect();
             let products = plain(&rows, &vec![0.0; terms], &text);
             for instructions in Instructions::all() {
-                let layer = OutputLayer::rounded_with(instructions, &codes, scales.clone(), bias.clone()).unwrap();
+                let matrix = ArrayView2::from_shape((terms, size), &codes).unwrap();
+                let layer = OutputLayer::of_codes_with(instructions, matrix, scales.clone(), bias.clone()).unwrap();
                 let found = layer.positive_logits(&[&text], 2).unwrap();
                 for (term, found) in dense(&found[0], terms).into_iter().enumerate() {
                     let (product, bias) = (products[term] * f64::from(scales[term]), f64::from(bias[term]));
@@ -294,29 +311,41 @@ mod tests {
         }
     }
 
+    /// On every kind of instructions this machine has; at least one, or there is nothing to test.
+    fn all_instructions() -> Vec<Instructions> {
+        let all = Instructions::all();
+        assert_eq!(all.is_empty(), !OutputLayer::is_supported());
+        all
+    }
+
     #[test]
-    fn what_is_no_layer_is_refused() {
-        if !OutputLayer::is_supported() {
-            return;
+    fn shapes_and_numbers_that_are_no_layer_are_refused() {
+        for instructions in all_instructions() {
+            let floats = |rows, bias| OutputLayer::of_floats_with(instructions, rows, bias);
+            let codes =
+                |codes: Array2<i8>, scales, bias| OutputLayer::of_codes_with(instructions, codes.view(), scales, bias);
+            assert!(floats(Array2::zeros((0, 0)), vec![]).is_none());
+            assert!(floats(Array2::zeros((2, 0)), vec![0.0; 2]).is_none());
+            assert!(floats(Array2::zeros((3, 2)), vec![0.0; 2]).is_none());
+            assert!(floats(Array2::zeros((3, 2)).reversed_axes(), vec![0.0; 2]).is_none(), "columns, not rows");
+            assert!(floats(array![[1.0, f32::NAN]], vec![0.0]).is_none());
+            assert!(floats(array![[1.0, 1.0]], vec![f32::NAN]).is_none());
+            assert!(codes(array![[1, 2]], vec![1.0, 1.0], vec![0.0]).is_none());
+            assert!(codes(array![[1, 2]], vec![f32::INFINITY], vec![0.0]).is_none());
+            let layer = floats(array![[1.0, 2.0]], vec![0.5]).unwrap();
+            assert!(layer.positive_logits(&[&[1.0, f32::NAN]], 1).is_none());
+            assert!(layer.positive_logits(&[&[1.0, f32::INFINITY]], 1).is_none());
+            assert_eq!(layer.positive_logits(&[&[], &[3.0, 1.0]], 1).unwrap(), [vec![], vec![(0, 5.5)]]);
         }
-        assert!(OutputLayer::exact(vec![], vec![]).is_none());
-        assert!(OutputLayer::exact(vec![1.0; 7], vec![0.0; 2]).is_none());
-        assert!(OutputLayer::exact(vec![1.0, f32::NAN], vec![0.0]).is_none());
-        assert!(OutputLayer::rounded(&[1, 2], vec![1.0, 1.0], vec![0.0]).is_none());
-        assert!(OutputLayer::rounded(&[1, 2], vec![f32::INFINITY], vec![0.0]).is_none());
-        let layer = OutputLayer::exact(vec![1.0, 2.0], vec![0.5]).unwrap();
-        assert!(layer.positive_logits(&[&[1.0, f32::NAN]], 1).is_none());
-        assert!(layer.positive_logits(&[&[1.0, f32::INFINITY]], 1).is_none());
-        assert_eq!(layer.positive_logits(&[&[], &[3.0, 1.0]], 1).unwrap(), [vec![], vec![(0, 5.5)]]);
     }
 
     #[test]
     fn neighbours_too_large_for_16_bits_are_refused_where_they_are_added_in_16_bits() {
-        let (large, alike) = ([127_i8, 127], [127_i8, -127]);
-        for instructions in Instructions::all() {
-            let layer = |codes: &[i8]| OutputLayer::rounded_with(instructions, codes, vec![1.0], vec![0.0]);
-            assert_eq!(layer(&large).is_some(), instructions.largest_weight() == 127);
-            assert!(layer(&alike).is_some());
+        for instructions in all_instructions() {
+            let layer =
+                |codes: [i8; 2]| OutputLayer::of_codes_with(instructions, array![codes].view(), vec![1.0], vec![0.0]);
+            assert_eq!(layer([127, 127]).is_some(), instructions.largest_weight() == 127);
+            assert!(layer([127, -127]).is_some());
         }
     }
 }

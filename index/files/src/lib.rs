@@ -16,6 +16,7 @@ mod checkpoint_files;
 mod corpus;
 mod error;
 mod family;
+mod fingerprint;
 mod json;
 mod model_dir;
 mod precision;
@@ -38,7 +39,7 @@ pub use query_table::{
     read_idf, read_query_encoder, read_query_weights, read_token_weights, read_vocabulary, to_safetensors,
     write_query_encoder,
 };
-pub use tensors::{TensorInfo, read_tensor_list};
+pub use tensors::{TensorInfo, read_small_tensors, read_tensor_list};
 // Reading
 pub use json::{read_json, read_json_or_default};
 pub use read::{open_file, read_file, read_text};

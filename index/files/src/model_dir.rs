@@ -10,14 +10,13 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 use serde_json::{Value, json};
-use sha2::{Digest, Sha256};
 
 use crate::checkpoint_files::CheckpointFiles;
 use crate::family::{Family, Lengths, UnknownFamily, stated_class};
 use crate::json::{read_json, read_json_or_default};
 use crate::{Error, Precision, Result};
 use splade_core::{
-    DocumentSettings, HeadMode, Pooling, PoolingActivation, QueryEncoder, QueryWeights, SpladePooling, Vocabulary, hex,
+    DocumentSettings, HeadMode, Pooling, PoolingActivation, QueryEncoder, QueryWeights, SpladePooling, Vocabulary,
 };
 
 /// Which sides have a network.
@@ -445,36 +444,6 @@ impl ModelDir {
         let encoder = QueryEncoder::new(vocabulary, weights, self.query_prompt())
             .map_err(|error| error.at(side.weights.display()))?;
         Ok(encoder.with_max_active_dims(self.max_active_dims))
-    }
-
-    /// SHA-256 over everything that decides a vector: config, weights, tokenizer, query table, pooling, prompts, length.
-    ///
-    /// # Errors
-    /// A file that is missing.
-    pub fn fingerprint(&self) -> Result<String> {
-        let mut digest = Sha256::new();
-        let (config, checkpoint) = (self.config_path(), self.checkpoint()?);
-        let tokenizer = self.transformer.join("tokenizer.json");
-        let read = |path: &Path, digest: &mut Sha256| {
-            let mut file = std::fs::File::open(path).map_err(Error::io(path))?;
-            std::io::copy(&mut file, digest).map_err(Error::io(path))
-        };
-        for path in [config.as_path()].into_iter().chain(checkpoint.all()) {
-            read(path, &mut digest)?;
-        }
-        // with what the other files of the folder override
-        digest.update(crate::read_vocabulary(&tokenizer, usize::MAX)?.json());
-        if let Some(side) = &self.query {
-            read(&side.weights, &mut digest)?;
-        }
-        digest.update(format!(
-            "{:?} {:?} {} {} {:?}",
-            self.pooling, self.prompts, self.max_length, self.lower_case, self.max_active_dims
-        ));
-        if let Some(head) = self.head {
-            digest.update(head.mode.name());
-        }
-        Ok(hex(&digest.finalize()))
     }
 }
 

@@ -1,6 +1,6 @@
 //! What a safetensors file holds, read from its header alone.
 
-use std::io::Read;
+use std::io::{Read, Seek, SeekFrom};
 use std::path::Path;
 
 use safetensors::tensor::Metadata;
@@ -88,6 +88,43 @@ pub fn read_tensor_list(path: &Path) -> Result<Vec<TensorInfo>> {
     Ok(tensors.into_iter().map(|(_, tensor)| tensor).collect())
 }
 
+/// Vectors of floats in a safetensors file with at most `most` values, as f32: biases and norms, no matrices.
+///
+/// Only the header and these values are read.
+///
+/// # Errors
+/// As for [`read_tensor_list`].
+pub fn read_small_tensors(path: &Path, most: u64) -> Result<Vec<(String, Vec<f32>)>> {
+    let tensors = read_tensor_list(path)?;
+    let mut file = open_file(path)?;
+    let length = file.metadata().map_err(Error::io(path))?.len();
+    // values lie one after the other, up to the end of the file
+    let mut start = length.saturating_sub(tensors.iter().map(|tensor| tensor.bytes).sum());
+    let mut found = Vec::new();
+    for tensor in tensors {
+        let from = start;
+        start += tensor.bytes;
+        let size = match tensor.dtype.as_str() {
+            "F32" => 4,
+            "F16" | "BF16" => 2,
+            _ => continue,
+        };
+        if tensor.shape.len() != 1 || tensor.count() > most || tensor.bytes != size * tensor.count() {
+            continue;
+        }
+        let mut bytes = vec![0; (size * tensor.count()) as usize];
+        file.seek(SeekFrom::Start(from)).and_then(|_| file.read_exact(&mut bytes)).map_err(Error::io(path))?;
+        let halves = || bytes.as_chunks::<2>().0.iter();
+        let values = match tensor.dtype.as_str() {
+            "F32" => bytes.as_chunks::<4>().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect(),
+            "F16" => halves().map(|bytes| half::f16::from_le_bytes(*bytes).to_f32()).collect(),
+            _ => halves().map(|bytes| half::bf16::from_le_bytes(*bytes).to_f32()).collect(),
+        };
+        found.push((tensor.name, values));
+    }
+    Ok(found)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -118,6 +155,25 @@ mod tests {
             assert_eq!(tensor.count(), view.shape().iter().product::<usize>() as u64);
             assert_eq!(tensor.is_float(), view.dtype() == safetensors::Dtype::F32);
         }
+    }
+
+    #[test]
+    fn small_vectors_are_read_and_matrices_are_passed_over() {
+        let floats: Vec<u8> = [1.5_f32, -2.0, 0.25].iter().flat_map(|value| value.to_le_bytes()).collect();
+        let halves: Vec<u8> = [1.5_f32, -2.0].iter().flat_map(|x| half::f16::from_f32(*x).to_le_bytes()).collect();
+        let view = |dtype, shape: &[usize], data| safetensors::tensor::TensorView::new(dtype, shape.to_vec(), data);
+        let tensors = [
+            ("matrix", view(safetensors::Dtype::F32, &[1, 3], &floats).unwrap()),
+            ("vector", view(safetensors::Dtype::F32, &[3], &floats).unwrap()),
+            ("halves", view(safetensors::Dtype::F16, &[2], &halves).unwrap()),
+        ];
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("model.safetensors");
+        std::fs::write(&path, safetensors::serialize(tensors, None).unwrap()).unwrap();
+        let mut found = read_small_tensors(&path, 3).unwrap();
+        found.sort_by(|(a, _), (b, _)| a.cmp(b));
+        assert_eq!(found, [("halves".to_owned(), vec![1.5, -2.0]), ("vector".to_owned(), vec![1.5, -2.0, 0.25])]);
+        assert_eq!(read_small_tensors(&path, 2).unwrap().len(), 1);
     }
 
     #[test]

@@ -1,10 +1,9 @@
-//! `splade inspect`: what a folder or file is, and what it holds.
+//! `splade inspect`: kind and contents of a folder or file.
 
 mod checkpoint;
 mod histogram;
 mod index;
 mod model;
-#[cfg(feature = "train")]
 mod onnx;
 mod table;
 mod vectors;
@@ -35,7 +34,7 @@ pub(crate) fn run(args: &InspectArgs) -> Result<()> {
     Ok(())
 }
 
-/// What was found, for people and for programs.
+/// Findings, for people and for programs.
 struct Findings {
     facts: Facts,
     /// title and lines
@@ -56,7 +55,7 @@ impl Findings {
 /// Extensions of the files known here.
 const EXTENSIONS: [&str; 11] = ["onnx", "safetensors", "bin", "pt", "pth", "json", "txt", "tsv", "jsonl", "gz", "zst"];
 
-/// Finds out what it is: by what lies in a folder, by a file's name.
+/// Looks into a folder by the files in it, into a file by its name.
 fn inspect(args: &InspectArgs) -> Result<Findings> {
     let path = args.path.as_path();
     if path.is_dir() {
@@ -72,13 +71,7 @@ fn inspect(args: &InspectArgs) -> Result<Findings> {
     let name = path.file_name().unwrap_or_default().to_string_lossy().to_lowercase();
     let name = name.strip_suffix(".gz").or_else(|| name.strip_suffix(".zst")).unwrap_or(&name);
     match name.rsplit_once('.').map(|(_, extension)| extension) {
-        #[cfg(feature = "train")]
         Some("onnx") => onnx::inspect(path, args.top),
-        #[cfg(not(feature = "train"))]
-        Some("onnx") => Err(bad_input(
-            format!("{}: this program was built without what reads ONNX files", path.display()),
-            "build it with the feature train",
-        )),
         Some("safetensors") => {
             let tensors = read_tensor_list(path)?;
             if is_table(&tensors) { table::inspect(path, args) } else { checkpoint::inspect(path, args.top) }
@@ -117,8 +110,8 @@ fn is_table(tensors: &[TensorInfo]) -> bool {
 
 fn unknown(path: &Path) -> anyhow::Error {
     bad_input(
-        format!("{}: nothing that is known here", path.display()),
-        "known are model folders, index folders, .onnx, .safetensors and .bin files, query tables (.safetensors, .json, \
+        format!("{}: unknown kind of file or folder", path.display()),
+        "inspect knows model folders, index folders, .onnx, .safetensors and .bin files, query tables (.safetensors, .json, \
          .txt) and vector files (.jsonl)",
     )
 }

@@ -195,10 +195,9 @@ fn adds_special(vocabulary: &Vocabulary) -> Result<Vec<u32>> {
     Ok(vocabulary.tokenize_for_network("")?)
 }
 
-#[cfg(feature = "train")]
 fn onnx(model: &ModelDir, found: &mut Findings) {
     let files = onnx_files(model);
-    let lines: Vec<(String, Value)> = files.iter().map(|file| super::onnx::line(file)).collect();
+    let lines: Vec<(String, Value)> = files.iter().map(|file| super::onnx::line(file, model)).collect();
     for (file, (line, _)) in files.iter().zip(&lines) {
         found.facts.add("ONNX", format_args!("{}: {line}", file.strip_prefix(model.root()).unwrap_or(file).display()));
     }
@@ -206,15 +205,6 @@ fn onnx(model: &ModelDir, found: &mut Findings) {
         found.facts.add("ONNX", "no file; `splade export-onnx` writes them");
     }
     found.json["onnx"] = lines.into_iter().map(|(_, json)| json).collect();
-}
-
-#[cfg(not(feature = "train"))]
-fn onnx(model: &ModelDir, found: &mut Findings) {
-    let files = onnx_files(model);
-    for file in &files {
-        found.facts.add("ONNX", file.strip_prefix(model.root()).unwrap_or(file).display());
-    }
-    found.json["onnx"] = files.iter().map(|path| json!({"path": path})).collect();
 }
 
 /// Every file of the folder with its size, by name.

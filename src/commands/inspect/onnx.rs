@@ -1,16 +1,18 @@
-//! An ONNX file: operator sets, inputs and outputs, operators, weights by type, metadata.
+//! An ONNX file: operator sets, inputs and outputs, operators, weights by type, metadata; in a model folder also whether it
+//! is of the checkpoint beside it, and how it runs.
 
 use std::path::Path;
 
 use anyhow::Result;
 use serde_json::{Value, json};
-use splade_export::{External, Summary, Value as Port};
+use splade_encode::{External, OnnxNetwork, OnnxSummary, OnnxValue as Port, Provenance, provenance};
+use splade_files::ModelDir;
 
 use super::{Findings, pairs};
 use crate::console::{count, size};
 
 pub(super) fn inspect(path: &Path, top: usize) -> Result<Findings> {
-    let summary = Summary::read(path)?;
+    let summary = OnnxSummary::read(path)?;
     let mut found = Findings::new(json(path, &summary));
     let facts = &mut found.facts;
     facts.add("ONNX file", path.display());
@@ -18,7 +20,7 @@ pub(super) fn inspect(path: &Path, top: usize) -> Result<Findings> {
     facts.add("opset", opsets(&summary));
     facts.add(
         "written by",
-        format_args!("{}, format version {}", or(&summary.producer, "nobody known"), summary.ir_version),
+        format_args!("{}, format version {}", or(&summary.producer, "not stated"), summary.ir_version),
     );
     let lines = |ports: &[Port]| ports.iter().map(port).collect::<Vec<_>>().join("\n");
     facts.add("inputs", lines(&summary.inputs));
@@ -42,28 +44,57 @@ pub(super) fn inspect(path: &Path, top: usize) -> Result<Findings> {
     Ok(found)
 }
 
-/// One line about a file of a model folder.
-pub(super) fn line(path: &Path) -> (String, Value) {
-    match Summary::read(path) {
+/// One line about a file of a model folder: what it is, whether it is of the folder's checkpoint, how it runs.
+pub(super) fn line(path: &Path, model: &ModelDir) -> (String, Value) {
+    match OnnxSummary::read(path) {
         Ok(summary) => {
             let outputs: Vec<String> = summary.outputs.iter().map(port).collect();
-            let missing = summary.external.iter().filter(|file| file.found.is_none_or(|found| found < file.needed));
-            let missing: Vec<String> = missing.map(|file| format!("; {}", external(file))).collect();
+            let missing: Vec<String> = summary.missing_data().map(|file| format!("; {}", external(file))).collect();
+            let (origin, origin_json) = origin(path, model);
+            let (way, way_json) = way(path, model);
             let line = format!(
-                "{}, {}, opset {}, gives {}{}",
+                "{}, {}, opset {}, gives {}{}; {origin}; {way}",
                 summary.precision().name(),
                 size(summary.bytes + summary.external.iter().filter_map(|file| file.found).sum::<u64>()),
                 opsets(&summary),
                 outputs.join(" and "),
                 missing.concat()
             );
-            (line, json(path, &summary))
+            let mut json = json(path, &summary);
+            json["checkpoint"] = origin_json;
+            json["output_layer"] = way_json;
+            (line, json)
         }
         Err(error) => (error.to_string(), json!({"path": path, "error": error.to_string()})),
     }
 }
 
-fn json(path: &Path, summary: &Summary) -> Value {
+/// Whether a file is of the checkpoint beside it.
+fn origin(path: &Path, model: &ModelDir) -> (String, Value) {
+    let (text, name, reason) = match provenance(path, model) {
+        Ok(Provenance::NoCheckpoint) => ("no checkpoint beside it".to_owned(), "none", None),
+        Ok(Provenance::Same) => ("of this checkpoint".to_owned(), "same", None),
+        Ok(Provenance::Alike(count)) => {
+            (format!("of this checkpoint, by {count} tensors that both have"), "alike", None)
+        }
+        Ok(Provenance::Other(reason)) => (format!("NOT of this checkpoint: {reason}"), "other", Some(reason)),
+        Ok(_) => ("of a checkpoint that it does not state".to_owned(), "unknown", None),
+        Err(error) => (format!("not compared with the checkpoint: {error}"), "unknown", Some(error.to_string())),
+    };
+    (text, json!({"relation": name, "reason": reason}))
+}
+
+/// The way a file runs on the CPU.
+fn way(path: &Path, model: &ModelDir) -> (String, Value) {
+    let reason = match model.dimensions() {
+        Ok(terms) => OnnxNetwork::why_not_split(path, terms, model.pooling()).map(|reason| reason.to_string()),
+        Err(error) => Some(error.to_string()),
+    };
+    let fused = json!({"fused": reason.is_none(), "reason": reason});
+    (reason.map_or_else(|| "fused output layer".to_owned(), |reason| format!("whole: {reason}")), fused)
+}
+
+fn json(path: &Path, summary: &OnnxSummary) -> Value {
     let ports = |ports: &[Port]| -> Value {
         ports.iter().map(|port| json!({"name": port.name, "type": port.data_type, "axes": port.axes})).collect()
     };
@@ -94,7 +125,7 @@ fn port(port: &Port) -> String {
 }
 
 /// `17`, and other domains with their names.
-fn opsets(summary: &Summary) -> String {
+fn opsets(summary: &OnnxSummary) -> String {
     let name = |(domain, version): &(String, i64)| {
         if domain.is_empty() { version.to_string() } else { format!("{domain} {version}") }
     };

@@ -11,12 +11,12 @@ use report::{Outcome, Report, Row, Stage};
 use splade_core::{
     DocumentEncoder, DocumentSettings, Encoder, Network, QueryEncoder, SparseVector, TokenBatch, Vocabulary,
 };
-use splade_encode::{OnnxOptions, load_onnx_runtime};
+use splade_encode::{OnnxOptions, OnnxSummary, Provenance, load_onnx_runtime, provenance};
+use splade_export::Head;
 use splade_export::parity::{
     BackendNetwork, CandleOnnx, Finding, Limits, Sides, compare_rankings, compare_scores, compare_tokens,
     compare_vectors, limits,
 };
-use splade_export::{Head, Summary};
 use splade_files::{Architecture, ModelDir, Precision, read_texts, read_vectors_named};
 use splade_index::{ImpactIndex, IndexSettings, SearchOptions, StoredDocument, WriterOptions};
 
@@ -198,21 +198,18 @@ impl<'m> Subject<'m> {
 
     /// An ONNX file in both runtimes.
     fn file_rows(&self, file: &Path, reference: &Encoded) -> Result<Vec<Row>> {
-        let summary = match Summary::read(file) {
+        let failed = |reason| Ok(vec![self.row(Stage::DocumentVectors, "onnx", file, Outcome::Failed(reason))]);
+        let summary = match OnnxSummary::read(file) {
             Ok(summary) => summary,
-            Err(error) => {
-                return Ok(vec![self.row(
-                    Stage::DocumentVectors,
-                    "onnx",
-                    file,
-                    Outcome::Failed(reason(&error.into(), file)),
-                )]);
-            }
+            Err(error) => return failed(reason(&error.into(), file)),
         };
+        if let Provenance::Other(reason) = provenance(file, self.model)? {
+            return failed(format!("not exported from this checkpoint: {reason}"));
+        }
         let precision = summary.precision();
         let mut rows = match load_onnx_runtime(&onnx_runtime_candidates()) {
             Ok(_) => {
-                // as every other program runs it, and as ours do
+                // whole, as every other program runs it, and split, as this one does
                 let open = |whole| {
                     let options = onnx_options(self.args.device, self.args.threads)?;
                     onnx_network(self.model, file, &OnnxOptions { whole, ..options })
@@ -220,10 +217,10 @@ impl<'m> Subject<'m> {
                 let network = open(true).map(|network| Shared(Arc::new(network)));
                 let mut rows = self.compared("onnx runtime", file, network, reference, precision)?;
                 if let Ok(network) = open(false)
-                    && network.is_cut()
+                    && network.not_split().is_none()
                 {
                     let network = Ok(Shared(Arc::new(network)));
-                    rows.extend(self.compared("onnx, our head", file, network, reference, precision)?);
+                    rows.extend(self.compared("onnx, fused head", file, network, reference, precision)?);
                 }
                 rows
             }

@@ -11,6 +11,8 @@ use candle_core::{D, DType, Device, Tensor, TensorId};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
+use splade_core::TokenBatch;
+
 use super::algebra::{Activation, Algebra, Init, Inputs, Positions, RelativeOffsets};
 use super::ops;
 use crate::Error;
@@ -43,6 +45,17 @@ impl<'p> Candle<'p> {
     #[must_use]
     pub fn plain(self) -> Self {
         Self { plain: true, ..self }
+    }
+
+    /// The inputs of a batch.
+    ///
+    /// # Errors
+    /// A device that fails.
+    pub fn batch(&self, batch: &TokenBatch) -> Result<Inputs<Tensor>, Error> {
+        // ids of tokenizers are u32, a mask is 0 or 1
+        let ids = batch.ids.iter().map(|id| *id as u32).collect();
+        let mask = batch.mask.iter().map(|mask| *mask as u8).collect();
+        self.inputs(ids, mask, batch.rows())
     }
 
     /// The inputs of a batch: `ids` and `mask` hold `rows` rows of equal length.

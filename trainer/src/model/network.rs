@@ -50,7 +50,7 @@ impl CandleNetwork {
 
     fn rows(&self, batch: &TokenBatch) -> Result<Vec<Vec<f32>>> {
         let a = Candle::new(self.weights.tensors(), &self.device);
-        let inputs = a.inputs(batch.ids.clone(), batch.mask.clone(), batch.rows)?;
+        let inputs = a.batch(batch)?;
         let encoded = self.config.forward(&a, &inputs)?;
         Ok(splade(&a, &encoded.head, &inputs.mask, self.pooling)?.to_vec2()?)
     }
@@ -63,9 +63,9 @@ impl Network for CandleNetwork {
 
     fn forward(&self, batch: &TokenBatch) -> splade_core::Result<Vec<SparseVector>> {
         let failed = |error: Error| splade_core::Error::Encoder(error.into());
-        if let Some(most) = self.max_positions.filter(|most| batch.width > *most) {
+        if let Some(most) = self.max_positions.filter(|most| batch.width() > *most) {
             return Err(splade_core::Error::invalid(
-                format!("a text has {} tokens, the model takes {most}", batch.width),
+                format!("a text has {} tokens, the model takes {most}", batch.width()),
                 format!("truncate texts to {most} tokens"),
             ));
         }

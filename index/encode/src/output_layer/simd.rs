@@ -2,7 +2,7 @@
 //!
 //! `unsafe` stands in one place, [`call`], and does one thing: it calls a function compiled for instructions that
 //! [`Instructions`] was made by finding on this machine. The functions themselves are safe code.
-#![cfg_attr(not(target_arch = "x86_64"), allow(unused, reason = "there is no such function, and nobody to call it"))]
+#![cfg_attr(not(target_arch = "x86_64"), allow(unused, reason = "elsewhere there is no such function and no caller"))]
 #![allow(unsafe_code, reason = "a function for instructions that were detected cannot be called otherwise")]
 
 use super::{SLACK, scale_of};
@@ -21,7 +21,7 @@ const MIDDLE: i32 = 128;
 pub(super) struct Block {
     /// four features at a time: four times the codes of 16 terms, the four of a term side by side
     codes: Vec<[u8; TERMS]>,
-    /// what the sums begin with, so that features count from their middle
+    /// initial value of the sums, so that features count from their middle
     start: [i32; TERMS],
 }
 
@@ -89,7 +89,7 @@ impl Text {
     }
 }
 
-/// What rounding one token's features gave beside their codes.
+/// Scale and norms of one token's rounded features.
 pub(super) struct Rounded {
     /// `f ≈ scale·(code − 128)`
     scale: f32,
@@ -129,7 +129,7 @@ fn tiles(count: usize) -> impl Iterator<Item = usize> {
     (0..tiles).map(move |tile| (count + tile) / tiles)
 }
 
-/// What a block's exact logits are made of; one number per term each, and a row.
+/// Operands of a block's logits in floats: one number per term each, and a row.
 pub(super) struct BlockTerms<'l> {
     pub(super) scales: &'l [f32],
     pub(super) bias: &'l [f32],
@@ -149,7 +149,7 @@ impl BlockTerms<'_> {
             // how far a rounded product may be from the true one
             let bound = norm * text.error + error * text.norm;
             let highest = largest * scale + bound + bias + bias.abs().min(f32::MAX) * 1e-6;
-            // not a number is no bound: then it is the exact products that say
+            // NaN is no bound: then the products in floats decide
             *least = if highest < 0.0 { f32::INFINITY } else { (largest - 2.0 * bound / scale).max(f32::MIN) };
         }
         least
@@ -220,7 +220,7 @@ impl Instructions {
         }
     }
 
-    /// Whether a row of codes can be multiplied without overflow.
+    /// True if a row of codes can be multiplied without overflow.
     pub(super) fn can_multiply(self, row: &[i8]) -> bool {
         let fits = |pair: &[i8]| {
             let sums = [
@@ -248,9 +248,9 @@ impl Instructions {
         call!(self.0, largest(block, text, products))
     }
 
-    /// The largest exact logits of the terms of a block, less their bias, from all rounded products and the largest of
+    /// The largest logits in floats of the terms of a block, less their bias, from all rounded products and the largest of
     /// them; −∞ for terms without a weight.
-    pub(super) fn exact(
+    pub(super) fn in_floats(
         self,
         products: &[[f32; TERMS]],
         largest: &[f32; TERMS],
@@ -258,11 +258,11 @@ impl Instructions {
         features: &[f32],
         terms: &BlockTerms<'_>,
     ) -> [f32; TERMS] {
-        call!(self.0, exact(products, largest, text, features, terms))
+        call!(self.0, in_floats(products, largest, text, features, terms))
     }
 }
 
-/// What the kinds share: the walk over the tiles of a text, each by `tile` for its number of tokens.
+/// Functions of every kind: the walk over the tiles of a text, each by `tile` for its number of tokens.
 macro_rules! walk {
     ($features:literal) => {
         #[target_feature(enable = $features)]
@@ -304,7 +304,7 @@ macro_rules! walk {
         }
 
         #[target_feature(enable = $features)]
-        pub(super) fn exact(
+        pub(super) fn in_floats(
             products: &[[f32; TERMS]],
             largest: &[f32; TERMS],
             text: &Text,

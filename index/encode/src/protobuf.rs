@@ -1,36 +1,38 @@
-//! A protobuf file read where it is wanted: its fields found by walking over them, and copied without being understood.
+//! [`Encoded`]: a protobuf file whose fields are found by walking over them, and read or copied one by one.
+//!
+//! Values of weights are passed over in the file itself, so that a file of any size is looked through at once.
 
 use std::fs::File;
 use std::io::{self, BufReader, Read, Seek, SeekFrom};
 use std::ops::Range;
-use std::path::Path;
 
 use prost::Message;
 
-/// No message of a model has more fields: a graph of a million nodes is none.
+/// Most fields of a message: far above the number of nodes of any graph.
 const MOST_FIELDS: usize = 1 << 20;
 
-/// A field of an encoded message: its number, and where it and its value lie.
-pub(super) struct Field {
-    pub(super) tag: u32,
-    pub(super) whole: Range<u64>,
-    pub(super) payload: Range<u64>,
+/// A field of an encoded message: its number, and the byte ranges of the field and of its value.
+#[derive(Debug, Clone)]
+pub(crate) struct Field {
+    pub(crate) tag: u32,
+    pub(crate) whole: Range<u64>,
+    pub(crate) payload: Range<u64>,
 }
 
-/// Something of a new message: a field of the old one, or bytes.
-pub(super) enum Part {
+/// Piece of a new message: a field of the old one, or bytes.
+pub(crate) enum Part {
     Kept(Range<u64>),
     Written(Vec<u8>),
 }
 
 impl Part {
-    pub(super) fn message(tag: u32, message: &impl Message) -> Self {
+    pub(crate) fn message(tag: u32, message: &impl Message) -> Self {
         let mut bytes = head(tag, message.encoded_len() as u64);
         bytes.extend(message.encode_to_vec());
         Self::Written(bytes)
     }
 
-    pub(super) fn length(&self) -> u64 {
+    pub(crate) fn length(&self) -> u64 {
         match self {
             Self::Kept(range) => range.end - range.start,
             Self::Written(bytes) => bytes.len() as u64,
@@ -38,29 +40,28 @@ impl Part {
     }
 }
 
-/// What stands before a message of this length.
-pub(super) fn head(tag: u32, length: u64) -> Vec<u8> {
+/// Key and length in front of a message.
+pub(crate) fn head(tag: u32, length: u64) -> Vec<u8> {
     let mut bytes = Vec::new();
     prost::encoding::encode_key(tag, prost::encoding::WireType::LengthDelimited, &mut bytes);
     prost::encoding::encode_varint(length, &mut bytes);
     bytes
 }
 
-/// An encoded file, read where it is wanted.
-pub(super) struct Encoded {
+/// An encoded file.
+pub(crate) struct Encoded {
     file: BufReader<File>,
-    pub(super) length: u64,
+    pub(crate) length: u64,
     at: u64,
 }
 
 impl Encoded {
-    pub(super) fn open(path: &Path) -> io::Result<Self> {
-        let file = File::open(path)?;
+    pub(crate) fn new(file: File) -> io::Result<Self> {
         let length = file.metadata()?.len();
         Ok(Self { file: BufReader::new(file), length, at: 0 })
     }
 
-    fn go(&mut self, to: u64) -> io::Result<()> {
+    fn seek(&mut self, to: u64) -> io::Result<()> {
         match i64::try_from(to).and_then(|to| i64::try_from(self.at).map(|at| to - at)) {
             Ok(by) => self.file.seek_relative(by)?,
             Err(_) => drop(self.file.seek(SeekFrom::Start(to))?),
@@ -83,15 +84,15 @@ impl Encoded {
         Err(io::ErrorKind::InvalidData.into())
     }
 
-    /// The fields of a message.
-    pub(super) fn fields(&mut self, range: Range<u64>) -> io::Result<Vec<Field>> {
+    /// Fields of the message in `range`.
+    pub(crate) fn fields(&mut self, range: Range<u64>) -> io::Result<Vec<Field>> {
         let mut fields = Vec::new();
         let mut start = range.start;
         while start < range.end {
             if fields.len() == MOST_FIELDS {
                 return Err(io::ErrorKind::InvalidData.into());
             }
-            self.go(start)?;
+            self.seek(start)?;
             let key = self.varint()?;
             let payload = match key & 7 {
                 0 => {
@@ -117,33 +118,35 @@ impl Encoded {
         Ok(fields)
     }
 
-    pub(super) fn bytes(&mut self, range: Range<u64>) -> io::Result<Vec<u8>> {
+    /// Bytes of a range.
+    pub(crate) fn bytes(&mut self, range: Range<u64>) -> io::Result<Vec<u8>> {
         let mut bytes = vec![0; usize::try_from(range.end - range.start).map_err(|_| io::ErrorKind::OutOfMemory)?];
-        self.go(range.start)?;
+        self.seek(range.start)?;
         let read = self.file.read_exact(&mut bytes);
         self.at = self.file.stream_position()?;
         read?;
         Ok(bytes)
     }
 
-    pub(super) fn message<M: Message + Default>(&mut self, field: &Field) -> io::Result<M> {
+    /// The message in a field.
+    pub(crate) fn message<M: Message + Default>(&mut self, field: &Field) -> io::Result<M> {
         Ok(M::decode(self.bytes(field.payload.clone())?.as_slice())?)
     }
 
-    /// All messages in the fields of a number.
-    pub(super) fn all<M: Message + Default>(&mut self, fields: &[Field], tag: u32) -> io::Result<Vec<M>> {
+    /// The messages in all fields of a number.
+    pub(crate) fn all<M: Message + Default>(&mut self, fields: &[Field], tag: u32) -> io::Result<Vec<M>> {
         fields.iter().filter(|field| field.tag == tag).map(|field| self.message(field)).collect()
     }
 
-    /// A message of these parts.
-    pub(super) fn joined(&mut self, parts: &[Part]) -> io::Result<Vec<u8>> {
+    /// Bytes of a message of these parts.
+    pub(crate) fn joined(&mut self, parts: &[Part]) -> io::Result<Vec<u8>> {
         let length = parts.iter().map(Part::length).sum::<u64>();
         let mut bytes = Vec::with_capacity(usize::try_from(length).map_err(|_| io::ErrorKind::OutOfMemory)?);
         for part in parts {
             match part {
                 Part::Written(written) => bytes.extend(written),
                 Part::Kept(range) => {
-                    self.go(range.start)?;
+                    self.seek(range.start)?;
                     let read = self.file.by_ref().take(range.end - range.start).read_to_end(&mut bytes)?;
                     self.at += read as u64;
                     if read as u64 != range.end - range.start {
@@ -156,7 +159,7 @@ impl Encoded {
     }
 }
 
-/// Where the next field begins.
+/// Start of the next field.
 fn start_of(fields: &[Field], first: u64) -> u64 {
     fields.last().map_or(first, |last| last.whole.end)
 }

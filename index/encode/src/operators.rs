@@ -1,7 +1,7 @@
-//! Two operators of our own, which take the place of chains of ONNX's in a file that is run here.
+//! Two operators of this program, which replace chains of ONNX's operators in a split graph.
 //!
-//! A file keeps to ONNX's operators, so that it runs everywhere. When it is read ([`crate::onnx_cut`]), two chains are taken
-//! as one node each:
+//! A file has ONNX's operators only, so that it runs everywhere. When it is split ([`crate::split_graph`]), two chains become
+//! one node each:
 //!
 //! * [`LAYER_NORM`]: `(x − mean)/√(variance + eps)·weight + bias`. ONNX Runtime makes one node of it too, which takes half as
 //!   long again.

@@ -1,4 +1,4 @@
-//! What the loaded ONNX Runtime is: its version and the execution providers it has.
+//! [`OnnxRuntimeInfo`]: version and execution providers of the loaded ONNX Runtime.
 
 use ort::ep::ExecutionProvider;
 use ort::session::builder::SessionBuilder;
@@ -6,19 +6,21 @@ use ort::session::builder::SessionBuilder;
 /// The library that [`load_onnx_runtime`](crate::load_onnx_runtime) found.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OnnxRuntimeInfo {
-    /// what it says about its own build
+    /// its own description of its build
     pub build: String,
     /// names of the execution providers it was compiled with, the CPU among them
     pub providers: Vec<&'static str>,
 }
 
-/// About the loaded library; none if none is loaded.
+/// Facts about the loaded library; none if none is loaded.
 #[must_use]
 pub fn onnx_runtime_info() -> Option<OnnxRuntimeInfo> {
-    crate::onnx::is_loaded().then(|| OnnxRuntimeInfo { build: ort::info().to_owned(), providers: providers() })
+    crate::library::environment()
+        .is_some()
+        .then(|| OnnxRuntimeInfo { build: ort::info().to_owned(), providers: providers() })
 }
 
-/// A provider that is only asked for: registering is done elsewhere, by ort's own types, where a feature has them.
+/// A provider type that only tests for presence: registering is done by ort's own types, where a feature has them.
 macro_rules! providers {
     ($($name:ident = $canonical:literal),*) => {
         $(
@@ -28,7 +30,7 @@ macro_rules! providers {
                 const NAME: &'static str = $canonical;
 
                 fn register(&self, _: &mut SessionBuilder) -> ort::Result<()> {
-                    Err(ort::Error::new("this provider is only asked for"))
+                    Err(ort::Error::new("this type only tests for presence"))
                 }
             }
         )*

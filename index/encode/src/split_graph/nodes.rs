@@ -1,11 +1,12 @@
-//! Nodes of a graph: what a value needs, and chains that are one operator of ours.
+//! Nodes of a graph: those that a value needs, and chains that are replaced by one operator of this crate.
 
 use std::collections::{HashMap, HashSet};
 
 use prost::Message;
 
-use crate::onnx_operators::{DOMAIN, LAYER_NORM, RELATIVE_SCORES};
+use crate::operators::{DOMAIN, LAYER_NORM, RELATIVE_SCORES};
 
+/// `NodeProto`.
 #[derive(Clone, PartialEq, Message)]
 pub(super) struct Node {
     #[prost(string, repeated, tag = "1")]
@@ -16,7 +17,7 @@ pub(super) struct Node {
     name: String,
     #[prost(string, tag = "4")]
     operator: String,
-    /// as they are encoded
+    /// still encoded
     #[prost(bytes = "vec", repeated, tag = "5")]
     attributes: Vec<Vec<u8>>,
     #[prost(string, tag = "7")]
@@ -32,10 +33,10 @@ struct Attribute {
     integer: i64,
 }
 
-/// Nodes with one of ours in the place of the last node of every chain that is one of our operators; `stored` are the names
-/// of the graph's tensors.
+/// Nodes in which the last node of every chain that [`operators`](crate::operators) computes is replaced by that operator;
+/// `stored` are the names of the graph's tensors.
 ///
-/// What is constant stays as it is: ONNX Runtime computes it once, but not through an operator it does not know.
+/// Constant chains stay: ONNX Runtime computes them once when it loads the graph, but only through its own operators.
 pub(super) fn with_own_operators<'s>(mut nodes: Vec<Node>, stored: impl Iterator<Item = &'s String>) -> Vec<Node> {
     let found: Vec<(usize, &str, Vec<String>)> = {
         let mut constant: HashSet<&str> = stored.map(String::as_str).collect();
@@ -61,7 +62,7 @@ pub(super) fn with_own_operators<'s>(mut nodes: Vec<Node>, stored: impl Iterator
     nodes
 }
 
-/// What is needed for a value.
+/// The nodes that a value needs, in their order; none if no node gives it.
 pub(super) fn up_to(nodes: Vec<Node>, value: &str) -> Option<Vec<Node>> {
     let (mut needed, mut kept) = (HashSet::from([value.to_owned()]), Vec::new());
     for node in nodes.into_iter().rev() {
@@ -75,7 +76,7 @@ pub(super) fn up_to(nodes: Vec<Node>, value: &str) -> Option<Vec<Node>> {
     (!kept.is_empty()).then_some(kept)
 }
 
-/// Nodes by what they give.
+/// Nodes by their first outputs.
 struct Chains<'g> {
     makers: HashMap<&'g str, &'g Node>,
     /// values that are the same in every run
@@ -83,7 +84,7 @@ struct Chains<'g> {
 }
 
 impl<'g> Chains<'g> {
-    /// The two inputs of the node that gives a value, if it is of this operator.
+    /// The first two inputs of the node that gives a value, if it is of this operator.
     fn made_by(&self, value: &str, operator: &str) -> Option<[&'g str; 2]> {
         let node = self.makers.get(value).filter(|node| node.operator == operator && node.domain.is_empty())?;
         Some([node.inputs.first()?, node.inputs.get(1).map_or("", String::as_str)])

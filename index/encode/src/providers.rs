@@ -1,7 +1,7 @@
-//! Where ONNX Runtime runs a network: an execution provider, chosen by device, and what is said of one that does not load.
+//! [`OnnxDevice`] and [`Placement`]: the execution provider that runs a network.
 //!
 //! The CPU is always there. Another provider needs a cargo feature, a library that has it and a machine that has the
-//! device; whatever is missing, the network runs on the CPU and [`Placement`] says why.
+//! device; if one of them is missing, the network runs on the CPU and [`Placement`] says why.
 
 use ort::ep::ExecutionProviderDispatch;
 use ort::session::builder::SessionBuilder;
@@ -21,7 +21,7 @@ pub enum OnnxDevice {
 }
 
 impl OnnxDevice {
-    /// As the command line writes it.
+    /// Its name in lower case.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -39,7 +39,7 @@ impl OnnxDevice {
         built.into_iter().filter(|(_, built)| *built).map(|(device, _)| device).collect()
     }
 
-    /// What is tried for this choice; the CPU comes last, whatever was asked for.
+    /// Devices that are tried for this choice, in their order; the CPU comes last for every choice.
     fn candidates(self) -> Vec<Self> {
         match self {
             Self::Auto => Self::built_in(),
@@ -67,19 +67,19 @@ fn with_options<P: ort::ep::ArbitrarilyConfigurableExecutionProvider>(provider: 
     options.iter().fold(provider, |provider, (key, value)| provider.with_arbitrary_config(key, value))
 }
 
-/// Where a network runs, and why not elsewhere.
+/// Device a network runs on, and why not on others.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Placement {
-    /// what was taken
+    /// the device
     pub device: OnnxDevice,
-    /// what was tried before it, and why it did not load
+    /// devices that were tried before it, and why they did not load
     pub refused: Vec<(OnnxDevice, String)>,
 }
 
 /// Tries the devices of a choice, one after the other.
 ///
 /// # Errors
-/// Why even the CPU does not do.
+/// Why the CPU cannot run it either.
 pub(crate) fn place<T>(
     choice: OnnxDevice,
     mut open: impl FnMut(OnnxDevice) -> Result<T, String>,

@@ -1,0 +1,328 @@
+//! [`OnnxModel`]: an ONNX file in one session of ONNX Runtime or several.
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
+
+use half::f16;
+use ndarray::{Array2, ArrayViewD, Axis, Slice};
+use ort::environment::Environment;
+use ort::session::builder::GraphOptimizationLevel;
+use ort::session::{Session, SessionInputValue};
+use ort::value::{Tensor, TensorRef};
+use splade_core::TokenBatch;
+
+use crate::error::first_line;
+use crate::providers::{self, OnnxDevice, Placement};
+use crate::signature::{Input, Output, Role, Signature};
+use crate::{Error, OnnxSummary, Result, library, operators};
+
+/// How a file is run.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct OnnxOptions {
+    /// threads of all sessions together; 0 means one for every core
+    pub threads: usize,
+    /// sessions, each with its share of the threads; 0 chooses
+    pub sessions: usize,
+    /// where it runs
+    pub device: OnnxDevice,
+    /// true runs a pooled file whole: its output layer too, where that could be computed here
+    pub whole: bool,
+    /// options of the execution provider; on the CPU, entries of the session's configuration
+    pub provider_options: Vec<(String, String)>,
+}
+
+/// Weights of more bytes than this are not held twice for the sake of a second session: they would be most of the memory,
+/// and the operators of a large model keep all threads of one session busy.
+const SECOND_SESSION_BYTES: u64 = 1 << 28;
+
+impl OnnxOptions {
+    /// Threads of every session.
+    ///
+    /// Two sessions are faster than one of twice the threads: no thread waits for the other half of an operator, and what
+    /// one thread does alone (inputs, vectors) happens while the other session computes. (Measured on two cores: f32 15 to
+    /// 20 % faster, int8 3 %.) Every session holds the weights.
+    fn threads_of_sessions(&self, device: OnnxDevice, bytes: u64) -> Vec<usize> {
+        let threads = if self.threads > 0 { self.threads } else { cores() };
+        let sessions = match self.sessions {
+            0 if device == OnnxDevice::Cpu && bytes <= SECOND_SESSION_BYTES => threads.min(2),
+            0 => 1,
+            sessions => sessions,
+        };
+        (0..sessions).map(|session| ((threads + session) / sessions).max(1)).collect()
+    }
+}
+
+/// Cores this process may use; two threads of one core would wait for each other's arithmetic.
+fn cores() -> usize {
+    let allowed = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    num_cpus::get_physical().clamp(1, allowed)
+}
+
+/// An ONNX file in one session or several.
+///
+/// A session runs one batch at a time and sits behind a lock; several have the same weights and share nothing.
+///
+/// A batch is run as the file declares its inputs: in 64-bit or 32-bit numbers, in parts where the number of texts is fixed,
+/// padded where the number of tokens is, and text by text where there is no input for the attention mask.
+pub struct OnnxModel {
+    sessions: Vec<Mutex<Session>>,
+    /// threads of a session
+    threads: usize,
+    /// the session that is waited for when all are busy
+    next: AtomicUsize,
+    path: PathBuf,
+    signature: Signature,
+    /// the output that is read
+    output: Output,
+    metadata: Vec<(String, String)>,
+    placement: Placement,
+}
+
+impl OnnxModel {
+    /// Opens a file. [`load_onnx_runtime`](crate::load_onnx_runtime) must have succeeded.
+    ///
+    /// # Errors
+    /// A library not loaded, a file that is missing or broken, inputs or outputs that are not those of a masked-LM network. A
+    /// device that cannot be used is none: [`placement`](Self::placement) says so.
+    pub fn open(path: &Path, options: &OnnxOptions) -> Result<Self> {
+        Self::open_part(path, options, |_| None)
+    }
+
+    /// Opens a file, or for some devices the part of it that `part` gives.
+    pub(crate) fn open_part<'p>(
+        path: &Path,
+        options: &OnnxOptions,
+        part: impl Fn(OnnxDevice) -> Option<&'p [u8]>,
+    ) -> Result<Self> {
+        let environment = library::environment().ok_or_else(|| Error::Library("is not loaded".to_owned()))?;
+        if path.is_dir() {
+            return Err(Error::io(path)(std::io::ErrorKind::IsADirectory.into()));
+        }
+        splade_files::open_file(path)?;
+        let nul = |(key, value): &(String, String)| key.contains('\0') || value.contains('\0');
+        if options.provider_options.iter().any(nul) {
+            return Err(Error::invalid("an option of the execution provider has a NUL character", ""));
+        }
+        let open = |device| {
+            let threads = options.threads_of_sessions(device, weight_bytes(path));
+            // options are those of the device that was chosen, not of the CPU that is taken instead
+            let is_chosen = options.device == OnnxDevice::Auto || options.device == device;
+            let own_options = if is_chosen { options.provider_options.as_slice() } else { &[] };
+            let source = part(device).map_or(Source::File(path), Source::Bytes);
+            let sessions: std::result::Result<Vec<Session>, String> =
+                threads.iter().map(|threads| session(environment, source, *threads, device, own_options)).collect();
+            Ok((sessions?, threads[0]))
+        };
+        let ((sessions, threads), placement) =
+            providers::place(options.device, open).map_err(|error| broken(path, &error))?;
+        let first = &sessions[0];
+        let signature = Signature::of(first).map_err(|message| Error::Signature { file: path.to_owned(), message })?;
+        let (output, metadata) = (signature.first_output().clone(), read_metadata(first));
+        let sessions = sessions.into_iter().map(Mutex::new).collect();
+        let (next, path) = (AtomicUsize::new(0), path.to_owned());
+        Ok(Self { sessions, threads, next, path, signature, output, metadata, placement })
+    }
+
+    /// Device it runs on, and why not on others.
+    #[must_use]
+    pub fn placement(&self) -> &Placement {
+        &self.placement
+    }
+
+    /// Number of sessions: of batches that run at the same time.
+    #[must_use]
+    pub fn sessions(&self) -> usize {
+        self.sessions.len()
+    }
+
+    /// Threads of a session.
+    pub(crate) fn threads(&self) -> usize {
+        self.threads
+    }
+
+    /// The file.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Most tokens of a text, where the file fixes their number.
+    #[must_use]
+    pub fn max_length(&self) -> Option<usize> {
+        self.signature.length
+    }
+
+    /// Number of texts in every run, where the file fixes it.
+    #[must_use]
+    pub fn fixed_batch(&self) -> Option<usize> {
+        self.signature.batch
+    }
+
+    /// Value of a key of [`metadata`](crate::metadata).
+    #[must_use]
+    pub fn metadata(&self, key: &str) -> Option<&str> {
+        self.metadata.iter().find(|(name, _)| name == key).map(|(_, value)| value.as_str())
+    }
+
+    /// The same model, read at the output with `terms` columns.
+    ///
+    /// # Errors
+    /// Every output is declared to be something else.
+    pub(crate) fn reading(mut self, terms: usize) -> Result<Self> {
+        let chosen = self.signature.output_of(terms).cloned();
+        self.output = chosen.map_err(|message| Error::Signature { file: self.path.clone(), message })?;
+        Ok(self)
+    }
+
+    /// Runs a batch and collects what `read` makes of it, text by text.
+    ///
+    /// `read` gets the texts of a run and the output for them, of as many rows, which is not copied. That is the whole
+    /// batch, or in turn the parts it was run in.
+    ///
+    /// # Errors
+    /// ONNX Runtime's own, a text with more tokens than the file takes, or what `read` says.
+    pub fn run<R>(
+        &self,
+        batch: &TokenBatch,
+        mut read: impl FnMut(&TokenBatch, ArrayViewD<'_, f32>) -> Result<Vec<R>>,
+    ) -> Result<Vec<R>> {
+        let signature = &self.signature;
+        if signature.is_free() {
+            return self.run_once(batch, |output| read(batch, output));
+        }
+        let texts_in_run = if signature.can_pad() { signature.batch.unwrap_or(batch.rows()) } else { 1 };
+        let mut all = Vec::with_capacity(batch.rows());
+        for first in (0..batch.rows()).step_by(texts_in_run.max(1)) {
+            let part = batch.part(first..(first + texts_in_run).min(batch.rows()));
+            let width = signature.length.unwrap_or(part.width());
+            if part.width() > width {
+                let message = format!("a text has {} tokens, the file takes {width}", part.width());
+                return Err(Error::Signature { file: self.path.clone(), message });
+            }
+            let full = part.fitted(signature.batch.unwrap_or(part.rows()), width);
+            all.extend(self.run_once(&full, |output| read(&part, cropped(output, &full, &part)))?);
+        }
+        Ok(all)
+    }
+
+    /// Runs a batch that fits the declared inputs.
+    fn run_once<R>(&self, batch: &TokenBatch, read: impl FnOnce(ArrayViewD<'_, f32>) -> Result<R>) -> Result<R> {
+        let failed = |error: ort::Error| Error::run(&self.path, error);
+        let types = Array2::zeros(batch.ids.raw_dim());
+        let inputs = self.signature.inputs.iter().map(|input| {
+            let values = match input.role {
+                Role::Ids => &batch.ids,
+                Role::Mask => &batch.mask,
+                Role::Types => &types,
+            };
+            Ok((input.name.as_str(), tensor(input, values)?))
+        });
+        let inputs = inputs.collect::<ort::Result<Vec<_>>>().map_err(failed)?;
+        let mut session = self.free_session();
+        let outputs = session.run(inputs).map_err(failed)?;
+        let output = &outputs[self.output.at];
+        if self.output.is_16_bit {
+            let halves = output.try_extract_array::<f16>().map_err(failed)?;
+            return read(halves.mapv(f16::to_f32).view());
+        }
+        read(output.try_extract_array::<f32>().map_err(failed)?)
+    }
+
+    /// A session that is not in use, else the next one that is given back.
+    fn free_session(&self) -> MutexGuard<'_, Session> {
+        for session in &self.sessions {
+            match session.try_lock() {
+                Ok(session) => return session,
+                Err(TryLockError::Poisoned(poisoned)) => return poisoned.into_inner(),
+                Err(TryLockError::WouldBlock) => {}
+            }
+        }
+        let session = self.next.fetch_add(1, Ordering::Relaxed) % self.sessions.len();
+        self.sessions[session].lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The values of an input in the type it declares; 64-bit ones are not copied.
+fn tensor<'v>(input: &Input, values: &'v Array2<i64>) -> ort::Result<SessionInputValue<'v>> {
+    if input.is_32_bit {
+        // ids are u32 and small
+        return Ok(Tensor::from_array(values.mapv(|value| value as i32))?.into());
+    }
+    Ok(TensorRef::from_array_view(values.view())?.into())
+}
+
+/// The rows and tokens of an output that belong to `part`, of the output for `full`; an output of other shape as it is, for
+/// its reader to refuse.
+fn cropped<'o>(mut output: ArrayViewD<'o, f32>, full: &TokenBatch, part: &TokenBatch) -> ArrayViewD<'o, f32> {
+    if output.shape().first() == Some(&full.rows()) {
+        output.slice_axis_inplace(Axis(0), Slice::from(..part.rows()));
+    }
+    if output.ndim() == 3 && output.shape()[1] == full.width() {
+        output.slice_axis_inplace(Axis(1), Slice::from(..part.width()));
+    }
+    output
+}
+
+/// What a session is made of; bytes may have operators of this crate.
+#[derive(Clone, Copy)]
+enum Source<'s> {
+    File(&'s Path),
+    Bytes(&'s [u8]),
+}
+
+/// One session.
+fn session(
+    environment: &Environment,
+    source: Source<'_>,
+    threads: usize,
+    device: OnnxDevice,
+    options: &[(String, String)],
+) -> std::result::Result<Session, String> {
+    let builder = Session::builder(environment).map_err(|error| error.to_string())?;
+    let builder = builder.with_optimization_level(GraphOptimizationLevel::All).map_err(|error| error.to_string())?;
+    let builder = builder.with_intra_threads(threads).map_err(|error| error.to_string())?;
+    // a plan is kept for every shape there ever was, and measured, none is faster with one
+    let builder = builder.with_memory_pattern(false).map_err(|error| error.to_string())?;
+    // the fused node walks a row number by number; apart, the two take a fifth of its time
+    let builder = builder
+        .with_config_entry("optimization.disable_specified_optimizers", "SkipLayerNormFusion;BiasSkipLayerNormFusion")
+        .map_err(|error| error.to_string())?;
+    let mut builder = providers::register(builder, device, options)?;
+    let session = match source {
+        Source::File(path) => builder.commit_from_file(path),
+        Source::Bytes(bytes) => {
+            let domain = operators::domain().map_err(|error| error.to_string())?;
+            let builder = builder.with_operators(domain).map_err(|error| error.to_string());
+            builder?.commit_from_memory(bytes)
+        }
+    };
+    session.map_err(|error| error.to_string())
+}
+
+/// Why a file does not load: a file of weights that is not there, else what ONNX Runtime says.
+fn broken(path: &Path, error: &str) -> Error {
+    let missing = OnnxSummary::read(path).ok().and_then(|file| {
+        let mut missing = file.external.into_iter().filter(|data| data.found.is_none());
+        missing.next()
+    });
+    match missing {
+        Some(data) => {
+            Error::file(path.with_file_name(data.location), "no such file: it holds the weights of the model beside it")
+        }
+        None => Error::file(path, format!("not a model ONNX Runtime can load: {}", first_line(error))),
+    }
+}
+
+/// The size of a model file, with the weights that a large one has beside it.
+fn weight_bytes(path: &Path) -> u64 {
+    let mut beside = path.as_os_str().to_owned();
+    beside.push("_data");
+    [path, Path::new(&beside)].iter().filter_map(|path| path.metadata().ok()).map(|metadata| metadata.len()).sum()
+}
+
+fn read_metadata(session: &Session) -> Vec<(String, String)> {
+    let Ok(metadata) = session.metadata() else { return Vec::new() };
+    let keys = metadata.custom_keys().unwrap_or_default();
+    keys.into_iter().filter_map(|key| metadata.custom(&key).map(|value| (key, value))).collect()
+}

@@ -1,0 +1,293 @@
+//! [`Signature`]: inputs and outputs of an ONNX file as it declares them.
+//!
+//! Files of other tools may take 32-bit ids, one text at a time, texts of one length, or no attention mask. Each of these
+//! can be run; what cannot is refused when the file is opened, in the file's own terms.
+
+use ort::session::Session;
+use ort::value::{Shape, TensorElementType, ValueType};
+
+/// What an input holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Role {
+    /// token ids
+    Ids,
+    /// 1 for a token, 0 for padding
+    Mask,
+    /// zeros: every text is one segment
+    Types,
+}
+
+impl Role {
+    /// Names of inputs, as all exporters of transformers write them.
+    const NAMES: [(&'static str, Self); 3] =
+        [("input_ids", Self::Ids), ("attention_mask", Self::Mask), ("token_type_ids", Self::Types)];
+}
+
+/// One input of a file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Input {
+    pub(crate) name: String,
+    pub(crate) role: Role,
+    /// true for int32, false for int64
+    pub(crate) is_32_bit: bool,
+}
+
+/// One output of a file that holds floats.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Output {
+    /// position among the outputs of the session
+    pub(crate) at: usize,
+    pub(crate) name: String,
+    /// true for float16, false for float32
+    pub(crate) is_16_bit: bool,
+    /// declared lengths, none where an axis is free; empty where the file declares no shape
+    pub(crate) axes: Vec<Option<usize>>,
+}
+
+impl Output {
+    /// Declared length of the last axis.
+    fn width(&self) -> Option<usize> {
+        self.axes.last().copied().flatten()
+    }
+}
+
+/// Inputs and outputs of a masked-LM file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Signature {
+    pub(crate) inputs: Vec<Input>,
+    /// the outputs that can be read
+    outputs: Vec<Output>,
+    /// number of texts in every run, where it is fixed
+    pub(crate) batch: Option<usize>,
+    /// number of tokens in every run, where it is fixed
+    pub(crate) length: Option<usize>,
+}
+
+impl Signature {
+    /// Reads the declarations of a session.
+    ///
+    /// # Errors
+    /// The declaration that cannot be run, in words.
+    pub(crate) fn of(session: &Session) -> Result<Self, String> {
+        let inputs = session.inputs().iter().map(|input| (input.name(), input.dtype()));
+        let outputs = session.outputs().iter().map(|output| (output.name(), output.dtype()));
+        Self::declared(inputs, outputs)
+    }
+
+    fn declared<'d>(
+        inputs: impl Iterator<Item = (&'d str, &'d ValueType)>,
+        outputs: impl Iterator<Item = (&'d str, &'d ValueType)>,
+    ) -> Result<Self, String> {
+        let mut found = Self { inputs: Vec::new(), outputs: Vec::new(), batch: None, length: None };
+        for (name, declared) in inputs {
+            found.add_input(name, declared)?;
+        }
+        if !found.has(Role::Ids) {
+            return Err("it has no input input_ids".to_owned());
+        }
+        if let (Some(length), false) = (found.length, found.has(Role::Mask)) {
+            return Err(format!("it takes {length} tokens and no attention_mask, so padding would count as text"));
+        }
+        let mut unread = None;
+        for (at, (name, declared)) in outputs.enumerate() {
+            match floats(declared) {
+                Some((is_16_bit, shape)) => {
+                    let output = Output { at, name: name.to_owned(), is_16_bit, axes: lengths(shape) };
+                    found.outputs.push(output);
+                }
+                None => unread = unread.or(Some(format!("{name} is {declared}"))),
+            }
+        }
+        if found.outputs.is_empty() {
+            return Err(unread.map_or_else(
+                || "it has no output".to_owned(),
+                |unread| format!("it has no output of 32-bit or 16-bit floats: {unread}"),
+            ));
+        }
+        Ok(found)
+    }
+
+    fn add_input(&mut self, name: &str, declared: &ValueType) -> Result<(), String> {
+        let Some((_, role)) = Role::NAMES.iter().find(|(known, _)| *known == name) else {
+            let names = Role::NAMES.map(|(name, _)| name).join(", ");
+            return Err(format!("input {name} is not one of {names}"));
+        };
+        let ValueType::Tensor { ty, shape, .. } = declared else {
+            return Err(format!("input {name} is {declared}, not a tensor"));
+        };
+        let is_32_bit = match ty {
+            TensorElementType::Int32 => true,
+            TensorElementType::Int64 => false,
+            other => return Err(format!("input {name} is of type {other}, not int64 or int32")),
+        };
+        if let [batch, length] = *lengths(shape) {
+            for (name_of_axis, known, declared) in
+                [("texts", &mut self.batch, batch), ("tokens", &mut self.length, length)]
+            {
+                match (&known, declared) {
+                    (Some(known), Some(declared)) if *known != declared => {
+                        return Err(format!("inputs disagree on the number of {name_of_axis}: {known} and {declared}"));
+                    }
+                    (_, Some(0)) => return Err(format!("input {name} has room for 0 {name_of_axis}")),
+                    (_, Some(declared)) => *known = Some(declared),
+                    (_, None) => {}
+                }
+            }
+        } else if !shape.is_empty() {
+            return Err(format!("input {name} has {} axes, not 2 (texts and tokens)", shape.len()));
+        }
+        self.inputs.push(Input { name: name.to_owned(), role: *role, is_32_bit });
+        Ok(())
+    }
+
+    fn has(&self, role: Role) -> bool {
+        self.inputs.iter().any(|input| input.role == role)
+    }
+
+    /// True if texts of different lengths may share a run: the file is told what is padding.
+    pub(crate) fn can_pad(&self) -> bool {
+        self.has(Role::Mask)
+    }
+
+    /// True if every batch runs as it is.
+    pub(crate) fn is_free(&self) -> bool {
+        self.can_pad() && self.batch.is_none() && self.length.is_none()
+    }
+
+    /// The output named as a pooled vector or as logits, else the first.
+    pub(crate) fn first_output(&self) -> &Output {
+        let named = ["sentence_embedding", "logits"].iter();
+        named
+            .filter_map(|name| self.outputs.iter().find(|output| output.name == *name))
+            .next()
+            .unwrap_or(&self.outputs[0])
+    }
+
+    /// The output with one column per term: that of [`first_output`](Self::first_output) if it may have as many, else
+    /// another one that is declared to.
+    ///
+    /// # Errors
+    /// Every output is declared to be something else.
+    pub(crate) fn output_of(&self, terms: usize) -> Result<&Output, String> {
+        let has_rank = |output: &&Output| matches!(output.axes.len(), 0 | 2 | 3);
+        let fits = |output: &&Output| has_rank(output) && output.width().is_none_or(|width| width == terms);
+        let first = self.first_output();
+        if fits(&first) {
+            return Ok(first);
+        }
+        let declared = |output: &&Output| has_rank(output) && output.width() == Some(terms);
+        self.outputs.iter().find(declared).ok_or_else(|| match (has_rank(&first), first.width()) {
+            (true, Some(width)) => {
+                format!("output {} has {width} columns, but the model has {terms} terms: not its logits", first.name)
+            }
+            _ => format!("output {} has {} axes, not 2 or 3", first.name, first.axes.len()),
+        })
+    }
+}
+
+/// Type and shape of a tensor of floats; none for anything else.
+fn floats(declared: &ValueType) -> Option<(bool, &Shape)> {
+    match declared {
+        ValueType::Tensor { ty: TensorElementType::Float32, shape, .. } => Some((false, shape)),
+        ValueType::Tensor { ty: TensorElementType::Float16, shape, .. } => Some((true, shape)),
+        _ => None,
+    }
+}
+
+/// Lengths of axes; a free one is −1 in a shape.
+fn lengths(shape: &Shape) -> Vec<Option<usize>> {
+    shape.iter().map(|length| usize::try_from(*length).ok()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tensor(ty: TensorElementType, axes: &[i64]) -> ValueType {
+        let symbols = ort::value::SymbolicDimensions::empty(axes.len());
+        ValueType::Tensor { ty, shape: axes.iter().copied().collect(), dimension_symbols: symbols }
+    }
+
+    fn declared(inputs: &[(&str, ValueType)], outputs: &[(&str, ValueType)]) -> Result<Signature, String> {
+        let pairs = |declared: &'_ [(&'_ str, ValueType)]| -> Vec<(String, ValueType)> {
+            declared.iter().map(|(name, declared)| ((*name).to_owned(), declared.clone())).collect()
+        };
+        let (inputs, outputs) = (pairs(inputs), pairs(outputs));
+        Signature::declared(
+            inputs.iter().map(|(name, declared)| (name.as_str(), declared)),
+            outputs.iter().map(|(name, declared)| (name.as_str(), declared)),
+        )
+    }
+
+    const I64: TensorElementType = TensorElementType::Int64;
+    const F32: TensorElementType = TensorElementType::Float32;
+
+    fn ids(axes: &[i64]) -> (&'static str, ValueType) {
+        ("input_ids", tensor(I64, axes))
+    }
+
+    fn mask(axes: &[i64]) -> (&'static str, ValueType) {
+        ("attention_mask", tensor(I64, axes))
+    }
+
+    fn logits(axes: &[i64]) -> (&'static str, ValueType) {
+        ("logits", tensor(F32, axes))
+    }
+
+    #[test]
+    fn fixed_and_free_axes_are_told_apart() {
+        let out = [logits(&[-1, -1, 9])];
+        let free = declared(&[ids(&[-1, -1]), mask(&[-1, -1])], &out).unwrap();
+        assert!(free.is_free() && free.can_pad());
+        let fixed = declared(&[ids(&[1, 16]), mask(&[-1, 16])], &out).unwrap();
+        assert_eq!((fixed.batch, fixed.length, fixed.is_free()), (Some(1), Some(16), false));
+        let no_mask = declared(&[ids(&[-1, -1])], &out).unwrap();
+        assert!(!no_mask.can_pad() && !no_mask.is_free());
+        let narrow = declared(&[("input_ids", tensor(TensorElementType::Int32, &[-1, -1]))], &out).unwrap();
+        assert!(narrow.inputs[0].is_32_bit);
+        assert!(declared(&[ids(&[])], &out).is_ok(), "a file may declare no shape");
+    }
+
+    #[test]
+    fn declarations_that_cannot_be_run_are_refused_in_words() {
+        let out = || vec![logits(&[-1, -1, 9])];
+        let cases = [
+            (vec![ids(&[-1, -1]), ("position_ids", tensor(I64, &[-1, -1]))], out(), "input position_ids is not one of"),
+            (vec![mask(&[-1, -1])], out(), "no input input_ids"),
+            (vec![ids(&[-1])], out(), "1 axes, not 2"),
+            (vec![("input_ids", tensor(F32, &[-1, -1]))], out(), "not int64 or int32"),
+            (vec![ids(&[1, 16]), mask(&[2, 16])], out(), "disagree on the number of texts: 1 and 2"),
+            (vec![ids(&[-1, 16])], out(), "padding would count as text"),
+            (vec![ids(&[0, -1])], out(), "room for 0 texts"),
+            (vec![ids(&[-1, -1])], vec![], "no output"),
+            (vec![ids(&[-1, -1])], vec![("logits", tensor(I64, &[-1, -1, 9]))], "no output of 32-bit or 16-bit floats"),
+        ];
+        for (inputs, outputs, expected) in cases {
+            let error = declared(&inputs, &outputs).unwrap_err();
+            assert!(error.contains(expected), "{error}: {expected}");
+        }
+    }
+
+    #[test]
+    fn the_output_with_a_column_per_term_is_chosen() {
+        let hidden = || ("last_hidden_state", tensor(F32, &[-1, -1, 4]));
+        let other = || ("prediction", tensor(F32, &[-1, -1, 9]));
+        let unknown = || ("scores", tensor(F32, &[-1, -1, -1]));
+        let cases = [
+            (vec![hidden(), logits(&[-1, -1, 9])], Ok("logits")),
+            (vec![hidden(), other()], Ok("prediction")),
+            (vec![unknown()], Ok("scores")),
+            (vec![("sentence_embedding", tensor(F32, &[-1, 9])), logits(&[-1, -1, 9])], Ok("sentence_embedding")),
+            (vec![hidden()], Err("output last_hidden_state has 4 columns, but the model has 9 terms")),
+            (vec![("scores", tensor(F32, &[-1]))], Err("output scores has 1 axes")),
+        ];
+        for (outputs, expected) in cases {
+            let signature = declared(&[ids(&[-1, -1])], &outputs).unwrap();
+            match (signature.output_of(9), expected) {
+                (Ok(output), Ok(name)) => assert_eq!(output.name, name),
+                (Err(error), Err(message)) => assert!(error.contains(message), "{error}"),
+                (found, expected) => panic!("{found:?} {expected:?}"),
+            }
+        }
+    }
+}

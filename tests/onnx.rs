@@ -1,0 +1,161 @@
+//! ONNX files that are not of the checkpoint beside them, that other tools wrote, or that cannot be run as they are.
+#![cfg(feature = "train")]
+
+mod util;
+
+use std::path::Path;
+
+use splade_export::ModelProto;
+use util::{Place, Ran, fixture, names, ours, setup};
+
+/// The checkpoint of an inference-free model.
+const WEIGHTS: &str = "model/document_0_Transformer/model.safetensors";
+const ONNX: &str = "model/document_0_Transformer/onnx";
+const POOLED: &str = "model/document_0_Transformer/onnx/model_splade.onnx";
+
+/// A model with its ONNX files, and two texts.
+fn place() -> Place {
+    let place = setup();
+    place.copy(&fixture("inference-free/model"), "model");
+    place.write("t.jsonl", "{\"_id\": \"1\", \"text\": \"blåbær i skogen\"}\n{\"_id\": \"2\", \"text\": \"båt\"}\n");
+    place.ok(&["export-onnx", "model"]);
+    place
+}
+
+/// Other weights: every float of the checkpoint times 1.25.
+fn retrain(place: &Place) {
+    let mut bytes = std::fs::read(place.path(WEIGHTS)).unwrap();
+    let header = u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+    assert!(String::from_utf8_lossy(&bytes[8..8 + header]).contains("F32"));
+    for number in bytes[8 + header..].as_chunks_mut::<4>().0 {
+        *number = (1.25 * f32::from_le_bytes(*number)).to_le_bytes();
+    }
+    place.write(WEIGHTS, bytes);
+}
+
+/// Changes an ONNX file.
+fn edit(path: &Path, change: impl FnOnce(&mut ModelProto)) {
+    let mut model = splade_export::read(path).unwrap();
+    change(&mut model);
+    splade_export::write(model, path).unwrap();
+}
+
+/// Takes from a file what it states about itself, as if another tool had written it.
+fn without_metadata(path: &Path) {
+    edit(path, |model| model.metadata_props.clear());
+}
+
+fn encode(place: &Place, more: &[&str]) -> Ran {
+    place.run(&[&["-v", "encode", "model", "--input", "t.jsonl", "--role", "document"], more].concat())
+}
+
+#[test]
+fn weights_replaced_after_an_export_are_noticed() {
+    let place = place();
+    let before = encode(&place, &["--backend", "onnx"]).done();
+    retrain(&place);
+    let candle = encode(&place, &["--backend", "candle"]).done();
+    assert_ne!(before, candle);
+
+    let auto = encode(&place, &[]);
+    let warning = "not exported from the checkpoint beside it";
+    assert!(auto.stderr.contains(warning) && auto.stderr.contains("runs in Candle instead"), "{}", auto.stderr);
+    assert_eq!(auto.done(), candle, "by default the checkpoint runs");
+    encode(&place, &["--backend", "onnx"]).fails(2, warning, "run `splade export-onnx model --overwrite`");
+
+    let verify = place.run(&["verify", "model"]);
+    assert_eq!(verify.code, Some(1), "{}", verify.stderr);
+    assert!(verify.stderr.contains("not exported from this checkpoint"), "{}", verify.stderr);
+    let inspected = place.json(&["inspect", "model", "--json"]);
+    assert_eq!(inspected["onnx"][0]["checkpoint"]["relation"], "other", "{inspected:#}");
+
+    place.ok(&["export-onnx", "model", "--overwrite"]);
+    let again = encode(&place, &["--backend", "onnx"]);
+    assert!(!again.stderr.contains("warning"), "{}", again.stderr);
+    assert_ne!(again.done(), before);
+    let inspected = place.json(&["inspect", "model", "--json"]);
+    assert_eq!(inspected["onnx"][0]["checkpoint"]["relation"], "same");
+}
+
+#[test]
+fn no_index_holds_vectors_of_two_checkpoints() {
+    let place = place();
+    place.write("u.jsonl", "{\"_id\": \"3\", \"text\": \"blåbær i skogen\"}\n");
+    let index = |input: &str, more: &[&str]| {
+        place.run(&[&["index", "model", "--input", input, "--index", "i.index"], more].concat())
+    };
+    retrain(&place);
+    index("t.jsonl", &["--backend", "onnx"]).fails(2, "not exported from the checkpoint", "export-onnx");
+    assert!(!place.path("i.index").exists());
+    index("t.jsonl", &["-q"]).done();
+    index("u.jsonl", &["--append", "--backend", "onnx"]).fails(2, "not exported from the checkpoint", "export-onnx");
+    place.ok(&["export-onnx", "model", "--overwrite"]);
+    index("u.jsonl", &["--append"]).done();
+    let query = "blåbær i skogen båt fisk fjord og hav isbre bok kjøpte en torsk norge 17. mai";
+    let found = place.json(&["search", "--index", "i.index", query, "--json"]);
+    let hits = found["hits"].as_array().unwrap();
+    let score = |id: &str| hits.iter().find(|hit| hit["_id"] == id).map(|hit| hit["score"].as_f64().unwrap());
+    let (first, appended) = (score("1").expect("a hit"), score("3").expect("a hit"));
+    assert!((first - appended).abs() <= 1e-3 * first, "{found:#}");
+}
+
+#[test]
+fn files_that_state_no_checkpoint_are_compared_by_their_tensors() {
+    let place = place();
+    for name in names(&place.path(ONNX)) {
+        without_metadata(&place.path(ONNX).join(name));
+    }
+    let ran = encode(&place, &["--backend", "onnx"]);
+    assert!(ran.stderr.contains("the file does not say where its output layer begins"), "{}", ran.stderr);
+    ran.done();
+    let inspected = place.json(&["inspect", "model", "--json"]);
+    assert_eq!(inspected["onnx"][0]["checkpoint"]["relation"], "alike", "{:#}", inspected["onnx"][0]["checkpoint"]);
+    retrain(&place);
+    encode(&place, &["--backend", "onnx"]).fails(2, "tensors of one name differ", "export-onnx");
+    // with no checkpoint beside it, a file is all there is
+    std::fs::remove_file(place.path(WEIGHTS)).unwrap();
+    encode(&place, &["--backend", "onnx"]).done();
+}
+
+#[test]
+fn a_file_that_cannot_be_run_is_refused_at_load_and_auto_takes_the_checkpoint() {
+    let place = place();
+    let candle = encode(&place, &["--backend", "candle"]).done();
+    edit(&place.path(POOLED), |model| {
+        let graph = model.graph.as_mut().unwrap();
+        let mut positions = graph.input[0].clone();
+        positions.name = "position_ids".to_owned();
+        graph.input.push(positions);
+    });
+    let why = "input position_ids is not one of input_ids, attention_mask, token_type_ids";
+    encode(&place, &["--backend", "onnx"]).fails(2, why, "take --backend candle");
+    let auto = encode(&place, &[]);
+    assert!(auto.stderr.contains(why) && auto.stderr.contains("runs in Candle instead"), "{}", auto.stderr);
+    assert_eq!(auto.done(), candle);
+}
+
+#[test]
+fn verbose_output_says_how_the_output_layer_runs() {
+    let place = place();
+    let ran = encode(&place, &["--backend", "onnx"]);
+    let line = ran.stderr.lines().find(|line| line.contains("output layer: ")).unwrap_or_default();
+    assert_eq!(line.contains("fused"), splade_encode::OnnxNetwork::can_split(), "{}", ran.stderr);
+    let inspected = place.json(&["inspect", "model", "--json"]);
+    let pooled = inspected["onnx"].as_array().unwrap().iter().find(|file| file["path"] == POOLED).unwrap();
+    assert_eq!(pooled["output_layer"]["fused"], splade_encode::OnnxNetwork::can_split());
+    let logits = inspected["onnx"].as_array().unwrap().iter().find(|file| file["path"] != POOLED).unwrap();
+    assert_eq!(logits["output_layer"]["fused"], false);
+    assert!(place.ok(&["inspect", "model"]).contains("of this checkpoint"));
+}
+
+#[test]
+fn an_export_that_fails_leaves_nothing_behind() {
+    let place = setup();
+    place.copy(&ours("fixtures/models/bert-tiny"), "model");
+    // a library that is none: the int8 file, which is the last, can be compared in no runtime
+    place.write("none.so", "not a library");
+    let args = ["export-onnx", "model", "--precision", "fp32,int8"];
+    let ran = util::finish(place.command(&args).env("ORT_DYLIB_PATH", place.path("none.so")).spawn().unwrap());
+    ran.fails(2, "it can be compared in ONNX Runtime only", "--no-verify");
+    assert!(!names(&place.path("model")).contains(&"onnx".to_owned()), "{:?}", names(&place.path("model")));
+}
