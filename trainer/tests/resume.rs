@@ -4,6 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
+use splade_trainer::config::Evaluator;
 use splade_trainer::{Event, FitReport, Observer, Start, TrainConfig, checkpoints, fit, plan};
 
 fn fixtures() -> PathBuf {
@@ -286,4 +287,25 @@ fn a_training_that_is_there_is_not_written_over() {
     assert_eq!(steps(&short.training.output_dir), ["2"]);
     let log = std::fs::read_to_string(short.training.output_dir.join("log.jsonl")).unwrap();
     assert_eq!(log.lines().count(), 2, "a step and the end: {log}");
+}
+
+#[test]
+fn sparsity_is_logged_with_an_evaluation_unless_it_is_switched_off() {
+    let folder = tempfile::tempdir().unwrap();
+    let evaluated = |name: &str, track_sparsity: bool| -> String {
+        let changes =
+            json!({"eval_strategy": "steps", "eval_steps": 1, "max_steps": 1, "load_best_model_at_end": false});
+        let mut config = config(folder.path(), name, changes);
+        config.training.metric_for_best_model = "eval_mean_dot_ndcg@10".to_owned();
+        config.evaluation.evaluator = Some(Evaluator::SparseIr);
+        config.evaluation.data = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/data/toy")];
+        config.evaluation.track_sparsity = track_sparsity;
+        run(&config, &Start::New);
+        std::fs::read_to_string(config.training.output_dir.join("log.jsonl")).unwrap()
+    };
+    let (with, without) = (evaluated("with", true), evaluated("without", false));
+    assert!(with.contains("dot_ndcg@10") && without.contains("dot_ndcg@10"), "{without}");
+    for key in ["query_active_dims", "corpus_sparsity_ratio", "avg_flops"] {
+        assert!(with.contains(key) && !without.contains(key), "{key}: {with} {without}");
+    }
 }

@@ -612,6 +612,12 @@ mod tests {
         let glob = load("mine", &[], json!({"files": ["no/such/*.jsonl"]}), LabelUse::Ignored).unwrap_err();
         assert_eq!(glob.to_string(), "data set mine: no file matches `no/such/*.jsonl`");
 
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("broken.jsonl");
+        std::fs::write(&path, "{\"anchor\": \"a\", \"positive\": \"p\"}\n{\"anchor\": \"b\n").unwrap();
+        let broken = load("mine", &[], json!({"files": [path]}), LabelUse::Ignored).unwrap_err();
+        assert!(broken.to_string().starts_with(&format!("{}:2: ", path.display())), "{broken}");
+
         let rows = vec![json!({"anchor": "a", "text": "t"})];
         let error = load("mine", &[rows], json!({}), LabelUse::Ignored).unwrap_err().to_string();
         assert!(error.contains(
