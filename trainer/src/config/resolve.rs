@@ -31,6 +31,11 @@ const NANOBEIR: [&str; 13] = [
     "touche2020",
 ];
 
+/// The reason why keys of the query table have no effect with architecture `splade`.
+const NO_TABLE: &str = "is not used: architecture `splade` has no query table";
+/// The reason why keys of the loss have no effect with objective `mlm`.
+const NO_RANKING: &str = "is not used: objective `mlm` has a loss of its own";
+
 impl TrainConfig {
     /// Resolves a config: defaults filled in, every value checked, keys without effect noted.
     ///
@@ -55,9 +60,9 @@ fn resolve(value: &Value, notes: &Notes) -> Result<TrainConfig> {
     root.finish()?;
     let model = model(model_keys)?;
     let evaluation = evaluation(evaluation_keys)?;
-    let training = training(training_keys, &evaluation)?;
+    let training = training(training_keys, &evaluation, model.use_router)?;
     let loss = loss(loss_keys, &model, training.objective)?;
-    let datasets = datasets(set_keys)?;
+    let datasets = datasets(set_keys, training.objective)?;
     let router = router(router_keys, model.use_router)?;
     let model_card = model_card(card_keys)?;
     mlflow_keys.finish()?;
@@ -110,6 +115,10 @@ fn model(mut keys: Section<'_>) -> Result<ModelConfig> {
         load_pretrained_sparse_encoder: keys.flag("load_pretrained_sparse_encoder")?,
         init,
     };
+    if !use_router {
+        keys.note_if_changed("freeze_static_embedding", NO_TABLE);
+        keys.note_if_changed("query_init", NO_TABLE);
+    }
     keys.finish()?;
     Ok(model)
 }
@@ -158,7 +167,7 @@ fn model_init(mut keys: Section<'_>) -> Result<ModelInit> {
     Ok(init)
 }
 
-fn training(mut keys: Section<'_>, evaluation: &EvaluationConfig) -> Result<TrainingConfig> {
+fn training(mut keys: Section<'_>, evaluation: &EvaluationConfig, has_table: bool) -> Result<TrainingConfig> {
     const POSITIVE: f64 = f64::MIN_POSITIVE;
     let best = best_model(&mut keys, evaluation)?;
     // Python's `save_total_limit: null` keeps all
@@ -199,6 +208,15 @@ fn training(mut keys: Section<'_>, evaluation: &EvaluationConfig) -> Result<Trai
         run_name: run_name(&mut keys)?,
         report_to: report_to(&mut keys)?,
     };
+    if !has_table {
+        keys.note_if_changed("query_learning_rate", NO_TABLE);
+    }
+    if training.eval_strategy != Strategy::Steps {
+        keys.note_if_changed("eval_steps", "is not used: eval_strategy is not `steps`");
+    }
+    if training.save_strategy != Strategy::Steps {
+        keys.note_if_changed("save_steps", "is not used: save_strategy is not `steps`");
+    }
     if keys.has("hub_token") {
         return Err(keys.error("hub_token", "a token does not belong in a config", "set HF_TOKEN instead"));
     }
@@ -320,6 +338,18 @@ fn report_to(keys: &mut Section<'_>) -> Result<Vec<Reporter>> {
     Ok(reporters)
 }
 
+/// The keys of `loss` that have an effect on the ranking loss and its regularizers.
+const LOSS_KEYS: [&str; 8] = [
+    "inner_loss",
+    "query_regularizer_weight",
+    "document_regularizer_weight",
+    "use_document_regularizer_only",
+    "regularizer_schedule",
+    "regularizer_warmup_ratio",
+    "document_regularizer_threshold",
+    "scale",
+];
+
 fn loss(mut keys: Section<'_>, model: &ModelConfig, objective: Objective) -> Result<LossConfig> {
     let without_query_term = keys.has("query_regularizer_weight") && keys.value("query_regularizer_weight").is_none();
     let query_regularizer_weight = keys.number("query_regularizer_weight", 0.0..=f64::MAX)?;
@@ -342,16 +372,21 @@ fn loss(mut keys: Section<'_>, model: &ModelConfig, objective: Objective) -> Res
         let reason = "is 0 with architecture `splade`: queries will not become sparse (5.0e-5 to 5.0e-4 is usual)";
         keys.note("query_regularizer_weight", reason);
     }
+    if objective == Objective::Mlm {
+        for key in LOSS_KEYS {
+            keys.note_if_changed(key, NO_RANKING);
+        }
+    }
     keys.finish()?;
     Ok(loss)
 }
 
-fn datasets(mut keys: Section<'_>) -> Result<DataSetsConfig> {
+fn datasets(mut keys: Section<'_>, objective: Objective) -> Result<DataSetsConfig> {
     let sampling_strategy = keys.choice("sampling_strategy")?;
     let sets: Vec<DataSetConfig> = keys
         .named_entries()
         .map(|(name, value)| match value {
-            Value::Object(_) | Value::Null => data_set(name, keys.named_section(name, value)?),
+            Value::Object(_) | Value::Null => data_set(name, keys.named_section(name, value)?, objective),
             _ => Err(keys.error(
                 name,
                 "is not a data set: expected keys and values",
@@ -366,7 +401,7 @@ fn datasets(mut keys: Section<'_>) -> Result<DataSetsConfig> {
     Ok(DataSetsConfig { sampling_strategy, sets })
 }
 
-fn data_set(name: &str, mut keys: Section<'_>) -> Result<DataSetConfig> {
+fn data_set(name: &str, mut keys: Section<'_>, objective: Objective) -> Result<DataSetConfig> {
     let built_in = BuiltIn::named(name);
     let mut set = DataSetConfig {
         name: name.to_owned(),
@@ -396,6 +431,11 @@ fn data_set(name: &str, mut keys: Section<'_>) -> Result<DataSetConfig> {
         Some(BuiltIn::ScandiQa | BuiltIn::Eti) | None => {}
     }
     check_data_set(&set, &keys)?;
+    if objective == Objective::Mlm {
+        for key in ["dev_files", "split_ratio"] {
+            keys.note_if_changed(key, "is not used: objective `mlm` trains on all rows of files");
+        }
+    }
     keys.finish()?;
     Ok(set)
 }
@@ -530,6 +570,9 @@ fn router_mapping(keys: Section<'_>) -> Result<Vec<(String, Route)>> {
         if defaults.iter().any(|(name, side)| name == column && *side != route) {
             let message = format!("cannot be routed to `{}`: anchors are queries, the others documents", route.name());
             return Err(keys.error(column, message, "swap the columns of the data set instead, under `columns`"));
+        }
+        if !defaults.iter().any(|(name, _)| name == column) {
+            keys.note(column, "is not used: a data set has the columns anchor, positive and negative");
         }
         mapping.push((column.clone(), route));
     }

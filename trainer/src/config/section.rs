@@ -99,6 +99,19 @@ impl<'a> Section<'a> {
         self.notes.add(self.path_of(key), reason);
     }
 
+    /// Notes a key that has no effect beside other keys, if its value is not the default.
+    pub(super) fn note_if_changed(&mut self, key: &'static str, reason: &str) {
+        let Some(value) = self.value(key) else { return };
+        let default = self.row(key).and_then(|row| serde_json::from_str::<Value>(row.default).ok());
+        let is_default = default.is_some_and(|default| match (as_number(value), as_number(&default)) {
+            (Some(value), Some(default)) => value == default,
+            _ => *value == default,
+        });
+        if !is_default {
+            self.note(key, reason);
+        }
+    }
+
     /// An error about a key of this section.
     pub(super) fn error(&self, key: &str, message: impl Into<String>, hint: impl Into<String>) -> Error {
         Error::config(self.path_of(key), message, hint)

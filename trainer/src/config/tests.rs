@@ -543,6 +543,40 @@ fn a_run_s_name_is_its_folder_in_tensorboard() {
     assert_eq!(resolve(&["training.run_name=nb/first"]).training.event_dir(), PathBuf::from("out/runs/nb/first"));
 }
 
+#[test]
+fn a_key_without_effect_beside_others_is_noted_unless_it_is_the_default() {
+    let cases: [(&[&str], &str); 6] = [
+        (
+            &["model.architecture=splade", "model.query_init=idf", "training.query_learning_rate=0.1"],
+            "model.query_init, training.query_learning_rate: is not used: architecture `splade` has no query table",
+        ),
+        (
+            &["training.eval_strategy=epoch", "training.save_strategy=epoch", "training.eval_steps=5"],
+            "training.eval_steps: is not used: eval_strategy is not `steps`",
+        ),
+        (&["training.objective=mlm", "loss.scale=2"], "loss.scale: is not used: objective `mlm` has a loss of its own"),
+        (
+            &["training.objective=mlm", "datasets.wiki.dev_files=[\"a\"]"],
+            "datasets.wiki.dev_files: is not used: objective `mlm` trains on all rows of files",
+        ),
+        (
+            &["router={\"mapping\": {\"title\": \"document\"}}"],
+            "router.mapping.title: is not used: a data set has the columns anchor, positive and negative",
+        ),
+        (
+            &["evaluation.nanobeir_datasets=[\"nq\"]"],
+            "evaluation.nanobeir_datasets: is not used: evaluator is not `sparse_nanobeir`",
+        ),
+    ];
+    for (changes, note) in cases {
+        let notes = notes(changes);
+        assert!(notes.iter().any(|found| found == note), "{note}: {notes:?}");
+    }
+    let defaults =
+        ["training.objective=mlm", "loss.scale=1", "training.eval_strategy=no", "training.eval_steps=1000.0"];
+    assert_eq!(notes(&defaults), Vec::<String>::new());
+}
+
 fn any_value() -> impl proptest::strategy::Strategy<Value = Value> {
     let leaf = prop_oneof![
         Just(Value::Null),
