@@ -1,49 +1,15 @@
 //! BM25 over the same documents: the lexical baseline, with tantivy's k1 = 1.2 and b = 0.75.
 //!
-//! Title and text are one field. Words are runs of letters and digits in lower case; æ, ø and å stay themselves; the
-//! stemmer, if any, is the one of the index's [`Language`]. A query is the disjunction of its words: it has no
+//! Title and text are one field; `analyzer.rs` says what a word is. A query is the disjunction of its words: it has no
 //! syntax, so no text can fail to parse.
 
 use tantivy::collector::TopDocs;
 use tantivy::query::{BooleanQuery, EmptyQuery, Occur, Query, TermQuery};
 use tantivy::schema::{Field, IndexRecordOption};
-use tantivy::tokenizer::{Language as Snowball, LowerCaser, RemoveLongFilter, SimpleTokenizer, Stemmer, TextAnalyzer};
 use tantivy::{Index, Term};
 
-use crate::{Error, Result};
-use crate::{Filter, Found, Language, Searcher};
-
-/// Longer words are no words.
-const LONGEST_WORD: usize = 255;
-
-/// The name under which the schema knows the analyzer of a language.
-pub(crate) fn analyzer_name(language: Language) -> String {
-    format!("splade_{language}")
-}
-
-/// Text to words, for documents and queries alike.
-pub(crate) fn analyzer(language: Language) -> TextAnalyzer {
-    let words = TextAnalyzer::builder(SimpleTokenizer::default())
-        .filter(RemoveLongFilter::limit(LONGEST_WORD))
-        .filter(LowerCaser);
-    let snowball = match language {
-        Language::None => return words.build(),
-        Language::Norwegian => Snowball::Norwegian,
-        Language::Danish => Snowball::Danish,
-        Language::Swedish => Snowball::Swedish,
-        Language::English => Snowball::English,
-    };
-    words.filter(Stemmer::new(snowball)).build()
-}
-
-/// The words of `text` as terms of `field`, with their positions.
-pub(crate) fn terms(index: &Index, field: Field, text: &str) -> Result<Vec<(usize, Term)>> {
-    let mut analyzer = index.tokenizer_for_field(field).map_err(Error::from)?;
-    let mut stream = analyzer.token_stream(text);
-    let mut terms = Vec::new();
-    stream.process(&mut |token| terms.push((token.position, Term::from_field_text(field, &token.text))));
-    Ok(terms)
-}
+use crate::analyzer::terms;
+use crate::{Filter, Found, Result, Searcher};
 
 /// The disjunction of the distinct words of `text`.
 fn disjunction(index: &Index, field: Field, text: &str) -> Result<Box<dyn Query>> {

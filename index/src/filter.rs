@@ -8,7 +8,7 @@ use tantivy::query::{
 use tantivy::schema::IndexRecordOption;
 use tantivy::{BitSet, Index, Term};
 
-use crate::bm25;
+use crate::analyzer;
 use crate::schema::{Fields, LONGEST_FILTER_TEXT};
 use crate::{Error, Result};
 
@@ -246,7 +246,7 @@ fn indexed_forms(number: &Number) -> Vec<NumericalValue> {
 const TWO_TO_64: f64 = 18_446_744_073_709_551_616.0;
 
 fn phrase(index: &Index, fields: &Fields, text: &str) -> Result<Box<dyn Query>> {
-    let mut words = bm25::terms(index, fields.body, text)?;
+    let mut words = analyzer::terms(index, fields.body, text)?;
     Ok(match words.len() {
         0 => Box::new(EmptyQuery),
         1 => Box::new(TermQuery::new(words.remove(0).1, IndexRecordOption::Basic)),

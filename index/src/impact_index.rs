@@ -12,11 +12,12 @@ use tantivy::index::{SegmentId, SegmentReader};
 use tantivy::tokenizer::TokenizerManager;
 use tantivy::{Index, IndexReader, ReloadPolicy, TantivyError};
 
+use crate::analyzer::{analyzer, analyzer_name};
 use crate::plugin::{self, ImpactPlugin};
 use crate::schema::Fields;
 use crate::settings;
-use crate::{Error, Result, bm25};
-use crate::{ImpactWriter, IndexSettings, Language, Searcher, WriterOptions};
+use crate::{Error, Result};
+use crate::{ImpactWriter, IndexSettings, Searcher, WriterOptions};
 use splade_core::segment::SegmentFile;
 
 /// tantivy's part of an index folder.
@@ -89,11 +90,11 @@ impl ImpactIndex {
         }
         let tantivy_dir = dir.join(TANTIVY_DIR);
         std::fs::create_dir_all(&tantivy_dir).map_err(Error::io(&tantivy_dir))?;
-        let (fields, schema) = Fields::build(settings.language);
+        let (fields, schema) = Fields::build(settings.language, settings.analyzer);
         let plugin = ImpactPlugin { identity: settings.identity(), id: fields.id, vector: fields.vector };
         let index = Index::builder()
             .schema(schema)
-            .tokenizers(tokenizers(settings.language))
+            .tokenizers(tokenizers(settings))
             .register_plugin(Arc::new(plugin))
             .create_in_dir(&tantivy_dir)?;
         // last, so that a folder with a manifest is complete
@@ -113,14 +114,14 @@ impl ImpactIndex {
     /// No index there; one of another version; one that is damaged.
     pub fn open(dir: &Path) -> Result<Self> {
         let settings = IndexSettings::load(dir)?;
-        let (fields, schema) = Fields::build(settings.language);
+        let (fields, schema) = Fields::build(settings.language, settings.analyzer);
         let tantivy_dir = dir.join(TANTIVY_DIR);
         let directory = MmapDirectory::open(&tantivy_dir).map_err(TantivyError::from)?;
         let mut index = Index::open(directory)?;
         if index.schema() != schema || index.settings().sort_by_field.is_some() {
             return Err(Error::file(&tantivy_dir, "its fields are not those of a splade index"));
         }
-        index.set_tokenizers(tokenizers(settings.language));
+        index.set_tokenizers(tokenizers(&settings));
         index.register_plugin(Arc::new(ImpactPlugin {
             identity: settings.identity(),
             id: fields.id,
@@ -280,9 +281,10 @@ impl ImpactIndex {
     }
 }
 
-fn tokenizers(language: Language) -> TokenizerManager {
+fn tokenizers(settings: &IndexSettings) -> TokenizerManager {
     let tokenizers = TokenizerManager::default();
-    tokenizers.register(&bm25::analyzer_name(language), bm25::analyzer(language));
+    let (language, version) = (settings.language, settings.analyzer);
+    tokenizers.register(&analyzer_name(language, version), analyzer(language, version));
     tokenizers
 }
 

@@ -44,6 +44,7 @@
 #![forbid(unsafe_code)]
 #![warn(clippy::print_stdout, clippy::print_stderr)]
 
+mod analyzer;
 mod bm25;
 mod error;
 mod filter;
@@ -57,8 +58,9 @@ mod tests;
 mod writer;
 
 // The index
+pub use analyzer::{AnalyzerVersion, Language};
 pub use impact_index::{ImpactIndex, IndexStats};
-pub use settings::{IndexSettings, Language};
+pub use settings::IndexSettings;
 // Writing
 pub use writer::{ImpactWriter, StoredDocument, WriteCounts, WriterOptions};
 // Searching

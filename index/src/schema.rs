@@ -9,9 +9,8 @@ use tantivy::tokenizer::RAW_TOKENIZER_NAME;
 use tantivy::{TantivyDocument, Term};
 
 use crate::StoredDocument;
-use crate::bm25;
+use crate::analyzer::{AnalyzerVersion, Language, analyzer_name};
 use crate::plugin;
-use crate::settings::Language;
 use splade_core::SparseVector;
 
 /// Longer texts of the other fields are kept but cannot be filtered by: as one term each they would only swell the
@@ -38,11 +37,11 @@ pub(crate) struct Fields {
 }
 
 impl Fields {
-    /// The fields and their schema; the same for every index of a language.
-    pub(crate) fn build(language: Language) -> (Self, Schema) {
+    /// The fields and their schema; the same for every index of a language and an analyzer.
+    pub(crate) fn build(language: Language, analyzer: AnalyzerVersion) -> (Self, Schema) {
         let mut schema = Schema::builder();
         let indexing = TextFieldIndexing::default()
-            .set_tokenizer(&bm25::analyzer_name(language))
+            .set_tokenizer(&analyzer_name(language, analyzer))
             .set_index_option(IndexRecordOption::WithFreqsAndPositions);
         let raw = TextFieldIndexing::default()
             .set_tokenizer(RAW_TOKENIZER_NAME)

@@ -5,6 +5,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use crate::analyzer::{AnalyzerVersion, Language};
 use crate::{Error, Result};
 use splade_core::segment::Identity;
 use splade_core::segment::{ForwardPrecision, RowLayout};
@@ -14,58 +15,6 @@ use splade_files::write_json;
 pub(crate) const MANIFEST_FILE: &str = "manifest.json";
 const FORMAT: &str = "splade-index";
 const VERSION: u64 = 1;
-
-/// Which Snowball stemmer BM25 uses, on both sides.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-#[non_exhaustive]
-pub enum Language {
-    /// no stemming
-    #[default]
-    None,
-    /// Norwegian (Snowball's is made for Bokmål; it does for most Nynorsk endings)
-    Norwegian,
-    /// Danish
-    Danish,
-    /// Swedish
-    Swedish,
-    /// English
-    English,
-}
-
-impl Language {
-    /// All languages, by the names of [`Display`](std::fmt::Display) and [`FromStr`](std::str::FromStr).
-    pub const ALL: [Self; 5] = [Self::None, Self::Norwegian, Self::Danish, Self::Swedish, Self::English];
-
-    /// Its name in lower case.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::None => "none",
-            Self::Norwegian => "norwegian",
-            Self::Danish => "danish",
-            Self::Swedish => "swedish",
-            Self::English => "english",
-        }
-    }
-}
-
-impl std::fmt::Display for Language {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(self.name())
-    }
-}
-
-impl std::str::FromStr for Language {
-    type Err = Error;
-
-    fn from_str(name: &str) -> Result<Self> {
-        Self::ALL.into_iter().find(|language| language.name() == name).ok_or_else(|| {
-            let names = Self::ALL.map(Self::name).join(", ");
-            Error::invalid(format!("no stemmer for the language {name:?}"), format!("one of {names}"))
-        })
-    }
-}
 
 /// What an index is made for; fixed when it is created.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -80,13 +29,16 @@ pub struct IndexSettings {
     /// the stemmer of BM25
     #[serde(default)]
     pub language: Language,
+    /// rules by which BM25 splits texts into words
+    #[serde(default = "AnalyzerVersion::of_old_indexes")]
+    pub analyzer: AnalyzerVersion,
     /// how exact weights are kept
     #[serde(default)]
     pub forward: ForwardPrecision,
 }
 
 impl IndexSettings {
-    /// Settings without a stemmer, with exact weights in f32.
+    /// Settings without a stemmer, with exact weights in f32 and the newest analyzer.
     #[must_use]
     pub fn new(vocabulary_size: u32, model_fingerprint: &str, tokenizer_fingerprint: &str) -> Self {
         Self {
@@ -94,6 +46,7 @@ impl IndexSettings {
             model_fingerprint: model_fingerprint.into(),
             tokenizer_fingerprint: tokenizer_fingerprint.into(),
             language: Language::None,
+            analyzer: AnalyzerVersion::NEWEST,
             forward: ForwardPrecision::F32,
         }
     }

@@ -231,6 +231,33 @@ fn library(dir: &Path, language: Language) -> ImpactIndex {
     index
 }
 
+/// `å` as one code point and as two, on either side; an index of the first analyzer is searched by its own rules.
+#[test]
+fn bm25_finds_composed_and_decomposed_letters_alike() {
+    let (nfc, nfd) = ("blåbær", "bla\u{30a}bær");
+    for (analyzer, finds) in [(crate::AnalyzerVersion::NEWEST, true), (crate::AnalyzerVersion::V1, false)] {
+        for (text, other) in [(nfc, nfd), (nfd, nfc)] {
+            let dir = folder();
+            let index = ImpactIndex::create(dir.path(), &IndexSettings { analyzer, ..settings(10) }).unwrap();
+            let mut writer = index.writer(UNMERGED).unwrap();
+            let document = StoredDocument { id: "d".into(), text: text.into(), ..Default::default() };
+            writer.add(&document, &vector(&[(0, 1.0)])).unwrap();
+            writer.finish().unwrap();
+            drop(index);
+            if analyzer == crate::AnalyzerVersion::V1 {
+                // as a program wrote it that knew one analyzer
+                let path = dir.path().join("manifest.json");
+                let mut manifest: serde_json::Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+                assert!(manifest["settings"].as_object_mut().unwrap().remove("analyzer").is_some());
+                std::fs::write(&path, manifest.to_string()).unwrap();
+            }
+            let searcher = ImpactIndex::open(dir.path()).unwrap().searcher().unwrap();
+            assert_eq!(searcher.search_bm25(text, 1, None).unwrap().len(), 1);
+            assert_eq!(searcher.search_bm25(other, 1, None).unwrap().len(), usize::from(finds));
+        }
+    }
+}
+
 #[test]
 fn bm25_keeps_norwegian_letters_and_parses_anything() {
     let dir = folder();
