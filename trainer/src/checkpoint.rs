@@ -1,4 +1,4 @@
-//! What surrounds the model folder of a checkpoint: state, moments, the best model, resuming, cleaning up.
+//! Checkpoints of a training: the state beside the model folder, the best model, resuming, deleting old ones.
 //!
 //! A checkpoint is written aside and renamed, so a folder `checkpoint-N` is whole or not there. Inside it are the model
 //! folder itself, which the caller writes, and
@@ -24,7 +24,7 @@ const TRAINER_STATE: &str = "trainer_state.json";
 const OPTIMIZER: &str = "optimizer.safetensors";
 const PROGRESS: &str = "progress.json";
 const TRAINING_CONFIG: &str = "training_config.json";
-/// What the names of checkpoints begin with, before the step.
+/// The start of the names of checkpoints, before the step.
 const PREFIX: &str = "checkpoint-";
 /// The version of `progress.json`.
 const FORMAT_VERSION: u32 = 1;
@@ -64,7 +64,7 @@ pub(crate) struct TrainerState {
     pub(crate) num_train_epochs: usize,
     /// From the config.
     pub(crate) save_steps: usize,
-    /// By the name of what keeps a state, like the patience that is left.
+    /// States of callbacks by name, such as the count of early stopping.
     pub(crate) stateful_callbacks: Map<String, Value>,
     /// Always 0: operations are not counted.
     pub(crate) total_flos: f64,
@@ -76,12 +76,12 @@ pub(crate) struct TrainerState {
     pub(crate) trial_params: Option<Value>,
 }
 
-/// What an evaluation means for the run.
+/// Consequences of an evaluation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Verdict {
     /// No earlier evaluation was as good.
     pub(crate) is_best: bool,
-    /// Patience is at an end.
+    /// Too many evaluations in a row brought no improvement.
     pub(crate) stop: bool,
 }
 
@@ -113,7 +113,7 @@ impl TrainerState {
         }
     }
 
-    /// Takes note of the metric of an evaluation at `global_step`.
+    /// Records the metric of an evaluation at `global_step`.
     ///
     /// The best one is replaced by a strictly better one only. An evaluation that is not better than the best before it
     /// by more than the threshold counts against patience; NaN is never better.
@@ -147,7 +147,7 @@ impl TrainerState {
     }
 }
 
-/// `progress.json`: where a run goes on.
+/// `progress.json`: the position from which a run resumes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Progress {
     /// 1; another one is refused.
@@ -163,14 +163,14 @@ pub(crate) struct Progress {
 }
 
 impl Progress {
-    /// With the version of today.
+    /// Progress in the current format version.
     pub(crate) fn new(global_step: usize, position: Position, seed: u64) -> Self {
         let Position { epoch, batch } = position;
         Self { format_version: FORMAT_VERSION, global_step, epoch, batch, seed }
     }
 }
 
-/// What a checkpoint holds beside the model.
+/// Contents of a checkpoint beside the model.
 #[derive(Debug, Clone)]
 pub(crate) struct CheckpointState {
     /// `trainer_state.json`.
@@ -187,7 +187,7 @@ pub(crate) struct CheckpointState {
 /// notes this checkpoint as the best.
 ///
 /// # Errors
-/// Whatever cannot be written; the checkpoint is not there then.
+/// A file that cannot be written; no checkpoint is left then.
 pub(crate) fn save_checkpoint(
     config: &TrainConfig,
     state: &mut CheckpointState,
@@ -208,10 +208,10 @@ pub(crate) fn save_checkpoint(
     Ok(path)
 }
 
-/// Writes a folder aside and renames it to `path`; one that is there is replaced.
+/// Writes a folder atomically; one that exists is replaced.
 ///
 /// # Errors
-/// Whatever `write` returns, or a folder that cannot be made or renamed; `path` is as it was then.
+/// An error of `write`, or a folder that cannot be made or renamed; `path` is unchanged then.
 pub(crate) fn write_folder(path: &Path, write: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
     let folder = AtomicFolder::create(path)?;
     // an error names the file by the place it was for, not by the temporary one
@@ -246,7 +246,7 @@ fn read_json<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T> {
     serde_json::from_str(&text).map_err(|error| Error::file(path, error.to_string()))
 }
 
-/// Reads what a checkpoint holds beside the model.
+/// Reads the contents of a checkpoint beside the model.
 ///
 /// # Errors
 /// A file that is missing, broken, or of a format version that is not known.
@@ -290,12 +290,12 @@ fn step_of(path: &Path) -> Option<usize> {
     path.file_name()?.to_str()?.strip_prefix(PREFIX)?.parse().ok()
 }
 
-/// Ours are whole by construction; copies and those of other programs may not be.
+/// True if every file is there: those written here are complete, copies and those of other programs may not be.
 fn is_whole(path: &Path) -> bool {
     [TRAINER_STATE, OPTIMIZER, PROGRESS].iter().all(|name| path.join(name).is_file())
 }
 
-/// The checkpoint that `--resume` goes on from: that of the latest step.
+/// The checkpoint of the latest step, from which a run resumes.
 ///
 /// # Errors
 /// The folder cannot be read.

@@ -16,10 +16,10 @@ use crate::{Error, Result};
 /// `[PAD]`, `[UNK]`, `[CLS]`, `[SEP]`, `[MASK]`: ids 0 to 4 of every vocabulary trained here.
 pub(crate) const SPECIAL_TOKENS: [&str; 5] = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"];
 
-/// A character in fewer words than this is left to `[UNK]`: a vocabulary of some thousand entries has none to give away.
+/// Minimum number of words with a character; rarer ones become `[UNK]`, so that they take no entry of a small vocabulary.
 const CHARACTER_MIN_COUNT: u64 = 5;
 
-/// Counts words, then trains a vocabulary of them.
+/// Trainer of a vocabulary: counts words, then builds it.
 ///
 /// Lower-cased, accents kept (`å` is not `a`), split as BERT does. The same texts give the same vocabulary, whatever
 /// their order.
@@ -49,7 +49,7 @@ impl WordPieceBuilder {
         Ok(())
     }
 
-    /// Trains at most `size` entries and gives the `tokenizer.json`.
+    /// Trains at most `size` entries and returns the `tokenizer.json`.
     ///
     /// # Errors
     /// No words, or a size too small for the alphabet.

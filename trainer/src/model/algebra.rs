@@ -1,12 +1,12 @@
-//! The algebra an architecture is written in: the few operations of a transformer, as coarse as every reader likes them.
+//! [`Algebra`]: the operations an architecture is written in, as coarse as its implementations can compute them.
 //!
-//! A forward pass is a function over an [`Algebra`]. Three readers exist: [`Candle`](super::Candle) computes (with
-//! gradients and dropout), [`Declaration`](super::Declaration) only notes which parameters are asked for, and the
-//! exporter's recorder writes an ONNX node where Candle computes. So `bert.rs` is the only place that knows BERT, and a
-//! new family is one file.
+//! A forward pass is a function over an [`Algebra`], with three implementations: [`Candle`](super::Candle) computes (with
+//! gradients and dropout), [`Declaration`](super::Declaration) collects the names and shapes of parameters, and the
+//! recorder of the exporter writes an ONNX node for each operation. The arithmetic of a family therefore stands in one
+//! file.
 //!
-//! Nothing here is tied to one family: parameters are asked for by their checkpoint name when they are needed, so layers
-//! may differ, outputs may be tied or not, and a family with other heads or positions adds the operation it lacks.
+//! Nothing here is tied to one family: parameters are read by their checkpoint name when they are needed, so layers may
+//! differ and outputs may be tied or not. A family with other heads or positions adds the operation it lacks.
 
 use crate::Error;
 
@@ -27,7 +27,7 @@ pub enum Activation {
     Softplus,
 }
 
-/// Where the positions of a row start.
+/// Numbering of the positions of a row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Positions {
     /// 0, 1, 2, … from the start of the row
@@ -39,7 +39,7 @@ pub enum Positions {
     },
 }
 
-/// How a parameter of a new model starts.
+/// Initial values of a parameter of a new model.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Init {
     /// normal with mean 0 and this standard deviation
@@ -50,7 +50,7 @@ pub enum Init {
     Ones,
 }
 
-/// Which row of a table of relative positions stands for an offset.
+/// Rows of a table of relative positions by offset.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RelativeOffsets {
     /// rows by offset, `−last … last`
@@ -82,7 +82,7 @@ impl RelativeOffsets {
     }
 }
 
-/// What a forward pass is given: `B` rows of `T` tokens, padded on the right.
+/// Inputs of a forward pass: `B` rows of `T` tokens, padded on the right.
 #[derive(Debug, Clone)]
 pub struct Inputs<T> {
     /// token ids `[B, T]`
@@ -97,13 +97,13 @@ pub struct Inputs<T> {
 pub trait Algebra {
     /// A tensor: values for Candle, the name of a value for the recorder.
     type Tensor: Clone;
-    /// What can go wrong; a family's own complaints are this crate's.
+    /// Errors; those of a family are this crate's.
     type Error: From<Error>;
 
     /// The parameter stored under `name` in a checkpoint, of exactly this shape; `init` is how a new model starts.
     fn parameter(&self, name: &str, shape: &[usize], init: Init) -> Result<Self::Tensor, Self::Error>;
 
-    /// Whether the checkpoint has a parameter of this name: for those that may be absent.
+    /// True if the checkpoint has a parameter of this name: for those that may be absent.
     fn has(&self, name: &str) -> bool;
 
     /// Rows of `table` `[N, D]` by ids `[…]`, giving `[…, D]`.
@@ -130,7 +130,7 @@ pub trait Algebra {
     /// `x·scale + shift`, element by element.
     fn affine(&self, x: &Self::Tensor, scale: f64, shift: f64) -> Result<Self::Tensor, Self::Error>;
 
-    /// The last axis cut into `parts` equal parts.
+    /// Splits the last axis into `parts` equal parts.
     fn split(&self, x: &Self::Tensor, parts: usize) -> Result<Vec<Self::Tensor>, Self::Error>;
 
     /// `x·Wᵀ + bias` for `x` `[…, in]`, `weight` `[out, in]`, `bias` `[out]`.
@@ -165,7 +165,7 @@ pub trait Algebra {
     /// `[B, H, T, d]` to `[B, T, H·d]`; `width` is `H·d`.
     fn merge_heads(&self, x: &Self::Tensor, width: usize) -> Result<Self::Tensor, Self::Error>;
 
-    /// Rotary positions (Su et al., 2021) on `[B, H, T, d]`, halves and not pairs: position `t` turns the components `j` and
+    /// Rotary positions (Su et al., 2021) on `[B, H, T, d]`, halves and not pairs: position `t` rotates the components `j` and
     /// `j + d/2` by the angle `t·theta^(−2j/d)`.
     fn rope(&self, x: &Self::Tensor, theta: f64) -> Result<Self::Tensor, Self::Error>;
 
@@ -185,7 +185,7 @@ pub trait Algebra {
         scale: f64,
     ) -> Result<Self::Tensor, Self::Error>;
 
-    /// Which keys each query may see, for [`masked_softmax`](Self::masked_softmax): those of tokens, and with a `window`
+    /// Keys each query may attend to, for [`masked_softmax`](Self::masked_softmax): those of tokens, and with a `window`
     /// only those at most so many positions away. Equal ones are made once.
     fn allowed_keys(&self, mask: &Self::Tensor, window: Option<usize>) -> Result<Self::Tensor, Self::Error>;
 
@@ -199,7 +199,7 @@ pub trait Algebra {
     /// Per row and term, the largest `features·weightᵀ + bias` over the row's tokens with mask 1: `features` `[B, T, D]`,
     /// `weight` `[V, D]`, `bias` `[V]`, giving `[B, V]`. A row without a token gives zeros.
     ///
-    /// One operation, so that no reader needs to hold `[B, T, V]`.
+    /// One operation, so that no implementation needs to hold `[B, T, V]`.
     fn max_logits(
         &self,
         features: &Self::Tensor,
@@ -208,7 +208,7 @@ pub trait Algebra {
         mask: &Self::Tensor,
     ) -> Result<Self::Tensor, Self::Error>;
 
-    /// Whether a token follows, by `mask` `[B, T]`: the mask moved one place to the left.
+    /// 1 where another token follows, by `mask` `[B, T]`: the mask moved one place to the left.
     fn followed(&self, mask: &Self::Tensor) -> Result<Self::Tensor, Self::Error>;
 
     /// 1 for a row of `mask` `[B, T]` that has a token and 0 for others, as `[B, 1]` floats.

@@ -238,8 +238,8 @@ impl Algebra for Candle<'_> {
         let angles: Vec<f32> = (0..tokens * size).map(angle).collect();
         let angles = Tensor::from_vec(angles, (tokens, size), &self.device)?;
         let (first, second) = (x.narrow(D::Minus1, 0, half)?, x.narrow(D::Minus1, half, half)?);
-        let turned = Tensor::cat(&[&second.neg()?, &first], D::Minus1)?;
-        Ok((x.broadcast_mul(&angles.cos()?)? + turned.broadcast_mul(&angles.sin()?)?)?)
+        let rotated = Tensor::cat(&[&second.neg()?, &first], D::Minus1)?;
+        Ok((x.broadcast_mul(&angles.cos()?)? + rotated.broadcast_mul(&angles.sin()?)?)?)
     }
 
     fn relative_scores(
@@ -370,7 +370,7 @@ fn plain_activation(x: &Tensor, activation: Activation) -> Result<Tensor, Error>
     })
 }
 
-/// What [`ops::RelativeGather`] does.
+/// The plain twin of [`ops::RelativeGather`].
 fn plain_relative(x: &Tensor, rows: &[u32], from_keys: bool) -> Result<Tensor, Error> {
     let (batch, heads, tokens, _) = x.dims4()?;
     let row = |(this, other): (usize, usize)| {

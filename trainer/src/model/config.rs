@@ -96,13 +96,13 @@ impl TransformerConfig {
         Family::named(self.family_name()).expect("every family has its row")
     }
 
-    /// What of its logits a NorBERT4 model uses; `None` for families where there is nothing to choose.
+    /// Use of the logits of a NorBERT4 model; `None` for families where there is nothing to choose.
     #[must_use]
     pub fn head_mode(&self) -> Option<HeadMode> {
         self.as_masked_lm().head_mode()
     }
 
-    /// Chooses what of its logits a NorBERT4 model uses.
+    /// Chooses the use of the logits of a NorBERT4 model.
     ///
     /// # Errors
     /// A family where there is nothing to choose.

@@ -1,4 +1,4 @@
-//! The algebra's reader that computes nothing: it notes which parameters a forward pass asks for.
+//! [`Declaration`]: the implementation of the algebra that collects the parameters a forward pass reads.
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
@@ -6,20 +6,20 @@ use std::collections::BTreeSet;
 use super::algebra::{Activation, Algebra, Init, Inputs, Positions, RelativeOffsets};
 use crate::Error;
 
-/// A parameter a forward pass asked for.
+/// A parameter that a forward pass reads.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Declared {
     /// its name in a checkpoint
     pub name: String,
     /// its shape as stored
     pub shape: Vec<usize>,
-    /// how it starts in a new model
+    /// its values in a new model
     pub init: Init,
 }
 
-/// Collects the parameters of a model by running its forward pass over nothing.
+/// Collects the parameters of a model by running its forward pass without values.
 ///
-/// What a checkpoint must hold is therefore never written down a second time: it is what the forward pass reads.
+/// The list of parameters is therefore not written down a second time: a checkpoint must hold what the forward pass reads.
 #[derive(Debug, Default)]
 pub struct Declaration {
     present: BTreeSet<String>,
@@ -38,7 +38,7 @@ impl Declaration {
         Inputs { ids: (), mask: (), token_types: None }
     }
 
-    /// The parameters asked for, in the order of asking, each once.
+    /// The parameters in the order of their first use, each once.
     #[must_use]
     pub fn into_declared(self) -> Vec<Declared> {
         self.declared.into_inner()

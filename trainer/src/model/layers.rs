@@ -1,8 +1,9 @@
-//! What the families share: dense layers and norms by name, attention over heads, the post-norm block of BERT and its kin.
+//! Layers that families share: dense layers and norms by name, attention over heads, the post-norm block of BERT, RoBERTa
+//! and DistilBERT.
 
 use super::algebra::{Activation, Algebra, Init};
 
-/// `x·Wᵀ`, plus `name.bias` where `bias` says that there is one; `x` is `[…, from]`, `name.weight` `[to, from]`.
+/// `x·Wᵀ`, plus `name.bias` if `bias`; `x` is `[…, from]`, `name.weight` `[to, from]`.
 pub(super) fn dense<A: Algebra>(
     a: &A,
     name: &str,
@@ -16,7 +17,7 @@ pub(super) fn dense<A: Algebra>(
     a.linear(x, &weight, bias.as_ref())
 }
 
-/// Layer norm with `name.weight`, and `name.bias` where `bias` says that there is one.
+/// Layer norm with `name.weight`, and `name.bias` if `bias`.
 pub(super) fn norm<A: Algebra>(
     a: &A,
     name: &str,
@@ -59,7 +60,7 @@ pub(super) struct PostNormBlock {
     pub(super) init: Init,
 }
 
-/// What a family calls the parts of its block.
+/// Names of the parts of a family's block.
 pub(super) struct PostNormNames {
     pub(super) query: &'static str,
     pub(super) key: &'static str,

@@ -1,4 +1,4 @@
-//! [`MaskedLm`]: what a family implements, and checks that families share.
+//! [`MaskedLm`]: the trait of a family, and checks that families share.
 
 use splade_core::HeadMode;
 
@@ -19,10 +19,10 @@ pub(super) trait MaskedLm {
         &[]
     }
 
-    /// What the names of its encoder begin with, to tell a foreign prefix from a name.
+    /// Starts of the names of its encoder, to tell a foreign prefix from a name.
     fn encoder_prefixes(&self) -> &'static [&'static str];
 
-    /// What the names of its masked-LM head begin with.
+    /// Starts of the names of its masked-LM head.
     fn head_prefixes(&self) -> &'static [&'static str];
 
     /// True if exported files have the input `token_type_ids`, as the family's own export would.
@@ -30,7 +30,7 @@ pub(super) trait MaskedLm {
         false
     }
 
-    /// Checks what the forward pass takes for granted; an error names the key.
+    /// Checks the assumptions of the forward pass; an error names the key.
     fn check(&self) -> Result<(), ConfigProblem>;
 
     /// Converts texts to hidden states and the head's features.
@@ -47,12 +47,12 @@ pub(super) trait MaskedLm {
     /// Approximate number of floats a token leaves behind for the backward pass.
     fn activation_floats_per_token(&self) -> usize;
 
-    /// What of its logits is used, for a family that has such a choice.
+    /// Use of its logits, for a family that has such a choice.
     fn head_mode(&self) -> Option<HeadMode> {
         None
     }
 
-    /// Chooses what of its logits is used; false for a family without such a choice.
+    /// Chooses the use of its logits; false for a family without such a choice.
     fn set_head_mode(&mut self, _: HeadMode) -> bool {
         false
     }

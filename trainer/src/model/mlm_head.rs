@@ -2,7 +2,7 @@
 
 use super::algebra::{Activation, Algebra, Init};
 
-/// What a family's forward pass gives.
+/// Result of a family's forward pass.
 #[derive(Debug, Clone)]
 pub struct Encoded<T> {
     /// the last block's output `[B, T, D]`
@@ -13,7 +13,7 @@ pub struct Encoded<T> {
 
 /// The head up to its last linear layer: `logits = features·weightᵀ + bias`.
 ///
-/// The product is left undone, because SPLADE wants only its maximum over tokens and never needs all of it.
+/// The product is not computed here: SPLADE needs only its maximum over tokens.
 #[derive(Debug, Clone)]
 pub struct MlmHead<T> {
     /// the transformed hidden states `[B, T, D]`
@@ -24,11 +24,11 @@ pub struct MlmHead<T> {
     pub bias: T,
     /// V
     pub terms: usize,
-    /// what is done to every logit
+    /// function applied to every logit
     pub cap: Cap,
     /// logits are moved one token on, and the first token gets 1 for this id and 0 for all others
     pub first: Option<u32>,
-    /// whether a token's features were trained to tell the *next* token rather than their own
+    /// true if the features of a token were trained to predict the *next* token rather than their own
     pub predicts_next: bool,
 }
 

@@ -29,7 +29,7 @@ impl CandleNetwork {
     /// Reads the transformer of a model folder.
     ///
     /// # Errors
-    /// What [`TransformerConfig::of`] and [`Weights::from_files`] refuse.
+    /// Those of [`TransformerConfig::of`] and [`Weights::from_files`].
     pub fn read(model: &ModelDir, device: &Device) -> Result<Self> {
         let config = TransformerConfig::of(model)?;
         let weights = Weights::from_files(&model.checkpoint()?, &config)?.without_copy(&config)?.to_device(device)?;

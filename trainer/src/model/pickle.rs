@@ -54,7 +54,7 @@ const SHARED_AT_MOST: u64 = 4;
 struct Archive {
     zip: ZipArchive<BufReader<File>>,
     length: u64,
-    /// what is before `data.pkl` and `data/…` in every name
+    /// the start of every name, before `data.pkl` and `data/…`
     folder: String,
 }
 
@@ -93,7 +93,7 @@ impl Archive {
         if bytes.len() as u64 != size { Err(format!("{name} ends early")) } else { Ok(bytes) }
     }
 
-    /// What its tensors are; of those that are no floats only that they are whole numbers.
+    /// Lists the tensors; those that are no floats have the type `INT`.
     fn list(&mut self) -> Parsed<Vec<TensorInfo>> {
         let pickle = self.entry("data.pkl", LONGEST_PICKLE)?;
         let info = |(name, view): (String, View)| {
@@ -216,7 +216,7 @@ impl View {
 type Id = usize;
 
 enum Value {
-    /// what no state dict depends on: none, booleans, floats
+    /// values no state dict depends on: none, booleans, floats
     Other,
     Int(i64),
     Text(String),
@@ -240,7 +240,7 @@ struct Machine {
     memo: HashMap<u32, Id>,
 }
 
-/// What is left of a pickle.
+/// The unread rest of a pickle.
 struct Code<'a>(&'a [u8]);
 
 impl<'a> Code<'a> {
@@ -454,7 +454,7 @@ impl Machine {
     }
 
     fn recall(&mut self, at: u32) -> Parsed<()> {
-        let id = self.memo.get(&at).ok_or("data.pkl recalls what it never remembered")?;
+        let id = self.memo.get(&at).ok_or("data.pkl reads a value from a place where none was stored")?;
         self.stack.push(*id);
         Ok(())
     }
@@ -482,7 +482,7 @@ impl Machine {
         }
     }
 
-    /// What a function gives, if it is one of those a state dict is made by.
+    /// The result of a function, if it is one of those a state dict is made by.
     fn call(&mut self, function: Id, arguments: Id) -> Parsed<Id> {
         let Value::Global(module, name) = &self.values[function] else {
             return Err(self.refused(function));
@@ -508,7 +508,7 @@ impl Machine {
     fn refused(&self, function: Id) -> String {
         match &self.values[function] {
             Value::Global(module, name) => {
-                format!("it asks for {}, which is refused: only tensors are read", shown(&format!("{module}.{name}")))
+                format!("it calls {}, which is refused: only tensors are read", shown(&format!("{module}.{name}")))
             }
             _ => "it calls something that has no name, which is refused: only tensors are read".into(),
         }
@@ -688,10 +688,10 @@ mod tests {
         // every line doubles what the one before stands for
         let doubling = [b"Nq\x00".to_vec(), b"h\x00h\x00\x86q\x00".repeat(64), b".".to_vec()].concat();
         for (wanted, pickle) in [
-            ("asks for os.system, which is refused", call("cos\nsystem\n")),
-            ("asks for builtins.eval, which is refused", call("cbuiltins\neval\n")),
-            ("asks for posix.system, which is refused", [&text("posix")[..], &text("system"), b"\x93)R."].concat()),
-            ("asks for subprocess.Popen, which is refused", b"csubprocess\nPopen\n)\x81.".to_vec()),
+            ("calls os.system, which is refused", call("cos\nsystem\n")),
+            ("calls builtins.eval, which is refused", call("cbuiltins\neval\n")),
+            ("calls posix.system, which is refused", [&text("posix")[..], &text("system"), b"\x93)R."].concat()),
+            ("calls subprocess.Popen, which is refused", b"csubprocess\nPopen\n)\x81.".to_vec()),
             ("no name", b"K\x01)R.".to_vec()),
             ("no state dict", b"K\x01.".to_vec()),
             ("no state dict", nested),

@@ -1,4 +1,4 @@
-//! What can be wrong with the files of a network: its `config.json` and its checkpoint.
+//! Defects of the files of a network: its `config.json` and its checkpoint.
 
 use std::sync::LazyLock;
 
@@ -93,7 +93,7 @@ pub enum CheckpointProblem {
     /// A tensor is missing.
     #[error("tensor {name} of shape {shape:?} is missing")]
     Missing {
-        /// the name the family asks for
+        /// the name in the family
         name: String,
         /// its shape by `config.json`
         shape: Vec<usize>,
@@ -101,7 +101,7 @@ pub enum CheckpointProblem {
     /// A tensor has another shape than the sizes of `config.json` make it.
     #[error("tensor {name} has shape {found:?}, config.json makes it {expected:?}")]
     Shape {
-        /// the name the family asks for
+        /// the name in the family
         name: String,
         /// the shape in the file
         found: Vec<usize>,
@@ -117,7 +117,7 @@ pub enum CheckpointProblem {
     /// Two tensors with different values are the same parameter.
     #[error("tensors {first} and {second} are both {name} and differ")]
     Conflict {
-        /// the name the family asks for
+        /// the name in the family
         name: String,
         /// a name in the file
         first: String,

@@ -158,7 +158,7 @@ fn read_safetensors(path: &Path) -> Result<Vec<(String, Option<Tensor>)>> {
     Ok(tensors)
 }
 
-/// Parameters in f32 by the names the family asks for; buffers and parts of other heads are left out.
+/// Parameters in f32 by their names in the family; buffers and parts of other heads are left out.
 ///
 /// The outer error is one of a device, the inner one of the checkpoint.
 fn by_canonical_name(
@@ -214,7 +214,7 @@ const WRAPPERS: [&str; 3] = ["_orig_mod", "_fsdp_wrapped_module", "_checkpoint_w
 /// Modules that tools put around a whole model: data parallelism, sentence-transformers, Lightning and others.
 const PREFIXES: [&str; 3] = ["module.", "auto_model.", "model."];
 
-/// The name a family asks for: without the wrappers and prefixes of other tools, with the norm's new names.
+/// The name of a tensor in its family: without the wrappers and prefixes of other tools, with the norm's new names.
 fn canonical(name: &str, family: &dyn MaskedLm) -> String {
     let parts: Vec<&str> = name.split('.').filter(|part| !WRAPPERS.contains(part)).collect();
     let joined = parts.join(".");

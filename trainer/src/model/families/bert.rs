@@ -41,7 +41,7 @@ pub struct BertConfig {
     pub attention_probs_dropout_prob: f64,
     /// standard deviation of new weights
     pub initializer_range: f64,
-    /// whether the output matrix is the word embedding
+    /// true if the output matrix is the word embedding
     pub tie_word_embeddings: bool,
 }
 

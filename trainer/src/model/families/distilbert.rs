@@ -37,7 +37,7 @@ pub struct DistilBertConfig {
     pub attention_dropout: f64,
     /// standard deviation of new weights
     pub initializer_range: f64,
-    /// whether the output matrix is the word embedding
+    /// true if the output matrix is the word embedding
     pub tie_word_embeddings: bool,
 }
 

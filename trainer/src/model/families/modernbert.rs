@@ -15,7 +15,7 @@ use crate::model::problem::ConfigProblem;
 
 /// The keys of a ModernBERT `config.json` that matter; absent ones have the library's defaults.
 ///
-/// What a layer sees and its θ are written in two ways, by transformers 4 and by 5; where a file has both, the new one
+/// The type of a layer and its θ are written in two ways, by transformers 4 and by 5; where a file has both, the new one
 /// counts.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
@@ -40,15 +40,15 @@ pub struct ModernBertConfig {
     pub max_position_embeddings: usize,
     /// ε of every norm
     pub norm_eps: f64,
-    /// whether norms have a bias
+    /// true if norms have a bias
     pub norm_bias: bool,
-    /// whether the products of attention have a bias
+    /// true if the products of attention have a bias
     pub attention_bias: bool,
-    /// whether those of the feed-forward layer have
+    /// true if those of the feed-forward layer have a bias
     pub mlp_bias: bool,
-    /// whether the head's first has
+    /// true if the first product of the head has a bias
     pub classifier_bias: bool,
-    /// whether the head's last has
+    /// true if the last product of the head has a bias
     pub decoder_bias: bool,
     /// width of the window of local layers: half of it to each side
     pub local_attention: usize,
@@ -70,11 +70,11 @@ pub struct ModernBertConfig {
     pub mlp_dropout: f64,
     /// standard deviation of new weights
     pub initializer_range: f64,
-    /// whether the output matrix is the word embedding
+    /// true if the output matrix is the word embedding
     pub tie_word_embeddings: bool,
 }
 
-/// What a layer sees.
+/// Range of attention of a layer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum LayerType {
     /// the whole text

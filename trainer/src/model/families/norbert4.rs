@@ -1,7 +1,7 @@
 //! NorBERT4 (`GptBertForMaskedLM`): the GPT-BERT family, with rotary positions, local attention and mixed residuals.
 //!
 //! Charpentier and Samuel, GPT or BERT: why not both?, 2024; tensor names and arithmetic are those of the code published
-//! beside the models. Its logits have no zeros: [`HeadMode`] says what stands in their place.
+//! beside the models. Its logits have no zeros: a [`HeadMode`] says what is used instead.
 
 use serde::{Deserialize, Serialize};
 use splade_core::HeadMode;
@@ -31,11 +31,11 @@ pub struct Norbert4Config {
     pub intermediate_size: usize,
     /// ε of every norm
     pub layer_norm_eps: f64,
-    /// every so manieth layer is global
+    /// layer N, from 1, is global if this divides N
     pub local_global_ratio: usize,
-    /// how far local layers see, to each side
+    /// width of the window of local layers, to each side
     pub local_window_length: usize,
-    /// how far global layers see
+    /// width of the window of global layers, to each side
     pub global_window_length: usize,
     /// the longest text the model was trained for
     pub max_sequence_length: usize,
@@ -49,7 +49,7 @@ pub struct Norbert4Config {
     pub embedding_dropout: f64,
     /// dropout before the head's last product
     pub classifier_dropout: f64,
-    /// what of the logits is used; not in the file
+    /// use of the logits; not in the file
     #[serde(skip, default = "published")]
     pub mlm_head: HeadMode,
 }
@@ -187,7 +187,7 @@ impl MaskedLm for Norbert4Config {
         &[
             "deterministic_flash_attn",
             "model",
-            // read by nobody: θ is a constant of the published code
+            // not read by the published code, where θ is a constant
             "rope_theta",
         ]
     }
