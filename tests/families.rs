@@ -129,7 +129,7 @@ fn every_head_mode_is_an_option_wherever_a_model_is_loaded() {
     let args = ["encode", "model", "--input", "texts.txt", "--role", "document", "--backend", "onnx"];
     let wrong = place.run(&[&args[..], &["--mlm-head", "raw"]].concat());
     wrong.fails(2, "its logits are soft-cap, but the model is used as raw", "--mlm-head soft-cap");
-    place.run(&[&args[..], &["--mlm-head", "sigmoid"]].concat()).fails(2, "invalid value 'sigmoid'", "--help shows");
+    place.run(&[&args[..], &["--mlm-head", "sigmoid"]].concat()).fails(2, "invalid value 'sigmoid'", "--help");
     let bert = self::place("bert-tiny");
     bert.run(&[&args[..], &["--mlm-head", "raw"]].concat()).fails(
         2,

@@ -55,7 +55,9 @@ impl TransformerConfig {
         let config = Self::deserialize(family.name, value)
             .ok_or_else(|| splade_files::UnknownFamily::Unsupported(family.name.to_owned()))??;
         check_general_keys(value)?;
-        let unknown: Vec<String> = config.unknown_keys(value).filter(|key| !ignored.contains(key)).cloned().collect();
+        let mut unknown: Vec<String> =
+            config.unknown_keys(value).filter(|key| !ignored.contains(key)).cloned().collect();
+        unknown.sort();
         if !unknown.is_empty() {
             return Err(ConfigProblem::UnknownKeys(unknown));
         }
