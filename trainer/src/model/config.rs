@@ -18,7 +18,7 @@ impl TransformerConfig {
     /// As [`parse`](Self::parse), but for the keys that the folder's opener has ignored.
     pub fn of(model: &ModelDir) -> Result<Self> {
         let path = model.config_path();
-        let text = std::fs::read_to_string(&path).map_err(Error::io(&path))?;
+        let text = splade_files::read_text(&path)?;
         let mut config = Self::parse_ignoring(&text, &path, model.ignored_config_keys())?;
         if let Some(choice) = model.head_choice() {
             config.set_head_mode(choice.mode).map_err(|problem| Error::ModelConfig { path, problem })?;

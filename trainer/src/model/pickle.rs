@@ -701,7 +701,7 @@ mod tests {
             ("unknown step", b"\x00".to_vec()),
             ("takes what is not there", b"(R.".to_vec()),
             ("mark that is not there", b"t.".to_vec()),
-            ("never remembered", b"h\x07.".to_vec()),
+            ("where none was stored", b"h\x07.".to_vec()),
             ("more than 64 bits", b"\x8a\x09123456789.".to_vec()),
             ("a key without a value", b"}(Nu.".to_vec()),
             ("storages of torch.QInt8Storage", state_dict("QInt8Storage", "0", 0, &[1], &[1])),
