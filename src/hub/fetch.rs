@@ -227,13 +227,17 @@ impl<'a> Fetch<'a> {
             if is_index(Path::new(&name)) {
                 let names = shard_names(&self.repo.snapshot(&self.commit).join(&name))?;
                 for shard in names.into_values().collect::<BTreeSet<_>>() {
-                    if !self.file(&join(folder, &shard))? {
-                        return Err(HubError::input(
-                            format!("{}: the shard {shard} that {name} names is not among its files", self.id),
-                            "give another revision, or ask its authors to upload the shard",
-                        )
-                        .into());
+                    if self.file(&join(folder, &shard))? {
+                        continue;
                     }
+                    if self.client.is_none() {
+                        return Err(self.not_cached(Some(&shard)).into());
+                    }
+                    return Err(HubError::input(
+                        format!("{}: the shard {shard} that {name} names is not among its files", self.id),
+                        "give another revision, or ask its authors to upload the shard",
+                    )
+                    .into());
                 }
             }
             return Ok(true);
