@@ -2,8 +2,9 @@
 
 use std::path::PathBuf;
 
+use clap::builder::PossibleValuesParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use splade_core::HeadMode;
+use splade_core::{Fusion, HeadMode, RRF_K};
 
 /// Trains, exports, indexes, searches and evaluates SPLADE models.
 #[derive(Debug, Parser)]
@@ -356,11 +357,19 @@ pub(crate) struct SearchArgs {
     /// Ranking mode
     #[arg(long, default_value = "sparse")]
     pub(crate) mode: Mode,
+<<<<<<< HEAD
     /// Fusion of the two rankings in hybrid mode
     #[arg(long, default_value = "rrf")]
     pub(crate) fusion: FusionChoice,
     /// Constant k of reciprocal rank fusion
     #[arg(long, value_name = "K", default_value_t = 60.0, allow_negative_numbers = true)]
+=======
+    /// How hybrid joins its two rankings
+    #[arg(long, default_value = "rrf", value_parser = PossibleValuesParser::new(Fusion::NAMES))]
+    pub(crate) fusion: String,
+    /// The constant of reciprocal rank fusion
+    #[arg(long, value_name = "K", default_value_t = RRF_K, allow_negative_numbers = true)]
+>>>>>>> 1990e34 (eval: no negative zeros, orders of scores in one place, fusions checked, readers name every defect)
     pub(crate) rrf_k: f32,
     /// Weights of the sparse and the BM25 ranking, for --fusion weighted
     #[arg(long, value_name = "SPARSE,BM25", default_value = "0.5,0.5", value_parser = two_weights)]
@@ -402,12 +411,6 @@ impl Mode {
             Self::Hybrid => "hybrid",
         }
     }
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum FusionChoice {
-    Rrf,
-    Weighted,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

@@ -432,7 +432,11 @@ mod index {
         let place = place_with_index();
         let search = |args: &[&str]| place.run(&with(&["search", "--index", "toy.index", "i Norge"], args));
         search(&["--filter", "theme"]).fails(2, "the filter \"theme\" is not of the form", "for instance");
-        search(&["--mode", "hybrid", "--rrf-k", "-1"]).fails(2, "--rrf-k and --weights must be numbers", "");
+        search(&["--mode", "hybrid", "--rrf-k", "-1"]).fails(
+            2,
+            "the constant of reciprocal rank fusion is -1, not a number of at least 0",
+            "",
+        );
         search(&["--mode", "hybrid", "--fusion", "weighted", "--weights", "1"]).fails(2, "two numbers", "--help");
         search(&["--mode", "hybrid", "--fusion", "weighted", "--weights", "0.7,0.3"]).done();
         assert!(search(&["--filter", "theme=by"]).done().contains(" 1. "));

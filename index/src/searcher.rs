@@ -12,7 +12,7 @@ use crate::{ImpactIndex, StoredDocument};
 use splade_core::Fusion;
 use splade_core::segment::SegmentFile;
 use splade_core::segment::{Candidate, Demand, Live, QueryPlan};
-use splade_core::{Hit, Ranking, SparseVector};
+use splade_core::{Hit, Ranking, SparseVector, score_order};
 
 /// Where a document lies in a snapshot; of no use in another one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -162,7 +162,7 @@ impl Searcher {
 
     /// Sparse and BM25 rankings of the same snapshot, `depth` hits each, fused; the `k` best.
     ///
-    /// Sparse comes first in the weights of [`Fusion::Weighted`].
+    /// Sparse comes first in the weights of [`Fusion::weighted`].
     ///
     /// # Errors
     /// As [`search`](Self::search) and [`search_bm25`](Self::search_bm25).
@@ -264,7 +264,7 @@ impl Searcher {
         if k > 0 && scored.len() > k {
             // the order of `Hit::rank_order`, without making hits of those that are cut
             scored.select_nth_unstable_by(k - 1, |a, b| {
-                b.0.total_cmp(&a.0).then_with(|| self.id_bytes(a.1).cmp(self.id_bytes(b.1)))
+                score_order(a.0, b.0).then_with(|| self.id_bytes(a.1).cmp(self.id_bytes(b.1)))
             });
         }
         scored.truncate(k);

@@ -4,14 +4,14 @@ use std::io::Write;
 use std::path::Path;
 
 use anyhow::Result;
-use splade_core::Fusion;
+use splade_core::{Fusion, FusionParameters};
 use splade_eval::Run;
 use splade_files::{Query, read_queries};
 use splade_index::{Filter, Found, ImpactIndex, SearchOptions, to_ranking};
 
 use super::interrupt;
 use crate::answer::{AnswerHit, Answerer, QuerySide, SearchSettings, to_json};
-use crate::cli::{FusionChoice, HitFormat, Mode, SearchArgs};
+use crate::cli::{HitFormat, Mode, SearchArgs};
 use crate::console::Table;
 use crate::encoders::{query_encoder, read_as, use_threads};
 use crate::failure::bad_input;
@@ -21,6 +21,7 @@ use crate::outputs::Output;
 pub(crate) fn run(args: &SearchArgs) -> Result<()> {
     use_threads(args.network.threads);
     let index = ImpactIndex::open(&args.index)?;
+    let parameters = FusionParameters { rrf_k: args.rrf_k, weights: args.weights.to_vec() };
     let answerer = Answerer {
         side: query_side(&index, args)?,
         searcher: index.searcher()?,
@@ -28,7 +29,7 @@ pub(crate) fn run(args: &SearchArgs) -> Result<()> {
             mode: args.mode,
             k: args.k,
             depth: args.depth,
-            fusion: fusion(args)?,
+            fusion: Fusion::named(&args.fusion, &parameters)?,
             options: SearchOptions { filter: filter(args)?, threads: args.network.threads, ..SearchOptions::default() },
             explain: args.explain,
         },
@@ -79,16 +80,6 @@ fn queries(args: &SearchArgs) -> Result<Box<dyn Iterator<Item = Result<Query>>>>
 
 fn filter(args: &SearchArgs) -> Result<Option<Filter>> {
     Ok(args.filter.as_deref().map(str::parse).transpose()?)
-}
-
-fn fusion(args: &SearchArgs) -> Result<Fusion> {
-    if args.rrf_k.is_nan() || args.rrf_k < 0.0 || args.weights.iter().any(|weight| !weight.is_finite()) {
-        return Err(bad_input("--rrf-k and --weights must be numbers, the first not negative", ""));
-    }
-    Ok(match args.fusion {
-        FusionChoice::Rrf => Fusion::Rrf { k: args.rrf_k },
-        FusionChoice::Weighted => Fusion::Weighted { weights: args.weights.to_vec() },
-    })
 }
 
 /// The query side kept in the index, else that of `--model`; none for BM25, which needs none.

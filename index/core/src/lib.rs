@@ -24,7 +24,7 @@
 //! * [`SparseVector`] is the output of every encoder and the input of every index; [`Vocabulary`] maps text to token ids.
 //! * [`Encoder`] is the contract of [`QueryEncoder`] (a table) and [`DocumentEncoder`] (a [`Network`]);
 //!   [`encode_stream`] runs one over a corpus of any length.
-//! * [`Ranking`] holds hits in order; [`rrf`] and [`weighted_sum`] fuse rankings.
+//! * [`Ranking`] holds hits in order; a [`Fusion`] makes one of several.
 //! * [`SparsityStats`] describes many vectors.
 //! * [`segment`] is the file format of vectors in an index, and the search over it.
 //!
@@ -72,8 +72,8 @@ pub use query::{QueryEncoder, QueryWeights};
 pub use tokenizer_files::{TOKENIZER_SOURCES, TokenizerFiles};
 pub use vocabulary::Vocabulary;
 // Rankings
-pub use fusion::{Fusion, RRF_K, rrf, weighted_sum};
-pub use ranking::{Hit, Ranking};
+pub use fusion::{Fusion, FusionParameters, RRF_K};
+pub use ranking::{Hit, Ranking, score_order};
 // Errors and small things shared by the other crates
 pub use error::{Error, ErrorKind, Result};
 pub use guard::{guarded, in_guarded_call};

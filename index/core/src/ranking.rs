@@ -1,4 +1,4 @@
-//! Rankings: hits in the one order of this house.
+//! Rankings: hits by decreasing score, equal scores by increasing id.
 
 use std::cmp::Ordering;
 
@@ -12,14 +12,34 @@ pub struct Hit {
 }
 
 impl Hit {
-    /// The order of rankings: score descending, then id ascending. Written here and nowhere else.
+    /// Order of rankings: score descending, then id ascending.
     #[must_use]
     pub fn rank_order(&self, other: &Self) -> Ordering {
-        other.score.total_cmp(&self.score).then_with(|| self.id.cmp(&other.id))
+        score_order(self.score, other.score).then_with(|| self.id.cmp(&other.id))
     }
 }
 
-/// Hits in [`Hit::rank_order`], every id once.
+/// Order of scores in a ranking: descending, both zeros equal, and last whatever is not a number.
+///
+/// Every comparison of scores uses this one; which of two documents of equal score comes first is the caller's rule.
+///
+/// ```
+/// use std::cmp::Ordering;
+/// use splade_core::score_order;
+///
+/// assert_eq!(score_order(2.0, 1.0), Ordering::Less);
+/// assert_eq!(score_order(0.0, -0.0), Ordering::Equal);
+/// assert_eq!(score_order(f32::NAN, f32::NEG_INFINITY), Ordering::Greater);
+/// ```
+#[must_use]
+pub fn score_order(a: f32, b: f32) -> Ordering {
+    match b.partial_cmp(&a) {
+        Some(order) => order,
+        None => a.is_nan().cmp(&b.is_nan()),
+    }
+}
+
+/// Hits in [`Hit::rank_order`], every id once, no score a negative zero.
 ///
 /// ```
 /// use splade_core::{Hit, Ranking};
@@ -38,6 +58,8 @@ impl Ranking {
     /// Sorts `hits`; of hits with the same id the best stays.
     #[must_use]
     pub fn from_hits(mut hits: Vec<Hit>) -> Self {
+        // -0.0 + 0.0 is 0.0; every other score stays as it is
+        hits.iter_mut().for_each(|hit| hit.score += 0.0);
         hits.sort_by(Hit::rank_order);
         let mut seen = std::collections::HashSet::with_capacity(hits.len());
         hits.retain(|hit| seen.insert(hit.id.clone()));
@@ -61,9 +83,35 @@ impl Ranking {
         self.hits.len()
     }
 
-    /// True when nothing was found.
+    /// True if there are no hits.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.hits.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn no_score_is_a_negative_zero() {
+        let hit = |id: &str, score| Hit { id: id.into(), score };
+        let ranking = Ranking::from_hits(vec![hit("b", 0.0), hit("a", -0.0), hit("c", 1.0)]);
+        assert_eq!(ranking.hits().iter().map(|hit| hit.id.as_str()).collect::<Vec<_>>(), ["c", "a", "b"]);
+        assert!(ranking.hits().iter().all(|hit| hit.score.is_sign_positive()));
+    }
+
+    proptest! {
+        /// `sort_by` may panic on an order that is none, so every pair of floats has to be ordered, NaN too.
+        #[test]
+        fn scores_have_a_total_order(a in any::<f32>(), b in any::<f32>(), c in any::<f32>()) {
+            prop_assert_eq!(score_order(a, b), score_order(b, a).reverse());
+            if score_order(a, b) != Ordering::Greater && score_order(b, c) != Ordering::Greater {
+                prop_assert!(score_order(a, c) != Ordering::Greater);
+            }
+        }
     }
 }

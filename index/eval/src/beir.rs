@@ -1,12 +1,13 @@
-//! [`TaskData`]: corpus, queries and judgements of a data folder.
+//! [`TaskData`]: corpus, queries and judgements in a data folder.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::path::{Path, PathBuf};
 
-use super::Qrels;
+use super::identical_ids::ignores_identical_ids;
+use super::qrels::Qrels;
 use super::tasks::known_task;
 use crate::{Error, Result};
-use splade_files::{Document, Query, read_documents, read_queries};
+use splade_files::{Document, Query, Row, read_documents, read_queries, read_rows};
 
 /// One subset and split of an evaluation data set on disk.
 ///
@@ -22,10 +23,12 @@ pub struct TaskData {
     pub dataset_revision: String,
     /// `default` where the data set has one subset
     pub subset: String,
-    /// the judgements used
+    /// split of the judgements
     pub split: String,
     /// of a known task's subset, otherwise empty
     pub languages: Vec<String>,
+    /// true if mteb leaves out of a ranking the document that has the query's id
+    pub ignore_identical_ids: bool,
     corpus: Vec<PathBuf>,
     queries: Vec<PathBuf>,
     qrels: Vec<PathBuf>,
@@ -35,11 +38,11 @@ pub struct TaskData {
 pub const DEFAULT_SUBSET: &str = "default";
 
 impl TaskData {
-    /// The subsets of `folder`, by name. Without a `split` it is the known task's, else `test`, else the only one.
+    /// Subsets of `folder`, by name. Without a `split` it is the known task's, else `test`, else the only one.
     ///
     /// # Errors
-    /// A folder that cannot be listed or lacks a part (the message says what was looked for), a split that is not
-    /// there or not determined.
+    /// A folder that cannot be listed or lacks a part (the message says what was looked for), a split that does not exist
+    /// or is not determined.
     pub fn open(folder: &Path, split: Option<&str>) -> Result<Vec<Self>> {
         let entries = list(folder)?;
         let data = folder.join("data");
@@ -68,6 +71,8 @@ impl TaskData {
         let usual: Vec<&str> = known.iter().flat_map(|task| &task.splits).map(String::as_str).collect();
         let split = choose_split(folder, &qrels, split, &usual)?;
         let known = known.or_else(|| known_task(&split));
+        let ignore_identical_ids =
+            known.is_some_and(|task| ignores_identical_ids(&task.name)) || ignores_identical_ids(&name);
         Ok(Self {
             name: known.map_or(name, |task| task.name.clone()),
             dataset_revision: known.map_or_else(|| "no_revision_available".into(), |task| task.revision.clone()),
@@ -76,47 +81,93 @@ impl TaskData {
             corpus: of_split(corpus, &split),
             queries: of_split(queries, &split),
             qrels: of_split(qrels, &split),
+            ignore_identical_ids,
             split,
         })
     }
 
-    /// The documents, one at a time.
+    /// Documents, one at a time. Duplicate ids are found by whoever collects them: see
+    /// [`duplicate_document`](Self::duplicate_document).
     pub fn documents(&self) -> impl Iterator<Item = Result<Document>> + Send + use<> {
         chained(self.corpus.clone(), read_documents)
     }
 
-    /// The queries that have a relevant document in `qrels`: those that are asked.
-    ///
-    /// # Errors
-    /// A file that does not open, a broken line, no query with a relevant document.
-    pub fn queries(&self, qrels: &Qrels) -> Result<Vec<Query>> {
-        let judged = |query: &Query| qrels.relevant_count(&query.id) > 0;
-        let queries = chained(self.queries.clone(), read_queries)
-            .filter(|query| query.as_ref().map_or(true, judged))
-            .collect::<Result<Vec<_>>>()?;
-        if queries.is_empty() {
-            return Err(Error::file(&self.queries[0], "no query has a relevant document in the qrels"));
-        }
-        Ok(queries)
+    /// Error for a document id that the corpus has more than once; it names the second place.
+    #[must_use]
+    pub fn duplicate_document(&self, id: &str) -> Error {
+        duplicate(&self.corpus, "document", id)
     }
 
-    /// The judgements of the split.
+    /// Judgements of the split and the queries they judge.
+    ///
+    /// A query without judgements is left out, as in mteb. Remarks name what was found on the way and is no error: pairs
+    /// that are judged twice with different grades, of which the later grade counts; judged queries that are not in the
+    /// queries file, which are left out; empty queries, which are kept.
     ///
     /// # Errors
-    /// As [`Qrels::read`].
-    pub fn qrels(&self) -> Result<Qrels> {
+    /// A file that does not open, a broken line, a duplicate query id, no query with a relevant document.
+    pub fn judged_queries(&self) -> Result<JudgedQueries> {
         let mut qrels = Qrels::default();
+        let mut regraded = 0;
         for path in &self.qrels {
-            qrels.extend_from(path)?;
+            regraded += qrels.extend_from(path)?;
         }
         if qrels.is_empty() {
             return Err(Error::file(&self.qrels[0], "no judgements"));
         }
-        Ok(qrels)
+        let mut ids = HashSet::new();
+        let mut queries = Vec::new();
+        for query in chained(self.queries.clone(), read_queries) {
+            let query = query?;
+            if !ids.insert(query.id.clone()) {
+                return Err(duplicate(&self.queries, "query", &query.id));
+            }
+            if qrels.judgements(&query.id).is_some() {
+                queries.push(query);
+            }
+        }
+        if !queries.iter().any(|query| qrels.relevant_count(&query.id) > 0) {
+            return Err(Error::file(&self.queries[0], "no query has a relevant document in the qrels"));
+        }
+        let absent = qrels.iter().filter(|(id, _)| !ids.contains(*id)).count();
+        let empty = queries.iter().filter(|query| query.text.trim().is_empty()).count();
+        let counted = [
+            (regraded, "pairs judged twice with different grades, of which the later counts"),
+            (absent, "judged queries that are not in the queries file and are left out"),
+            (empty, "queries without text"),
+        ];
+        let remarks = counted.iter().filter(|(count, _)| *count > 0);
+        let remarks = remarks.map(|(count, what)| format!("{}: {what}: {count}", self.name)).collect();
+        Ok(JudgedQueries { qrels, queries, remarks })
     }
 }
 
-/// The items of several files, each opened when its turn comes.
+/// Judgements of a task and the queries they judge, as [`TaskData::judged_queries`] reads them.
+#[derive(Debug, Clone, PartialEq)]
+pub struct JudgedQueries {
+    /// judgements of the split
+    pub qrels: Qrels,
+    /// queries with at least one judgement, relevant or not
+    pub queries: Vec<Query>,
+    /// what a user should know about the data, one sentence each
+    pub remarks: Vec<String>,
+}
+
+/// Error for an id that occurs more than once in `paths`, at its second place.
+fn duplicate(paths: &[PathBuf], what: &str, id: &str) -> Error {
+    let has_id = |row: &Row| {
+        let value = row.value().get("_id").or_else(|| row.value().get("id"));
+        value.is_some_and(|value| value.as_str().map_or_else(|| value.to_string() == id, |text| text == id))
+    };
+    let message = format!("duplicate {what} id {id}");
+    // only the error path reads the files again
+    match chained(paths.to_vec(), read_rows).filter_map(Result::ok).filter(has_id).nth(1) {
+        Some(row) => row.position().error(message).into(),
+        None => Error::file(&paths[0], message),
+    }
+}
+
+/// Items of several files, each opened when the one before is read.
 fn chained<T, I>(
     paths: Vec<PathBuf>,
     read: impl Fn(&Path) -> splade_files::Result<I> + Send,
@@ -134,7 +185,7 @@ where
     })
 }
 
-/// The visible entries of a folder, by name.
+/// Visible entries of a folder, by name.
 fn list(folder: &Path) -> Result<Vec<PathBuf>> {
     let entries = std::fs::read_dir(folder).map_err(Error::io(folder))?;
     let mut paths =
@@ -148,7 +199,7 @@ fn file_name(path: &Path) -> String {
     path.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }
 
-/// The last part of the path, also of `.` or `data/..`.
+/// Last part of the path, also of `.` or `data/..`.
 fn folder_name(folder: &Path) -> String {
     let name = file_name(folder);
     if !name.is_empty() {
@@ -157,8 +208,8 @@ fn folder_name(folder: &Path) -> String {
     folder.canonicalize().map(|folder| file_name(&folder)).unwrap_or_default()
 }
 
-/// What a data file is called without its form and shard: `test` of `test-00000-of-00002.parquet`. None for a file
-/// of another form.
+/// Name of a data file without its form and shard: `test` of `test-00000-of-00002.parquet`. None for a file of another
+/// form.
 fn label(path: &Path) -> Option<String> {
     const FORMS: [&str; 9] =
         [".jsonl", ".jsonl.gz", ".jsonl.zst", ".tsv", ".tsv.gz", ".tsv.zst", ".parquet", ".ndjson", ".trec"];
@@ -177,7 +228,7 @@ fn label(path: &Path) -> Option<String> {
 /// A part's file and, where its name says so, the split it belongs to.
 type Part = (PathBuf, Option<String>);
 
-/// The files of `name`: lying in the folder under that name, or all in a folder of that name.
+/// Files of `name`: those in the folder with that name, or all in a folder of that name.
 fn find_part(entries: &[PathBuf], name: &str) -> Result<Vec<Part>> {
     let whole: Vec<Part> = entries
         .iter()
@@ -194,7 +245,7 @@ fn find_part(entries: &[PathBuf], name: &str) -> Result<Vec<Part>> {
     Ok(list(folder)?.into_iter().filter_map(split).collect())
 }
 
-/// `qrels`, or the names the Hub gives an unnamed config; there the other parts may lie too.
+/// Files of `qrels`, or of the names that the Hub gives an unnamed config, where other parts may be too.
 fn find_qrels(entries: &[PathBuf], prefix: &str, subset: &str) -> Result<Vec<Part>> {
     for name in [&format!("{prefix}qrels"), subset, "data"] {
         let mut parts = find_part(entries, name)?;
@@ -238,7 +289,7 @@ fn choose_split(folder: &Path, qrels: &[Part], wanted: Option<&str>, usual: &[&s
     Err(Error::file(folder, message))
 }
 
-/// The files of `split` where their names tell splits apart, otherwise all.
+/// Files of `split` if their names hold the split, otherwise all.
 fn of_split(parts: Vec<Part>, split: &str) -> Vec<PathBuf> {
     let told_apart = parts.iter().any(|(_, label)| label.as_deref() == Some(split));
     parts
@@ -278,9 +329,11 @@ mod tests {
     }
 
     fn check(task: &TaskData, documents: usize) {
-        let qrels = task.qrels().unwrap();
-        let queries = task.queries(&qrels).unwrap();
-        assert_eq!(queries.iter().map(|query| query.id.as_str()).collect::<Vec<_>>(), ["q1"]);
+        let JudgedQueries { qrels, queries, remarks } = task.judged_queries().unwrap();
+        // mteb keeps a query whose judgements are all 0, and leaves out one without judgements
+        let ids: Vec<&str> = queries.iter().map(|query| query.id.as_str()).collect();
+        assert_eq!(ids, ["q1", "q2"][..qrels.len()]);
+        assert!(remarks.is_empty(), "{remarks:?}");
         assert_eq!(task.documents().collect::<Result<Vec<_>>>().unwrap().len(), documents);
     }
 
@@ -383,8 +436,62 @@ mod tests {
             ("qrels/test.tsv", "query-id\tcorpus-id\tscore\nq9\td1\t1\n"),
         ]);
         let task = &TaskData::open(unjudged.path(), None).unwrap()[0];
-        let error = task.queries(&task.qrels().unwrap()).unwrap_err().to_string();
+        let error = task.judged_queries().unwrap_err().to_string();
         assert!(error.contains("queries.jsonl: no query has a relevant document"), "{error}");
+    }
+
+    #[test]
+    fn duplicate_ids_are_errors_with_their_place() {
+        let twice = folder(&[
+            ("corpus/test-00000-of-00002.jsonl", CORPUS),
+            (
+                "corpus/test-00001-of-00002.jsonl",
+                "{\"id\": \"d2\", \"text\": \"\"}\n{\"id\": \"d1\", \"text\": \"\"}\n",
+            ),
+            ("queries.jsonl", &format!("{QUERIES}{{\"_id\": \"q1\", \"text\": \"other\"}}\n")),
+            ("qrels.tsv", QRELS),
+        ]);
+        let task = &TaskData::open(twice.path(), Some("test")).unwrap()[0];
+        let error = task.judged_queries().unwrap_err().to_string();
+        assert!(error.ends_with("queries.jsonl:3: duplicate query id q1"), "{error}");
+        let error = task.duplicate_document("d1").to_string();
+        assert!(error.ends_with("test-00001-of-00002.jsonl:2: duplicate document id d1"), "{error}");
+    }
+
+    #[test]
+    fn what_is_no_error_is_remarked() {
+        let folder = folder(&[
+            ("toy/corpus.jsonl", CORPUS),
+            ("toy/queries.jsonl", "{\"_id\": \"q1\", \"text\": \" \"}\n{\"_id\": \"q2\", \"text\": \"b\"}\n"),
+            ("toy/qrels.tsv", "q1\td1\t0\nq1\td1\t1\nq1\td1\t1\nq8\td1\t1\nq9\td1\t1\n"),
+        ]);
+        let task = &TaskData::open(&folder.path().join("toy"), None).unwrap()[0];
+        let JudgedQueries { qrels, queries, remarks } = task.judged_queries().unwrap();
+        assert_eq!((qrels.judgements("q1").unwrap()["d1"], queries.len()), (1, 1));
+        assert_eq!(
+            remarks,
+            [
+                "toy: pairs judged twice with different grades, of which the later counts: 1",
+                "toy: judged queries that are not in the queries file and are left out: 2",
+                "toy: queries without text: 1",
+            ]
+        );
+    }
+
+    #[test]
+    fn sets_whose_queries_are_documents_are_known() {
+        let files = |name: &'static str| {
+            folder(&[
+                (&*format!("{name}/corpus.jsonl"), CORPUS),
+                (&*format!("{name}/queries.jsonl"), QUERIES),
+                (&*format!("{name}/qrels/test.tsv"), QRELS),
+            ])
+        };
+        for (name, expected) in [("arguana", true), ("Quora", true), ("scifact", false), ("NanoArguAna", false)] {
+            let folder = files(name);
+            let task = &TaskData::open(&folder.path().join(name), None).unwrap()[0];
+            assert_eq!(task.ignore_identical_ids, expected, "{name}");
+        }
     }
 
     #[test]

@@ -7,7 +7,7 @@ use rayon::prelude::*;
 
 use super::Run;
 use crate::{Error, Result};
-use splade_core::{Hit, Ranking, SparseVector};
+use splade_core::{Hit, Ranking, SparseVector, score_order};
 
 /// Vectors in memory and their exact dot products with a query.
 ///
@@ -122,7 +122,7 @@ impl ExactSearcher {
     /// [`Hit::rank_order`] without the strings.
     fn order(&self, scores: &[f32], a: u32, b: u32) -> Ordering {
         let (a, b) = (a as usize, b as usize);
-        scores[b].total_cmp(&scores[a]).then(self.id_ranks[a].cmp(&self.id_ranks[b]))
+        score_order(scores[a], scores[b]).then(self.id_ranks[a].cmp(&self.id_ranks[b]))
     }
 }
 

@@ -11,6 +11,7 @@
 mod beir;
 mod error;
 mod exact;
+mod identical_ids;
 mod metrics;
 mod mteb;
 mod nauc;
@@ -25,6 +26,7 @@ mod trec;
 pub use beir::{DEFAULT_SUBSET, TaskData};
 pub use error::{Error, Result};
 pub use exact::ExactSearcher;
+pub use identical_ids::ignores_identical_ids;
 pub use metrics::{hit_rate_at, map_at, mrr_at, ndcg_at, precision_at, recall_at};
 pub use mteb::{
     Comparison, MAIN_SCORE, MTEB_VERSION, ModelMeta, NO_REVISION, SubsetResult, TaskResult, compare_results,
@@ -33,7 +35,7 @@ pub use mteb::{
 pub use qrels::{Judgements, Qrels};
 pub use retrieval::{RETRIEVAL_DEPTH, RetrievalScores, mean_retrieval_scores, retrieval_csv_name, retrieval_scores};
 pub use rrf::{FusionSample, fusion_scores};
-pub use run::Run;
+pub use run::{Run, is_trec_word};
 pub use scores::Scores;
 pub use tasks::{KnownTask, NANO_BEIR, known_task, known_tasks, nano_beir_set};
 pub use trec::{MTEB_CUTOFFS, MTEB_DEPTH, mteb_scores};

@@ -133,12 +133,18 @@ impl Graded {
 }
 
 fn dcg(grades: &[u32], k: usize) -> f64 {
-    (2..).zip(grades.iter().take(k)).map(|(rank_and_1, grade)| f64::from(*grade) / f64::from(rank_and_1).log2()).sum()
+    let discounted = (2..).zip(grades.iter().take(k));
+    sum(discounted.map(|(rank_and_1, grade)| f64::from(*grade) / f64::from(rank_and_1).log2()))
 }
 
-/// The mean of a metric over queries; NaN without any.
+/// Sum from the first to the last value; 0 without any. [`Iterator::sum`] gives the negative zero there.
+pub(super) fn sum(values: impl IntoIterator<Item = f64>) -> f64 {
+    values.into_iter().fold(0.0, |sum, value| sum + value)
+}
+
+/// Mean of a metric over queries; NaN without any.
 pub(super) fn mean(values: &[f64]) -> f64 {
-    values.iter().sum::<f64>() / values.len() as f64
+    sum(values.iter().copied()) / values.len() as f64
 }
 
 #[cfg(test)]
@@ -173,10 +179,15 @@ mod tests {
         let relevant = Judgements::from([("a".into(), 1)]);
         let irrelevant = Judgements::from([("a".into(), 0)]);
         for metric in [ndcg_at, map_at, recall_at, precision_at, mrr_at, hit_rate_at] {
-            assert_eq!(metric(10, &some, &irrelevant), 0.0);
-            assert_eq!(metric(10, &some, &Judgements::new()), 0.0);
-            assert_eq!(metric(10, &Ranking::default(), &relevant), 0.0);
-            assert_eq!(metric(0, &some, &relevant), 0.0);
+            // compared by their bits: a negative zero is no score
+            for (k, ranking, judged) in [
+                (10, &some, &irrelevant),
+                (10, &some, &Judgements::new()),
+                (10, &Ranking::default(), &relevant),
+                (0, &some, &relevant),
+            ] {
+                assert_eq!(metric(k, ranking, judged).to_bits(), 0f64.to_bits());
+            }
             assert_eq!(metric(1, &some, &relevant), 1.0);
         }
     }

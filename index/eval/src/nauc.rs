@@ -1,10 +1,10 @@
-//! nAUC: how well a system's confidence says where its rankings are good.
+//! nAUC: agreement of a system's confidence in a ranking with the ranking's quality.
 //!
 //! mteb's normalized area under the abstention curve (Gisserot-Boukhlef et al. 2024, arXiv:2402.12997).
 
-use super::metrics::mean;
+use super::metrics::{mean, sum};
 
-/// What mteb reads from the scores of one query's hits as confidence.
+/// Confidence in one ranking, as mteb computes it from the scores of the hits.
 pub(super) struct Confidence {
     pub(super) max: f64,
     pub(super) std: f64,
@@ -12,16 +12,16 @@ pub(super) struct Confidence {
 }
 
 impl Confidence {
-    /// Of scores sorted in decreasing order; 0 without any.
+    /// Confidence of scores sorted in decreasing order; 0 without any.
     pub(super) fn of(scores: &[f64]) -> Self {
         let [max, rest @ ..] = scores else { return Self { max: 0.0, std: 0.0, diff1: 0.0 } };
         let mean = mean(scores);
-        let variance = scores.iter().map(|score| (score - mean).powi(2)).sum::<f64>() / scores.len() as f64;
+        let variance = sum(scores.iter().map(|score| (score - mean).powi(2))) / scores.len() as f64;
         Self { max: *max, std: variance.sqrt(), diff1: rest.first().map_or(0.0, |second| max - second) }
     }
 }
 
-/// (AUC − flat) / (oracle − flat) over a metric's values, one per query, and the confidence in each; NaN where
+/// (AUC − flat) / (oracle − flat) of a metric's values, one per query, and the confidence in each; NaN where
 /// abstaining cannot help because all values are equal.
 pub(super) fn nauc(confidences: &[f64], values: &[f64]) -> f64 {
     let auc = abstention_auc(confidences, values);
@@ -33,20 +33,20 @@ pub(super) fn nauc(confidences: &[f64], values: &[f64]) -> f64 {
 const RATES: usize = 10;
 const LAST_RATE: f64 = 0.9;
 
-/// The area under the mean of what is left after abstaining from the least confident 0 %, 10 %, …, 90 %.
+/// Area under the mean of the values left after abstaining from the least confident 0 %, 10 %, …, 90 %.
 fn abstention_auc(confidences: &[f64], values: &[f64]) -> f64 {
     let sorted = by_confidence(confidences, values);
-    // As NumPy's `linspace` has them: multiples of 0.1, not the nearest doubles to 0.3, 0.6, 0.7.
+    // multiples of 0.1 as NumPy's `linspace` makes them, which are not the doubles nearest to 0.3, 0.6 and 0.7
     let rate = |at: usize| at as f64 * 0.1;
     let left = |at: usize| {
         let dropped = (rate(at) * sorted.len() as f64).round_ties_even() as usize;
         mean(&sorted[dropped.min(sorted.len().saturating_sub(1))..])
     };
     let curve: Vec<f64> = (0..RATES).map(left).collect();
-    (1..RATES).map(|at| (rate(at) - rate(at - 1)) * (curve[at] + curve[at - 1]) / 2.0).sum()
+    sum((1..RATES).map(|at| (rate(at) - rate(at - 1)) * (curve[at] + curve[at - 1]) / 2.0))
 }
 
-/// The values by increasing confidence; where confidences are equal, each value is the mean of its group.
+/// Values by increasing confidence; where confidences are equal, each value is the mean of its group.
 fn by_confidence(confidences: &[f64], values: &[f64]) -> Vec<f64> {
     let mut pairs: Vec<(f64, f64)> = confidences.iter().copied().zip(values.iter().copied()).collect();
     pairs.sort_by(|a, b| a.0.total_cmp(&b.0));

@@ -26,18 +26,18 @@ pub struct Qrels {
 }
 
 impl Qrels {
-    /// Judges a document; a later judgement of the same pair replaces the earlier one, as Python's readers do.
-    pub fn insert(&mut self, query_id: impl Into<String>, document_id: impl Into<String>, grade: i32) {
-        self.by_query.entry(query_id.into()).or_default().insert(document_id.into(), grade);
+    /// Sets the grade of a document for a query, and returns the one it replaces.
+    pub fn insert(&mut self, query_id: impl Into<String>, document_id: impl Into<String>, grade: i32) -> Option<i32> {
+        self.by_query.entry(query_id.into()).or_default().insert(document_id.into(), grade)
     }
 
-    /// The judgements of a query, none when it was not judged.
+    /// Judgements of a query; none if it was not judged.
     #[must_use]
     pub fn judgements(&self, query_id: &str) -> Option<&Judgements> {
         self.by_query.get(query_id)
     }
 
-    /// The number of documents with a grade above 0.
+    /// Number of documents with a grade above 0 for a query.
     #[must_use]
     pub fn relevant_count(&self, query_id: &str) -> usize {
         self.judgements(query_id).map_or(0, |judged| judged.values().filter(|grade| **grade > 0).count())
@@ -48,13 +48,13 @@ impl Qrels {
         self.by_query.iter().map(|(id, judged)| (id.as_str(), judged))
     }
 
-    /// The number of judged queries.
+    /// Number of judged queries.
     #[must_use]
     pub fn len(&self) -> usize {
         self.by_query.len()
     }
 
-    /// True when nothing was judged.
+    /// True if there are no judgements.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.by_query.is_empty()
@@ -62,15 +62,17 @@ impl Qrels {
 
     /// Reads a file of judgements.
     ///
-    /// * `.tsv`, `.txt`, `.qrels`, `.trec` or no ending: the BEIR form `query-id<TAB>corpus-id<TAB>score`, with or
-    ///   without a header line, or the TREC form `query 0 document grade`;
-    /// * `.jsonl` (also `.gz`, `.zst`) and `.parquet`: columns `query-id`, `corpus-id` (a string or a list of strings)
-    ///   and `score`, whose absence means 1. Underscores will do for hyphens.
+    /// * `.tsv`, `.txt`, `.qrels`, `.trec` or no ending: the BEIR form `query-id<TAB>corpus-id<TAB>score`, or the TREC
+    ///   form `query iteration document grade`, its columns separated by tabs or by spaces. A first line of column names
+    ///   is skipped: `query-id` (or `qid`, …), `corpus-id` (or `docid`, …), and a third.
+    /// * `.jsonl` (also `.gz`, `.zst`), `.tsv.gz`, `.tsv.zst` and `.parquet`: columns `query-id`, `corpus-id` (a string or
+    ///   a list of strings) and `score` or `relevance`. Underscores may stand for hyphens. Without any third column every
+    ///   grade is 1.
     ///
-    /// Grades are whole numbers. A pair judged twice keeps the later grade.
+    /// Grades are whole numbers. A pair that is judged twice has the later grade, as in Python's readers.
     ///
     /// # Errors
-    /// A file that does not open, a line that is neither form, a file without any judgement.
+    /// A file that does not open, a line in neither form, an empty id, a file without any judgement.
     pub fn read(path: &Path) -> Result<Self> {
         let mut qrels = Self::default();
         qrels.extend_from(path)?;
@@ -80,35 +82,43 @@ impl Qrels {
         Ok(qrels)
     }
 
-    /// Adds the judgements of one more file.
-    pub(super) fn extend_from(&mut self, path: &Path) -> Result<()> {
+    /// Adds the judgements of one more file, and returns how many pairs it judges again with another grade.
+    pub(super) fn extend_from(&mut self, path: &Path) -> Result<usize> {
         let name = path.file_name().unwrap_or_default().to_string_lossy().to_lowercase();
         if [".tsv", ".txt", ".qrels", ".trec"].iter().any(|end| name.ends_with(end)) || !name.contains('.') {
             return self.extend_from_lines(path);
         }
+        let mut regraded = 0;
         for row in read_rows(path)? {
-            self.insert_row(&row?)?;
+            regraded += self.insert_row(&row?)?;
         }
-        Ok(())
+        Ok(regraded)
     }
 
-    fn extend_from_lines(&mut self, path: &Path) -> Result<()> {
+    fn extend_from_lines(&mut self, path: &Path) -> Result<usize> {
         let text = read_text(path)?;
-        for (at, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
+        let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
+        let mut regraded = 0;
+        for (at, line) in text.lines().enumerate().filter(|(_, line)| !line.trim_ascii().is_empty()) {
+            let wrong = |message: String| Error::line(path, at + 1, message);
             let Some((query, document, grade)) = split(line) else {
                 let message = "expected query-id<TAB>corpus-id<TAB>score, or four columns `query 0 document grade`";
-                return Err(Error::line(path, at + 1, message));
+                return Err(wrong(message.into()));
             };
-            match whole_number(grade) {
-                Some(grade) => self.insert(query, document, grade),
-                None if at == 0 && grade.parse::<f64>().is_err() => {} // the header line
-                None => return Err(Error::line(path, at + 1, format!("the grade '{grade}' is not a whole number"))),
+            if at == 0 && is_header(query, document, grade) {
+                continue;
             }
+            if query.is_empty() || document.is_empty() {
+                return Err(wrong(format!("empty {}", if query.is_empty() { "query-id" } else { "corpus-id" })));
+            }
+            let grade =
+                whole_number(grade).ok_or_else(|| wrong(format!("the grade '{grade}' is not a whole number")))?;
+            regraded += usize::from(self.insert(query, document, grade).is_some_and(|earlier| earlier != grade));
         }
-        Ok(())
+        Ok(regraded)
     }
 
-    fn insert_row(&mut self, row: &Row) -> Result<()> {
+    fn insert_row(&mut self, row: &Row) -> Result<usize> {
         let query = column(row, "query-id")?;
         let grade = grade(row)?;
         let documents = match column(row, "corpus-id")? {
@@ -116,30 +126,49 @@ impl Qrels {
             one => std::slice::from_ref(one),
         };
         let query = id(row.position(), "query-id", query)?;
+        let mut regraded = 0;
         for document in documents {
-            self.insert(query.clone(), id(row.position(), "corpus-id", document)?, grade);
+            let earlier = self.insert(query.clone(), id(row.position(), "corpus-id", document)?, grade);
+            regraded += usize::from(earlier.is_some_and(|earlier| earlier != grade));
         }
-        Ok(())
+        Ok(regraded)
     }
 }
 
 impl<Q: Into<String>, D: Into<String>> FromIterator<(Q, D, i32)> for Qrels {
     fn from_iter<I: IntoIterator<Item = (Q, D, i32)>>(judgements: I) -> Self {
         let mut qrels = Self::default();
-        judgements.into_iter().for_each(|(query, document, grade)| qrels.insert(query, document, grade));
+        for (query, document, grade) in judgements {
+            qrels.insert(query, document, grade);
+        }
         qrels
     }
 }
 
 /// Query, document and grade of a line in one of the two forms.
+///
+/// White space is that of ASCII, as for trec_eval: a non-breaking space is part of an id.
 fn split(line: &str) -> Option<(&str, &str, &str)> {
-    let tabs: Vec<&str> = line.split('\t').map(str::trim).collect();
-    if let [query, document, grade] = tabs[..] {
-        return Some((query, document, grade));
+    let tabs: Vec<&str> = line.split('\t').map(str::trim_ascii).collect();
+    match tabs[..] {
+        [query, document, grade] | [query, _, document, grade] => Some((query, document, grade)),
+        _ => {
+            let words: Vec<&str> = line.split_ascii_whitespace().collect();
+            let [query, _, document, grade] = words[..] else { return None };
+            Some((query, document, grade))
+        }
     }
-    let mut words = line.split_whitespace();
-    let (query, _, document, grade) = (words.next()?, words.next()?, words.next()?, words.next()?);
-    words.next().is_none().then_some((query, document, grade))
+}
+
+/// True for a line of column names; one whose columns are in another order is none.
+fn is_header(query: &str, document: &str, grade: &str) -> bool {
+    let is_one_of = |name: &str, names: &[&str]| {
+        let plain: String = name.chars().filter(char::is_ascii_alphanumeric).collect();
+        names.contains(&plain.to_ascii_lowercase().as_str())
+    };
+    is_one_of(query, &["queryid", "qid", "query", "topic", "topicid"])
+        && is_one_of(document, &["corpusid", "docid", "documentid", "did", "pid", "doc", "document", "docno"])
+        && whole_number(grade).is_none()
 }
 
 /// `2`, also written `2.0`.
@@ -148,7 +177,7 @@ fn whole_number(text: &str) -> Option<i32> {
 }
 
 fn whole(number: f64) -> Option<i32> {
-    // `as` saturates; what it changed was not a whole number in range.
+    // `as` saturates; a value that it changed was not a whole number in range
     (f64::from(number as i32) == number).then_some(number as i32)
 }
 
@@ -158,19 +187,28 @@ fn column<'a>(row: &'a Row, name: &str) -> Result<&'a Value> {
     Ok(value.ok_or_else(|| row.position().error(format!("missing {name}")))?)
 }
 
+/// Grade in the column `score` or `relevance`; 1 in a file of pairs alone.
 fn grade(row: &Row) -> Result<i32> {
-    match row.value().get("score") {
-        None | Some(Value::Null) => Ok(1),
-        Some(Value::String(text)) if whole_number(text).is_some() => Ok(whole_number(text).unwrap_or(0)),
-        Some(score) => {
-            let message = || row.position().error(format!("the grade {score} is not a whole number"));
-            Ok(score.as_f64().and_then(whole).ok_or_else(message)?)
-        }
-    }
+    let values = row.value();
+    let Some(grade) = ["score", "relevance"].iter().find_map(|name| values.get(*name)) else {
+        let is_id = |name: &&String| ["query-id", "query_id", "corpus-id", "corpus_id"].contains(&name.as_str());
+        return match values.keys().find(|name| !is_id(name)) {
+            None => Ok(1),
+            Some(other) => {
+                Err(row.position().error(format!("neither score nor relevance is there, but a column {other}")))
+            }
+        };
+    };
+    let number = match grade {
+        Value::String(text) => whole_number(text.trim_ascii()),
+        grade => grade.as_f64().and_then(whole),
+    };
+    number.ok_or_else(|| row.position().error(format!("the grade {grade} is not a whole number")))
 }
 
 fn id(position: &Position, name: &str, value: &Value) -> Result<String> {
     match value {
+        Value::String(id) if id.is_empty() => Err(position.error(format!("empty {name}"))),
         Value::String(id) => Ok(id.clone()),
         Value::Number(id) if id.is_i64() || id.is_u64() => Ok(id.to_string()),
         other => Err(position.error(format!("{name} is {other}, not a string or a whole number")).into()),
@@ -194,6 +232,8 @@ mod tests {
         let forms = [
             ("test.tsv", "query-id\tcorpus-id\tscore\nq1\td1\t2\nq1\td2\t0\nq 2\td 1\t-1\n"),
             ("test.tsv", "q1\td1\t1\nq1\td1\t2.0\r\n\nq1\td2\t0\nq 2\td 1\t-1"),
+            ("test.tsv", "\u{feff}q1\td1\t2\nq1\td2\t0\nq 2\td 1\t-1"),
+            ("test.qrels", "q1\t0\td1\t2\nq1\t0\td2\t0\nq 2\t0\td 1\t-1"),
             (
                 "test.jsonl",
                 "{\"query-id\": \"q1\", \"corpus-id\": \"d1\", \"score\": 2.0}\n{\"query_id\": \"q1\", \"corpus_id\": \
@@ -207,6 +247,11 @@ mod tests {
         assert_eq!(read("qrels", "q1 0 d1 2\nq1\t0\td2\t0\n").unwrap(), trec);
         let without_scores = read("t.jsonl", r#"{"query-id": 1, "corpus-id": ["a", "b"]}"#).unwrap();
         assert_eq!(without_scores.relevant_count("1"), 2);
+        let relevance = read("t.jsonl", r#"{"query-id": 1, "corpus-id": "a", "relevance": 0}"#).unwrap();
+        assert_eq!(relevance.judgements("1").unwrap()["a"], 0);
+        let separated = read("t.txt", "qid docid x rel\nq\u{a0}1 0 d 1").unwrap_err().to_string();
+        assert!(separated.contains("t.txt:1: the grade 'rel'"), "{separated}");
+        assert_eq!(read("t.txt", "topic iteration docno rel\nq\u{a0}1 0 d 1").unwrap().relevant_count("q\u{a0}1"), 1);
     }
 
     #[test]
@@ -214,8 +259,19 @@ mod tests {
         let cases = [
             ("t.tsv", "q1\td1\t1\nq1\td2\thigh\n", "t.tsv:2: the grade 'high' is not a whole number"),
             ("t.tsv", "q1\td1\t0.5\nq1\td1\t0.5", "t.tsv:1: the grade '0.5' is not a whole number"),
+            ("t.tsv", "q1\td1\t1\nquery-id\tcorpus-id\tscore\n", "t.tsv:2: the grade 'score' is not a whole number"),
             ("t.tsv", "q1 d1\n", "t.tsv:1: expected query-id<TAB>corpus-id<TAB>score"),
             ("t.tsv", "query-id\tcorpus-id\tscore\n", "t.tsv: no judgements"),
+            ("t.tsv", "q1\td1\thigh\nq1\td2\t1", "t.tsv:1: the grade 'high' is not a whole number"),
+            ("t.tsv", "corpus-id\tquery-id\tscore\nd1\tq1\t1", "t.tsv:1: the grade 'score' is not a whole number"),
+            ("t.tsv", "q1,d1,1\n", "t.tsv:1: expected query-id<TAB>corpus-id<TAB>score"),
+            ("t.tsv", "q1 d1 1\n", "t.tsv:1: expected query-id<TAB>corpus-id<TAB>score"),
+            ("t.tsv", "q1\td1\t1\t0\t0\n", "t.tsv:1: expected query-id<TAB>corpus-id<TAB>score"),
+            ("t.tsv", "\td1\t1\n", "t.tsv:1: empty query-id"),
+            ("t.tsv", "q1\t \t1\n", "t.tsv:1: empty corpus-id"),
+            ("t.jsonl", r#"{"query-id": "q", "corpus-id": ""}"#, "t.jsonl:1: empty corpus-id"),
+            ("t.jsonl", r#"{"query-id": "q", "corpus-id": "d", "score": null}"#, "t.jsonl:1: the grade null"),
+            ("t.jsonl", r#"{"query-id": "q", "corpus-id": "d", "label": 0}"#, "t.jsonl:1: neither score nor relevance"),
             ("t.jsonl", r#"{"query-id": "q"}"#, "t.jsonl:1: missing corpus-id"),
             ("t.jsonl", r#"{"query-id": "q", "corpus-id": null}"#, "t.jsonl:1: corpus-id is null"),
             ("t.jsonl", r#"{"query-id": "q", "corpus-id": 1, "score": 1e99}"#, "t.jsonl:1: the grade 1e+99"),

@@ -8,7 +8,7 @@ use crate::{Error, Result};
 use splade_core::{Hit, Ranking};
 use splade_files::read_text;
 
-/// The rankings of many queries, in the order in which they were asked.
+/// Rankings of many queries, in the order in which they were added.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Run {
     rankings: Vec<(String, Ranking)>,
@@ -16,7 +16,7 @@ pub struct Run {
 }
 
 impl Run {
-    /// Adds the ranking of a query and gives back the one it replaces.
+    /// Adds the ranking of a query and returns the one it replaces.
     pub fn insert(&mut self, query_id: impl Into<String>, ranking: Ranking) -> Option<Ranking> {
         let query_id = query_id.into();
         if let Some(&place) = self.places.get(&query_id) {
@@ -27,7 +27,7 @@ impl Run {
         None
     }
 
-    /// The ranking of a query.
+    /// Ranking of a query.
     #[must_use]
     pub fn ranking(&self, query_id: &str) -> Option<&Ranking> {
         self.places.get(query_id).map(|&place| &self.rankings[place].1)
@@ -38,13 +38,13 @@ impl Run {
         self.rankings.iter().map(|(id, ranking)| (id.as_str(), ranking))
     }
 
-    /// The number of queries.
+    /// Number of queries.
     #[must_use]
     pub fn len(&self) -> usize {
         self.rankings.len()
     }
 
-    /// True without any query.
+    /// True if there are no queries.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.rankings.is_empty()
@@ -66,8 +66,8 @@ impl Run {
     /// ```
     ///
     /// # Errors
-    /// What `out` gives; [`io::ErrorKind::InvalidInput`] for an id or a system name that is empty or holds white
-    /// space, which the form cannot express.
+    /// Errors of `out`; [`io::ErrorKind::InvalidInput`] for an id or a system name that is empty or holds white space,
+    /// which the form cannot express.
     pub fn write_trec(&self, out: &mut impl Write, system: &str) -> io::Result<()> {
         word(system)?;
         for (query_id, ranking) in self.iter() {
@@ -79,17 +79,20 @@ impl Run {
         Ok(())
     }
 
-    /// Reads a run in the TREC form. Ranks and the system's name are ignored: scores order the hits.
+    /// Reads a run in the TREC form. Ranks and the system's name are ignored: scores order the hits. Columns are separated
+    /// by white space of ASCII, as for trec_eval.
     ///
     /// # Errors
-    /// A file that does not open, a line without six columns or with a score that is not a finite number, a document
-    /// listed twice for a query.
+    /// A file that does not open, a line without six columns or with a score that is not a finite number, a duplicate
+    /// document id of a query.
     pub fn read_trec(path: &Path) -> Result<Self> {
         let mut order = Vec::new();
         let mut hits: HashMap<String, (Vec<Hit>, HashSet<String>)> = HashMap::new();
-        for (at, line) in read_text(path)?.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
+        let text = read_text(path)?;
+        let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
+        for (at, line) in text.lines().enumerate().filter(|(_, line)| !line.trim_ascii().is_empty()) {
             let wrong = |message: String| Error::line(path, at + 1, message);
-            let words: Vec<&str> = line.split_whitespace().collect();
+            let words: Vec<&str> = line.split_ascii_whitespace().collect();
             let [query_id, _, id, _, score, _] = words[..] else {
                 let message = format!("{} columns, expected six: `query Q0 document rank score system`", words.len());
                 return Err(wrong(message));
@@ -101,7 +104,7 @@ impl Run {
                 Default::default()
             });
             if !seen.insert(id.to_owned()) {
-                return Err(wrong(format!("document {id} is listed twice for query {query_id}")));
+                return Err(wrong(format!("duplicate document id {id} of query {query_id}")));
             }
             hits.push(Hit { id: id.to_owned(), score });
         }
@@ -114,6 +117,12 @@ impl Run {
     }
 }
 
+/// True if a TREC run can hold `text` as an id: it is not empty and has no white space.
+#[must_use]
+pub fn is_trec_word(text: &str) -> bool {
+    !text.is_empty() && !text.contains(char::is_whitespace)
+}
+
 impl FromIterator<(String, Ranking)> for Run {
     fn from_iter<I: IntoIterator<Item = (String, Ranking)>>(rankings: I) -> Self {
         let mut run = Self::default();
@@ -123,7 +132,7 @@ impl FromIterator<(String, Ranking)> for Run {
 }
 
 fn word(text: &str) -> io::Result<&str> {
-    if text.is_empty() || text.contains(char::is_whitespace) {
+    if !is_trec_word(text) {
         let message = format!("'{text}' is empty or holds white space, which a TREC run cannot express");
         return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
     }
@@ -157,7 +166,7 @@ mod tests {
             ("q Q0 d 1 x s", "run.trec:1: the score 'x' is not a finite number"),
             ("q Q0 d 1 NaN s", "run.trec:1: the score 'NaN' is not a finite number"),
             ("q Q0 d 1 1", "run.trec:1: 5 columns, expected six"),
-            ("q Q0 d 1 1 s\nq Q0 d 2 0.5 s", "run.trec:2: document d is listed twice for query q"),
+            ("q Q0 d 1 1 s\nq Q0 d 2 0.5 s", "run.trec:2: duplicate document id d of query q"),
         ];
         for (text, wanted) in cases {
             let message = read(text).unwrap_err().to_string();

@@ -12,35 +12,35 @@ pub struct Scores {
 }
 
 impl Scores {
-    /// The value of a metric.
+    /// Value of a metric.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<f64> {
         self.entries.iter().find(|(key, _)| key == name).map(|(_, value)| *value)
     }
 
-    /// Adds a metric at the end.
+    /// Appends a metric.
     pub fn push(&mut self, name: impl Into<String>, value: f64) {
         self.entries.push((name.into(), value));
     }
 
-    /// Names and values in order.
+    /// Names and values, in order.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = (&str, f64)> {
         self.entries.iter().map(|(name, value)| (name.as_str(), *value))
     }
 
-    /// The number of metrics.
+    /// Number of metrics.
     #[must_use]
     pub fn len(&self) -> usize {
         self.entries.len()
     }
 
-    /// True without metrics.
+    /// True if there are no metrics.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }
 
-    /// The same with `name_` before every metric; the same when `name` is empty.
+    /// A copy with `name_` before every metric's name; unchanged if `name` is empty.
     #[must_use]
     pub fn prefixed(&self, name: &str) -> Self {
         if name.is_empty() {
@@ -49,7 +49,7 @@ impl Scores {
         self.iter().map(|(metric, value)| (format!("{name}_{metric}"), value)).collect()
     }
 
-    /// Every value through `change`.
+    /// A copy with `change` applied to every value.
     #[must_use]
     pub fn map(&self, change: impl Fn(f64) -> f64) -> Self {
         self.iter().map(|(metric, value)| (metric.to_owned(), change(value))).collect()
@@ -90,12 +90,12 @@ impl<'de> Deserialize<'de> for Scores {
     }
 }
 
-/// Rounds to so many decimals exactly as Python's `round` does: of the two nearest decimals the one nearer to the
-/// binary value, half to even.
+/// Rounds to `decimals` decimals as Python's `round` does: to the decimal nearest to the binary value, halves to even.
+/// A negative zero becomes zero.
 #[must_use]
 pub(super) fn round_to(value: f64, decimals: usize) -> f64 {
     // Formatting is exact on the binary value, which a multiplication by a power of ten is not.
-    format!("{value:.decimals$}").parse().unwrap_or(value)
+    format!("{value:.decimals$}").parse().unwrap_or(value) + 0.0
 }
 
 #[cfg(test)]
@@ -116,8 +116,8 @@ mod tests {
 
     #[test]
     fn rounding_is_pythons() {
-        // round(2.675, 2), round(0.125, 2), round(0.375, 2), round(-1e-9, 6), round(1/3, 5)
-        let cases = [(2.675, 2, 2.67), (0.125, 2, 0.12), (0.375, 2, 0.38), (-1e-9, 6, -0.0), (1. / 3., 5, 0.33333)];
+        // round(2.675, 2), round(0.125, 2), round(0.375, 2), round(-1e-9, 6) + 0.0, round(1/3, 5)
+        let cases = [(2.675, 2, 2.67), (0.125, 2, 0.12), (0.375, 2, 0.38), (-1e-9, 6, 0.0), (1. / 3., 5, 0.33333)];
         for (value, decimals, expected) in cases {
             assert_eq!(round_to(value, decimals).to_bits(), f64::to_bits(expected), "{value}");
         }

@@ -1,4 +1,4 @@
-//! The scores of mteb: trec_eval's metrics through pytrec_eval, with mteb's means, roundings and nAUC.
+//! Scores of mteb: the metrics of trec_eval (through pytrec_eval), with mteb's means, roundings and nAUC.
 
 use std::cmp::Ordering;
 
@@ -7,19 +7,19 @@ use super::nauc::{Confidence, nauc};
 use super::scores::round_to;
 use super::{Judgements, Qrels, Run, Scores};
 use crate::{Error, Result};
-use splade_core::{Hit, Ranking};
+use splade_core::{Hit, Ranking, score_order};
 
-/// The cut-offs of mteb's retrieval tasks.
+/// Cut-offs of mteb's retrieval tasks.
 pub const MTEB_CUTOFFS: [usize; 7] = [1, 3, 5, 10, 20, 100, 1000];
 
-/// How many hits per query mteb keeps in a run.
+/// Hits per query in mteb's runs.
 pub const MTEB_DEPTH: usize = 1000;
 
 /// mteb's 148 scores of a run, under mteb's names and in its order, `ndcg_at_10` among them.
 ///
-/// Means over the queries that are in both `run` and `qrels`. Equal scores rank by id **descending**, as in trec_eval,
-/// unlike everywhere else here. nDCG, MAP, recall, precision and hit rate are rounded to 5 decimals, which is what
-/// mteb does before it writes 6; `nauc_*` is NaN where it is undefined.
+/// Means are over the queries that are in both `run` and `qrels`. Equal scores rank by id **descending**, as in
+/// trec_eval, and not ascending as in a [`Ranking`]. nDCG, MAP, recall, precision and hit rate are rounded to 5 decimals,
+/// as mteb does before it writes 6; `nauc_*` is NaN where it is undefined.
 ///
 /// ```
 /// use splade_eval::{Qrels, Run, mteb_scores};
@@ -42,33 +42,62 @@ pub fn mteb_scores(qrels: &Qrels, run: &Run) -> Result<Scores> {
     let judged: Vec<(&Ranking, &Judgements)> =
         run.iter().filter_map(|(id, ranking)| Some((ranking, qrels.judgements(id)?))).collect();
     if judged.is_empty() {
-        let hint = "do the query ids of the queries file and of the qrels agree?";
+        let hint = "compare the query ids of the run with those of the qrels";
         return Err(Error::invalid("no query of the run has a judgement", hint));
     }
-    let queries: Vec<Judged> = judged.iter().map(|(ranking, judged)| Judged::new(ranking, judged)).collect();
-    let table = Table::of(&queries);
+    let rankings: Vec<JudgedRanking> =
+        judged.iter().map(|(ranking, judged)| JudgedRanking::new(ranking, judged)).collect();
+    let values: Vec<MetricValues> = METRICS.iter().map(|metric| MetricValues::of(metric, &rankings)).collect();
+    let (with_nauc, without): (Vec<&MetricValues>, Vec<&MetricValues>) =
+        values.iter().partition(|values| values.metric.has_nauc);
     let mut scores = Scores::default();
-    for metric in [Metric::Ndcg, Metric::Map, Metric::Recall] {
-        table.push_means(&mut scores, metric);
+    for values in &with_nauc {
+        values.push_means(&mut scores);
+        if values.metric.name == "recall" {
+            scores.push("accuracy", scores.get("recall_at_1").unwrap_or(f64::NAN));
+        }
     }
-    scores.push("accuracy", round_to(mean(table.values(Metric::Recall, 0)), 5));
-    for metric in [Metric::Precision, Metric::Mrr] {
-        table.push_means(&mut scores, metric);
+    for values in &with_nauc {
+        values.push_naucs(&mut scores, &rankings);
     }
-    for metric in [Metric::Ndcg, Metric::Map, Metric::Recall, Metric::Precision, Metric::Mrr] {
-        push_naucs(&mut scores, &table, metric, &queries);
+    for values in &without {
+        values.push_means(&mut scores);
     }
-    table.push_means(&mut scores, Metric::HitRate);
     Ok(scores)
 }
 
-/// A query that was asked and judged.
-struct Judged {
+/// A metric of mteb's result files.
+struct Metric {
+    name: &'static str,
+    /// value of one ranking at a cut-off
+    value: fn(&Graded, usize) -> f64,
+    /// true if mteb rounds the mean to 5 decimals
+    is_rounded: bool,
+    /// true if mteb computes nAUC of it
+    has_nauc: bool,
+}
+
+/// All metrics, in the order of mteb's files. A new one is a line here and a method of [`Graded`].
+const METRICS: [Metric; 6] = [
+    Metric { name: "ndcg", value: Graded::ndcg, is_rounded: true, has_nauc: true },
+    Metric { name: "map", value: average_precision, is_rounded: true, has_nauc: true },
+    Metric { name: "recall", value: Graded::recall, is_rounded: true, has_nauc: true },
+    Metric { name: "precision", value: Graded::precision, is_rounded: true, has_nauc: true },
+    Metric { name: "mrr", value: Graded::reciprocal_rank, is_rounded: false, has_nauc: true },
+    Metric { name: "hit_rate", value: Graded::hit, is_rounded: true, has_nauc: false },
+];
+
+fn average_precision(graded: &Graded, k: usize) -> f64 {
+    graded.average_precision(k, graded.relevant_count())
+}
+
+/// Ranking of a query that was judged.
+struct JudgedRanking {
     graded: Graded,
     confidence: Confidence,
 }
 
-impl Judged {
+impl JudgedRanking {
     fn new(ranking: &Ranking, judged: &Judgements) -> Self {
         let mut hits: Vec<&Hit> = ranking.hits().iter().collect();
         hits.sort_by(|a, b| trec_order(a, b));
@@ -78,80 +107,41 @@ impl Judged {
     }
 }
 
-/// trec_eval's order: score descending as f32, then id descending. `+ 0.0` makes the two zeros equal.
-fn trec_order(a: &Hit, b: &Hit) -> Ordering {
-    (b.score + 0.0).total_cmp(&(a.score + 0.0)).then_with(|| b.id.cmp(&a.id))
+/// Order of trec_eval: score descending as f32, then id descending.
+pub(super) fn trec_order(a: &Hit, b: &Hit) -> Ordering {
+    score_order(a.score, b.score).then_with(|| b.id.cmp(&a.id))
 }
 
-#[derive(Debug, Clone, Copy)]
-enum Metric {
-    Ndcg,
-    Map,
-    Recall,
-    Precision,
-    Mrr,
-    HitRate,
+/// A metric of every ranking at every cut-off, computed once for means and nAUC.
+struct MetricValues {
+    metric: &'static Metric,
+    /// one value per ranking, for each of [`MTEB_CUTOFFS`]
+    by_cutoff: [Vec<f64>; MTEB_CUTOFFS.len()],
 }
 
-impl Metric {
-    const ALL: [Self; 6] = [Self::Ndcg, Self::Map, Self::Recall, Self::Precision, Self::Mrr, Self::HitRate];
+impl MetricValues {
+    fn of(metric: &'static Metric, rankings: &[JudgedRanking]) -> Self {
+        let column = |k| rankings.iter().map(|ranking| (metric.value)(&ranking.graded, k)).collect();
+        Self { metric, by_cutoff: MTEB_CUTOFFS.map(column) }
+    }
 
-    fn name(self) -> &'static str {
-        match self {
-            Self::Ndcg => "ndcg",
-            Self::Map => "map",
-            Self::Recall => "recall",
-            Self::Precision => "precision",
-            Self::Mrr => "mrr",
-            Self::HitRate => "hit_rate",
+    fn push_means(&self, scores: &mut Scores) {
+        for (k, values) in MTEB_CUTOFFS.iter().zip(&self.by_cutoff) {
+            let mean = mean(values);
+            let value = if self.metric.is_rounded { round_to(mean, 5) } else { mean };
+            scores.push(format!("{}_at_{k}", self.metric.name), value);
         }
     }
 
-    fn of(self, graded: &Graded, k: usize) -> f64 {
-        match self {
-            Self::Ndcg => graded.ndcg(k),
-            Self::Map => graded.average_precision(k, graded.relevant_count()),
-            Self::Recall => graded.recall(k),
-            Self::Precision => graded.precision(k),
-            Self::Mrr => graded.reciprocal_rank(k),
-            Self::HitRate => graded.hit(k),
-        }
-    }
-}
-
-/// Every metric at every cut-off of every query, computed once for means and nAUC.
-struct Table {
-    values: Vec<Vec<Vec<f64>>>,
-}
-
-impl Table {
-    fn of(queries: &[Judged]) -> Self {
-        let column = |metric: Metric, k| queries.iter().map(|query| metric.of(&query.graded, k)).collect();
-        let columns = |metric| MTEB_CUTOFFS.iter().map(|&k| column(metric, k)).collect();
-        Self { values: Metric::ALL.into_iter().map(columns).collect() }
-    }
-
-    /// One value per query, at the cut-off `MTEB_CUTOFFS[cutoff]`.
-    fn values(&self, metric: Metric, cutoff: usize) -> &[f64] {
-        &self.values[metric as usize][cutoff]
-    }
-
-    fn push_means(&self, scores: &mut Scores, metric: Metric) {
-        for (cutoff, k) in MTEB_CUTOFFS.iter().enumerate() {
-            let mean = mean(self.values(metric, cutoff));
-            let value = if matches!(metric, Metric::Mrr) { mean } else { round_to(mean, 5) };
-            scores.push(format!("{}_at_{k}", metric.name()), value);
-        }
-    }
-}
-
-fn push_naucs(scores: &mut Scores, table: &Table, metric: Metric, queries: &[Judged]) {
-    let of = |pick: fn(&Confidence) -> f64| queries.iter().map(|query| pick(&query.confidence)).collect::<Vec<f64>>();
-    let confidences = [("max", of(|c| c.max)), ("std", of(|c| c.std)), ("diff1", of(|c| c.diff1))];
-    for (cutoff, k) in MTEB_CUTOFFS.iter().enumerate() {
-        for (kind, confidences) in &confidences {
-            let value = nauc(confidences, table.values(metric, cutoff));
-            scores.push(format!("nauc_{}_at_{k}_{kind}", metric.name()), value);
+    fn push_naucs(&self, scores: &mut Scores, rankings: &[JudgedRanking]) {
+        let of = |pick: fn(&Confidence) -> f64| {
+            rankings.iter().map(|ranking| pick(&ranking.confidence)).collect::<Vec<f64>>()
+        };
+        let confidences = [("max", of(|c| c.max)), ("std", of(|c| c.std)), ("diff1", of(|c| c.diff1))];
+        for (k, values) in MTEB_CUTOFFS.iter().zip(&self.by_cutoff) {
+            for (kind, confidences) in &confidences {
+                scores.push(format!("nauc_{}_at_{k}_{kind}", self.metric.name), nauc(confidences, values));
+            }
         }
     }
 }

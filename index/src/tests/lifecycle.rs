@@ -397,7 +397,7 @@ fn hybrid_is_the_fusion_of_both_rankings() {
         to_ranking(&searcher.search(&query, 100, &options).unwrap()),
         to_ranking(&searcher.search_bm25(text, 100, None).unwrap()),
     ];
-    for fusion in [Fusion::default(), Fusion::Weighted { weights: vec![0.7, 0.3] }] {
+    for fusion in [Fusion::default(), Fusion::weighted(vec![0.7, 0.3]).unwrap()] {
         let found = searcher.search_hybrid(&query, text, 2, 100, &fusion, &options).unwrap();
         assert_eq!(hits(found.clone()), fusion.fuse(&both).hits()[..2]);
         for found in found {
