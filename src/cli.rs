@@ -357,19 +357,11 @@ pub(crate) struct SearchArgs {
     /// Ranking mode
     #[arg(long, default_value = "sparse")]
     pub(crate) mode: Mode,
-<<<<<<< HEAD
     /// Fusion of the two rankings in hybrid mode
-    #[arg(long, default_value = "rrf")]
-    pub(crate) fusion: FusionChoice,
-    /// Constant k of reciprocal rank fusion
-    #[arg(long, value_name = "K", default_value_t = 60.0, allow_negative_numbers = true)]
-=======
-    /// How hybrid joins its two rankings
     #[arg(long, default_value = "rrf", value_parser = PossibleValuesParser::new(Fusion::NAMES))]
     pub(crate) fusion: String,
-    /// The constant of reciprocal rank fusion
+    /// Constant k of reciprocal rank fusion
     #[arg(long, value_name = "K", default_value_t = RRF_K, allow_negative_numbers = true)]
->>>>>>> 1990e34 (eval: no negative zeros, orders of scores in one place, fusions checked, readers name every defect)
     pub(crate) rrf_k: f32,
     /// Weights of the sparse and the BM25 ranking, for --fusion weighted
     #[arg(long, value_name = "SPARSE,BM25", default_value = "0.5,0.5", value_parser = two_weights)]
@@ -457,6 +449,10 @@ pub(crate) struct EvalMtebArgs {
     /// Write each ranking as a TREC run
     #[arg(long)]
     pub(crate) save_runs: bool,
+    /// Leave out of a ranking the document with the query's own id; default: for the data sets where mteb does
+    /// (ArguAna, Quora, FiQA, ...)
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub(crate) ignore_identical_ids: Option<bool>,
     /// Replace existing results
     #[arg(long)]
     pub(crate) overwrite: bool,

@@ -11,6 +11,7 @@ mod commands;
 mod console;
 mod encoders;
 mod environment;
+mod evaluation;
 mod failure;
 mod http;
 mod hub;

@@ -521,7 +521,7 @@ mod evaluation {
     #[test]
     fn data_that_cannot_be_judged_is_explained() {
         for (file, text, error, hint) in [
-            ("corpus.jsonl", "", "toy: there are no documents in its corpus", ""),
+            ("corpus.jsonl", "", "toy: its corpus has no documents", ""),
             ("corpus.jsonl", "{", "corpus.jsonl:1: broken JSON", ""),
             ("queries.jsonl", "", "toy/queries.jsonl: no query has a relevant document", ""),
             ("queries.jsonl", "[]", "queries.jsonl:1: expected a JSON object", ""),
@@ -538,7 +538,7 @@ mod evaluation {
         let place = place_with_data();
         let twice = place.read("toy/corpus.jsonl").repeat(2);
         place.write("toy/corpus.jsonl", twice);
-        place.run(&EVALUATE).fails(2, "document oslo: its id is in the index already", "ids must be unique");
+        place.run(&EVALUATE).fails(2, "toy/corpus.jsonl:13: duplicate document id oslo", "");
     }
 
     #[test]

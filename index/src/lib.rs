@@ -50,6 +50,7 @@ mod error;
 mod filter;
 mod impact_index;
 mod plugin;
+mod retrievers;
 mod schema;
 mod searcher;
 mod settings;
@@ -65,6 +66,7 @@ pub use settings::IndexSettings;
 pub use writer::{ImpactWriter, StoredDocument, WriteCounts, WriterOptions};
 // Searching
 pub use filter::Filter;
+pub use retrievers::{Bm25Retriever, ImpactRetriever};
 pub use searcher::{Address, Found, Scoring, SearchOptions, Searcher, TermScore, to_ranking};
 // Errors
 pub use error::{Error, Result};

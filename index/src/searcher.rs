@@ -258,9 +258,21 @@ impl Searcher {
         self.vocabulary_size
     }
 
-    /// Sorts `scored`, of which only scores above zero count, and cuts it after the `k` best.
+    /// The best `k` documents whose score is not 0, those of negative score too; every document is scored.
+    pub(crate) fn search_nonzero(&self, query: &SparseVector, k: usize, filter: Option<&Filter>) -> Result<Vec<Found>> {
+        let query: Vec<(u32, f32)> = query.iter().collect();
+        let mut scored = self.score_all(&query, &self.living(filter)?);
+        scored.retain(|(score, _)| *score != 0.0);
+        self.best(scored, k)
+    }
+
+    /// The best `k` of `scored`, of which only scores above zero count.
     pub(crate) fn cut(&self, mut scored: Vec<(f32, Address)>, k: usize) -> Result<Vec<Found>> {
         scored.retain(|(score, _)| *score > 0.0);
+        self.best(scored, k)
+    }
+
+    fn best(&self, mut scored: Vec<(f32, Address)>, k: usize) -> Result<Vec<Found>> {
         if k > 0 && scored.len() > k {
             // the order of `Hit::rank_order`, without making hits of those that are cut
             scored.select_nth_unstable_by(k - 1, |a, b| {

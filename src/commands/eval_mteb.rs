@@ -1,119 +1,197 @@
-//! `splade eval-mteb`: data folders → scores, as mteb computes and files them.
+//! `splade eval-mteb`: data folders → scores and result files, with the metrics and in the layout of mteb.
 
-use std::collections::{BTreeMap, HashSet};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
-use splade_core::{Encoder, Fusion, SparseVector, SparsityStats, encode_stream, flops};
+use splade_core::{Encoder, SparseVector, flops};
 use splade_eval::{
-    MTEB_DEPTH, ModelMeta, Qrels, Run, Scores, TaskData, TaskResult, compare_results, mteb_scores, read_mteb_results,
-    write_mteb_results,
+    DEFAULT_SUBSET, MAIN_SCORE, ModelMeta, Run, Task, TaskResult, compare_results, is_trec_word, read_mteb_results,
+    stage_mteb_results,
 };
-use splade_files::{Document, ModelDir, Query};
-use splade_index::{
-    ImpactIndex, IndexSettings, Language, SearchOptions, Searcher, StoredDocument, WriterOptions, to_ranking,
-};
+use splade_files::{AtomicFile, ModelDir};
 
-use super::interrupt;
 use crate::cli::{EvalMtebArgs, Mode};
-use crate::console::{self, Table};
+use crate::console::Table;
 use crate::encoders::{document_encoder, query_encoder, read_as};
+use crate::evaluation::{Encoders, TaskEvaluation, evaluate_task, label, model_name, open_tasks};
 use crate::failure::bad_input;
 use crate::hub::{self, Origin, Wants};
 use crate::outputs::{refuse_existing, say};
 
-/// The scores of the table; the result files have all of them.
+/// Scores in the table; the result files have all of them.
 const SHOWN: [&str; 5] = ["ndcg_at_10", "mrr_at_10", "map_at_100", "recall_at_100", "precision_at_10"];
 
 pub(crate) fn run(args: &EvalMtebArgs) -> Result<()> {
     let tasks = tasks(args)?;
     let place = hub::locate(&args.model, Wants::encoder(&args.network))?;
     let model = read_as(ModelDir::open(&place.folder)?, &args.network.reading)?;
-    let meta = meta(&model, place.origin.as_ref(), args)?;
-    let results_dir = args.output_dir.join("results");
-    let folders: Vec<(Mode, PathBuf)> = args
-        .modes
-        .iter()
-        .map(|mode| Ok((*mode, meta.results_folder(&results_dir, experiment(*mode))?)))
-        .collect::<Result<_>>()?;
-    for (_, folder) in &folders {
-        for task in &tasks {
-            refuse_existing(&folder.join(format!("{}.json", task.name)), args.overwrite)?;
-        }
-    }
+    let output = ResultFolder {
+        results: args.output_dir.join("results"),
+        meta: meta(&model, place.origin.as_ref(), args)?,
+        args,
+    };
+    output.refuse_existing(&tasks)?;
     // before the work, so that a wrong path costs nothing
     let baseline = args.baseline.as_deref().map(read_mteb_results).transpose()?;
     let encoders = encoders(&model, args)?;
-    let mut results: BTreeMap<(usize, String), TaskResult> = BTreeMap::new();
-    let mut judged = Vec::new();
-    for task in &tasks {
-        let start = Instant::now();
-        let outcome = evaluate(task, model.dimensions()?, &encoders, &args.modes, args.language.parse()?)?;
-        for (position, (mode, folder)) in folders.iter().enumerate() {
-            let (run, scores) = &outcome.modes[position];
-            if args.save_runs {
-                save_run(folder, task, *mode, run)?;
-            }
-            let result = results
-                .entry((position, task.name.clone()))
-                .or_insert_with(|| TaskResult::new(&task.name, &task.dataset_revision));
-            result.add(&task.split, &task.subset, task.languages.clone(), scores.clone());
-            result.evaluation_time = Some(result.evaluation_time.unwrap_or(0.0) + start.elapsed().as_secs_f64());
-            result.date = json!(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64());
-        }
-        judged.push((task, outcome));
+    let mut finished: Vec<FinishedTask> = Vec::new();
+    // a task has one result file for all its subsets, so they are neighbours
+    for subsets in tasks.chunk_by(|a, b| a.data.name == b.data.name) {
+        let task = evaluate_subsets(subsets, &encoders, args).and_then(|mut task| {
+            output.write(&task)?;
+            // the scores are enough from here on
+            task.subsets
+                .iter_mut()
+                .flat_map(|(_, evaluation)| &mut evaluation.modes)
+                .for_each(|mode| mode.run = Run::default());
+            Ok(task)
+        });
+        finished.push(task.map_err(|error| with_state(error, &finished, args))?);
     }
-    for (position, (mode, _)) in folders.iter().enumerate() {
-        let of_mode: Vec<TaskResult> =
-            results.iter().filter(|((at, _), _)| *at == position).map(|(_, result)| result.clone()).collect();
-        write_mteb_results(&results_dir, &meta, experiment(*mode), &of_mode)?;
-    }
-    if args.json { print_json(&judged, args) } else { print_tables(&judged, args) }?;
+    let evaluated: Vec<(&Task, &TaskEvaluation)> =
+        finished.iter().flat_map(|task| task.subsets.iter().map(|(task, evaluation)| (*task, evaluation))).collect();
+    if args.json { print_json(&evaluated, args) } else { print_tables(&evaluated, args) }?;
     if let Some(baseline) = &baseline {
-        let ours: Vec<TaskResult> =
-            results.into_iter().filter(|((position, _), _)| *position == 0).map(|(_, result)| result).collect();
+        let ours: Vec<TaskResult> = finished.iter().map(|task| task.results[0].clone()).collect();
         print_comparison(&ours, baseline, args)?;
     }
     tracing::info!("results are in {}", args.output_dir.display());
     Ok(())
 }
 
-/// The tasks of data folders, each of which may be there once.
-pub(super) fn open_tasks(folders: &[PathBuf], split: Option<&str>) -> Result<Vec<TaskData>> {
-    let mut tasks = Vec::new();
-    for folder in folders {
-        tasks.extend(TaskData::open(folder, split)?);
-    }
-    let mut seen = HashSet::new();
-    if let Some(twice) = tasks.iter().find(|task| !seen.insert((&task.name, &task.subset, &task.split))) {
-        return Err(bad_input(format!("two data folders hold the task {}", twice.name), "name each folder once"));
-    }
-    Ok(tasks)
+/// A task of which every subset was evaluated.
+struct FinishedTask<'a> {
+    name: String,
+    subsets: Vec<(&'a Task, TaskEvaluation)>,
+    /// one for each mode, in their order
+    results: Vec<TaskResult>,
 }
 
-fn tasks(args: &EvalMtebArgs) -> Result<Vec<TaskData>> {
+/// The tasks asked for, with the choice of `--ignore-identical-ids`.
+fn tasks(args: &EvalMtebArgs) -> Result<Vec<Task>> {
     let mut tasks = open_tasks(&args.data, args.split.as_deref())?;
     if !args.tasks.is_empty() {
-        if let Some(name) = args.tasks.iter().find(|name| !tasks.iter().any(|task| task.name == **name)) {
-            let names: Vec<&str> = tasks.iter().map(|task| task.name.as_str()).collect();
+        if let Some(name) = args.tasks.iter().find(|name| !tasks.iter().any(|task| task.data.name == **name)) {
+            let names: Vec<&str> = tasks.iter().map(|task| task.data.name.as_str()).collect();
             return Err(bad_input(
                 format!("no data folder holds the task {name}"),
                 format!("found: {}", names.join(", ")),
             ));
         }
-        tasks.retain(|task| args.tasks.contains(&task.name));
+        tasks.retain(|task| args.tasks.contains(&task.data.name));
     }
+    for task in &mut tasks {
+        task.data.ignore_identical_ids = args.ignore_identical_ids.unwrap_or(task.data.ignore_identical_ids);
+        if args.save_runs {
+            task.judged.queries.iter().try_for_each(|query| trec_id(task, "query", &query.id))?;
+        }
+    }
+    // subsets of a task next to each other, tasks in the order given
+    let order: Vec<String> = tasks.iter().map(|task| task.data.name.clone()).collect();
+    tasks.sort_by_key(|task| order.iter().position(|name| *name == task.data.name));
     Ok(tasks)
+}
+
+/// An error for an id that a TREC run cannot hold.
+fn trec_id(task: &Task, what: &str, id: &str) -> Result<()> {
+    if is_trec_word(id) {
+        return Ok(());
+    }
+    let message =
+        format!("{}: {what} id '{id}' is empty or has white space, which a TREC run cannot hold", label(task));
+    Err(bad_input(message, "leave out --save-runs"))
+}
+
+fn evaluate_subsets<'a>(subsets: &'a [Task], encoders: &Encoders, args: &EvalMtebArgs) -> Result<FinishedTask<'a>> {
+    let start = Instant::now();
+    let first = &subsets[0].data;
+    let mut results = vec![TaskResult::new(&first.name, &first.dataset_revision); args.modes.len()];
+    let mut evaluated = Vec::new();
+    for task in subsets {
+        let check_id = |id: &str| if args.save_runs { trec_id(task, "document", id) } else { Ok(()) };
+        let evaluation = evaluate_task(task, encoders, &args.modes, args.language.parse()?, check_id)?;
+        for (result, mode) in results.iter_mut().zip(&evaluation.modes) {
+            let data = &task.data;
+            result.add(&data.split, &data.subset, data.languages.clone(), mode.mteb.clone());
+        }
+        evaluated.push((task, evaluation));
+    }
+    for result in &mut results {
+        result.evaluation_time = Some(start.elapsed().as_secs_f64());
+        result.date = json!(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64());
+    }
+    Ok(FinishedTask { name: first.name.clone(), subsets: evaluated, results })
+}
+
+/// The error with the tasks whose results were written before it.
+fn with_state(error: anyhow::Error, finished: &[FinishedTask], args: &EvalMtebArgs) -> anyhow::Error {
+    if finished.is_empty() {
+        return error;
+    }
+    let names: Vec<&str> = finished.iter().map(|task| task.name.as_str()).collect();
+    error.context(format!(
+        "results of {} are complete in {}, the rest was not written",
+        names.join(", "),
+        args.output_dir.display()
+    ))
+}
+
+/// The folder of a model's results, one below it for each further mode.
+struct ResultFolder<'a> {
+    results: PathBuf,
+    meta: ModelMeta,
+    args: &'a EvalMtebArgs,
+}
+
+impl ResultFolder<'_> {
+    fn of(&self, mode: Mode) -> Result<PathBuf> {
+        Ok(self.meta.results_folder(&self.results, experiment(mode))?)
+    }
+
+    fn refuse_existing(&self, tasks: &[Task]) -> Result<()> {
+        for mode in &self.args.modes {
+            let folder = self.of(*mode)?;
+            for task in tasks {
+                refuse_existing(&folder.join(format!("{}.json", task.data.name)), self.args.overwrite)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes all files of a task to disk before the first of them appears under its name.
+    fn write(&self, task: &FinishedTask) -> Result<()> {
+        let mut staged = Vec::new();
+        for (position, mode) in self.args.modes.iter().enumerate() {
+            if self.args.save_runs {
+                let folder = self.of(*mode)?;
+                for (data, evaluation) in &task.subsets {
+                    staged.push(stage_run(&folder, data, *mode, &evaluation.modes[position].run)?);
+                }
+            }
+            let result = &task.results[position..=position];
+            staged.extend(stage_mteb_results(&self.results, &self.meta, experiment(*mode), result)?);
+        }
+        staged.into_iter().try_for_each(|file| Ok(file.commit()?))
+    }
+}
+
+fn stage_run(folder: &Path, task: &Task, mode: Mode, run: &Run) -> Result<AtomicFile> {
+    let subset = if task.data.subset == DEFAULT_SUBSET { String::new() } else { format!(".{}", task.data.subset) };
+    let path = folder.join(format!("{}{subset}.run.trec", task.data.name));
+    let mut file = AtomicFile::create(&path)?;
+    run.write_trec(&mut file, &format!("splade-{}", mode.name())).with_context(|| path.display().to_string())?;
+    file.sync()?;
+    Ok(file)
 }
 
 fn meta(model: &ModelDir, origin: Option<&Origin>, args: &EvalMtebArgs) -> Result<ModelMeta> {
     let name = match (&args.model_name, origin) {
         (Some(name), _) => name.clone(),
         (None, Some(origin)) => origin.id.clone(),
-        (None, None) => format!("local/{}", folder_name(model)?),
+        (None, None) => format!("local/{}", model_name(model)?),
     };
     let mut meta = ModelMeta::new(name);
     if let Some(origin) = origin {
@@ -124,41 +202,12 @@ fn meta(model: &ModelDir, origin: Option<&Origin>, args: &EvalMtebArgs) -> Resul
     Ok(meta)
 }
 
-/// What a model is called by its folder.
-pub(super) fn folder_name(model: &ModelDir) -> Result<String> {
-    let folder = std::fs::canonicalize(model.root()).with_context(|| model.root().display().to_string())?;
-    let name = folder.file_name().map_or_else(|| "model".into(), |name| name.to_string_lossy().into_owned());
-    // `final` and `checkpoint-10` say nothing without the run they belong to
-    Ok(match folder.parent().and_then(Path::file_name) {
-        Some(run) if name == "final" || name.starts_with("checkpoint-") => format!("{}-{name}", run.to_string_lossy()),
-        _ => name,
-    })
-}
-
-/// Sparse results lie where mteb looks first; the other modes are mteb's "experiments" of the same model.
+/// Experiment of mteb under which a mode's results are filed; sparse results are the model's own.
 fn experiment(mode: Mode) -> Option<&'static str> {
     (mode != Mode::Sparse).then(|| mode.name())
 }
 
-fn save_run(folder: &Path, task: &TaskData, mode: Mode, run: &Run) -> Result<()> {
-    let name = if task.subset == splade_eval::DEFAULT_SUBSET {
-        format!("{}.run.trec", task.name)
-    } else {
-        format!("{}.{}.run.trec", task.name, task.subset)
-    };
-    let mut file = splade_files::AtomicFile::create(&folder.join(name))?;
-    run.write_trec(&mut file, &format!("splade-{}", mode.name()))?;
-    file.flush()?;
-    Ok(file.commit()?)
-}
-
-/// Both sides of a model.
-pub(super) struct Encoders {
-    pub(super) query: Box<dyn Encoder>,
-    pub(super) document: Box<dyn Encoder>,
-}
-
-/// The model's encoders; for BM25 alone no vectors are needed, and no network runs.
+/// Encoders of the model; for BM25 alone no vectors are needed, and no network runs.
 fn encoders(model: &ModelDir, args: &EvalMtebArgs) -> Result<Encoders> {
     if args.modes.iter().all(|mode| *mode == Mode::Bm25) && !args.analyze_sparsity {
         let dimensions = model.dimensions()?;
@@ -170,7 +219,7 @@ fn encoders(model: &ModelDir, args: &EvalMtebArgs) -> Result<Encoders> {
     })
 }
 
-/// In the place of a model that nobody asks: every vector is zero.
+/// Encoder for BM25 alone, which needs no vectors: every vector is zero.
 struct NoVectors(usize);
 
 impl Encoder for NoVectors {
@@ -183,155 +232,76 @@ impl Encoder for NoVectors {
     }
 }
 
-/// What one task gave: a run and its scores for each mode asked for, and what the vectors are like.
-pub(super) struct Outcome {
-    pub(super) modes: Vec<(Run, Scores)>,
-    queries: SparsityStats,
-    documents: SparsityStats,
-    pub(super) documents_per_second: f64,
-}
-
-/// Encodes and indexes the corpus in a temporary folder, searches it in every mode, and scores the runs.
-pub(super) fn evaluate(
-    task: &TaskData,
-    dimensions: usize,
-    encoders: &Encoders,
-    modes: &[Mode],
-    language: Language,
-) -> Result<Outcome> {
-    let qrels = task.qrels()?;
-    let queries = task.queries(&qrels)?;
-    let folder = tempfile::Builder::new().prefix("splade-eval-").tempdir()?;
-    let mut settings = IndexSettings::new(u32::try_from(dimensions)?, "evaluation", "evaluation");
-    settings.language = language;
-    let index = ImpactIndex::create(folder.path(), &settings)?;
-    let mut documents = SparsityStats::new(dimensions);
-    let mut writer = index.writer(WriterOptions::default())?;
-    let bar = console::progress(&task.name, None);
-    let text = |document: &Document| document.full_text().trim().to_owned();
-    let corpus = task.documents().map(|document| document.map_err(anyhow::Error::from));
-    encode_stream(encoders.document.as_ref(), corpus, text, |document, vector| -> Result<()> {
-        interrupt::check()?;
-        documents.add(&vector);
-        let title = Some(document.title).filter(|title| !title.is_empty());
-        writer.add(&StoredDocument { id: document.id, title, text: document.text, ..Default::default() }, &vector)?;
-        bar.inc(1);
-        Ok(())
-    })?;
-    if bar.position() == 0 {
-        return Err(bad_input(format!("{}: there are no documents in its corpus", task.name), ""));
-    }
-    let documents_per_second = bar.position() as f64 / bar.elapsed().as_secs_f64().max(1e-9);
-    bar.finish_and_clear();
-    writer.finish()?;
-    let texts: Vec<&str> = queries.iter().map(|query| query.text.as_str()).collect();
-    let vectors = encoders.query.encode(&texts)?;
-    let searcher = index.searcher()?;
-    let modes = modes.iter().map(|mode| score(*mode, &searcher, &queries, &vectors, &qrels));
-    Ok(Outcome {
-        modes: modes.collect::<Result<_>>()?,
-        queries: SparsityStats::of(dimensions, &vectors),
-        documents,
-        documents_per_second,
-    })
-}
-
-fn score(
-    mode: Mode,
-    searcher: &Searcher,
-    queries: &[Query],
-    vectors: &[SparseVector],
-    qrels: &Qrels,
-) -> Result<(Run, Scores)> {
-    let options = SearchOptions::default();
-    let mut run = Run::default();
-    for (query, vector) in queries.iter().zip(vectors) {
-        interrupt::check()?;
-        let found = match mode {
-            Mode::Sparse => searcher.search(vector, MTEB_DEPTH, &options)?,
-            Mode::Bm25 => searcher.search_bm25(&query.text, MTEB_DEPTH, None)?,
-            Mode::Hybrid => {
-                searcher.search_hybrid(vector, &query.text, MTEB_DEPTH, MTEB_DEPTH, &Fusion::default(), &options)?
-            }
-        };
-        run.insert(&query.id, to_ranking(&found));
-    }
-    let scores = mteb_scores(qrels, &run)?;
-    Ok((run, scores))
-}
-
-fn print_tables(judged: &[(&TaskData, Outcome)], args: &EvalMtebArgs) -> Result<()> {
+fn print_tables(evaluated: &[(&Task, &TaskEvaluation)], args: &EvalMtebArgs) -> Result<()> {
     let mut output = std::io::stdout();
     let mut table = Table::new(["task", "mode"].into_iter().chain(SHOWN));
-    for (task, outcome) in judged {
-        for (mode, (_, scores)) in args.modes.iter().zip(&outcome.modes) {
-            let shown = SHOWN.map(|name| format!("{:.4}", scores.get(name).unwrap_or(f64::NAN)));
+    for (task, evaluation) in evaluated {
+        for (mode, scored) in args.modes.iter().zip(&evaluation.modes) {
+            let shown = SHOWN.map(|name| format!("{:.4}", scored.mteb.get(name).unwrap_or(f64::NAN)));
             table.row([label(task), mode.name().to_owned()].into_iter().chain(shown));
         }
     }
     write!(output, "{table}")?;
     if args.analyze_sparsity {
-        let heading = ["task", "side", "vectors", "active dims", "p50", "p95", "max", "sparsity", "used dims", "FLOPS"];
-        let mut table = Table::new(heading);
-        for (task, outcome) in judged {
-            let cost = flops(&outcome.queries, &outcome.documents);
-            for (side, stats) in [("query", &outcome.queries), ("document", &outcome.documents)] {
-                let report = stats.report();
-                table.row([
-                    label(task),
-                    side.to_owned(),
-                    report.count.to_string(),
-                    format!("{:.1}", report.active_dims_mean),
-                    report.active_dims_p50.to_string(),
-                    report.active_dims_p95.to_string(),
-                    report.active_dims_max.to_string(),
-                    format!("{:.4}", report.sparsity_ratio),
-                    report.used_dims.to_string(),
-                    format!("{cost:.2}"),
-                ]);
-            }
-        }
-        write!(output, "\n{table}")?;
+        write!(output, "\n{}", sparsity_table(evaluated))?;
     }
     Ok(())
 }
 
-pub(super) fn label(task: &TaskData) -> String {
-    if task.subset == splade_eval::DEFAULT_SUBSET {
-        task.name.clone()
-    } else {
-        format!("{} {}", task.name, task.subset)
+fn sparsity_table(evaluated: &[(&Task, &TaskEvaluation)]) -> Table {
+    let heading = ["task", "side", "vectors", "active dims", "p50", "p95", "max", "sparsity", "used dims", "FLOPS"];
+    let mut table = Table::new(heading);
+    for (task, evaluation) in evaluated {
+        let (queries, documents) = (evaluation.task.query_stats(), evaluation.task.document_stats());
+        let cost = flops(&queries, documents);
+        for (side, stats) in [("query", &queries), ("document", documents)] {
+            let report = stats.report();
+            table.row([
+                label(task),
+                side.to_owned(),
+                report.count.to_string(),
+                format!("{:.1}", report.active_dims_mean),
+                report.active_dims_p50.to_string(),
+                report.active_dims_p95.to_string(),
+                report.active_dims_max.to_string(),
+                format!("{:.4}", report.sparsity_ratio),
+                report.used_dims.to_string(),
+                format!("{cost:.2}"),
+            ]);
+        }
     }
+    table
 }
 
-fn print_json(judged: &[(&TaskData, Outcome)], args: &EvalMtebArgs) -> Result<()> {
-    let of_task = |(task, outcome): &(&TaskData, Outcome)| -> Result<Value> {
+fn print_json(evaluated: &[(&Task, &TaskEvaluation)], args: &EvalMtebArgs) -> Result<()> {
+    let of_task = |(task, evaluation): &(&Task, &TaskEvaluation)| -> Result<Value> {
         let mut modes = serde_json::Map::new();
-        for (mode, (_, scores)) in args.modes.iter().zip(&outcome.modes) {
-            modes.insert(mode.name().into(), serde_json::to_value(scores)?);
+        for (mode, scored) in args.modes.iter().zip(&evaluation.modes) {
+            modes.insert(mode.name().into(), serde_json::to_value(&scored.mteb)?);
         }
         let mut value = json!({
-            "task": task.name,
-            "subset": task.subset,
-            "split": task.split,
+            "task": task.data.name,
+            "subset": task.data.subset,
+            "split": task.data.split,
             "scores": modes,
-            "documents_per_second": outcome.documents_per_second,
+            "documents_per_second": evaluation.documents_per_second,
         });
         if args.analyze_sparsity {
+            let (queries, documents) = (evaluation.task.query_stats(), evaluation.task.document_stats());
             value["sparsity"] = json!({
-                "queries": outcome.queries.report(),
-                "documents": outcome.documents.report(),
-                "flops": flops(&outcome.queries, &outcome.documents),
+                "queries": queries.report(),
+                "documents": documents.report(),
+                "flops": flops(&queries, documents),
             });
         }
         Ok(value)
     };
-    let tasks = judged.iter().map(of_task).collect::<Result<Vec<_>>>()?;
+    let tasks = evaluated.iter().map(of_task).collect::<Result<Vec<_>>>()?;
     say(format_args!("{:#}", json!({"tasks": tasks})))
 }
 
 fn print_comparison(ours: &[TaskResult], baseline: &[TaskResult], args: &EvalMtebArgs) -> Result<()> {
-    let comparisons = compare_results(ours, baseline, "ndcg_at_10");
+    let comparisons = compare_results(ours, baseline, MAIN_SCORE);
     if comparisons.is_empty() {
         tracing::warn!("the baseline has no result of these tasks");
         return Ok(());
@@ -344,7 +314,7 @@ fn print_comparison(ours: &[TaskResult], baseline: &[TaskResult], args: &EvalMte
             comparison.subset.clone(),
             format!("{:.4}", comparison.baseline),
             format!("{:.4}", comparison.ours),
-            format!("{:+.4}", comparison.difference()),
+            signed(comparison.difference()),
         ]);
     }
     if args.json {
@@ -353,4 +323,20 @@ fn print_comparison(ours: &[TaskResult], baseline: &[TaskResult], args: &EvalMte
         write!(std::io::stdout(), "\n{table}")?;
     }
     Ok(())
+}
+
+/// A difference with its sign and 4 decimals; one that rounds to zero is `+0.0000`.
+fn signed(difference: f64) -> String {
+    let text = format!("{difference:+.4}");
+    if text == "-0.0000" { "+0.0000".to_owned() } else { text }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_difference_is_a_negative_zero() {
+        assert_eq!([-1e-9, -0.0, 0.0, -0.5, 0.25].map(signed), ["+0.0000", "+0.0000", "+0.0000", "-0.5000", "+0.2500"]);
+    }
 }

@@ -8,18 +8,18 @@ use anyhow::Result;
 use serde_json::{Value, json};
 use splade_core::{DocumentEncoder, DocumentSettings, Encoder, TokenBatch};
 use splade_encode::{OnnxModel, load_onnx_runtime, metadata};
-use splade_eval::TaskData;
+use splade_eval::{MAIN_SCORE, Task};
 use splade_export::parity::{Backend, CandleOnnx, OnnxRuntime, Reference, Report, compare_within, limits};
 use splade_export::{Head, ModelProto, Options, convert, export, write};
 use splade_files::{Architecture, ModelDir, Precision};
 use splade_index::Language;
 use splade_trainer::model::{TransformerConfig, Weights};
 
-use super::eval_mteb::{Encoders, evaluate, folder_name, label, open_tasks};
 use super::interrupt;
 use crate::cli::{DeviceChoice, ExportOnnxArgs, HeadChoice, Mode};
 use crate::console::Table;
 use crate::encoders::{load_library, onnx_network, onnx_options, onnx_runtime_candidates, read_as, use_threads};
+use crate::evaluation::{Encoders, evaluate_task, label, model_name, open_tasks};
 use crate::failure::bad_input;
 use crate::hub::{self, Wants};
 use crate::outputs::{refuse_existing, say};
@@ -138,7 +138,7 @@ impl<'a> Source<'a> {
     fn read(args: &'a ExportOnnxArgs, model: ModelDir, id: Option<String>) -> Result<Self> {
         let config = TransformerConfig::of(&model)?;
         let weights = Weights::from_files(&model.checkpoint()?, &config)?;
-        let name = id.map_or_else(|| folder_name(&model), Ok)?;
+        let name = id.map_or_else(|| model_name(&model), Ok)?;
         Ok(Self { args, name, model, config, weights })
     }
 
@@ -205,7 +205,7 @@ impl<'a> Source<'a> {
     }
 
     /// nDCG@10 of every precision exported, beside fp32's.
-    fn judge(&self, files: &[Exported], tasks: &[TaskData]) -> Result<Vec<Judged>> {
+    fn judge(&self, files: &[Exported], tasks: &[Task]) -> Result<Vec<Judged>> {
         // the pooled file where there is one: it gives the same ranking, faster
         let best = |precision: Precision| {
             let of_it = files.iter().map(|file| &file.wanted).filter(|wanted| wanted.precision == precision);
@@ -224,15 +224,14 @@ impl<'a> Source<'a> {
             tracing::info!("{precision} is evaluated: {}", path.display());
             let encoders = self.encoders(&path)?;
             for (at, task) in tasks.iter().enumerate() {
-                let dimensions = self.model.dimensions()?;
-                let outcome = evaluate(task, dimensions, &encoders, &[Mode::Sparse], Language::default())?;
-                let ndcg = outcome.modes.first().and_then(|(_, scores)| scores.get("ndcg_at_10")).unwrap_or(f64::NAN);
+                let evaluated = evaluate_task(task, &encoders, &[Mode::Sparse], Language::default(), |_| Ok(()))?;
+                let ndcg = evaluated.modes[0].mteb.get(MAIN_SCORE).unwrap_or(f64::NAN);
                 judged.push(Judged {
                     task: label(task),
                     precision,
                     ndcg,
                     difference: ndcg - judged.get(at).map_or(ndcg, |fp32| fp32.ndcg),
-                    documents_per_second: outcome.documents_per_second,
+                    documents_per_second: evaluated.documents_per_second,
                 });
             }
         }

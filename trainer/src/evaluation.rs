@@ -1,10 +1,10 @@
-//! Judging a model while it learns: losses on development sets, rankings on BEIR folders.
+//! Evaluation of a model during training: losses on development sets, rankings on BEIR folders.
 
 use std::path::Path;
 use std::time::Instant;
 
-use splade_core::{Encoder, SparseVector, encode_stream};
-use splade_eval::{Qrels, RetrievalScores, TaskData, evaluate, mean_retrieval_scores, retrieval_csv_name};
+use splade_core::{Encoder, SparseVector};
+use splade_eval::{ExactSearcher, RetrievalScores, Task, evaluate, mean_retrieval_scores, retrieval_csv_name};
 
 use crate::config::{Evaluator, TrainConfig};
 use crate::data::DataSet;
@@ -12,31 +12,23 @@ use crate::log::{Scalar, speed_scalars};
 use crate::loss::LossValues;
 use crate::{Error, Result, Session};
 
-/// What a model is judged by.
+/// Development sets and tasks that a model is evaluated on.
 #[derive(Debug)]
-pub(crate) struct Judge {
+pub(crate) struct EvaluationSets {
     dev: Vec<DataSet>,
     batch_size: usize,
-    folders: Vec<Folder>,
+    /// opened once, so that a broken folder is found before hours of training
+    tasks: Vec<Task>,
     samples: usize,
 }
 
-/// A BEIR folder, opened once so that a broken one is found before hours of training.
-#[derive(Debug)]
-struct Folder {
-    name: String,
-    data: TaskData,
-    qrels: Qrels,
-    queries: Vec<splade_files::Query>,
-}
-
-/// The scalars of an evaluation, and the texts of the samples with their top terms.
-pub(crate) struct Judgement {
+/// Scalars of an evaluation, and the texts of the samples with their top terms.
+pub(crate) struct EvaluationLog {
     pub(crate) lines: Vec<Vec<Scalar>>,
     pub(crate) samples: Vec<String>,
 }
 
-impl Judge {
+impl EvaluationSets {
     /// Opens everything the config names.
     pub(crate) fn new(config: &TrainConfig, dev: Vec<DataSet>) -> Result<Self> {
         let evaluation = &config.evaluation;
@@ -48,40 +40,38 @@ impl Judge {
                  or `evaluator: null`",
             ));
         }
-        let mut folders = Vec::new();
+        let mut tasks = Vec::new();
         for path in evaluation.evaluator.iter().flat_map(|_| &evaluation.data) {
-            for data in TaskData::open(path, None)? {
-                let qrels = data.qrels()?;
-                let queries = data.queries(&qrels)?;
-                folders.push(Folder { name: data.name.clone(), data, qrels, queries });
-            }
+            tasks.extend(Task::open(path, None)?);
         }
         Ok(Self {
             dev,
             batch_size: config.training.per_device_eval_batch_size.max(1),
-            folders,
+            tasks,
             samples: evaluation.log_decoded_samples,
         })
     }
 
-    /// Whether there is anything to judge by.
+    /// True if there is nothing to evaluate on.
     pub(crate) fn is_empty(&self) -> bool {
-        self.dev.is_empty() && self.folders.is_empty()
+        self.dev.is_empty() && self.tasks.is_empty()
     }
 
-    /// Judges the model of a session at a step; rankings are also appended to the reference's CSV files in `csv_dir`.
-    pub(crate) fn judge(&self, session: &Session, step: usize, epoch: f64, csv_dir: &Path) -> Result<Judgement> {
+    /// Evaluates the model of a session at a step; scores of tasks are also appended to the reference's CSV files in
+    /// `csv_dir`.
+    pub(crate) fn evaluate(&self, session: &Session, step: usize, epoch: f64, csv_dir: &Path) -> Result<EvaluationLog> {
         let mut lines = self.losses(session, step)?;
         let mut samples = Vec::new();
-        if !self.folders.is_empty() {
+        if !self.tasks.is_empty() {
             let (query, document) = session.trainee().encoders()?;
             let mut line = Vec::new();
             let mut sets = Vec::new();
-            for folder in &self.folders {
-                let scores = folder.scores(query.as_ref(), document.as_ref(), session.trainee().dimensions())?;
+            for task in &self.tasks {
+                let scores = task_scores(task, query.as_ref(), document.as_ref())?;
+                let name = &task.data.name;
                 std::fs::create_dir_all(csv_dir).map_err(Error::io(csv_dir))?;
-                scores.append_csv(&csv_dir.join(retrieval_csv_name(&folder.name)), epoch, step as i64)?;
-                line.extend(scores.scores(&folder.name).prefixed("eval").iter().map(owned));
+                scores.append_csv(&csv_dir.join(retrieval_csv_name(name)), epoch, step as i64)?;
+                line.extend(scores.scores(name).prefixed("eval").iter().map(owned));
                 sets.push(scores);
             }
             let mean = mean_retrieval_scores(&sets)?;
@@ -89,7 +79,7 @@ impl Judge {
             samples = self.decoded(session, document.as_ref())?;
             lines.push(line);
         }
-        Ok(Judgement { lines, samples })
+        Ok(EvaluationLog { lines, samples })
     }
 
     /// One line a development set, then their sum as `eval_loss` where there are several.
@@ -127,10 +117,10 @@ impl Judge {
         Ok(lines)
     }
 
-    /// `text → term weight, …` for the first documents of the first folder.
+    /// `text → term weight, …` for the first documents of the first task.
     fn decoded(&self, session: &Session, encoder: &dyn Encoder) -> Result<Vec<String>> {
-        let Some(folder) = self.folders.first() else { return Ok(Vec::new()) };
-        let documents = folder.data.documents().take(self.samples);
+        let Some(task) = self.tasks.first() else { return Ok(Vec::new()) };
+        let documents = task.data.documents().take(self.samples);
         let texts = documents.map(|document| Ok(document?.full_text().into_owned())).collect::<Result<Vec<_>>>()?;
         let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
         let vocabulary = session.trainee().vocabulary();
@@ -144,24 +134,14 @@ impl Judge {
     }
 }
 
-impl Folder {
-    fn scores(&self, query: &dyn Encoder, document: &dyn Encoder, dimensions: usize) -> Result<RetrievalScores> {
-        let texts: Vec<&str> = self.queries.iter().map(|query| query.text.as_str()).collect();
-        let ids = self.queries.iter().map(|query| query.id.clone());
-        let queries: Vec<(String, SparseVector)> = ids.zip(query.encode(&texts)?).collect();
-        let mut documents: Vec<(String, SparseVector)> = Vec::new();
-        let corpus = self.data.documents();
-        encode_stream(
-            document,
-            corpus,
-            |document| document.full_text().into_owned(),
-            |document, vector| -> splade_eval::Result<()> {
-                documents.push((document.id, vector));
-                Ok(())
-            },
-        )?;
-        Ok(evaluate(&queries, documents, &self.qrels, dimensions)?.retrieval)
-    }
+/// Scores of both encoders on a task, by exact search.
+fn task_scores(task: &Task, query: &dyn Encoder, document: &dyn Encoder) -> Result<RetrievalScores> {
+    let mut documents: Vec<(String, SparseVector)> = Vec::new();
+    let encoded = task.encode(query, document, |document, vector| -> Result<()> {
+        documents.push((document.id, vector));
+        Ok(())
+    })?;
+    Ok(evaluate(&ExactSearcher::new(documents)?, &encoded)?.retrieval)
 }
 
 fn owned((key, value): (&str, f64)) -> Scalar {

@@ -13,7 +13,7 @@ use crate::checkpoint::{
 };
 use crate::config::{Reporter, Strategy, TrainConfig};
 use crate::data::{Batch, Sampler};
-use crate::evaluation::Judge;
+use crate::evaluation::EvaluationSets;
 use crate::events::remove_event_files;
 use crate::log::{LossWindow, RunLog, Scalar, drop_later_rows, speed_scalars};
 use crate::prepare::{Plan, Prepared, prepare};
@@ -148,7 +148,7 @@ fn due(strategy: Strategy, every: usize, step: usize, ends_epoch: bool) -> bool 
 struct Run<'a> {
     config: &'a TrainConfig,
     session: Session,
-    judge: Judge,
+    evaluation: EvaluationSets,
     /// name and number of examples of each set, for the model card
     train: Vec<(String, usize)>,
     sampler: Sampler,
@@ -167,7 +167,7 @@ struct Run<'a> {
 
 impl<'a> Run<'a> {
     fn begin(config: &'a TrainConfig, prepared: Prepared) -> Result<Self> {
-        let Prepared { session, judge, train, sampler, state, position, plan } = prepared;
+        let Prepared { session, evaluation, train, sampler, state, position, plan } = prepared;
         let training = &config.training;
         let events = training.report_to.contains(&Reporter::Tensorboard).then(|| training.event_dir());
         let history = state.log_history.clone();
@@ -177,7 +177,7 @@ impl<'a> Run<'a> {
         Ok(Self {
             config,
             session,
-            judge,
+            evaluation,
             train,
             sampler,
             queue,
@@ -204,7 +204,7 @@ impl<'a> Run<'a> {
             }
             let mut save = due(training.save_strategy, training.save_steps, step, ends_epoch);
             let mut is_over = step == self.plan.total_steps;
-            if !self.judge.is_empty() && due(training.eval_strategy, training.eval_steps, step, ends_epoch) {
+            if !self.evaluation.is_empty() && due(training.eval_strategy, training.eval_steps, step, ends_epoch) {
                 let verdict = self.evaluate(observer)?;
                 // a best model that is not saved could not be loaded at the end
                 save |= verdict.is_best && training.load_best_model_at_end;
@@ -269,17 +269,17 @@ impl<'a> Run<'a> {
         let (step, epoch) = (self.state.global_step, self.state.epoch);
         let weights = self.session.regularizer_weights(step);
         let csv_dir = self.config.training.output_dir.join(EVALUATIONS);
-        let mut judgement = self.judge.judge(&self.session, step, epoch, &csv_dir)?;
+        let mut evaluated = self.evaluation.evaluate(&self.session, step, epoch, &csv_dir)?;
         if !self.config.evaluation.track_sparsity {
             let is_sparsity = |key: &str| SPARSITY.iter().any(|end| key.ends_with(end));
-            judgement.lines.iter_mut().for_each(|line| line.retain(|(key, _)| !is_sparsity(key)));
+            evaluated.lines.iter_mut().for_each(|line| line.retain(|(key, _)| !is_sparsity(key)));
         }
-        for line in &judgement.lines {
+        for line in &evaluated.lines {
             observer.event(Event::Evaluated(line));
             self.log.log(step, epoch, line, Some(weights))?;
         }
-        judgement.samples.iter().for_each(|sample| observer.event(Event::Sample(sample)));
-        let metric = self.metric_for_best_model(&judgement.lines)?;
+        evaluated.samples.iter().for_each(|sample| observer.event(Event::Sample(sample)));
+        let metric = self.metric_for_best_model(&evaluated.lines)?;
         Ok(self.state.observe(metric, self.config))
     }
 

@@ -7,7 +7,7 @@ use candle_core::Device;
 use crate::checkpoint::{TrainerState, checkpoints, latest_checkpoint, load_checkpoint};
 use crate::config::{DeviceChoice, SamplingStrategy, Strategy, TrainConfig};
 use crate::data::{BatchRules, Material, Sampler, SourceReport, TrainingData};
-use crate::evaluation::Judge;
+use crate::evaluation::EvaluationSets;
 use crate::fit::Start;
 use crate::optimizer::ParameterGroup;
 use crate::schedule::{Position, total_steps};
@@ -56,7 +56,7 @@ pub struct GroupPlan {
 /// A training before its first step.
 pub(crate) struct Prepared {
     pub(crate) session: Session,
-    pub(crate) judge: Judge,
+    pub(crate) evaluation: EvaluationSets,
     /// name and number of examples of each set, for the model card
     pub(crate) train: Vec<(String, usize)>,
     pub(crate) sampler: Sampler,
@@ -89,7 +89,7 @@ pub(crate) fn prepare(config: &TrainConfig, start: &Start) -> Result<Prepared> {
     let mut session = Session::new(config, trainee, material, total_steps)?;
     let (state, position) = restore(config, checkpoint.as_deref(), &mut session, total_steps)?;
     let dev = if training.eval_strategy == Strategy::No { Vec::new() } else { data.dev };
-    let judge = Judge::new(config, dev)?;
+    let evaluation = EvaluationSets::new(config, dev)?;
     let plan = Plan {
         sets: data.reports,
         pieces,
@@ -104,7 +104,7 @@ pub(crate) fn prepare(config: &TrainConfig, start: &Start) -> Result<Prepared> {
         activation_bytes: activation_bytes(config, session.trainee(), most_documents),
         warnings: uneven_round(config, &train).into_iter().chain(session.warnings().iter().cloned()).collect(),
     };
-    Ok(Prepared { session, judge, train, sampler, state, position, plan })
+    Ok(Prepared { session, evaluation, train, sampler, state, position, plan })
 }
 
 /// The checkpoint that a training resumes from.

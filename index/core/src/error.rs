@@ -68,6 +68,14 @@ pub enum Error {
     /// The network behind an encoder failed.
     #[error("encoder: {0}")]
     Encoder(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The index or other system behind a [`Retriever`](crate::Retriever) failed.
+    #[error("{source}")]
+    Retriever {
+        /// kind of the failure
+        kind: ErrorKind,
+        /// the failure itself
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
 }
 
 /// `Result` with this crate's [`Error`] unless another is named.
@@ -77,6 +85,11 @@ impl Error {
     /// An [`Error::Invalid`].
     pub fn invalid(message: impl Into<String>, hint: impl Into<String>) -> Self {
         Self::Invalid { message: message.into(), hint: hint.into() }
+    }
+
+    /// An [`Error::Retriever`].
+    pub fn retriever(kind: ErrorKind, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+        Self::Retriever { kind, source: source.into() }
     }
 
     /// The same error with `place` in front of its message, for messages that name no file themselves.
@@ -103,6 +116,7 @@ impl Error {
         match self {
             Self::Invalid { .. } | Self::Vector { .. } => ErrorKind::InvalidInput,
             Self::Tokenizer(_) | Self::Encoder(_) => ErrorKind::Internal,
+            Self::Retriever { kind, .. } => *kind,
         }
     }
 }

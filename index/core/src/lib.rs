@@ -24,7 +24,8 @@
 //! * [`SparseVector`] is the output of every encoder and the input of every index; [`Vocabulary`] maps text to token ids.
 //! * [`Encoder`] is the contract of [`QueryEncoder`] (a table) and [`DocumentEncoder`] (a [`Network`]);
 //!   [`encode_stream`] runs one over a corpus of any length.
-//! * [`Ranking`] holds hits in order; a [`Fusion`] makes one of several.
+//! * [`Ranking`] holds hits in order; a [`Fusion`] makes one of several. [`Retriever`] is the contract of whatever ranks
+//!   documents: indexes, exact search, and [`Hybrid`], which fuses others.
 //! * [`SparsityStats`] describes many vectors.
 //! * [`segment`] is the file format of vectors in an index, and the search over it.
 //!
@@ -54,6 +55,7 @@ mod hex;
 mod pooling;
 mod query;
 mod ranking;
+mod retriever;
 pub mod segment;
 mod stats;
 mod tokenizer_files;
@@ -74,6 +76,7 @@ pub use vocabulary::Vocabulary;
 // Rankings
 pub use fusion::{Fusion, FusionParameters, RRF_K};
 pub use ranking::{Hit, Ranking, score_order};
+pub use retriever::{EncodedQuery, Hybrid, Retriever};
 // Errors and small things shared by the other crates
 pub use error::{Error, ErrorKind, Result};
 pub use guard::{guarded, in_guarded_call};

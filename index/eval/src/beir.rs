@@ -3,11 +3,12 @@
 use std::collections::{BTreeSet, HashSet};
 use std::path::{Path, PathBuf};
 
-use super::identical_ids::ignores_identical_ids;
-use super::qrels::Qrels;
-use super::tasks::known_task;
-use crate::{Error, Result};
 use splade_files::{Document, Query, Row, read_documents, read_queries, read_rows};
+
+use crate::error::{Error, Result};
+use crate::identical_ids::ignores_identical_ids;
+use crate::qrels::Qrels;
+use crate::tasks::known_task;
 
 /// One subset and split of an evaluation data set on disk.
 ///

@@ -3,11 +3,9 @@
 use std::cmp::Ordering;
 use std::collections::HashMap;
 
-use rayon::prelude::*;
+use splade_core::{EncodedQuery, Hit, Ranking, Retriever, SparseVector, score_order};
 
-use super::Run;
-use crate::{Error, Result};
-use splade_core::{Hit, Ranking, SparseVector, score_order};
+use crate::error::{Error, Result};
 
 /// Vectors in memory and their exact dot products with a query.
 ///
@@ -64,22 +62,19 @@ impl ExactSearcher {
     #[must_use]
     pub fn search(&self, query: &SparseVector, k: usize) -> Ranking {
         let scores = self.scores(query);
-        let order = |a: &u32, b: &u32| self.order(&scores, *a, *b);
-        let mut best: Vec<u32> = (0..scores.len() as u32).collect();
-        if k < best.len() {
-            best.select_nth_unstable_by(k, order);
-            best.truncate(k);
-        }
-        best.sort_unstable_by(order);
-        let hit = |at: u32| Hit { id: self.ids[at as usize].clone(), score: scores[at as usize] };
-        Ranking::from_hits(best.into_iter().map(hit).collect())
+        self.best(&scores, (0..scores.len() as u32).collect(), k)
     }
 
-    /// The rankings of many queries, found in parallel, in their order.
-    #[must_use]
-    pub fn search_all(&self, queries: &[(String, SparseVector)], k: usize) -> Run {
-        let rankings: Vec<Ranking> = queries.par_iter().map(|(_, query)| self.search(query, k)).collect();
-        queries.iter().map(|(id, _)| id.clone()).zip(rankings).collect()
+    /// The best `k` of some documents.
+    fn best(&self, scores: &[f32], mut documents: Vec<u32>, k: usize) -> Ranking {
+        let order = |a: &u32, b: &u32| self.order(scores, *a, *b);
+        if k < documents.len() {
+            documents.select_nth_unstable_by(k, order);
+            documents.truncate(k);
+        }
+        documents.sort_unstable_by(order);
+        let hit = |at: u32| Hit { id: self.ids[at as usize].clone(), score: scores[at as usize] };
+        Ranking::from_hits(documents.into_iter().map(hit).collect())
     }
 
     fn add(&mut self, id: String, vector: &SparseVector) -> Result<()> {
@@ -126,6 +121,14 @@ impl ExactSearcher {
     }
 }
 
+impl Retriever for ExactSearcher {
+    fn retrieve(&self, query: EncodedQuery<'_>, depth: usize) -> splade_core::Result<Ranking> {
+        let scores = self.scores(query.vector);
+        let nonzero = (0..scores.len() as u32).filter(|at| scores[*at as usize] != 0.0).collect();
+        Ok(self.best(&scores, nonzero, depth))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -159,9 +162,7 @@ mod tests {
             let mut expected = Ranking::from_hits(named.iter().map(hit).collect());
             expected.truncate(k);
             let searcher = ExactSearcher::new(named).unwrap();
-            prop_assert_eq!(searcher.search(&query[0], k), expected.clone());
-            let run = searcher.search_all(&[("q".into(), query[0].clone())], k);
-            prop_assert_eq!(run.ranking("q"), Some(&expected));
+            prop_assert_eq!(searcher.search(&query[0], k), expected);
         }
     }
 }

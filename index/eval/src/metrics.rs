@@ -3,8 +3,9 @@
 //! The functions here rank as this crate does, equal scores by id ascending. What the references do differently about
 //! ties, divisors and means is in their own files, over the same [`Graded`] lists.
 
-use super::Judgements;
 use splade_core::Ranking;
+
+use crate::qrels::Judgements;
 
 /// nDCG at `k`: gain = grade, discount 1 / log2(rank + 1), ideal over all judged documents; 0 without a relevant one.
 ///
@@ -64,7 +65,7 @@ pub fn hit_rate_at(k: usize, ranking: &Ranking, judged: &Judgements) -> f64 {
 
 /// A ranking as the metrics see it: grades by rank, and the grades one could have had.
 #[derive(Debug, Clone)]
-pub(super) struct Graded {
+pub(crate) struct Graded {
     /// grade of the hit at each rank, 0 where it is not relevant
     grades: Vec<u32>,
     /// grades of all relevant documents, largest first
@@ -72,7 +73,7 @@ pub(super) struct Graded {
 }
 
 impl Graded {
-    pub(super) fn new<'a>(ranked_ids: impl IntoIterator<Item = &'a str>, judged: &Judgements) -> Self {
+    pub(crate) fn new<'a>(ranked_ids: impl IntoIterator<Item = &'a str>, judged: &Judgements) -> Self {
         let gain = |grade: i32| u32::try_from(grade).unwrap_or(0);
         let grades = ranked_ids.into_iter().map(|id| judged.get(id).map_or(0, |grade| gain(*grade))).collect();
         let mut ideal: Vec<u32> = judged.values().map(|grade| gain(*grade)).filter(|gain| *gain > 0).collect();
@@ -85,13 +86,13 @@ impl Graded {
     }
 
     /// Every relevant grade as 1.
-    pub(super) fn binary(mut self) -> Self {
+    pub(crate) fn binary(mut self) -> Self {
         self.grades.iter_mut().chain(&mut self.ideal).for_each(|grade| *grade = (*grade).min(1));
         self
     }
 
     /// The number of relevant documents, found or not.
-    pub(super) fn relevant_count(&self) -> usize {
+    pub(crate) fn relevant_count(&self) -> usize {
         self.ideal.len()
     }
 
@@ -99,13 +100,13 @@ impl Graded {
         self.grades.iter().take(k).filter(|grade| **grade > 0).count()
     }
 
-    pub(super) fn ndcg(&self, k: usize) -> f64 {
+    pub(crate) fn ndcg(&self, k: usize) -> f64 {
         let ideal = dcg(&self.ideal, k);
         if ideal == 0.0 { 0.0 } else { dcg(&self.grades, k) / ideal }
     }
 
     /// The divisor is where the references differ.
-    pub(super) fn average_precision(&self, k: usize, divisor: usize) -> f64 {
+    pub(crate) fn average_precision(&self, k: usize, divisor: usize) -> f64 {
         let mut hits = 0.0;
         let mut sum = 0.0;
         for (rank, _) in (1..).zip(self.grades.iter().take(k)).filter(|(_, grade)| **grade > 0) {
@@ -115,19 +116,19 @@ impl Graded {
         if divisor == 0 { 0.0 } else { sum / divisor as f64 }
     }
 
-    pub(super) fn recall(&self, k: usize) -> f64 {
+    pub(crate) fn recall(&self, k: usize) -> f64 {
         if self.ideal.is_empty() { 0.0 } else { self.hits(k) as f64 / self.ideal.len() as f64 }
     }
 
-    pub(super) fn precision(&self, k: usize) -> f64 {
+    pub(crate) fn precision(&self, k: usize) -> f64 {
         if k == 0 { 0.0 } else { self.hits(k) as f64 / k as f64 }
     }
 
-    pub(super) fn reciprocal_rank(&self, k: usize) -> f64 {
+    pub(crate) fn reciprocal_rank(&self, k: usize) -> f64 {
         self.grades.iter().take(k).position(|grade| *grade > 0).map_or(0.0, |at| 1.0 / (at + 1) as f64)
     }
 
-    pub(super) fn hit(&self, k: usize) -> f64 {
+    pub(crate) fn hit(&self, k: usize) -> f64 {
         if self.hits(k) > 0 { 1.0 } else { 0.0 }
     }
 }
@@ -138,12 +139,12 @@ fn dcg(grades: &[u32], k: usize) -> f64 {
 }
 
 /// Sum from the first to the last value; 0 without any. [`Iterator::sum`] gives the negative zero there.
-pub(super) fn sum(values: impl IntoIterator<Item = f64>) -> f64 {
+pub(crate) fn sum(values: impl IntoIterator<Item = f64>) -> f64 {
     values.into_iter().fold(0.0, |sum, value| sum + value)
 }
 
 /// Mean of a metric over queries; NaN without any.
-pub(super) fn mean(values: &[f64]) -> f64 {
+pub(crate) fn mean(values: &[f64]) -> f64 {
     sum(values.iter().copied()) / values.len() as f64
 }
 

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use serde::de::{Deserializer, MapAccess, Visitor};
@@ -10,11 +11,10 @@ use serde::ser::SerializeMap;
 use serde::{Deserialize, Serialize, Serializer};
 use serde_json::Value;
 
-use super::Scores;
-use super::scores::round_to;
-use crate::{Error, Result};
-use splade_files::read_text;
-use splade_files::write_json;
+use splade_files::{AtomicFile, read_text, write_json};
+
+use crate::error::{Error, Result};
+use crate::scores::{Scores, round_to};
 
 /// The mteb whose metrics and files these are.
 pub const MTEB_VERSION: &str = "2.26.24";
@@ -298,12 +298,37 @@ pub fn write_mteb_results(
     experiment: Option<&str>,
     tasks: &[TaskResult],
 ) -> Result<PathBuf> {
+    let staged = stage_mteb_results(results, model, experiment, tasks)?;
+    staged.into_iter().try_for_each(AtomicFile::commit)?;
+    model.results_folder(results, experiment)
+}
+
+/// Writes the files of [`write_mteb_results`] to disk under temporary names, the results last; none is visible before its
+/// [`commit`](AtomicFile::commit), and all are removed if they are dropped.
+///
+/// # Errors
+/// As [`write_mteb_results`].
+pub fn stage_mteb_results(
+    results: &Path,
+    model: &ModelMeta,
+    experiment: Option<&str>,
+    tasks: &[TaskResult],
+) -> Result<Vec<AtomicFile>> {
     let folder = model.results_folder(results, experiment)?;
+    let mut staged = vec![stage(&folder.join("model_meta.json"), model)?];
     for task in tasks {
-        task.write(&folder.join(format!("{}.json", task.task_name)))?;
+        staged.push(stage(&folder.join(format!("{}.json", task.task_name)), task)?);
     }
-    write_json(&folder.join("model_meta.json"), model)?;
-    Ok(folder)
+    Ok(staged)
+}
+
+fn stage<T: Serialize>(path: &Path, value: &T) -> Result<AtomicFile> {
+    let mut text = serde_json::to_string_pretty(value).map_err(|error| Error::file(path, error.to_string()))?;
+    text.push('\n');
+    let mut file = AtomicFile::create(path)?;
+    file.write_all(text.as_bytes()).map_err(Error::io(path))?;
+    file.sync()?;
+    Ok(file)
 }
 
 /// Reads one result file, or all in a folder and the folders in it; by task name.

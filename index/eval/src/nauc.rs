@@ -2,18 +2,18 @@
 //!
 //! mteb's normalized area under the abstention curve (Gisserot-Boukhlef et al. 2024, arXiv:2402.12997).
 
-use super::metrics::{mean, sum};
+use crate::metrics::{mean, sum};
 
 /// Confidence in one ranking, as mteb computes it from the scores of the hits.
-pub(super) struct Confidence {
-    pub(super) max: f64,
-    pub(super) std: f64,
-    pub(super) diff1: f64,
+pub(crate) struct Confidence {
+    pub(crate) max: f64,
+    pub(crate) std: f64,
+    pub(crate) diff1: f64,
 }
 
 impl Confidence {
     /// Confidence of scores sorted in decreasing order; 0 without any.
-    pub(super) fn of(scores: &[f64]) -> Self {
+    pub(crate) fn of(scores: &[f64]) -> Self {
         let [max, rest @ ..] = scores else { return Self { max: 0.0, std: 0.0, diff1: 0.0 } };
         let mean = mean(scores);
         let variance = sum(scores.iter().map(|score| (score - mean).powi(2))) / scores.len() as f64;
@@ -23,7 +23,7 @@ impl Confidence {
 
 /// (AUC − flat) / (oracle − flat) of a metric's values, one per query, and the confidence in each; NaN where
 /// abstaining cannot help because all values are equal.
-pub(super) fn nauc(confidences: &[f64], values: &[f64]) -> f64 {
+pub(crate) fn nauc(confidences: &[f64], values: &[f64]) -> f64 {
     let auc = abstention_auc(confidences, values);
     let oracle = abstention_auc(values, values);
     let flat = mean(values) * LAST_RATE;

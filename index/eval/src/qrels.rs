@@ -5,8 +5,9 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use crate::{Error, Result};
 use splade_files::{Position, Row, read_rows, read_text};
+
+use crate::error::{Error, Result};
 
 /// Document id → grade, for one query. A grade above 0 is relevant.
 pub type Judgements = BTreeMap<String, i32>;
@@ -83,7 +84,7 @@ impl Qrels {
     }
 
     /// Adds the judgements of one more file, and returns how many pairs it judges again with another grade.
-    pub(super) fn extend_from(&mut self, path: &Path) -> Result<usize> {
+    pub(crate) fn extend_from(&mut self, path: &Path) -> Result<usize> {
         let name = path.file_name().unwrap_or_default().to_string_lossy().to_lowercase();
         if [".tsv", ".txt", ".qrels", ".trec"].iter().any(|end| name.ends_with(end)) || !name.contains('.') {
             return self.extend_from_lines(path);
@@ -195,7 +196,8 @@ fn grade(row: &Row) -> Result<i32> {
         return match values.keys().find(|name| !is_id(name)) {
             None => Ok(1),
             Some(other) => {
-                Err(row.position().error(format!("neither score nor relevance is there, but a column {other}")))
+                let message = format!("neither score nor relevance is there, but a column {other}");
+                Err(row.position().error(message).into())
             }
         };
     };
@@ -203,12 +205,12 @@ fn grade(row: &Row) -> Result<i32> {
         Value::String(text) => whole_number(text.trim_ascii()),
         grade => grade.as_f64().and_then(whole),
     };
-    number.ok_or_else(|| row.position().error(format!("the grade {grade} is not a whole number")))
+    Ok(number.ok_or_else(|| row.position().error(format!("the grade {grade} is not a whole number")))?)
 }
 
 fn id(position: &Position, name: &str, value: &Value) -> Result<String> {
     match value {
-        Value::String(id) if id.is_empty() => Err(position.error(format!("empty {name}"))),
+        Value::String(id) if id.is_empty() => Err(position.error(format!("empty {name}")).into()),
         Value::String(id) => Ok(id.clone()),
         Value::Number(id) if id.is_i64() || id.is_u64() => Ok(id.to_string()),
         other => Err(position.error(format!("{name} is {other}, not a string or a whole number")).into()),

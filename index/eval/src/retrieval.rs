@@ -4,10 +4,13 @@ use std::fs::OpenOptions;
 use std::io::Write;
 use std::path::Path;
 
-use super::metrics::{Graded, mean};
-use super::{Qrels, Run, Scores};
-use crate::{Error, Result};
 use splade_core::{SparsityStats, flops};
+
+use crate::error::{Error, Result};
+use crate::metrics::{Graded, mean};
+use crate::qrels::Qrels;
+use crate::run::Run;
+use crate::scores::Scores;
 
 /// How many hits per query the reference's evaluator keeps.
 pub const RETRIEVAL_DEPTH: usize = 100;

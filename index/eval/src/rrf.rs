@@ -5,8 +5,8 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::Scores;
-use super::metrics::{Graded, mean};
+use crate::metrics::{Graded, mean};
+use crate::scores::Scores;
 
 /// The constant of reciprocal rank fusion in the reference.
 const RRF_K: f64 = 60.0;

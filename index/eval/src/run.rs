@@ -4,9 +4,10 @@ use std::collections::{HashMap, HashSet};
 use std::io::{self, Write};
 use std::path::Path;
 
-use crate::{Error, Result};
 use splade_core::{Hit, Ranking};
 use splade_files::read_text;
+
+use crate::error::{Error, Result};
 
 /// Rankings of many queries, in the order in which they were added.
 #[derive(Debug, Clone, Default, PartialEq)]

@@ -93,7 +93,7 @@ impl<'de> Deserialize<'de> for Scores {
 /// Rounds to `decimals` decimals as Python's `round` does: to the decimal nearest to the binary value, halves to even.
 /// A negative zero becomes zero.
 #[must_use]
-pub(super) fn round_to(value: f64, decimals: usize) -> f64 {
+pub(crate) fn round_to(value: f64, decimals: usize) -> f64 {
     // Formatting is exact on the binary value, which a multiplication by a power of ten is not.
     format!("{value:.decimals$}").parse().unwrap_or(value) + 0.0
 }

@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 
 use serde::Deserialize;
 
-use crate::{Error, Result};
+use crate::error::{Error, Result};
 
 /// A retrieval task of mteb 2.26.24; its main score is `ndcg_at_10`.
 #[derive(Debug, Clone, PartialEq, Deserialize)]

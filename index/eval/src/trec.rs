@@ -2,12 +2,14 @@
 
 use std::cmp::Ordering;
 
-use super::metrics::{Graded, mean};
-use super::nauc::{Confidence, nauc};
-use super::scores::round_to;
-use super::{Judgements, Qrels, Run, Scores};
-use crate::{Error, Result};
 use splade_core::{Hit, Ranking, score_order};
+
+use crate::error::{Error, Result};
+use crate::metrics::{Graded, mean};
+use crate::nauc::{Confidence, nauc};
+use crate::qrels::{Judgements, Qrels};
+use crate::run::Run;
+use crate::scores::{Scores, round_to};
 
 /// Cut-offs of mteb's retrieval tasks.
 pub const MTEB_CUTOFFS: [usize; 7] = [1, 3, 5, 10, 20, 100, 1000];
@@ -108,7 +110,7 @@ impl JudgedRanking {
 }
 
 /// Order of trec_eval: score descending as f32, then id descending.
-pub(super) fn trec_order(a: &Hit, b: &Hit) -> Ordering {
+pub(crate) fn trec_order(a: &Hit, b: &Hit) -> Ordering {
     score_order(a.score, b.score).then_with(|| b.id.cmp(&a.id))
 }
 

@@ -8,9 +8,8 @@ use parquet::data_type::{ByteArray, ByteArrayType, Int64Type};
 use parquet::file::properties::WriterProperties;
 use parquet::file::writer::SerializedFileWriter;
 use parquet::schema::parser::parse_message_type;
-use splade_core::SparseVector;
-use splade_eval::Result;
-use splade_eval::{TaskData, evaluate};
+use splade_core::{Encoder, SparseVector};
+use splade_eval::{Error, ExactSearcher, Task, evaluate};
 
 enum Column<'a> {
     Text(&'a str, &'a [&'a str]),
@@ -48,11 +47,18 @@ fn write_parquet(path: &Path, columns: &[Column<'_>]) {
 }
 
 /// Letters as dimensions: enough of an encoder to rank.
-fn encode(text: &str) -> SparseVector {
-    let mut dims: Vec<u32> = text.bytes().map(u32::from).collect();
-    dims.sort_unstable();
-    dims.dedup();
-    SparseVector::from_pairs(dims.into_iter().map(|dim| (dim, 1.0))).unwrap()
+struct Letters;
+
+impl Encoder for Letters {
+    fn dimensions(&self) -> usize {
+        256
+    }
+
+    fn encode(&self, texts: &[&str]) -> splade_core::Result<Vec<SparseVector>> {
+        let letters =
+            |text: &&str| text.bytes().map(|byte| (u32::from(byte), 1.0)).collect::<std::collections::BTreeMap<_, _>>();
+        Ok(texts.iter().map(|text| SparseVector::from_pairs(letters(text)).unwrap()).collect())
+    }
 }
 
 #[test]
@@ -77,17 +83,41 @@ fn a_parquet_set_of_the_hub_is_evaluated() {
         &[Text("query-id", &["q1", "q2", "q2"]), Text("corpus-id", &["d1", "d2", "d3"]), Number("score", &[1, 1, 0])],
     );
 
-    let task = &TaskData::open(&task, None).unwrap()[0];
-    assert_eq!((task.name.as_str(), task.split.as_str()), ("SweFaqRetrieval", "test"));
-    let qrels = task.qrels().unwrap();
-    let queries = task.queries(&qrels).unwrap().into_iter().map(|query| (query.id, encode(&query.text)));
-    let queries: Vec<(String, SparseVector)> = queries.collect();
-    let documents = task.documents().map(|document| {
-        let document = document?;
-        Ok((document.id.clone(), encode(&document.full_text())))
+    let task = &Task::open(&task, None).unwrap()[0];
+    assert_eq!((task.data.name.as_str(), task.data.split.as_str()), ("SweFaqRetrieval", "test"));
+    let mut documents = Vec::new();
+    let encoded = task.encode(&Letters, &Letters, |document, vector| -> Result<(), Error> {
+        documents.push((document.id, vector));
+        Ok(())
     });
-    let documents = documents.collect::<Result<Vec<_>>>().unwrap();
-    assert_eq!((queries.len(), documents.len()), (2, 3));
-    let evaluation = evaluate(&queries, documents, &qrels, 256).unwrap();
+    let encoded = encoded.unwrap();
+    assert_eq!((encoded.queries().len(), documents.len(), encoded.missing_relevant()), (2, 3, 0));
+    let evaluation = evaluate(&ExactSearcher::new(documents).unwrap(), &encoded).unwrap();
     assert_eq!(evaluation.mteb.get("ndcg_at_1"), Some(1.0));
+}
+
+/// Every form of a data folder's corpus is read once and by one reader, so JSON lines stand for all.
+#[test]
+fn a_corpus_that_cannot_be_used_is_an_error() {
+    let cases = [
+        (
+            "{\"_id\": \"d1\", \"text\": \"a\"}\n{\"_id\": \"d2\", \"text\": \"b\"}\n{\"_id\": \"d1\", \"text\": \"c\"}\n",
+            "corpus.jsonl:3: duplicate document id d1",
+        ),
+        ("", "toy: its corpus has no documents"),
+    ];
+    for (corpus, wanted) in cases {
+        let folder = tempfile::tempdir().unwrap();
+        let toy = folder.path().join("toy");
+        std::fs::create_dir(&toy).unwrap();
+        let files = [
+            ("corpus.jsonl", corpus),
+            ("queries.jsonl", "{\"_id\": \"q\", \"text\": \"a\"}\n"),
+            ("qrels.tsv", "q\td1\t1\nq\td9\t1\n"),
+        ];
+        files.iter().for_each(|(name, text)| std::fs::write(toy.join(name), text).unwrap());
+        let task = &Task::open(&toy, None).unwrap()[0];
+        let error = task.encode(&Letters, &Letters, |_, _| -> Result<(), Error> { Ok(()) }).unwrap_err();
+        assert!(error.to_string().ends_with(wanted), "{error}");
+    }
 }

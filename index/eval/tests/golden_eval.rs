@@ -12,8 +12,8 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 use splade_core::{Hit, Ranking, SparseVector};
 use splade_eval::{
-    ExactSearcher, FusionSample, Qrels, RETRIEVAL_DEPTH, Run, TaskResult, evaluate, fusion_scores, mteb_scores,
-    read_mteb_results, retrieval_csv_name,
+    EncodedTask, Evaluation, ExactSearcher, FusionSample, Qrels, RETRIEVAL_DEPTH, Run, TaskResult, evaluate,
+    fusion_scores, mteb_scores, read_mteb_results, retrieval_csv_name,
 };
 use splade_files::read_rows;
 
@@ -69,6 +69,21 @@ fn load(name: &str) -> Set {
     }
 }
 
+impl Set {
+    /// The set as a task, and its documents to search.
+    fn task(&self) -> EncodedTask {
+        let mut task = EncodedTask::new("set", self.qrels.clone(), self.dimensions);
+        self.queries.iter().for_each(|(id, vector)| task.add_query(id, "", vector.clone()));
+        self.documents.iter().for_each(|(id, vector)| assert!(task.add_document(id, vector)));
+        task
+    }
+
+    fn evaluate(self) -> Evaluation {
+        let task = self.task();
+        evaluate(&ExactSearcher::new(self.documents).unwrap(), &task).unwrap()
+    }
+}
+
 fn judged(qrels: &BTreeMap<String, BTreeMap<String, i32>>) -> Qrels {
     let judged = qrels.iter().flat_map(|(query, judged)| judged.iter().map(move |(id, grade)| (query, id, *grade)));
     judged.collect()
@@ -97,7 +112,7 @@ fn information_retrieval_scores_equal_sentence_transformers() {
     for name in SETS {
         let set = load(name);
         let expected: Value = json(&format!("evaluators/{name}/expected_st.json"));
-        let evaluation = evaluate(&set.queries, set.documents, &set.qrels, set.dimensions).unwrap();
+        let evaluation = set.evaluate();
         let scores = evaluation.retrieval.scores(&format!("Toy{name}"));
         let metrics = expected["metrics"].as_object().unwrap();
         assert_eq!(scores.len(), metrics.len());
@@ -116,7 +131,8 @@ fn the_best_100_equal_sentence_transformers_predictions() {
     for name in SETS {
         let set = load(name);
         let searcher = ExactSearcher::new(set.documents).unwrap();
-        let run = searcher.search_all(&set.queries, RETRIEVAL_DEPTH);
+        let search = |(id, query): &(String, SparseVector)| (id.clone(), searcher.search(query, RETRIEVAL_DEPTH));
+        let run: Run = set.queries.iter().map(search).collect();
         let file = format!("Information-Retrieval_evaluation_Toy{name}_predictions_dot.jsonl");
         let mut rows = 0;
         for row in read_rows(&fixture(&format!("evaluators/{name}/st_output/{file}"))).unwrap() {
@@ -137,7 +153,7 @@ fn the_best_100_equal_sentence_transformers_predictions() {
 fn the_csv_file_has_the_references_form_and_values() {
     for name in SETS {
         let set = load(name);
-        let evaluation = evaluate(&set.queries, set.documents, &set.qrels, set.dimensions).unwrap();
+        let evaluation = set.evaluate();
         let folder = tempfile::tempdir().unwrap();
         let file = retrieval_csv_name(&format!("Toy{name}"));
         let path = folder.path().join(&file);
@@ -163,9 +179,7 @@ fn the_csv_file_has_the_references_form_and_values() {
 fn trec_scores_equal_mteb_and_pytrec_eval() {
     for name in SETS {
         let set = load(name);
-        let searcher = ExactSearcher::new(set.documents).unwrap();
-        let run = searcher.search_all(&set.queries, searcher.len());
-        let scores = mteb_scores(&set.qrels, &run).unwrap();
+        let scores = set.evaluate().mteb;
         let text = std::fs::read_to_string(fixture(&format!("evaluators/{name}/expected_mteb.json"))).unwrap();
         let expected: Value = serde_json::from_str(&text.replace("NaN", "null")).unwrap();
         let expected = expected["scores"].as_object().unwrap();

@@ -41,6 +41,15 @@ impl AtomicFile {
         file.commit()
     }
 
+    /// Writes all bytes to disk, so that [`commit`](Self::commit) has little left that can fail.
+    ///
+    /// # Errors
+    /// The last bytes cannot be written.
+    pub fn sync(&mut self) -> Result<()> {
+        let synced = self.file.flush().and_then(|()| self.file.get_ref().as_file().sync_all());
+        synced.map_err(Error::io(&self.destination))
+    }
+
     /// Makes the file visible under its name, replacing what was there.
     ///
     /// # Errors

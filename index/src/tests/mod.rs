@@ -4,6 +4,7 @@ mod corruption;
 mod exactness;
 mod input;
 mod lifecycle;
+mod retrievers;
 
 use std::path::Path;
 

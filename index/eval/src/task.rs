@@ -1,0 +1,189 @@
+//! [`Task`], read from a folder, and [`EncodedTask`], ready to be searched.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use splade_core::{EncodedQuery, Encoder, SparseVector, SparsityStats, encode_stream};
+use splade_files::Document;
+
+use crate::beir::{JudgedQueries, TaskData};
+use crate::error::{Error, Result};
+use crate::qrels::Qrels;
+
+/// A data folder with its judgements and queries in memory; its corpus is read when it is encoded.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Task {
+    /// files and names
+    pub data: TaskData,
+    /// judgements and queries
+    pub judged: JudgedQueries,
+}
+
+impl Task {
+    /// Tasks in `folder`, one for each subset, as [`TaskData::open`] finds them.
+    ///
+    /// # Errors
+    /// As [`TaskData::open`] and [`TaskData::judged_queries`].
+    pub fn open(folder: &Path, split: Option<&str>) -> Result<Vec<Self>> {
+        let read = |data: TaskData| Ok(Self { judged: data.judged_queries()?, data });
+        TaskData::open(folder, split)?.into_iter().map(read).collect()
+    }
+
+    /// Encodes the queries, then the corpus as a stream, each document of which goes to `keep` with its vector.
+    ///
+    /// # Errors
+    /// A corpus that cannot be read, is empty or has a duplicate id; an encoder or `keep` that fails.
+    pub fn encode<E: From<Error> + From<splade_core::Error>>(
+        &self,
+        query_encoder: &dyn Encoder,
+        document_encoder: &dyn Encoder,
+        mut keep: impl FnMut(Document, SparseVector) -> std::result::Result<(), E>,
+    ) -> std::result::Result<EncodedTask, E> {
+        let data = &self.data;
+        let mut task = EncodedTask::new(&data.name, self.judged.qrels.clone(), document_encoder.dimensions());
+        task.ignore_identical_ids(data.ignore_identical_ids);
+        let texts: Vec<&str> = self.judged.queries.iter().map(|query| query.text.as_str()).collect();
+        for (query, vector) in self.judged.queries.iter().zip(query_encoder.encode(&texts)?) {
+            task.add_query(&query.id, &query.text, vector);
+        }
+        let text = |document: &Document| document.full_text().trim().to_owned();
+        let documents = data.documents().map(|document| document.map_err(E::from));
+        encode_stream(document_encoder, documents, text, |document, vector| {
+            if !task.add_document(&document.id, &vector) {
+                return Err(data.duplicate_document(&document.id).into());
+            }
+            keep(document, vector)
+        })?;
+        if task.document_count() == 0 {
+            return Err(Error::invalid(format!("{}: its corpus has no documents", data.name), "").into());
+        }
+        Ok(task)
+    }
+}
+
+/// A judged query and its vector.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TaskQuery {
+    /// id in the qrels
+    pub id: String,
+    /// text, for BM25
+    pub text: String,
+    /// vector, for whatever ranks by vectors
+    pub vector: SparseVector,
+}
+
+impl TaskQuery {
+    /// The query as a retriever takes it.
+    #[must_use]
+    pub fn encoded(&self) -> EncodedQuery<'_> {
+        EncodedQuery { text: &self.text, vector: &self.vector }
+    }
+}
+
+/// A task as a retriever is measured on it: judgements, encoded queries, and ids and statistics of the corpus. The
+/// documents themselves are in the retriever.
+#[derive(Debug, Clone, PartialEq)]
+pub struct EncodedTask {
+    name: String,
+    qrels: Qrels,
+    queries: Vec<TaskQuery>,
+    dimensions: usize,
+    document_ids: BTreeSet<String>,
+    document_stats: SparsityStats,
+    ignore_identical_ids: bool,
+}
+
+impl EncodedTask {
+    /// A task without queries and documents yet; `dimensions` is the vocabulary size.
+    #[must_use]
+    pub fn new(name: impl Into<String>, qrels: Qrels, dimensions: usize) -> Self {
+        Self {
+            name: name.into(),
+            qrels,
+            queries: Vec::new(),
+            dimensions,
+            document_ids: BTreeSet::new(),
+            document_stats: SparsityStats::new(dimensions),
+            ignore_identical_ids: false,
+        }
+    }
+
+    /// Adds a query; one without judgements is left out.
+    pub fn add_query(&mut self, id: &str, text: &str, vector: SparseVector) {
+        if self.qrels.judgements(id).is_some() {
+            self.queries.push(TaskQuery { id: id.to_owned(), text: text.to_owned(), vector });
+        }
+    }
+
+    /// Counts a document of the corpus; false if its id is there already.
+    #[must_use]
+    pub fn add_document(&mut self, id: &str, vector: &SparseVector) -> bool {
+        self.document_stats.add(vector);
+        self.document_ids.insert(id.to_owned())
+    }
+
+    /// Sets whether a document with the query's own id is left out of mteb's run.
+    pub fn ignore_identical_ids(&mut self, ignore: bool) {
+        self.ignore_identical_ids = ignore;
+    }
+
+    /// Name of the task.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Judgements.
+    #[must_use]
+    pub fn qrels(&self) -> &Qrels {
+        &self.qrels
+    }
+
+    /// Judged queries.
+    #[must_use]
+    pub fn queries(&self) -> &[TaskQuery] {
+        &self.queries
+    }
+
+    /// Vocabulary size.
+    #[must_use]
+    pub fn dimensions(&self) -> usize {
+        self.dimensions
+    }
+
+    /// Ids of the corpus, ascending.
+    pub fn document_ids(&self) -> impl DoubleEndedIterator<Item = &str> + Clone {
+        self.document_ids.iter().map(String::as_str)
+    }
+
+    /// Number of documents.
+    #[must_use]
+    pub fn document_count(&self) -> usize {
+        self.document_ids.len()
+    }
+
+    /// Sparsity of the query vectors.
+    #[must_use]
+    pub fn query_stats(&self) -> SparsityStats {
+        SparsityStats::of(self.dimensions, self.queries.iter().map(|query| &query.vector))
+    }
+
+    /// Sparsity of the document vectors.
+    #[must_use]
+    pub fn document_stats(&self) -> &SparsityStats {
+        &self.document_stats
+    }
+
+    /// True if a document with the query's own id is left out of mteb's run.
+    #[must_use]
+    pub fn ignores_identical_ids(&self) -> bool {
+        self.ignore_identical_ids
+    }
+
+    /// Number of relevant documents of the queries that are not in the corpus: they count as not found.
+    #[must_use]
+    pub fn missing_relevant(&self) -> usize {
+        let judged = self.queries.iter().filter_map(|query| self.qrels.judgements(&query.id));
+        judged.flatten().filter(|(id, grade)| **grade > 0 && !self.document_ids.contains(*id)).count()
+    }
+}
