@@ -173,7 +173,7 @@ fn equals_bare(field: &str, value: &str) -> Filter {
         Ok(Json::Number(number)) if number.is_f64() && value.trim_start_matches('-').bytes().all(is_digit) => {
             Filter::equals(field, value)
         }
-        Ok(scalar @ (Json::Number(_) | Json::Bool(_))) if scalar.to_string() == value => Filter::equals(field, scalar),
+        Ok(scalar @ (Json::Number(_) | Json::Bool(_))) if format!("{scalar}") == value => Filter::equals(field, scalar),
         // the text as it was written, `5.00`, is not the text of the number
         Ok(scalar @ Json::Number(_)) => Filter::Any(vec![Filter::equals(field, scalar), Filter::equals(field, value)]),
         _ => Filter::equals(field, value),

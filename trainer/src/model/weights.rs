@@ -441,7 +441,8 @@ mod tests {
         let shard = |name: &'static str| {
             move |index: &mut serde_json::Value| index["weight_map"]["cls.predictions.bias"] = name.into()
         };
-        let cases: [(&dyn Fn(&mut serde_json::Value), &str); 8] = [
+        type Damage<'a> = &'a dyn Fn(&mut serde_json::Value);
+        let cases: [(Damage<'_>, &str); 8] = [
             (
                 &|index| index["weight_map"]["x"] = "model-0.safetensors".into(),
                 "tensor x is not in model-0.safetensors",
