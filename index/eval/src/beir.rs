@@ -158,7 +158,12 @@ pub struct JudgedQueries {
 fn duplicate(paths: &[PathBuf], what: &str, id: &str) -> Error {
     let has_id = |row: &Row| {
         let value = row.value().get("_id").or_else(|| row.value().get("id"));
-        value.is_some_and(|value| value.as_str().map_or_else(|| value.to_string() == id, |text| text == id))
+        // a number is an id as it is written
+        match value {
+            Some(serde_json::Value::String(text)) => text == id,
+            Some(value) => format!("{value}") == id,
+            None => false,
+        }
     };
     let message = format!("duplicate {what} id {id}");
     // only the error path reads the files again

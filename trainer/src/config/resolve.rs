@@ -14,23 +14,6 @@ use super::{
 };
 use crate::{Error, Result};
 
-/// The thirteen sets of NanoBEIR, as `nanobeir_datasets` names them.
-const NANOBEIR: [&str; 13] = [
-    "climatefever",
-    "dbpedia",
-    "fever",
-    "fiqa2018",
-    "hotpotqa",
-    "msmarco",
-    "nfcorpus",
-    "nq",
-    "quoraretrieval",
-    "scidocs",
-    "arguana",
-    "scifact",
-    "touche2020",
-];
-
 /// The reason why keys of the query table have no effect with architecture `splade`.
 const NO_TABLE: &str = "is not used: architecture `splade` has no query table";
 /// The reason why keys of the loss have no effect with objective `mlm`.
@@ -507,13 +490,11 @@ fn evaluation(mut keys: Section<'_>) -> Result<EvaluationConfig> {
     if evaluation.nanobeir_datasets.is_empty() {
         return Err(keys.error("nanobeir_datasets", "is empty", "name at least one set"));
     }
-    if let Some(name) =
-        evaluation.nanobeir_datasets.iter().find(|name| !NANOBEIR.contains(&name.to_lowercase().as_str()))
-    {
+    if let Some(name) = evaluation.nanobeir_datasets.iter().find(|name| splade_eval::nano_beir_set(name).is_err()) {
         return Err(keys.error(
             "nanobeir_datasets",
             format!("there is no set `{name}`"),
-            did_you_mean(name, &NANOBEIR),
+            did_you_mean(name, &splade_eval::NANO_BEIR.map(|(name, _)| name)),
         ));
     }
     if evaluation.evaluator != Some(Evaluator::SparseNanobeir) {
