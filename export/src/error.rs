@@ -30,6 +30,16 @@ pub enum Error {
         /// what it said
         message: String,
     },
+    /// A runtime lacks an operator of an exported file.
+    #[error("{}: {backend} has no operator {operator}", file.display())]
+    MissingOperator {
+        /// the exported file
+        file: PathBuf,
+        /// the runtime
+        backend: String,
+        /// the operator
+        operator: String,
+    },
     /// A runtime computes something else than the reference.
     #[error(
         "{}: {backend} differs from the reference by {difference:.1e}, more than {tolerance:.0e} allows",
@@ -101,7 +111,7 @@ impl Error {
                 Some("do not use the file; report the model and this line")
             }
             Self::Invalid { hint, .. } => (!hint.is_empty()).then_some(hint),
-            Self::Backend { .. } => None,
+            Self::Backend { .. } | Self::MissingOperator { .. } => None,
         }
     }
 
@@ -113,7 +123,9 @@ impl Error {
             Self::Files(error) => error.kind(),
             Self::Encode(error) => error.kind(),
             Self::Invalid { .. } => ErrorKind::InvalidInput,
-            Self::Backend { .. } | Self::Disagreement { .. } | Self::Unlike { .. } => ErrorKind::Internal,
+            Self::Backend { .. } | Self::MissingOperator { .. } | Self::Disagreement { .. } | Self::Unlike { .. } => {
+                ErrorKind::Internal
+            }
         }
     }
 }

@@ -124,6 +124,13 @@ impl CandleOnnx {
         Self { model, file: file.to_owned() }
     }
 
+    /// The first operator of the graph that candle-onnx does not have.
+    fn missing_operator(&self) -> Option<&str> {
+        let nodes = self.model.graph.iter().flat_map(|graph| &graph.node);
+        let mut operators = nodes.map(|node| node.op_type.as_str());
+        operators.find(|operator| CANDLE_ONNX_OPERATORS.binary_search(operator).is_err())
+    }
+
     fn output(&self, batch: &TokenBatch) -> candle_core::Result<Array2<f32>> {
         let graph = self.model.graph.iter().next().ok_or_else(|| candle_core::Error::msg("no graph"))?;
         let mut inputs = HashMap::new();
@@ -149,16 +156,97 @@ impl Backend for CandleOnnx {
     }
 
     fn run(&self, batch: &TokenBatch) -> Result<Array2<f32>> {
-        self.output(batch).map_err(|error| {
-            // the message holds the whole node, with its tensors
-            let message = error.to_string();
-            match message.split_once("unsupported op_type ").and_then(|(_, rest)| rest.split(' ').next()) {
-                Some(operator) => Error::backend(&self.file, self.name(), format!("it has no operator {operator}")),
-                None => Error::backend(&self.file, self.name(), splade_trainer::Error::from(error)),
-            }
-        })
+        if let Some(operator) = self.missing_operator() {
+            let (file, backend) = (self.file.clone(), self.name().to_owned());
+            return Err(Error::MissingOperator { file, backend, operator: operator.to_owned() });
+        }
+        self.output(batch).map_err(|error| Error::backend(&self.file, self.name(), splade_trainer::Error::from(error)))
     }
 }
+
+/// Operators of candle-onnx 0.11, sorted.
+const CANDLE_ONNX_OPERATORS: &[&str] = &[
+    "Abs",
+    "Add",
+    "And",
+    "ArgMax",
+    "ArgMin",
+    "AveragePool",
+    "BatchNormalization",
+    "Cast",
+    "Ceil",
+    "Clip",
+    "Concat",
+    "Constant",
+    "ConstantOfShape",
+    "Conv",
+    "Cos",
+    "CumSum",
+    "Div",
+    "Dropout",
+    "Equal",
+    "Erf",
+    "Exp",
+    "Expand",
+    "Flatten",
+    "Floor",
+    "Gather",
+    "GatherElements",
+    "Gelu",
+    "Gemm",
+    "Greater",
+    "GreaterOrEqual",
+    "HardSwish",
+    "Identity",
+    "If",
+    "LSTM",
+    "LeakyRelu",
+    "Less",
+    "LessOrEqual",
+    "Log",
+    "LogSoftmax",
+    "MatMul",
+    "MaxPool",
+    "Min",
+    "Mul",
+    "Neg",
+    "Not",
+    "OneHot",
+    "Or",
+    "PRelu",
+    "Pad",
+    "Pow",
+    "RNN",
+    "Range",
+    "ReduceL2",
+    "ReduceMax",
+    "ReduceMean",
+    "ReduceMin",
+    "ReduceSum",
+    "Relu",
+    "Reshape",
+    "Resize",
+    "ScatterND",
+    "Selu",
+    "Shape",
+    "Sigmoid",
+    "Sign",
+    "Sin",
+    "Size",
+    "Slice",
+    "Softmax",
+    "Split",
+    "Sqrt",
+    "Squeeze",
+    "Sub",
+    "Tanh",
+    "Tile",
+    "Transpose",
+    "Trilu",
+    "Unsqueeze",
+    "Where",
+    "Xor",
+];
 
 /// A tensor of Candle's as vectors along its last axis.
 fn vectors(output: &Tensor) -> candle_core::Result<Array2<f32>> {

@@ -8,7 +8,7 @@ use splade_encode::{OnnxRuntimeInfo, load_onnx_runtime, onnx_runtime_info};
 
 use crate::cli::DoctorArgs;
 use crate::console::{Facts, size};
-use crate::encoders::onnx_runtime_candidates;
+use crate::encoders::{LIBRARY_HINT, onnx_runtime_candidates};
 use crate::hub;
 use crate::outputs::say;
 
@@ -86,7 +86,7 @@ fn onnx_runtime(findings: &mut Findings) {
         Err(error) => {
             let message = error.to_string();
             findings.facts.add("ONNX Runtime", message.trim_start_matches("ONNX Runtime "));
-            findings.hint(error.hint().unwrap_or_default());
+            findings.hint(LIBRARY_HINT);
         }
     }
     let found = loaded.ok();

@@ -21,8 +21,6 @@
 //!   there, so int8 vectors differ within what int8 loses anyway.
 //! * Inputs are given as the file declares them: fixed numbers of texts or tokens, 32-bit ids, no attention mask. What
 //!   cannot be run is refused when the file is opened.
-//! * A mask that a foreign graph adds to attention scores as −10 000 does what −∞ does: `exp` of it is 0 in f32. Vectors do
-//!   not depend on it (tested).
 //! * A file that was exported from other weights than those beside it is refused.
 //!
 //! # Features

@@ -251,8 +251,12 @@ impl<'m> Subject<'m> {
             Err(error) => {
                 let reason = reason(&error, file);
                 // candle-onnx is a convenience: what it lacks is no fault of the file
-                let lacks = backend == "candle-onnx"
-                    && ["it has no operator", "unsupported"].iter().any(|word| reason.contains(word));
+                let lacks = error.chain().any(|cause| {
+                    matches!(
+                        cause.downcast_ref::<splade_export::Error>(),
+                        Some(splade_export::Error::MissingOperator { .. })
+                    )
+                });
                 let outcome = if lacks { Outcome::Skipped(reason) } else { Outcome::Failed(reason) };
                 vec![self.row(Stage::DocumentVectors, backend, file, outcome)]
             }
