@@ -1,12 +1,11 @@
-//! Which files of a revision make a model, and each of them into the cache.
+//! [`fetch`]: the files of a revision that make a model, downloaded into the cache.
 
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use anyhow::{Context, Result};
-use serde_json::Value;
+use anyhow::Result;
 use splade_files::{
-    Architecture, CHECKPOINT_NAMES, Family, ModelDir, ONNX_FILES, Precision, TOKENIZER_FILES, is_index, shard_names,
+    Architecture, CHECKPOINT_NAMES, Error, ModelDir, ModelLayout, ONNX_FILES, Precision, is_index, join, shard_names,
 };
 
 use super::cache::{Repo, check_name};
@@ -15,16 +14,10 @@ use super::download::{Download, patiently};
 use super::id::HubId;
 use super::{HubError, Origin, Place, Wants, cache_dir, is_offline};
 
-/// Small files of a folder with a tokenizer and perhaps a network, beside [`TOKENIZER_FILES`].
-const FOLDER_FILES: [&str; 3] = ["config.json", "sentence_bert_config.json", "tokenizer.json"];
-
-/// Small files of a model as a whole: what sentence-transformers and we ourselves state about it.
-const ROOT_FILES: [&str; 2] = ["config_sentence_transformers.json", "splade.json"];
-
-/// The model folder of an id: from the cache as far as it is there and still right, from the Hub for the rest.
+/// Model folder of an id: files of the cache that are still current, and the rest from the Hub.
 ///
-/// A commit that is cached asks nothing; a branch or tag asks once where it stands now. If the Hub does not answer, what
-/// is cached is taken as it is, with a warning.
+/// A cached commit needs no request; a branch or tag needs one, for its current commit. If the Hub does not answer, the
+/// cached files are used as they are, with a warning.
 pub(super) fn fetch(id: &HubId, wants: Wants) -> Result<Place> {
     let mut fetch = Fetch::begin(id)?;
     fetch.model(wants)?;
@@ -49,12 +42,6 @@ struct Fetch<'a> {
     listing: Option<BTreeSet<String>>,
     /// those wanted that are there
     files: Vec<String>,
-}
-
-/// A folder of the model and what its module is, by the last part of the class's name.
-struct Module {
-    folder: String,
-    class: String,
 }
 
 impl<'a> Fetch<'a> {
@@ -98,14 +85,14 @@ impl<'a> Fetch<'a> {
         self.outage = Some(error);
     }
 
-    /// All files a model has for `wants`, small ones first, so that what is no model of ours costs no large download.
+    /// Fetches all files of the model that `wants` names, small ones first: an unsupported model costs no large download.
     fn model(&mut self, wants: Wants) -> Result<()> {
-        self.small_files()?;
-        let model = ModelDir::open(&self.repo.snapshot(&self.commit));
-        let model = match self.client {
-            Some(_) => model?,
-            None => model.with_context(|| format!("{}, as far as it is cached", self.id))?,
-        };
+        let model = self.small_files().and_then(|()| Ok(ModelDir::open(&self.repo.snapshot(&self.commit))?));
+        let model = model.map_err(|error| match self.client {
+            // what looks broken may only be incomplete
+            None if error.is::<Error>() => error.context(format!("{}, as far as it is cached", self.id)),
+            _ => error,
+        })?;
         if wants.only_queries && model.architecture() == Architecture::InferenceFree {
             return Ok(());
         }
@@ -127,81 +114,20 @@ impl<'a> Fetch<'a> {
         Ok(())
     }
 
+    /// The layout of the model, with its small files in the snapshot.
     fn small_files(&mut self) -> Result<()> {
-        let modules = if self.file("modules.json")? {
-            self.modules()?
-        } else if self.file("config.json")? {
-            vec![Module { folder: String::new(), class: "Transformer".to_owned() }]
-        } else if self.client.is_none() {
-            return Err(self.not_cached(None).into());
-        } else {
-            return Err(HubError::input(
-                format!("{}: no model for this program: it has neither modules.json nor config.json", self.id),
-                "give a masked-language model such as ltg/norbert3-xs, or a SPLADE model",
-            )
+        if !self.file("modules.json")? && !self.file("config.json")? {
+            return Err(match self.client {
+                None => self.not_cached(None),
+                Some(_) => HubError::input(
+                    format!("{}: no model for this program: it has neither modules.json nor config.json", self.id),
+                    "give a masked-language model such as ltg/norbert3-xs, or a SPLADE model",
+                ),
+            }
             .into());
-        };
-        for Module { folder, class } in &modules {
-            match class.as_str() {
-                "Transformer" | "MLMTransformer" => self.transformer(folder)?,
-                "SparseStaticEmbedding" | "IDF" => self.table(folder)?,
-                _ => _ = self.file(&join(folder, "config.json"))?,
-            }
         }
-        for name in ROOT_FILES {
-            self.file(name)?;
-        }
-        Ok(())
-    }
-
-    /// The folders `modules.json` and a router's `router_config.json` name. What cannot be read is for [`ModelDir`] to say.
-    fn modules(&mut self) -> Result<Vec<Module>> {
-        let mut modules = Vec::new();
-        for entry in self.json("modules.json").as_array().into_iter().flatten() {
-            let folder = entry["path"].as_str().unwrap_or_default().to_owned();
-            let class = class(&entry["type"]);
-            if class != "Router" && class != "Asym" {
-                modules.push(Module { folder, class });
-                continue;
-            }
-            let router = join(&folder, "router_config.json");
-            self.file(&router)?;
-            for (key, types) in self.json(&router)["types"].as_object().into_iter().flatten() {
-                modules.push(Module { folder: join(&folder, key), class: self::class(types) });
-            }
-        }
-        Ok(modules)
-    }
-
-    /// A network's folder without its weights; for a bare checkpoint the query table beside it too.
-    fn transformer(&mut self, folder: &str) -> Result<()> {
-        for name in FOLDER_FILES.into_iter().chain(TOKENIZER_FILES) {
-            self.file(&join(folder, name))?;
-        }
-        for name in code_files(&self.json(&join(folder, "config.json"))) {
-            let _ = self.file(&join(folder, &name))? || self.file(&name)?;
-        }
-        if folder.is_empty() && !self.files.iter().any(|file| file == "modules.json") {
-            let _ = self.file("idf.json")? || self.file("query_token_weights.txt")?;
-        }
-        Ok(())
-    }
-
-    /// A query table's folder; the table and the tokenizer may also lie at the root.
-    fn table(&mut self, folder: &str) -> Result<()> {
-        for name in FOLDER_FILES.into_iter().chain(TOKENIZER_FILES) {
-            self.file(&join(folder, name))?;
-        }
-        let named = self.json(&join(folder, "config.json"))["path"].as_str().map(str::to_owned);
-        if !self.file(&join(folder, "model.safetensors"))?
-            && let Some(name) = named
-        {
-            let _ = self.file(&join(folder, &name))? || self.file(&name)?;
-        }
-        if !self.files.contains(&join(folder, "tokenizer.json")) {
-            self.file("tokenizer.json")?;
-            self.file("tokenizer_config.json")?;
-        }
+        let snapshot = self.repo.snapshot(&self.commit);
+        ModelLayout::find(&snapshot, |name| self.file(name))?;
         Ok(())
     }
 
@@ -304,80 +230,15 @@ impl<'a> Fetch<'a> {
             None => HubError::offline(self.id, what),
         }
     }
-
-    /// A JSON file of the snapshot; null where there is none or it is broken.
-    fn json(&self, name: &str) -> Value {
-        let bytes = std::fs::read(self.repo.snapshot(&self.commit).join(name)).unwrap_or_default();
-        serde_json::from_slice(&bytes).unwrap_or_default()
-    }
 }
 
-/// Refuses a network that cannot be loaded before its weights are fetched. A key that is not known is no reason: the
-/// caller may say that it changes nothing.
+/// Refuses an unsupported network before its weights are downloaded. An unknown key is accepted here: the caller may
+/// state that it changes nothing.
 #[cfg(feature = "train")]
 fn check_config(model: &ModelDir) -> Result<()> {
     use splade_trainer::model::TransformerConfig;
     match TransformerConfig::of(model) {
         Err(error) if !error.unknown_config_keys().is_empty() => Ok(()),
         other => Ok(other.map(drop)?),
-    }
-}
-
-/// The code files a `config.json` names: they may tell how a checkpoint's head is meant, and go along into models trained
-/// from it. None is ever run.
-fn code_files(config: &Value) -> BTreeSet<String> {
-    let classes = config["auto_map"].as_object().into_iter().flat_map(|map| map.values());
-    // of another model's code there is nothing to learn
-    let module =
-        |class: &Value| Some(class.as_str()?.split_once('.')?.0.to_owned()).filter(|name| !name.contains("--"));
-    let is_model = |name: &String| name.starts_with("modeling_") || name.starts_with("configuration_");
-    let mut files: BTreeSet<String> =
-        classes.filter_map(module).filter(is_model).map(|name| format!("{name}.py")).collect();
-    if let Ok(family) = Family::of(config)
-        && family.has_head_modes
-    {
-        // its text decides how logits are used, named or not
-        files.extend(family.model_code().map(str::to_owned));
-    }
-    files
-}
-
-/// The last part of a class path.
-fn class(path: &Value) -> String {
-    path.as_str().and_then(|path| path.rsplit('.').next()).unwrap_or_default().to_owned()
-}
-
-fn join(folder: &str, name: &str) -> String {
-    match (folder, name) {
-        ("", name) => name.to_owned(),
-        (folder, "") => folder.to_owned(),
-        (folder, name) => format!("{}/{name}", folder.trim_end_matches('/')),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn code_of_the_model_itself_is_found() {
-        let config = serde_json::json!({"auto_map": {
-            "AutoConfig": "configuration_gptbert.ModernBertConfig",
-            "AutoModel": "modeling_gptbert.GptBertModel",
-            "AutoModelForMaskedLM": "modeling_gptbert.GptBertForMaskedLM",
-            "AutoModelForQuestionAnswering": "other/model--modeling_other.Other",
-            "AutoTokenizer": ["tokenization_x.Slow", null],
-        }});
-        let expected = ["configuration_gptbert.py", "modeling_gptbert.py"].map(str::to_owned);
-        assert_eq!(code_files(&config), expected.into());
-        assert!(code_files(&Value::Null).is_empty());
-        let bare = serde_json::json!({"architectures": ["GptBertForMaskedLM"]});
-        assert_eq!(code_files(&bare), ["modeling_gptbert.py".to_owned()].into());
-    }
-
-    #[test]
-    fn parts_are_joined() {
-        let joined = [("", "a", "a"), ("a", "", "a"), ("a", "b", "a/b"), ("a/", "b", "a/b"), ("", "", "")];
-        joined.iter().for_each(|(folder, name, expected)| assert_eq!(join(folder, name), *expected));
     }
 }

@@ -18,7 +18,9 @@ mod error;
 mod family;
 mod fingerprint;
 mod json;
+mod layout;
 mod model_dir;
+mod new_model;
 mod precision;
 mod query_table;
 mod read;
@@ -33,7 +35,9 @@ pub use vector_file::{read_vectors, read_vectors_named, write_tokens, write_vect
 // Model folders
 pub use checkpoint_files::{CHECKPOINT_NAMES, CheckpointFiles, CheckpointFormat, is_index, shard_names};
 pub use family::{FAMILIES, Family, LengthRule, Lengths, UnknownFamily, stated_class};
-pub use model_dir::{Architecture, HeadChoice, HeadSource, ModelDir, NewModel, ONNX_FILES, QuerySide, TOKENIZER_FILES};
+pub use layout::{ModelLayout, ONNX_FILES, TOKENIZER_FILES, TableLayout, join};
+pub use model_dir::{Architecture, HeadChoice, HeadSource, ModelDir, QuerySide};
+pub use new_model::NewModel;
 pub use precision::Precision;
 pub use query_table::{
     read_idf, read_query_encoder, read_query_weights, read_token_weights, read_vocabulary, to_safetensors,

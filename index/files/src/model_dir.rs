@@ -1,25 +1,20 @@
-//! [`ModelDir`]: where everything lies in a model folder, whichever tool wrote it, and how ours are written.
-//!
-//! Layouts read: sentence-transformers' Router in every spelling (old and new class paths, `Asym`, `IDF`, the
-//! transformer in a subfolder or at the root), its regular transformer + pooling, a bare masked-LM checkpoint, and
-//! OpenSearch's `idf.json` beside one. Written: the names of sentence-transformers 5.0–5.3, which every later version
-//! reads too.
+//! [`ModelDir`]: a model folder, whichever tool wrote it; its parts are found by [`ModelLayout`].
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use crate::checkpoint_files::CheckpointFiles;
 use crate::family::{Family, Lengths, UnknownFamily, stated_class};
 use crate::json::{read_json, read_json_or_default};
+use crate::layout::{ModelLayout, ONNX_FILES, OWN_SETTINGS, SENTENCE_TRANSFORMERS_SETTINGS, TableLayout};
+use crate::query_table::has_tokenizer;
 use crate::{Error, Precision, Result};
-use splade_core::{
-    DocumentSettings, HeadMode, Pooling, PoolingActivation, QueryEncoder, QueryWeights, SpladePooling, Vocabulary,
-};
+use splade_core::{DocumentSettings, HeadMode, Pooling, PoolingActivation, QueryEncoder, SpladePooling, Vocabulary};
 
-/// Which sides have a network.
+/// Sides that have a network.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub enum Architecture {
     /// one network for queries and documents
@@ -30,35 +25,20 @@ pub enum Architecture {
     InferenceFree,
 }
 
-/// Where the static query table lies.
+/// Files and settings of the static query table.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct QuerySide {
     /// `model.safetensors` with the tensor `weight`, or a table by token: `idf.json`, `query_token_weights.txt`
     pub weights: PathBuf,
     /// its `tokenizer.json`
     pub tokenizer: PathBuf,
-    /// queries are cut at so many tokens
+    /// queries are truncated to this many tokens
     pub max_length: usize,
-    /// whether training leaves the table alone
+    /// true if training leaves the table as it is
     pub frozen: bool,
 }
 
-/// Files of a tokenizer beside `tokenizer.json`: copied into models trained from a folder that has them.
-pub const TOKENIZER_FILES: [&str; 8] = [
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.txt",
-    "vocab.json",
-    "merges.txt",
-    "sentencepiece.bpe.model",
-    "spiece.model",
-];
-
-/// ONNX files of a transformer, in the order in which they are preferred: pooled ones first, which need far less memory.
-pub const ONNX_FILES: [&str; 4] = ["onnx/model_splade.onnx", "model_splade.onnx", "onnx/model.onnx", "model.onnx"];
-
-/// A model folder, looked through.
+/// A model folder whose small files have been read.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ModelDir {
     root: PathBuf,
@@ -74,7 +54,7 @@ pub struct ModelDir {
     ignored_config_keys: Vec<String>,
 }
 
-/// What of its logits a NorBERT4 model uses, and how that is known.
+/// Use of the logits of a NorBERT4 model, and how it is known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct HeadChoice {
     /// the mode
@@ -83,21 +63,21 @@ pub struct HeadChoice {
     pub source: HeadSource,
 }
 
-/// How a [`HeadMode`] is known.
+/// Origin of a [`HeadMode`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum HeadSource {
-    /// the opener asked for it
+    /// the caller chose it
     Asked,
     /// the model folder states it: it was trained here
     Stated,
     /// the published code lies beside the weights; training may have changed it in memory
     Code,
-    /// nothing in the folder tells
+    /// a default: nothing in the folder states it
     Guessed,
 }
 
 impl ModelDir {
-    /// Looks through the folder at `root`; big files are not read yet.
+    /// Opens the folder at `root`; large files are not read yet.
     ///
     /// # Errors
     /// A folder that is missing or is no model, a module we do not know, a file that is missing or broken, by name.
@@ -106,101 +86,18 @@ impl ModelDir {
             let what = if root.exists() { "not a folder" } else { "no such folder" };
             return Err(Error::invalid(format!("{}: {what}", root.display()), "give the folder of a model"));
         }
-        if root.join("modules.json").is_file() {
-            return Self::from_modules(root);
-        }
-        if root.join("config.json").is_file() {
-            return Self::bare(root);
-        }
-        Err(Error::file(root, "not a model folder: it has neither modules.json nor config.json"))
+        let layout = ModelLayout::find(root, |name| Ok::<_, Error>(root.join(name).is_file()))?;
+        Self::assemble(root, &layout)
     }
 
-    fn from_modules(root: &Path) -> Result<Self> {
-        let path = root.join("modules.json");
-        let mut modules: Vec<Module> = read_json(&path)?;
-        modules.sort_by_key(|module| module.idx);
-        let places: Vec<(&str, PathBuf)> =
-            modules.iter().map(|module| (class(&module.class), join(root, &module.path))).collect();
-        match places.as_slice() {
-            [("Router" | "Asym", folder)] => Self::from_router(root, folder),
-            [(transformer, folder), (pooling, config)]
-                if is_transformer(transformer) && *pooling == "SpladePooling" =>
-            {
-                Self::assemble(root, folder.clone(), Some(config), None)
-            }
-            _ => {
-                let names: Vec<&str> = places.iter().map(|(class, _)| *class).collect();
-                Err(Error::file(path, format!("modules {} are not a SPLADE model", names.join(" + "))))
-            }
-        }
-    }
-
-    fn from_router(root: &Path, folder: &Path) -> Result<Self> {
-        let path = folder.join("router_config.json");
-        let router: Router = read_json(&path)?;
-        let route = |names: &[&str]| names.iter().find_map(|name| router.structure.get(*name));
-        let missing = |what: &str| Error::file(&path, format!("no {what} route in structure"));
-        let document = route(&["document", "passage", "corpus"]).ok_or_else(|| missing("document"))?;
-        let query = route(&["query"]).ok_or_else(|| missing("query"))?;
-        let resolve = |keys: &[String]| -> Result<Vec<(String, PathBuf)>> {
-            keys.iter()
-                .map(|key| {
-                    let class_path = router
-                        .types
-                        .get(key)
-                        .ok_or_else(|| Error::file(&path, format!("module {key:?} of structure is not in types")))?;
-                    Ok((class(class_path).to_owned(), join(folder, key)))
-                })
-                .collect()
-        };
-        let (document, query) = (resolve(document)?, resolve(query)?);
-        let unknown = |route: &str, modules: &[(String, PathBuf)]| {
-            let names: Vec<&str> = modules.iter().map(|(class, _)| class.as_str()).collect();
-            Error::file(&path, format!("the {route} route {} is not one of a SPLADE model", names.join(" + ")))
-        };
-        let [(transformer, transformer_dir), (pooling, pooling_dir)] = document.as_slice() else {
-            return Err(unknown("document", &document));
-        };
-        if !is_transformer(transformer) || pooling != "SpladePooling" {
-            return Err(unknown("document", &document));
-        }
-        let side = match query.as_slice() {
-            [(table, table_dir)] if table == "SparseStaticEmbedding" || table == "IDF" => {
-                Some(query_side(root, table_dir)?)
-            }
-            same if same == document => None,
-            other => return Err(unknown("query", other)),
-        };
-        Self::assemble(root, transformer_dir.clone(), Some(pooling_dir), side)
-    }
-
-    /// A masked-LM checkpoint without sentence-transformers' files, perhaps with OpenSearch's query weights beside it.
-    fn bare(root: &Path) -> Result<Self> {
-        let table =
-            ["idf.json", "query_token_weights.txt"].iter().map(|name| root.join(name)).find(|path| path.is_file());
-        let side = match table {
-            Some(weights) => Some(QuerySide {
-                weights,
-                tokenizer: root.join("tokenizer.json"),
-                max_length: max_length(root, None)?,
-                frozen: true,
-            }),
-            None => None,
-        };
-        Self::assemble(root, root.to_owned(), None, side)
-    }
-
-    fn assemble(
-        root: &Path,
-        transformer: PathBuf,
-        pooling: Option<&PathBuf>,
-        query: Option<QuerySide>,
-    ) -> Result<Self> {
+    fn assemble(root: &Path, layout: &ModelLayout) -> Result<Self> {
+        let transformer = join(root, &layout.transformer);
+        let query = layout.table.as_ref().map(|table| query_side(root, table)).transpose()?;
         let config: Value = read_json(&transformer.join("config.json"))?;
         let sentence: SentenceConfig = read_json_or_default(&transformer.join("sentence_bert_config.json"))?;
-        let st: SparseEncoderConfig = read_json_or_default(&root.join("config_sentence_transformers.json"))?;
-        let pooling = match pooling {
-            Some(folder) => read_json::<PoolingFile>(&folder.join("config.json"))?.into(),
+        let st: SparseEncoderConfig = read_json_or_default(&root.join(SENTENCE_TRANSFORMERS_SETTINGS))?;
+        let pooling = match &layout.pooling {
+            Some(folder) => read_json::<PoolingFile>(&join(root, folder).join("config.json"))?.into(),
             None => SpladePooling::default(),
         };
         let length = max_length(&transformer, sentence.max_seq_length)?;
@@ -220,25 +117,25 @@ impl ModelDir {
         })
     }
 
-    /// The folder given.
+    /// Folder of the model.
     #[must_use]
     pub fn root(&self) -> &Path {
         &self.root
     }
 
-    /// Whether queries go through the network.
+    /// Sides that have a network.
     #[must_use]
     pub fn architecture(&self) -> Architecture {
         if self.query.is_some() { Architecture::InferenceFree } else { Architecture::Splade }
     }
 
-    /// The static query table, if the model has one.
+    /// Static query table, if the model has one.
     #[must_use]
     pub fn query_side(&self) -> Option<&QuerySide> {
         self.query.as_ref()
     }
 
-    /// The folder of `config.json` and the weights.
+    /// Folder of `config.json` and the weights.
     #[must_use]
     pub fn transformer_dir(&self) -> &Path {
         &self.transformer
@@ -306,13 +203,13 @@ impl ModelDir {
         Precision::ALL.into_iter().flat_map(|precision| self.onnx_paths_in(precision)).collect()
     }
 
-    /// Where `export-onnx` writes: `<transformer>/onnx`, which sentence-transformers finds.
+    /// Folder for new ONNX files: `<transformer>/onnx`, where sentence-transformers looks.
     #[must_use]
     pub fn onnx_dir(&self) -> PathBuf {
         self.transformer.join("onnx")
     }
 
-    /// What of its logits a NorBERT4 model uses, and how that is known; `None` for other families.
+    /// Use of the logits of a NorBERT4 model, and how it is known; `None` for other families.
     #[must_use]
     pub fn head_choice(&self) -> Option<HeadChoice> {
         self.head
@@ -321,7 +218,7 @@ impl ModelDir {
     /// The same model with its logits used as `mode` says.
     ///
     /// # Errors
-    /// A family where there is nothing to choose.
+    /// A family without head modes.
     pub fn with_head_mode(mut self, mode: HeadMode) -> Result<Self> {
         let Some(head) = &mut self.head else {
             let name = stated_class(&self.config).unwrap_or("this model");
@@ -334,48 +231,50 @@ impl ModelDir {
         Ok(self)
     }
 
-    /// How logits are pooled.
+    /// Pooling of the logits.
     #[must_use]
     pub fn pooling(&self) -> SpladePooling {
         self.pooling
     }
 
-    /// Documents are cut at so many tokens, special tokens counted.
+    /// Number of tokens that documents are truncated to, special tokens counted: the smaller of the folder's own length and the
+    /// length that the network was trained for. The folder's own is `max_seq_length` of `sentence_bert_config.json`, else
+    /// `model_max_length` of `tokenizer_config.json`.
     #[must_use]
     pub fn max_length(&self) -> usize {
         self.max_length
     }
 
-    /// The prompt put before queries, often empty.
+    /// Prompt put before queries, often empty.
     #[must_use]
     pub fn query_prompt(&self) -> &str {
         &self.prompts.0
     }
 
-    /// The prompt put before documents, often empty.
+    /// Prompt put before documents, often empty.
     #[must_use]
     pub fn document_prompt(&self) -> &str {
         &self.prompts.1
     }
 
-    /// Whether texts are lowered before the network's tokenizer (`do_lower_case`).
+    /// True if texts are lowercased before the network's tokenizer (`do_lower_case`).
     #[must_use]
     pub fn lower_case(&self) -> bool {
         self.lower_case
     }
 
-    /// The most entries a vector keeps, if the folder says so.
+    /// Largest number of entries of a vector, if the folder limits it.
     #[must_use]
     pub fn max_active_dims(&self) -> Option<usize> {
         self.max_active_dims
     }
 
-    /// The network's tokenizer, cutting at `max_length` tokens or at the folder's own length.
+    /// Tokenizer of the network, which truncates to `max_length` tokens or to the folder's own length.
     ///
     /// # Errors
     /// A file that is missing or broken, a tokenizer with more tokens than the network has terms.
     pub fn vocabulary(&self, max_length: Option<usize>) -> Result<Vocabulary> {
-        // no text may be longer than the position table, whatever is asked for
+        // no text may be longer than the position table
         let length = max_length.unwrap_or(self.max_length).min(lengths(&self.config).longest);
         let path = self.transformer.join("tokenizer.json");
         let vocabulary = crate::read_vocabulary(&path, length)?;
@@ -389,7 +288,7 @@ impl ModelDir {
         Ok(vocabulary)
     }
 
-    /// The id padding has: the tokenizer files' `pad_token`, else `pad_token_id` of `config.json`, else 0.
+    /// Id of the padding token: the tokenizer files' `pad_token`, else `pad_token_id` of `config.json`, else 0.
     ///
     /// # Errors
     /// A file that is broken.
@@ -412,7 +311,7 @@ impl ModelDir {
         })
     }
 
-    /// How documents reach the network.
+    /// Settings for encoding documents.
     ///
     /// # Errors
     /// Tokenizer files that are broken.
@@ -427,7 +326,7 @@ impl ModelDir {
         })
     }
 
-    /// The static query encoder of an inference-free model.
+    /// Static query encoder of an inference-free model.
     ///
     /// # Errors
     /// A model without a table, files that are missing or broken, a table of another tokenizer.
@@ -436,178 +335,52 @@ impl ModelDir {
             Error::file(&self.root, "no static query table: queries of this model go through the network")
         })?;
         let vocabulary = crate::read_vocabulary(&side.tokenizer, side.max_length)?;
+        self.expect_shared_vocabulary(&vocabulary, side)?;
         let weights = if side.weights.extension().is_some_and(|extension| extension == "safetensors") {
             crate::read_query_weights(&side.weights)?
         } else {
             crate::read_idf(&side.weights, &vocabulary)?
         };
+        let (table, terms) = (weights.as_slice().len(), self.dimensions()?);
+        if table > terms {
+            let message =
+                format!("{table} query weights, but the network has {terms} terms ({})", self.config_path().display());
+            return Err(Error::file(&side.weights, message));
+        }
         let encoder = QueryEncoder::new(vocabulary, weights, self.query_prompt())
             .map_err(|error| error.at(side.weights.display()))?;
         Ok(encoder.with_max_active_dims(self.max_active_dims))
     }
-}
 
-/// Everything a new model folder is written from.
-#[derive(Debug, Clone)]
-pub struct NewModel {
-    /// which layout
-    pub architecture: Architecture,
-    /// `config.json` of the transformer
-    pub config_json: Vec<u8>,
-    /// `model.safetensors` of the transformer
-    pub weights: Vec<u8>,
-    /// `tokenizer.json`, written byte for byte
-    pub tokenizer_json: Vec<u8>,
-    /// further tokenizer files by name, such as `vocab.txt`; `tokenizer_config.json` is completed with the length
-    pub tokenizer_files: BTreeMap<String, Vec<u8>>,
-    /// the table of an inference-free model, and whether it is frozen
-    pub query: Option<(QueryWeights, bool)>,
-    /// how logits are pooled
-    pub pooling: SpladePooling,
-    /// what of its logits a NorBERT4 model uses
-    pub head_mode: Option<HeadMode>,
-    /// V
-    pub dimensions: usize,
-    /// prompts of queries and documents
-    pub prompts: (String, String),
-    /// the most entries a vector keeps
-    pub max_active_dims: Option<usize>,
-    /// texts are cut at so many tokens
-    pub max_length: usize,
-    /// the model card
-    pub readme: String,
-}
-
-impl NewModel {
-    /// Writes the folder's files into `root`, which exists.
-    ///
-    /// Not atomic by itself: the caller writes into a temporary folder and renames it.
-    ///
-    /// # Errors
-    /// A file that cannot be written; an inference-free model without a table.
-    pub fn write(&self, root: &Path) -> Result<()> {
-        let write = |path: PathBuf, bytes: &[u8]| {
-            if let Some(parent) = path.parent() {
-                std::fs::create_dir_all(parent).map_err(Error::io(parent))?;
-            }
-            std::fs::write(&path, bytes).map_err(Error::io(&path))
-        };
-        let write_json = |path: PathBuf, value: &Value| write(path, format!("{value:#}\n").as_bytes());
-        let st = "sentence_transformers.sparse_encoder.models";
-        let (transformer, pooling) = match self.architecture {
-            Architecture::Splade => (root.to_owned(), root.join("1_SpladePooling")),
-            Architecture::InferenceFree => {
-                (root.join("document_0_MLMTransformer"), root.join("document_1_SpladePooling"))
-            }
-        };
-        write(transformer.join("config.json"), &self.config_json)?;
-        write(transformer.join("model.safetensors"), &self.weights)?;
-        self.write_tokenizer(&transformer)?;
-        write_json(
-            transformer.join("sentence_bert_config.json"),
-            &json!({"max_seq_length": self.max_length, "do_lower_case": false}),
-        )?;
-        write_json(
-            pooling.join("config.json"),
-            &json!({
-                "pooling_strategy": self.pooling.strategy,
-                "activation_function": self.pooling.activation,
-                "word_embedding_dimension": self.dimensions,
-            }),
-        )?;
-        match self.architecture {
-            Architecture::Splade => write_json(
-                root.join("modules.json"),
-                &json!([
-                    {"idx": 0, "name": "0", "path": "", "type": format!("{st}.MLMTransformer")},
-                    {"idx": 1, "name": "1", "path": "1_SpladePooling", "type": format!("{st}.SpladePooling")},
-                ]),
-            )?,
-            Architecture::InferenceFree => {
-                let (table, frozen) = self.query.as_ref().ok_or_else(|| {
-                    Error::invalid("an inference-free model cannot be written without its query table", "")
-                })?;
-                let query = root.join("query_0_SparseStaticEmbedding");
-                write_json(query.join("config.json"), &json!({"frozen": frozen}))?;
-                write(query.join("model.safetensors"), &crate::to_safetensors(table))?;
-                self.write_tokenizer(&query)?;
-                write_json(
-                    root.join("modules.json"),
-                    &json!([{"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.models.Router"}]),
-                )?;
-                write_json(root.join("router_config.json"), &router_json(st))?;
+    /// Refuses a query tokenizer whose dimensions are other tokens than those of the network.
+    fn expect_shared_vocabulary(&self, queries: &Vocabulary, side: &QuerySide) -> Result<()> {
+        let path = self.transformer.join("tokenizer.json");
+        if path == side.tokenizer || !has_tokenizer(&self.transformer) {
+            return Ok(());
+        }
+        let documents = crate::read_vocabulary(&path, usize::MAX)?;
+        let last = u32::try_from(queries.size().max(documents.size())).unwrap_or(u32::MAX);
+        match (0..last).find(|&dim| queries.token(dim) != documents.token(dim)) {
+            None => Ok(()),
+            Some(dim) => {
+                let name =
+                    |token: Option<String>| token.map_or_else(|| "nothing".to_owned(), |token| format!("{token:?}"));
+                Err(Error::file(
+                    &side.tokenizer,
+                    format!(
+                        "dimension {dim} is {} here, but {} in {}: queries and documents need the same tokens",
+                        name(queries.token(dim)),
+                        name(documents.token(dim)),
+                        path.display()
+                    ),
+                ))
             }
         }
-        if let Some(mode) = self.head_mode {
-            write_json(root.join(OWN_SETTINGS), &json!({"format_version": VERSION, "mlm_head": mode}))?;
-        }
-        write_json(root.join("config_sentence_transformers.json"), &self.st_config())?;
-        write(root.join("README.md"), self.readme.as_bytes())
-    }
-
-    fn write_tokenizer(&self, folder: &Path) -> Result<()> {
-        std::fs::create_dir_all(folder).map_err(Error::io(folder))?;
-        let write = |name: &str, bytes: &[u8]| {
-            let path = folder.join(name);
-            std::fs::write(&path, bytes).map_err(Error::io(&path))
-        };
-        write("tokenizer.json", &self.tokenizer_json)?;
-        for (name, bytes) in &self.tokenizer_files {
-            if name != "tokenizer_config.json" {
-                write(name, bytes)?;
-            }
-        }
-        let mut config: Value = self
-            .tokenizer_files
-            .get("tokenizer_config.json")
-            .and_then(|bytes| serde_json::from_slice(bytes).ok())
-            .unwrap_or_else(|| json!({}));
-        if let Some(config) = config.as_object_mut() {
-            config.insert("model_max_length".into(), json!(self.max_length));
-            // transformers 5 writes a class that transformers 4 refuses; this one both read
-            let class = config.get("tokenizer_class").and_then(Value::as_str);
-            if class.is_none_or(|class| class == "TokenizersBackend") {
-                config.insert("tokenizer_class".into(), json!("PreTrainedTokenizerFast"));
-            }
-        }
-        write("tokenizer_config.json", format!("{config:#}\n").as_bytes())
-    }
-
-    fn st_config(&self) -> Value {
-        let mut config = json!({
-            "model_type": "SparseEncoder",
-            // a low version: sentence-transformers warns when a model is newer than itself
-            "__version__": {"sentence_transformers": "5.0.0", "transformers": "4.48.0", "pytorch": "2.0.0"},
-            "prompts": {"query": self.prompts.0, "document": self.prompts.1},
-            "default_prompt_name": null,
-            "similarity_fn_name": "dot",
-        });
-        if let (Some(k), Some(config)) = (self.max_active_dims, config.as_object_mut()) {
-            config.insert("max_active_dims".into(), json!(k));
-        }
-        config
     }
 }
 
-fn router_json(st: &str) -> Value {
-    let class = |name: &str| format!("{st}.{name}.{name}");
-    json!({
-        "types": {
-            "query_0_SparseStaticEmbedding": class("SparseStaticEmbedding"),
-            "document_0_MLMTransformer": class("MLMTransformer"),
-            "document_1_SpladePooling": class("SpladePooling"),
-        },
-        "structure": {
-            "query": ["query_0_SparseStaticEmbedding"],
-            "document": ["document_0_MLMTransformer", "document_1_SpladePooling"],
-        },
-        "parameters": {"default_route": "document", "allow_empty_key": true},
-    })
-}
-
-/// What our model folders state beside the files of other tools.
-const OWN_SETTINGS: &str = "splade.json";
-const VERSION: u32 = 1;
+/// Version of [`OWN_SETTINGS`].
+pub(crate) const VERSION: u32 = 1;
 
 /// `splade.json`.
 #[derive(Deserialize)]
@@ -652,22 +425,6 @@ fn lengths(config: &Value) -> Lengths {
     }
 }
 
-/// One entry of `modules.json`.
-#[derive(Deserialize)]
-struct Module {
-    idx: i64,
-    path: String,
-    #[serde(rename = "type")]
-    class: String,
-}
-
-/// `router_config.json`.
-#[derive(Deserialize)]
-struct Router {
-    types: BTreeMap<String, String>,
-    structure: BTreeMap<String, Vec<String>>,
-}
-
 /// `sentence_bert_config.json`, in the old form or the new one (which has no length).
 #[derive(Deserialize, Default)]
 #[serde(default)]
@@ -699,30 +456,14 @@ impl From<PoolingFile> for SpladePooling {
     }
 }
 
-/// `config.json` of a static embedding.
-#[derive(Deserialize, Default)]
-#[serde(default)]
-struct StaticConfig {
-    path: Option<String>,
-    frozen: bool,
-}
-
-fn query_side(root: &Path, folder: &Path) -> Result<QuerySide> {
-    let config: StaticConfig = read_json_or_default(&folder.join("config.json"))?;
-    let stored = folder.join("model.safetensors");
-    let weights = match config.path {
-        _ if stored.is_file() => stored,
-        Some(name) => {
-            let places = [folder.join(&name), root.join(&name)];
-            let found = places.iter().find(|path| path.is_file()).cloned();
-            found.ok_or_else(|| Error::file(folder.join("config.json"), format!("path {name:?} does not exist")))?
-        }
-        None => return Err(Error::file(folder, "no model.safetensors with the query weights")),
-    };
-    let tokenizer = [folder, root].into_iter().find(|folder| crate::query_table::has_tokenizer(folder));
-    let tokenizer = tokenizer.ok_or_else(|| Error::file(folder, "no tokenizer.json"))?.join("tokenizer.json");
-    let max_length = max_length(tokenizer.parent().unwrap_or(folder), None)?;
-    Ok(QuerySide { weights, tokenizer, max_length, frozen: config.frozen })
+fn query_side(root: &Path, table: &TableLayout) -> Result<QuerySide> {
+    let tokenizer = join(root, &table.tokenizer);
+    Ok(QuerySide {
+        weights: root.join(&table.weights),
+        max_length: max_length(&tokenizer, None)?,
+        tokenizer: tokenizer.join("tokenizer.json"),
+        frozen: table.frozen,
+    })
 }
 
 /// `max_seq_length` if there is one, else the tokenizer's `model_max_length`, else no limit.
@@ -741,15 +482,91 @@ fn number(config: &Value, key: &str) -> Option<usize> {
     config.get(key).and_then(Value::as_u64).and_then(|number| usize::try_from(number).ok())
 }
 
-/// The last component of a class path: the package before it differs from version to version.
-fn class(path: &str) -> &str {
-    path.rsplit('.').next().unwrap_or(path)
-}
-
-fn is_transformer(class: &str) -> bool {
-    matches!(class, "MLMTransformer" | "Transformer")
-}
-
 fn join(folder: &Path, part: &str) -> PathBuf {
     if part.is_empty() { folder.to_owned() } else { folder.join(part) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::to_safetensors;
+    use splade_core::QueryWeights;
+
+    const FIXTURE: &str =
+        concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/fixtures/sparse-encoder/inference-free/model");
+    const NETWORK: &str = "document_0_Transformer";
+    const TABLE: &str = "query_0_SparseStaticEmbedding";
+
+    fn copy(from: &Path, to: &Path) {
+        std::fs::create_dir_all(to).unwrap();
+        for entry in std::fs::read_dir(from).unwrap().map(Result::unwrap) {
+            let target = to.join(entry.file_name());
+            if entry.path().is_dir() {
+                copy(&entry.path(), &target);
+            } else {
+                std::fs::copy(entry.path(), target).unwrap();
+            }
+        }
+    }
+
+    /// A copy of the tiny model, in which files have other contents.
+    fn model(files: &[(String, &[u8])]) -> (tempfile::TempDir, Result<ModelDir>) {
+        let folder = tempfile::tempdir().unwrap();
+        copy(Path::new(FIXTURE), folder.path());
+        for (name, bytes) in files {
+            std::fs::write(folder.path().join(name), bytes).unwrap();
+        }
+        let model = ModelDir::open(folder.path());
+        (folder, model)
+    }
+
+    fn query_error(files: &[(String, &[u8])]) -> String {
+        model(files).1.unwrap().query_encoder().unwrap_err().to_string()
+    }
+
+    #[test]
+    fn a_table_longer_than_the_network_is_refused() {
+        let (_folder, tiny) = model(&[]);
+        let terms = tiny.unwrap().dimensions().unwrap();
+        let table = to_safetensors(&QueryWeights::new(vec![1.0; terms + 1]).unwrap());
+        let message = query_error(&[(format!("{TABLE}/model.safetensors"), &table)]);
+        assert!(
+            message.contains(&format!("{} query weights, but the network has {terms} terms", terms + 1)),
+            "{message}"
+        );
+    }
+
+    #[test]
+    fn a_query_tokenizer_of_other_tokens_is_refused() {
+        let path = format!("{TABLE}/tokenizer.json");
+        let text = std::fs::read_to_string(Path::new(FIXTURE).join(&path)).unwrap();
+        let mut json: Value = serde_json::from_str(&text).unwrap();
+        // the same tokens in another file are no fault
+        assert!(model(&[(path.clone(), json.to_string().as_bytes())]).1.unwrap().query_encoder().is_ok());
+        let vocabulary = json["model"]["vocab"].as_object_mut().unwrap();
+        let (first, second) = {
+            let mut tokens = vocabulary.iter().filter(|(_, id)| id.as_u64().is_some_and(|id| id > 20));
+            (tokens.next().unwrap().0.clone(), tokens.next().unwrap().0.clone())
+        };
+        let (a, b) = (vocabulary[&first].clone(), vocabulary[&second].clone());
+        vocabulary.insert(first, b);
+        vocabulary.insert(second, a);
+        let message = query_error(&[(path, json.to_string().as_bytes())]);
+        assert!(message.contains("queries and documents need the same tokens"), "{message}");
+    }
+
+    #[test]
+    fn of_several_lengths_the_first_stated_counts_up_to_that_of_the_network() {
+        let sentence = || format!("{NETWORK}/sentence_bert_config.json");
+        let tokenizer = || format!("{NETWORK}/tokenizer_config.json");
+        let length = |files: &[(String, &[u8])]| model(files).1.unwrap().max_length();
+        let stated: &[u8] = br#"{"max_seq_length": 17}"#;
+        let other: &[u8] = br#"{"model_max_length": 19}"#;
+        assert_eq!(length(&[(sentence(), stated), (tokenizer(), other)]), 17);
+        assert_eq!(length(&[(sentence(), b"{}"), (tokenizer(), other)]), 19);
+        let unlimited: &[u8] = br#"{"model_max_length": 1000000000000000019884624838656}"#;
+        let network = length(&[(sentence(), b"{}"), (tokenizer(), unlimited)]);
+        assert_eq!(length(&[(sentence(), br#"{"max_seq_length": 1000000}"#)]), network);
+        assert!((20..100_000).contains(&network), "{network}");
+    }
 }
