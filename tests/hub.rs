@@ -495,8 +495,9 @@ mod choice {
         let desk = Desk::new();
         for path in ["../../../../secret", "/etc", "a/../../b"] {
             let module =
-                json!([{"idx": 0, "name": "0", "path": path, "type": "sentence_transformers.models.Transformer"}]);
-            desk.hub.add("acme/evil", [("modules.json".to_owned(), module.to_string().into_bytes())].into());
+                |idx: usize, path: &str, class: &str| json!({"idx": idx, "name": "x", "path": path, "type": class});
+            let modules = json!([module(0, path, "x.Transformer"), module(1, "p", "x.SpladePooling")]);
+            desk.hub.add("acme/evil", [("modules.json".to_owned(), modules.to_string().into_bytes())].into());
             desk.encode("acme/evil").fails(2, "which cannot be one of its own", "");
             let _ = std::fs::remove_dir_all(desk.place.path("home"));
         }
