@@ -212,7 +212,7 @@ mod tests {
 
     /// B14: of the sets where queries are documents, mteb drops the own document after the cut.
     #[test]
-    fn a_querys_own_document_is_left_out_on_demand() {
+    fn the_own_document_of_a_query_is_left_out_on_demand() {
         let documents: Vec<_> =
             ["q", "x", "y"].iter().map(|id| ((*id).to_owned(), vector(&[(1, 1.0), (2, 0.5)]))).collect();
         let searcher = ExactSearcher::new(documents.clone()).unwrap();
