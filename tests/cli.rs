@@ -370,7 +370,7 @@ mod backend {
             assert!(ran.stderr.contains(why) && !ran.stdout.is_empty(), "{}", ran.stderr);
         }
         place.run(&with(&onnx, &["--device", "metal"])).fails(2, "metal is a device of Candle", "--backend candle");
-        place.run(&with(&onnx, &["--ep-option", "device_id"])).fails(2, "not KEY=VALUE", "--help shows what there is");
+        place.run(&with(&onnx, &["--ep-option", "device_id"])).fails(2, "expected KEY=VALUE", "see --help");
     }
 
     #[test]
@@ -725,7 +725,8 @@ mod interrupts {
         let every = ["--set", "training.logging_steps=1", "--set", "training.save_steps=3"];
         let args = [&["train", "train.yaml", "--set", "training.max_steps=100000"], &every[..]].concat();
         let mut child = place.command(&args).spawn().unwrap();
-        wait_until("it is past a checkpoint", || place.path("out/checkpoint-3").exists() && log(&place).len() > 4);
+        // step 5 is after the first checkpoint, which later ones may have replaced already
+        wait_until("it is past a checkpoint", || place.path("out/log.jsonl").exists() && log(&place).len() > 4);
         signal("-KILL", &child);
         child.wait().unwrap();
         let last = format!("training.max_steps={}", log(&place).last().unwrap() + 5);
