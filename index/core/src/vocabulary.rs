@@ -101,11 +101,19 @@ impl Vocabulary {
         // words are read from the start of a text, and its start may not be among the tokens that are kept
         let words = (!left && reads_word_by_word(&tokenizer))
             .then(|| Arc::new(Words::new(&tokenizer, longest_word(&tokenizer))));
+        let min_dimensions = min_dimensions(&tokenizer);
+        if min_dimensions > MOST_DIMENSIONS {
+            let id = min_dimensions - 1;
+            return Err(Error::Tokenizer(format!(
+                "the token id {id} is beyond {}, the largest supported",
+                MOST_DIMENSIONS - 1
+            )));
+        }
         Ok(Self {
             fingerprint: hex(&Sha256::digest(&json)),
             json: json.into(),
             overrides: overrides.into(),
-            min_dimensions: min_dimensions(&tokenizer),
+            min_dimensions,
             frame: frame(&tokenizer),
             words,
             tokenizer,
@@ -326,6 +334,10 @@ fn truncate_to(tokenizer: &mut Tokenizer, max_length: usize) -> Result<()> {
     Ok(())
 }
 
+/// Largest number of dimensions of a vocabulary, many times that of any model: tables have a row for every id, and a broken
+/// file with a single huge id must not take gigabytes.
+const MOST_DIMENSIONS: usize = 1 << 24;
+
 /// The largest id that a text can get, plus one.
 fn min_dimensions(tokenizer: &Tokenizer) -> usize {
     let size = tokenizer.get_vocab_size(true);
@@ -381,6 +393,19 @@ mod tests {
         assert_eq!(vocabulary.fingerprint(), longer.fingerprint());
         assert!(longer.tokenize_for_network("to ord til").unwrap().len() > 4);
         assert!(longer.with_max_length(1).is_err());
+    }
+
+    #[test]
+    fn a_huge_token_id_is_refused_before_a_table_is_made_for_it() {
+        let json = |id: u32| {
+            format!(
+                r###"{{"added_tokens": [], "pre_tokenizer": {{"type": "Whitespace"}}, "model": {{"type": "WordLevel",
+                "unk_token": "[UNK]", "vocab": {{"[UNK]": 0, "fjord": {id}}}}}}}"###
+            )
+        };
+        assert_eq!(Vocabulary::parse(json(70_000).into(), 16).unwrap().min_dimensions(), 70_001);
+        let error = Vocabulary::parse(json(4_000_000_000).into(), 16).unwrap_err().to_string();
+        assert!(error.contains("the token id 4000000000 is beyond 16777215"), "{error}");
     }
 
     /// A template that asks for the second text of a pair reads past the end of what it is given.
