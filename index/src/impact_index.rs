@@ -7,12 +7,12 @@ use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use tantivy::directory::MmapDirectory;
 use tantivy::index::{SegmentId, SegmentReader};
 use tantivy::tokenizer::TokenizerManager;
 use tantivy::{Index, IndexReader, ReloadPolicy, TantivyError};
 
 use crate::analyzer::{analyzer, analyzer_name};
+use crate::directory::IndexDirectory;
 use crate::plugin::{self, ImpactPlugin};
 use crate::schema::Fields;
 use crate::settings;
@@ -96,7 +96,7 @@ impl ImpactIndex {
             .schema(schema)
             .tokenizers(tokenizers(settings))
             .register_plugin(Arc::new(plugin))
-            .create_in_dir(&tantivy_dir)?;
+            .open_or_create(IndexDirectory::open(&tantivy_dir)?)?;
         // last, so that a folder with a manifest is complete
         settings.save(dir)?;
         Self::from_parts(dir, settings.clone(), fields, index)
@@ -116,8 +116,7 @@ impl ImpactIndex {
         let settings = IndexSettings::load(dir)?;
         let (fields, schema) = Fields::build(settings.language, settings.analyzer);
         let tantivy_dir = dir.join(TANTIVY_DIR);
-        let directory = MmapDirectory::open(&tantivy_dir).map_err(TantivyError::from)?;
-        let mut index = Index::open(directory)?;
+        let mut index = Index::open(IndexDirectory::open(&tantivy_dir)?)?;
         if index.schema() != schema || index.settings().sort_by_field.is_some() {
             return Err(Error::file(&tantivy_dir, "its fields are not those of a splade index"));
         }
@@ -249,6 +248,13 @@ impl ImpactIndex {
             vector_bytes,
             total_bytes: folder_bytes(&self.dir)?,
         })
+    }
+
+    /// Removes the files that belong to no segment of the last commit. Only for the holder of the writer lock.
+    pub(crate) fn remove_leftovers(&self) -> Result<()> {
+        let live = self.index.load_metas()?.list_segment_files();
+        splade_files::remove_leftovers(&self.dir);
+        IndexDirectory::open(&self.dir.join(TANTIVY_DIR))?.remove_leftovers(&live)
     }
 
     pub(crate) fn tantivy(&self) -> &Index {

@@ -46,6 +46,7 @@
 
 mod analyzer;
 mod bm25;
+mod directory;
 mod error;
 mod filter;
 mod impact_index;

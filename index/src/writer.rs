@@ -72,6 +72,7 @@ impl ImpactWriter {
         let threads = options.threads.clamp(1, 8);
         let memory = options.memory_bytes.clamp(threads * MIN_MEMORY_PER_THREAD, threads * MAX_MEMORY_PER_THREAD);
         let writer: IndexWriter = index.tantivy().writer_with_num_threads(threads, memory)?;
+        index.remove_leftovers()?;
         if !options.merge {
             writer.set_merge_policy(Box::new(NoMergePolicy));
         }

@@ -1,6 +1,11 @@
-//! [`AtomicFile`] and [`AtomicFolder`]: outputs that appear complete or not at all.
+//! [`AtomicFile`] and [`AtomicFolder`]: outputs that appear complete under their name, or not at all.
+//!
+//! Each is written under a temporary name, `.splade-….tmp`, in the folder of its destination, synced to disk and renamed.
+//! The process holds a lock on what it writes. What a killed process left is not locked, and is removed when the next
+//! output is made in the same folder ([`remove_leftovers`]); the lock tells the two apart, not the age.
 
-use std::fs::File;
+use std::ffi::OsStr;
+use std::fs::{File, TryLockError};
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
@@ -8,9 +13,21 @@ use tempfile::{NamedTempFile, TempDir};
 
 use crate::{Error, Result};
 
+const PREFIX: &str = ".splade-";
+const SUFFIX: &str = ".tmp";
+/// File in a temporary folder on which its process holds a lock.
+const LOCK_FILE: &str = "lock";
+/// Folder in a temporary folder that is written, and becomes the destination.
+const NEW_FOLDER: &str = "new";
+/// Folder in a temporary folder that holds the former destination, under its name, while the new one is moved.
+const OLD_FOLDER: &str = "old";
+/// Attempts to make a temporary name: one fails only if a leftover is looked for in the instant between its making and its
+/// locking.
+const ATTEMPTS: usize = 100;
+
 /// A buffered file that is written beside its destination and takes its place in [`commit`](Self::commit).
 ///
-/// Dropped without a commit it leaves no trace, so an interrupted command leaves the old file or the new one.
+/// Dropped without a commit it is removed, so that an interrupted command leaves the old file.
 #[derive(Debug)]
 pub struct AtomicFile {
     destination: PathBuf,
@@ -18,17 +35,24 @@ pub struct AtomicFile {
 }
 
 impl AtomicFile {
-    /// Starts a file that will be at `destination`; missing folders above it are made.
+    /// Starts a file that will be at `destination`. Makes missing folders above it, and removes what killed processes left
+    /// beside it.
     ///
     /// # Errors
     /// The folder cannot be made or written.
     pub fn create(destination: &Path) -> Result<Self> {
         let folder = make_parent(destination)?;
+        remove_leftovers(folder);
         let mut builder = tempfile::Builder::new();
-        builder.prefix(".splade-").suffix(".tmp");
+        builder.prefix(PREFIX).suffix(SUFFIX);
         open_to_others(&mut builder);
-        let file = builder.tempfile_in(folder).map_err(Error::io(folder))?;
-        Ok(Self { destination: destination.to_owned(), file: BufWriter::new(file) })
+        for _ in 0..ATTEMPTS {
+            let file = builder.tempfile_in(folder).map_err(Error::io(folder))?;
+            if claim(file.as_file(), file.path()) {
+                return Ok(Self { destination: destination.to_owned(), file: BufWriter::new(file) });
+            }
+        }
+        Err(Error::file(folder, "no temporary file can be locked in it"))
     }
 
     /// Writes a whole file at once.
@@ -50,7 +74,7 @@ impl AtomicFile {
         synced.map_err(Error::io(&self.destination))
     }
 
-    /// Makes the file visible under its name, replacing what was there.
+    /// Makes the file visible under its name, replacing what was there. It is on disk when this returns.
     ///
     /// # Errors
     /// The last bytes cannot be written or the file cannot be renamed.
@@ -59,7 +83,7 @@ impl AtomicFile {
         let file = file.into_inner().map_err(|error| Error::io(&destination)(error.into_error()))?;
         file.as_file().sync_all().map_err(Error::io(&destination))?;
         let _: File = file.persist(&destination).map_err(|error| Error::io(&destination)(error.error))?;
-        Ok(())
+        sync_folder(parent_of(&destination))
     }
 }
 
@@ -75,46 +99,76 @@ impl Write for AtomicFile {
 
 /// A folder that is filled beside its destination and takes its place in [`commit`](Self::commit).
 ///
-/// Dropped without a commit it leaves no trace; an interrupted command leaves the old folder or the new one.
+/// Dropped without a commit it is removed, so that an interrupted command leaves the old folder.
 #[derive(Debug)]
 pub struct AtomicFolder {
     destination: PathBuf,
+    // before the lock: removed while it is still locked
     aside: TempDir,
     folder: PathBuf,
+    _lock: File,
 }
 
 impl AtomicFolder {
-    /// Starts a folder that will be at `destination`; missing folders above it are made.
+    /// Starts a folder that will be at `destination`. Makes missing folders above it, and removes what killed processes
+    /// left beside it.
     ///
     /// # Errors
     /// The folder above cannot be made or written.
     pub fn create(destination: &Path) -> Result<Self> {
         let parent = make_parent(destination)?;
+        remove_leftovers(parent);
         let mut builder = tempfile::Builder::new();
-        let aside = builder.prefix(".splade-").suffix(".tmp").tempdir_in(parent).map_err(Error::io(parent))?;
-        // A temporary folder is for its owner only; one made in it is for whom the user's umask says.
-        let folder = aside.path().join("new");
-        std::fs::create_dir(&folder).map_err(Error::io(&folder))?;
-        Ok(Self { destination: destination.to_owned(), aside, folder })
+        builder.prefix(PREFIX).suffix(SUFFIX);
+        for _ in 0..ATTEMPTS {
+            let aside = builder.tempdir_in(parent).map_err(Error::io(parent))?;
+            let path = aside.path().join(LOCK_FILE);
+            let lock = match File::create(&path) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                lock => lock.map_err(Error::io(&path))?,
+            };
+            if claim(&lock, &path) {
+                // A temporary folder is for its owner only; one made in it gets the permissions that the umask grants.
+                let folder = aside.path().join(NEW_FOLDER);
+                std::fs::create_dir(&folder).map_err(Error::io(&folder))?;
+                return Ok(Self { destination: destination.to_owned(), aside, folder, _lock: lock });
+            }
+        }
+        Err(Error::file(parent, "no temporary folder can be locked in it"))
     }
 
-    /// Where to write meanwhile.
+    /// The folder to write into before the commit.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.folder
     }
 
-    /// Makes the folder visible under its name; what was there is removed when the new one is in its place.
+    /// Makes the folder visible under its name, replacing what was there. It is on disk, with all files in it, when this
+    /// returns.
     ///
     /// # Errors
-    /// A folder cannot be renamed; the destination is as it was then.
+    /// A file cannot be synced, a folder cannot be renamed; the destination is as it was then.
     pub fn commit(self) -> Result<()> {
-        let failed = Error::io(&self.destination);
-        if !self.destination.exists() {
-            return std::fs::rename(&self.folder, &self.destination).map_err(failed);
+        sync_tree(&self.folder)?;
+        if self.destination.exists() {
+            self.replace()?;
+        } else {
+            std::fs::rename(&self.folder, &self.destination).map_err(Error::io(&self.destination))?;
         }
-        // removed with the temporary folder it is moved into
-        let old = self.aside.path().join("old");
+        sync_folder(parent_of(&self.destination))
+    }
+
+    /// Puts the new folder in the place of the old one, which is removed with the temporary folder.
+    fn replace(&self) -> Result<()> {
+        if exchange(&self.folder, &self.destination) {
+            return Ok(());
+        }
+        // Not atomic: a process killed between the two renames leaves no destination. The next output made beside it moves
+        // the old folder back.
+        let failed = Error::io(&self.destination);
+        let old = self.aside.path().join(OLD_FOLDER);
+        std::fs::create_dir(&old).map_err(Error::io(&old))?;
+        let old = old.join(self.destination.file_name().unwrap_or(OsStr::new(OLD_FOLDER)));
         std::fs::rename(&self.destination, &old).map_err(Error::io(&self.destination))?;
         std::fs::rename(&self.folder, &self.destination).map_err(|error| {
             // nothing better can be done if this fails too, and the first error is the one to report
@@ -124,12 +178,118 @@ impl AtomicFolder {
     }
 }
 
-/// The folder above `destination`, made if need be.
-fn make_parent(destination: &Path) -> Result<&Path> {
-    let parent = match destination.parent() {
+/// Removes the temporary files and folders that killed processes left in `folder`; those of living processes stay.
+///
+/// An output is not held up by what cannot be removed: files of other users, file systems without locks.
+pub fn remove_leftovers(folder: &Path) {
+    let Ok(entries) = std::fs::read_dir(folder) else { return };
+    for entry in entries.flatten() {
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
+        if name.starts_with(PREFIX) && name.ends_with(SUFFIX) {
+            let path = entry.path();
+            let _ = match entry.file_type() {
+                Ok(kind) if kind.is_dir() => remove_left_folder(&path, folder),
+                Ok(kind) if kind.is_file() => remove_left_file(&path),
+                Ok(_) | Err(_) => Ok(()),
+            };
+        }
+    }
+}
+
+fn remove_left_file(path: &Path) -> io::Result<()> {
+    let file = File::open(path)?;
+    if file.try_lock().is_ok() {
+        std::fs::remove_file(path)?;
+    }
+    Ok(())
+}
+
+fn remove_left_folder(path: &Path, parent: &Path) -> io::Result<()> {
+    // a process killed between making the folder and the file left none
+    let lock = File::options().write(true).create(true).truncate(false).open(path.join(LOCK_FILE))?;
+    if lock.try_lock().is_err() {
+        return Ok(());
+    }
+    if let Ok(old) = std::fs::read_dir(path.join(OLD_FOLDER)) {
+        for entry in old {
+            let entry = entry?;
+            let destination = parent.join(entry.file_name());
+            if !destination.exists() {
+                std::fs::rename(entry.path(), destination)?;
+            }
+        }
+    }
+    std::fs::remove_dir_all(path)
+}
+
+/// Locks a temporary file as one of a living process. False if another process took it for a leftover meanwhile.
+fn claim(file: &File, path: &Path) -> bool {
+    match file.try_lock() {
+        Ok(()) => path.exists(),
+        Err(TryLockError::WouldBlock) => false,
+        // a file system without locks, where leftovers are not removed either
+        Err(TryLockError::Error(_)) => true,
+    }
+}
+
+/// Exchanges two folders in one step. False if the system or the file system cannot.
+#[cfg(any(target_os = "linux", target_os = "android", target_vendor = "apple"))]
+fn exchange(new: &Path, old: &Path) -> bool {
+    use rustix::fs::{CWD, RenameFlags, renameat_with};
+    renameat_with(CWD, new, CWD, old, RenameFlags::EXCHANGE).is_ok()
+}
+
+#[cfg(not(any(target_os = "linux", target_os = "android", target_vendor = "apple")))]
+fn exchange(_new: &Path, _old: &Path) -> bool {
+    false
+}
+
+/// Puts every file and folder under `folder` on disk.
+fn sync_tree(folder: &Path) -> Result<()> {
+    for entry in std::fs::read_dir(folder).map_err(Error::io(folder))? {
+        let entry = entry.map_err(Error::io(folder))?;
+        let (path, kind) = (entry.path(), entry.file_type().map_err(Error::io(entry.path()))?);
+        if kind.is_dir() {
+            sync_tree(&path)?;
+        } else if kind.is_file() {
+            sync(&path)?;
+        }
+    }
+    sync_folder(folder)
+}
+
+/// Puts the names in a folder on disk: a rename that is only in memory is lost in a power cut.
+fn sync_folder(folder: &Path) -> Result<()> {
+    sync(folder)
+}
+
+#[cfg(unix)]
+fn sync(path: &Path) -> Result<()> {
+    match File::open(path).and_then(|file| file.sync_all()) {
+        // some file systems cannot sync a folder, and some do not need to
+        Err(error) if matches!(error.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::Unsupported) => Ok(()),
+        result => result.map_err(Error::io(path)),
+    }
+}
+
+/// Elsewhere folders cannot be opened, and files can be synced only by who writes them.
+#[cfg(not(unix))]
+fn sync(_path: &Path) -> Result<()> {
+    Ok(())
+}
+
+/// The folder above `destination`.
+fn parent_of(destination: &Path) -> &Path {
+    match destination.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),
-    };
+    }
+}
+
+/// The folder above `destination`, made if need be.
+fn make_parent(destination: &Path) -> Result<&Path> {
+    let parent = parent_of(destination);
     std::fs::create_dir_all(parent).map_err(Error::io(parent))?;
     Ok(parent)
 }
@@ -172,6 +332,63 @@ mod tests {
         drop(AtomicFolder::create(&path).unwrap());
         assert!(path.join("second").is_file() && !path.join("first").exists());
         assert_eq!(std::fs::read_dir(place.path().join("deep")).unwrap().count(), 1);
+    }
+
+    fn names(folder: &Path) -> Vec<String> {
+        let entries = std::fs::read_dir(folder).unwrap();
+        let mut names: Vec<String> = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn leftovers_of_killed_processes_are_removed_and_those_of_living_ones_stay() {
+        let place = tempfile::tempdir().unwrap();
+        let (file, folder) = (place.path().join("file"), place.path().join("folder"));
+        let mut live_file = AtomicFile::create(&file).unwrap();
+        let live_folder = AtomicFolder::create(&folder).unwrap();
+        std::fs::write(live_folder.path().join("a"), "a").unwrap();
+        let live = names(place.path());
+        assert_eq!(live.len(), 2);
+        // a killed process: the same names, and nobody holds a lock
+        std::fs::write(place.path().join(".splade-killed.tmp"), "half").unwrap();
+        for (name, lock) in [(".splade-early.tmp", false), (".splade-late.tmp", true)] {
+            std::fs::create_dir_all(place.path().join(name).join(NEW_FOLDER).join("deep")).unwrap();
+            if lock {
+                std::fs::write(place.path().join(name).join(LOCK_FILE), "").unwrap();
+            }
+        }
+        // not ours
+        std::fs::write(place.path().join(".splade-notes"), "").unwrap();
+        assert_eq!(names(place.path()).len(), 6);
+        AtomicFile::write_whole(&place.path().join("other"), b"").unwrap();
+        let mut expected = [live, vec![".splade-notes".into(), "other".into()]].concat();
+        expected.sort();
+        assert_eq!(names(place.path()), expected);
+        live_file.write_all(b"whole").unwrap();
+        live_file.commit().unwrap();
+        live_folder.commit().unwrap();
+        assert_eq!(names(place.path()), [".splade-notes", "file", "folder", "other"]);
+        assert_eq!((std::fs::read(file).unwrap(), names(&folder)), (b"whole".to_vec(), vec!["a".to_owned()]));
+    }
+
+    /// Where two folders cannot be exchanged in one step, a process may be killed between two renames.
+    #[test]
+    fn a_folder_moved_away_by_a_killed_process_comes_back() {
+        let place = tempfile::tempdir().unwrap();
+        let left = place.path().join(".splade-killed.tmp");
+        std::fs::create_dir_all(left.join(NEW_FOLDER)).unwrap();
+        for name in ["result", "there"] {
+            std::fs::create_dir_all(left.join(OLD_FOLDER).join(name)).unwrap();
+            std::fs::write(left.join(OLD_FOLDER).join(name).join("old"), "").unwrap();
+        }
+        std::fs::create_dir(place.path().join("there")).unwrap();
+        remove_leftovers(place.path());
+        assert_eq!(names(place.path()), ["result", "there"]);
+        assert_eq!(
+            (names(&place.path().join("result")), names(&place.path().join("there"))),
+            (vec!["old".into()], vec![])
+        );
     }
 
     #[cfg(unix)]

@@ -2,6 +2,7 @@
 
 mod corruption;
 mod exactness;
+mod folder;
 mod input;
 mod lifecycle;
 mod retrievers;
