@@ -276,7 +276,7 @@ mod model {
         place.copy(&fixture("inference-free/model/document_0_Transformer/tokenizer.json"), &file("tokenizer.json"));
         place.write(query, tokenizer.to_string());
         let ran = place.run(&["encode", "model", "--input", "corpus.jsonl", "--role", "query"]);
-        ran.fails(2, "420 weights, but the tokenizer has 500 tokens", "take the tokenizer.json");
+        ran.fails(2, "dimension 420 is \"ord420\" here, but nothing in model/document_0_Transformer", "");
     }
 
     #[test]
