@@ -29,7 +29,7 @@ use tokenizers::processors::roberta::RobertaProcessing;
 use tokenizers::processors::template::TemplateProcessing;
 use tokenizers::{AddedToken, DecoderWrapper, Tokenizer, TruncationDirection, TruncationParams};
 
-use crate::vocabulary::{frame, tokenizer_error};
+use crate::vocabulary::{check_ids, frame, tokenizer_error};
 use crate::{Error, Result};
 
 /// Names of the files that decide a tokenizer, in the order in which they are looked at.
@@ -61,6 +61,8 @@ pub(crate) struct Resolved {
 pub(crate) fn resolve(files: &TokenizerFiles) -> Result<Resolved> {
     let config = Config::read(files)?;
     let file = files.get("tokenizer.json").map(|json| File::parse(json)).transpose()?;
+    // a tokenizer is written with every id up to its largest, so a huge one is refused first
+    file.as_ref().map_or(Ok(()), |file| check_ids(&file.tokenizer))?;
     let tokens = Tokens::read(files, config.keys.clone(), file.as_ref().map(|file| &file.head))?;
     let before = file.as_ref().map(|file| parts(&file.tokenizer, file.head.model.unk_id));
     let side = file.as_ref().and_then(|file| file.tokenizer.get_truncation()).map(|truncation| truncation.direction);
@@ -73,6 +75,7 @@ pub(crate) fn resolve(files: &TokenizerFiles) -> Result<Resolved> {
         (Class::XlmRoberta, file) => (xlm_roberta(files, file.as_ref(), &config)?, Some(XLM_ROBERTA_UNK)),
     };
     let tokenizer = finish(built, &config, &tokens, side)?;
+    check_ids(&tokenizer)?;
     let overrides = before.map(|before| differences(before, parts(&tokenizer, unk_id))).unwrap_or_default();
     let json = match files.get("tokenizer.json") {
         Some(json) if overrides.is_empty() => json.clone(),

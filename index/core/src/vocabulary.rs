@@ -102,13 +102,7 @@ impl Vocabulary {
         let words = (!left && reads_word_by_word(&tokenizer))
             .then(|| Arc::new(Words::new(&tokenizer, longest_word(&tokenizer))));
         let min_dimensions = min_dimensions(&tokenizer);
-        if min_dimensions > MOST_DIMENSIONS {
-            let id = min_dimensions - 1;
-            return Err(Error::Tokenizer(format!(
-                "the token id {id} is beyond {}, the largest supported",
-                MOST_DIMENSIONS - 1
-            )));
-        }
+        check_dimensions(min_dimensions)?;
         Ok(Self {
             fingerprint: hex(&Sha256::digest(&json)),
             json: json.into(),
@@ -338,20 +332,37 @@ fn truncate_to(tokenizer: &mut Tokenizer, max_length: usize) -> Result<()> {
 /// file with a single huge id must not take gigabytes.
 const MOST_DIMENSIONS: usize = 1 << 24;
 
-/// The largest id that a text can get, plus one.
-fn min_dimensions(tokenizer: &Tokenizer) -> usize {
+/// Refuses a tokenizer with an id that no table should have a row for.
+pub(crate) fn check_ids(tokenizer: &Tokenizer) -> Result<()> {
+    check_dimensions(ids_end(tokenizer))
+}
+
+fn check_dimensions(dimensions: usize) -> Result<()> {
+    if dimensions <= MOST_DIMENSIONS {
+        return Ok(());
+    }
+    let (id, largest) = (dimensions - 1, MOST_DIMENSIONS - 1);
+    Err(Error::Tokenizer(format!("the token id {id} is beyond {largest}, the largest supported")))
+}
+
+/// The largest id of the vocabulary, plus one.
+fn ids_end(tokenizer: &Tokenizer) -> usize {
     let size = tokenizer.get_vocab_size(true);
     let contiguous = u32::try_from(size).is_ok_and(|size| (0..size).all(|id| tokenizer.id_to_token(id).is_some()));
-    let largest = if contiguous {
+    if contiguous {
         // as many tokens as ids, and every id has one: there are no others
         size
     } else {
         tokenizer.get_vocab(true).into_values().max().map_or(0, |id| id as usize + 1)
-    };
+    }
+}
+
+/// The largest id that a text can get, plus one.
+fn min_dimensions(tokenizer: &Tokenizer) -> usize {
     // a post-processor states its ids itself; one that fails on every text is reported when a text comes
     let around = guarded(|| tokenizer.encode_fast("", true).map(|encoding| encoding.get_ids().to_vec()));
     let around = around.ok().and_then(tokenizers::Result::ok).unwrap_or_default();
-    around.into_iter().map(|id| id as usize + 1).fold(largest, usize::max)
+    around.into_iter().map(|id| id as usize + 1).fold(ids_end(tokenizer), usize::max)
 }
 
 /// A text that could only be tokenized with gigabytes of memory.
