@@ -10,7 +10,7 @@ use splade_core::{ErrorKind, HeadMode};
 pub enum Error {
     /// A file or folder could not be read, written or understood.
     #[error(transparent)]
-    Files(splade_files::Error),
+    Files(#[from] splade_files::Error),
     /// The library of ONNX Runtime is missing, broken or too old.
     #[error("ONNX Runtime {0}")]
     Library(String),
@@ -62,12 +62,6 @@ pub enum Error {
 
 /// `Result` with this crate's [`Error`] unless another is named.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
-
-impl From<splade_files::Error> for Error {
-    fn from(error: splade_files::Error) -> Self {
-        Self::Files(error)
-    }
-}
 
 impl From<splade_core::Error> for Error {
     fn from(error: splade_core::Error) -> Self {

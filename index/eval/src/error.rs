@@ -10,17 +10,11 @@ use splade_core::ErrorKind;
 pub enum Error {
     /// A file or folder could not be read, written or understood.
     #[error(transparent)]
-    Files(splade_files::Error),
+    Files(#[from] splade_files::Error),
 }
 
 /// `Result` with this crate's [`Error`] unless another is named.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
-
-impl From<splade_files::Error> for Error {
-    fn from(error: splade_files::Error) -> Self {
-        Self::Files(error)
-    }
-}
 
 impl From<splade_core::Error> for Error {
     fn from(error: splade_core::Error) -> Self {
