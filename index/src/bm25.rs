@@ -32,6 +32,10 @@ impl Searcher {
     /// # Errors
     /// A broken index, a filter that names no field.
     pub fn search_bm25(&self, text: &str, k: usize, filter: Option<&Filter>) -> Result<Vec<Found>> {
+        self.run(|| self.search_bm25_inside(text, k, filter))
+    }
+
+    fn search_bm25_inside(&self, text: &str, k: usize, filter: Option<&Filter>) -> Result<Vec<Found>> {
         let k = k.min(self.len());
         if k == 0 {
             return Ok(Vec::new());
@@ -51,7 +55,7 @@ impl Searcher {
             let cut = top.get(k - 1).map(|(score, _)| *score);
             if complete || top.last().map(|(score, _)| *score) != cut {
                 let candidates = top.into_iter().map(|(score, address)| (score, address.into())).collect();
-                return self.cut(candidates, k);
+                return self.truncate(candidates, k);
             }
             depth = depth.saturating_mul(4).min(self.len());
         }

@@ -11,6 +11,20 @@ pub enum Error {
     /// A file or folder could not be read, written or understood.
     #[error(transparent)]
     Files(#[from] splade_files::Error),
+    /// A file does not match its checksum or its structure.
+    #[error("{}: {message}", path.display())]
+    Damaged {
+        /// the file
+        path: PathBuf,
+        /// what is wrong
+        message: String,
+    },
+    /// Another writer is at work.
+    #[error("{}: another writer is at work", path.display())]
+    Busy {
+        /// the folder
+        path: PathBuf,
+    },
     /// tantivy failed.
     #[error("index: {0}")]
     Tantivy(#[from] tantivy::TantivyError),
@@ -37,6 +51,11 @@ impl Error {
         splade_files::Error::file(path, message).into()
     }
 
+    /// An [`Error::Damaged`].
+    pub(crate) fn damaged(path: impl Into<PathBuf>, message: impl Into<String>) -> Self {
+        Self::Damaged { path: path.into(), message: message.into() }
+    }
+
     /// A [`splade_core::Error::Invalid`].
     pub fn invalid(message: impl Into<String>, hint: impl Into<String>) -> Self {
         splade_core::Error::invalid(message, hint).into()
@@ -47,7 +66,7 @@ impl Error {
     pub fn hint(&self) -> Option<&str> {
         match self {
             Self::Files(error) => error.hint(),
-            Self::Tantivy(_) => None,
+            Self::Damaged { .. } | Self::Busy { .. } | Self::Tantivy(_) => None,
         }
     }
 
@@ -57,6 +76,8 @@ impl Error {
         match self {
             Self::Files(error) => error.kind(),
             Self::Tantivy(error) => kind_of_tantivy(error),
+            Self::Damaged { .. } => ErrorKind::Damaged,
+            Self::Busy { .. } => ErrorKind::Busy,
         }
     }
 }

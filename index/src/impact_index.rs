@@ -3,29 +3,40 @@
 //! tantivy keeps the documents, ids, BM25 postings, segments, commits, deletes and merges; our file beside every
 //! segment keeps the vectors: [`splade_core::segment`].
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use tantivy::directory::error::OpenReadError;
 use tantivy::index::{SegmentId, SegmentReader};
 use tantivy::tokenizer::TokenizerManager;
 use tantivy::{Index, IndexReader, ReloadPolicy, TantivyError};
 
-use crate::analyzer::{analyzer, analyzer_name};
-use crate::directory::IndexDirectory;
-use crate::plugin::{self, ImpactPlugin};
-use crate::schema::Fields;
-use crate::settings;
-use crate::{Error, Result};
-use crate::{ImpactWriter, IndexSettings, Searcher, WriterOptions};
+use splade_core::QueryEncoder;
 use splade_core::segment::SegmentFile;
 
-/// tantivy's part of an index folder.
-const TANTIVY_DIR: &str = "tantivy";
-/// What a query needs beside the index: tokenizer and query weights.
-const QUERY_DIR: &str = "query";
+use crate::analyzer::{analyzer, analyzer_name};
+use crate::directory::CheckedDirectory;
+use crate::plugin::{self, ImpactPlugin};
+use crate::schema::Fields;
+use crate::settings::{self, FileRecord, Manifest};
+use crate::{Error, ImpactWriter, IndexSettings, Result, Searcher, WriterOptions};
 
-/// An index folder: `manifest.json`, `tantivy/`, and `query/` for whoever encodes the queries.
+/// Folder of tantivy's files in an index folder.
+pub(crate) const TANTIVY_DIR: &str = "tantivy";
+/// Folder of the query encoder in an index folder.
+pub(crate) const QUERY_DIR: &str = "query";
+/// Attempts to open the segments of `meta.json` while a writer replaces them.
+const ATTEMPTS: usize = 100;
+
+/// An index folder: `manifest.json`, `tantivy/`, and, for inference-free models, `query/` with the query encoder.
+///
+/// Every file carries checksums. Small files are checked when they are opened, large ones where they are read, so a
+/// damaged index gives an error that names the file and no wrong result. An index of version 1, which has no checksums, is
+/// read too; its first writer makes it version 2. [`check`](Self::check) reads every byte.
+///
+/// Reading and searching write nothing. A process killed while writing leaves the last commit, and files that the next
+/// writer removes.
 ///
 /// ```
 /// use splade_index::{ImpactIndex, IndexSettings, SearchOptions, StoredDocument, WriterOptions};
@@ -49,24 +60,25 @@ pub struct ImpactIndex {
     dir: PathBuf,
     settings: IndexSettings,
     fields: Fields,
+    directory: CheckedDirectory,
     index: Index,
     reader: IndexReader,
-    /// opened segment files: a segment never changes, so they are checked once
+    /// opened segment files: a segment never changes, so they are opened once
     files: Mutex<HashMap<SegmentId, Arc<SegmentFile>>>,
 }
 
-/// What an index holds.
+/// Numbers about an index.
 #[derive(Debug, Clone, PartialEq, serde::Serialize)]
 pub struct IndexStats {
-    /// living documents
+    /// documents that are not deleted
     pub documents: u64,
-    /// deleted documents whose room was not yet freed
+    /// deleted documents that still take space
     pub deleted_documents: u64,
-    /// weights of living documents
+    /// weights of documents that are not deleted
     pub postings: u64,
-    /// mean number of weights of a living document; 0 without documents
+    /// mean number of weights of a document; 0 without documents
     pub active_dims_mean: f64,
-    /// terms that occur, in living or deleted documents
+    /// terms that occur, in deleted documents too
     pub active_terms: u64,
     /// segments
     pub segments: usize,
@@ -90,19 +102,21 @@ impl ImpactIndex {
         }
         let tantivy_dir = dir.join(TANTIVY_DIR);
         std::fs::create_dir_all(&tantivy_dir).map_err(Error::io(&tantivy_dir))?;
+        let directory = CheckedDirectory::open(&tantivy_dir)?;
         let (fields, schema) = Fields::build(settings.language, settings.analyzer);
-        let plugin = ImpactPlugin { identity: settings.identity(), id: fields.id, vector: fields.vector };
-        let index = Index::builder()
-            .schema(schema)
-            .tokenizers(tokenizers(settings))
-            .register_plugin(Arc::new(plugin))
-            .open_or_create(IndexDirectory::open(&tantivy_dir)?)?;
+        let index = directory.run(|| {
+            Ok(Index::builder()
+                .schema(schema)
+                .tokenizers(tokenizers(settings))
+                .register_plugin(Arc::new(ImpactPlugin::new(settings, fields, &directory)))
+                .open_or_create(directory.clone())?)
+        })?;
         // last, so that a folder with a manifest is complete
-        settings.save(dir)?;
-        Self::from_parts(dir, settings.clone(), fields, index)
+        Manifest { settings: settings.clone(), query: Some(BTreeMap::new()) }.write(dir)?;
+        Self::from_parts(dir, settings.clone(), fields, directory, index)
     }
 
-    /// Whether `dir` holds an index, of whatever version.
+    /// True if `dir` holds an index, of any version.
     #[must_use]
     pub fn is_at(dir: &Path) -> bool {
         dir.join(settings::MANIFEST_FILE).is_file()
@@ -113,25 +127,32 @@ impl ImpactIndex {
     /// # Errors
     /// No index there; one of another version; one that is damaged.
     pub fn open(dir: &Path) -> Result<Self> {
-        let settings = IndexSettings::load(dir)?;
-        let (fields, schema) = Fields::build(settings.language, settings.analyzer);
+        let Manifest { settings, query } = Manifest::read(dir)?;
         let tantivy_dir = dir.join(TANTIVY_DIR);
-        let mut index = Index::open(IndexDirectory::open(&tantivy_dir)?)?;
+        let directory = CheckedDirectory::open(&tantivy_dir)?;
+        if query.is_some() {
+            directory.expect_checksum_of_meta()?;
+        }
+        let (fields, schema) = Fields::build(settings.language, settings.analyzer);
+        let mut index = directory.run(|| Ok(Index::open(directory.clone())?))?;
         if index.schema() != schema || index.settings().sort_by_field.is_some() {
             return Err(Error::file(&tantivy_dir, "its fields are not those of a splade index"));
         }
         index.set_tokenizers(tokenizers(&settings));
-        index.register_plugin(Arc::new(ImpactPlugin {
-            identity: settings.identity(),
-            id: fields.id,
-            vector: fields.vector,
-        }));
-        Self::from_parts(dir, settings, fields, index)
+        index.register_plugin(Arc::new(ImpactPlugin::new(&settings, fields, &directory)));
+        Self::from_parts(dir, settings, fields, directory, index)
     }
 
-    fn from_parts(dir: &Path, settings: IndexSettings, fields: Fields, index: Index) -> Result<Self> {
-        let reader = index.reader_builder().reload_policy(ReloadPolicy::Manual).try_into()?;
-        Ok(Self { dir: dir.to_owned(), settings, fields, index, reader, files: Mutex::default() })
+    fn from_parts(
+        dir: &Path,
+        settings: IndexSettings,
+        fields: Fields,
+        directory: CheckedDirectory,
+        index: Index,
+    ) -> Result<Self> {
+        let open = || Ok(index.reader_builder().reload_policy(ReloadPolicy::Manual).try_into()?);
+        let reader = directory.run(|| while_files_vanish(&directory, open))?;
+        Ok(Self { dir: dir.to_owned(), settings, fields, directory, index, reader, files: Mutex::default() })
     }
 
     /// The folder.
@@ -140,13 +161,38 @@ impl ImpactIndex {
         &self.dir
     }
 
-    /// Where tokenizer and query weights belong, so that the folder alone is enough to search.
+    /// The folder of the query encoder; it need not exist.
     #[must_use]
     pub fn query_dir(&self) -> PathBuf {
         self.dir.join(QUERY_DIR)
     }
 
-    /// What the index was made for.
+    /// Keeps the query encoder of an inference-free model in the index, so that the folder alone is enough to search.
+    ///
+    /// # Errors
+    /// A folder that cannot be written.
+    pub fn write_query_encoder(&self, encoder: &QueryEncoder) -> Result<()> {
+        splade_files::write_query_encoder(encoder, &self.query_dir())?;
+        let query = Some(query_records(&self.dir)?);
+        Manifest { settings: self.settings.clone(), query }.write(&self.dir)
+    }
+
+    /// Reads the query encoder kept in the index; `None` if there is none.
+    ///
+    /// # Errors
+    /// A file that is damaged, missing or too many.
+    pub fn read_query_encoder(&self) -> Result<Option<QueryEncoder>> {
+        let recorded = Manifest::read(&self.dir)?.query;
+        if let Some((path, defect)) = check_query_dir(&self.dir, recorded.as_ref())?.into_iter().next() {
+            return Err(Error::damaged(path, defect));
+        }
+        if !self.query_dir().is_dir() {
+            return Ok(None);
+        }
+        Ok(Some(splade_files::read_query_encoder(&self.query_dir())?))
+    }
+
+    /// Settings the index was created with.
     #[must_use]
     pub fn settings(&self) -> &IndexSettings {
         &self.settings
@@ -183,10 +229,7 @@ impl ImpactIndex {
     /// # Errors
     /// Another writer at work; a folder that cannot be written.
     pub fn writer(&self, options: WriterOptions) -> Result<ImpactWriter> {
-        ImpactWriter::open(self, options).map_err(|error| match error {
-            Error::Tantivy(TantivyError::LockFailure(..)) => Error::file(&self.dir, "another writer is at work"),
-            error => error,
-        })
+        ImpactWriter::open(self, options)
     }
 
     /// A snapshot of the last commit.
@@ -194,29 +237,15 @@ impl ImpactIndex {
     /// # Errors
     /// A segment that is damaged.
     pub fn searcher(&self) -> Result<Searcher> {
-        self.reader.reload()?;
-        let searcher = Searcher::open(self, self.reader.searcher())?;
+        let open = || {
+            self.reader.reload()?;
+            Searcher::open(self, self.reader.searcher())
+        };
+        let searcher = self.directory.run(|| while_files_vanish(&self.directory, open))?;
         let open: HashSet<SegmentId> =
             searcher.tantivy().segment_readers().iter().map(SegmentReader::segment_id).collect();
         self.cache().retain(|id, _| open.contains(id));
         Ok(searcher)
-    }
-
-    /// Reads every byte: the checksums of all files, then every value of ours. Takes as long as reading the folder.
-    ///
-    /// # Errors
-    /// The first damage found, with the file's name.
-    pub fn verify(&self) -> Result<()> {
-        let mut damaged: Vec<PathBuf> = self.index.validate_checksum()?.into_iter().collect();
-        damaged.sort();
-        if let Some(path) = damaged.first() {
-            return Err(Error::file(self.dir.join(TANTIVY_DIR).join(path), "damaged: its checksum is wrong"));
-        }
-        let searcher = self.searcher()?;
-        for (reader, file) in searcher.tantivy().segment_readers().iter().zip(searcher.files()) {
-            file.check().map_err(|defect| self.damaged(reader, defect))?;
-        }
-        Ok(())
     }
 
     /// Numbers about the last commit.
@@ -225,6 +254,10 @@ impl ImpactIndex {
     /// A segment that is damaged, a folder that cannot be read.
     pub fn stats(&self) -> Result<IndexStats> {
         let searcher = self.searcher()?;
+        self.directory.run(|| self.stats_of(&searcher))
+    }
+
+    fn stats_of(&self, searcher: &Searcher) -> Result<IndexStats> {
         let mut postings = 0;
         let mut terms: Vec<u32> = searcher.files().iter().flat_map(|file| file.term_ids()).collect();
         terms.sort_unstable();
@@ -232,8 +265,12 @@ impl ImpactIndex {
         let mut vector_bytes = 0;
         let mut deleted_documents = 0;
         for (reader, file) in searcher.tantivy().segment_readers().iter().zip(searcher.files()) {
-            let living = reader.doc_ids_alive().map(|doc| file.row(doc).len() as u64);
-            postings += if reader.has_deletes() { living.sum() } else { file.n_postings() };
+            postings += if reader.has_deletes() {
+                let lens = reader.doc_ids_alive().map(|doc| Ok(file.row(doc)?.len() as u64));
+                lens.sum::<Result<u64, _>>().map_err(|defect| self.damaged(reader, defect))?
+            } else {
+                file.n_postings()
+            };
             deleted_documents += u64::from(reader.num_deleted_docs());
             vector_bytes += file.len_bytes();
         }
@@ -250,13 +287,6 @@ impl ImpactIndex {
         })
     }
 
-    /// Removes the files that belong to no segment of the last commit. Only for the holder of the writer lock.
-    pub(crate) fn remove_leftovers(&self) -> Result<()> {
-        let live = self.index.load_metas()?.list_segment_files();
-        splade_files::remove_leftovers(&self.dir);
-        IndexDirectory::open(&self.dir.join(TANTIVY_DIR))?.remove_leftovers(&live)
-    }
-
     pub(crate) fn tantivy(&self) -> &Index {
         &self.index
     }
@@ -265,13 +295,28 @@ impl ImpactIndex {
         self.fields
     }
 
+    pub(crate) fn directory(&self) -> &CheckedDirectory {
+        &self.directory
+    }
+
+    /// Makes an index of version 1 one of version 2: its manifest and `meta.json` get checksums, which a program that
+    /// reads version 1 alone does not expect. Only for the holder of the writer lock.
+    pub(crate) fn upgrade(&self) -> Result<()> {
+        if Manifest::read(&self.dir)?.query.is_some() {
+            return Ok(());
+        }
+        // the manifest last: version 2 promises the checksum of `meta.json`
+        self.directory.upgrade_meta()?;
+        Manifest { settings: self.settings.clone(), query: Some(query_records(&self.dir)?) }.write(&self.dir)
+    }
+
     fn cache(&self) -> std::sync::MutexGuard<'_, HashMap<SegmentId, Arc<SegmentFile>>> {
         // the map is whole whatever thread died holding it
         self.files.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn damaged(&self, reader: &SegmentReader, defect: String) -> Error {
-        Error::file(self.dir.join(TANTIVY_DIR).join(plugin::file_name(reader)), defect)
+    pub(crate) fn damaged(&self, reader: &SegmentReader, defect: String) -> Error {
+        Error::damaged(self.directory.path().join(plugin::file_name(reader)), defect)
     }
 
     /// The file of a segment, opened and checked once.
@@ -279,12 +324,61 @@ impl ImpactIndex {
         if let Some(file) = self.cache().get(&reader.segment_id()) {
             return Ok(Arc::clone(file));
         }
-        let bytes = plugin::read_file(reader)?;
+        let bytes = plugin::read_file(reader, &self.directory)?;
         let file = SegmentFile::open(bytes, &self.settings.identity(), reader.max_doc());
         let file = Arc::new(file.map_err(|defect| self.damaged(reader, defect))?);
         self.cache().insert(reader.segment_id(), Arc::clone(&file));
         Ok(file)
     }
+}
+
+/// The files of the query folder of the index folder `dir` as the manifest records them; none if there is no folder.
+pub(crate) fn query_records(dir: &Path) -> Result<BTreeMap<String, FileRecord>> {
+    let folder = dir.join(QUERY_DIR);
+    let mut records = BTreeMap::new();
+    if folder.is_dir() {
+        for entry in std::fs::read_dir(&folder).map_err(Error::io(&folder))? {
+            let path = entry.map_err(Error::io(&folder))?.path();
+            if let Some(name) = path.file_name().filter(|_| path.is_file()) {
+                records.insert(name.to_string_lossy().into_owned(), FileRecord::of(&path)?);
+            }
+        }
+    }
+    Ok(records)
+}
+
+/// The files of the query folder that are not as `recorded`, with their faults.
+pub(crate) fn check_query_dir(
+    dir: &Path,
+    recorded: Option<&BTreeMap<String, FileRecord>>,
+) -> Result<Vec<(PathBuf, &'static str)>> {
+    let Some(recorded) = recorded else { return Ok(Vec::new()) };
+    let found = query_records(dir)?;
+    let names: BTreeSet<&String> = recorded.keys().chain(found.keys()).collect();
+    let fault = |name: &String| match (recorded.get(name), found.get(name)) {
+        (Some(recorded), Some(found)) if recorded != found => Some("damaged: its checksum is wrong"),
+        (Some(_), None) => Some("missing"),
+        (None, Some(_)) => Some("not a file of the index"),
+        _ => None,
+    };
+    Ok(names.into_iter().filter_map(|name| Some((dir.join(QUERY_DIR).join(name), fault(name)?))).collect())
+}
+
+/// Runs `open` again while a writer removes files between the reading of `meta.json` and their opening.
+fn while_files_vanish<T>(directory: &CheckedDirectory, open: impl Fn() -> Result<T>) -> Result<T> {
+    let mut before = directory.read_meta()?;
+    for _ in 1..ATTEMPTS {
+        match open() {
+            Err(Error::Tantivy(TantivyError::OpenReadError(OpenReadError::FileDoesNotExist(_)))) => {}
+            result => return result,
+        }
+        let now = directory.read_meta()?;
+        if now == before {
+            break;
+        }
+        before = now;
+    }
+    open()
 }
 
 fn tokenizers(settings: &IndexSettings) -> TokenizerManager {
@@ -294,7 +388,7 @@ fn tokenizers(settings: &IndexSettings) -> TokenizerManager {
     tokenizers
 }
 
-fn folder_bytes(dir: &Path) -> Result<u64> {
+pub(crate) fn folder_bytes(dir: &Path) -> Result<u64> {
     let mut bytes = 0;
     for entry in std::fs::read_dir(dir).map_err(Error::io(dir))? {
         let entry = entry.map_err(Error::io(dir))?;

@@ -46,6 +46,8 @@
 
 mod analyzer;
 mod bm25;
+mod check;
+mod checked_json;
 mod directory;
 mod error;
 mod filter;
@@ -61,6 +63,7 @@ mod writer;
 
 // The index
 pub use analyzer::{AnalyzerVersion, Language};
+pub use check::{CheckReport, Finding};
 pub use impact_index::{ImpactIndex, IndexStats};
 pub use settings::IndexSettings;
 // Writing

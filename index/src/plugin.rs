@@ -1,35 +1,58 @@
-//! The segment plugin: how our file lives and dies with tantivy's segments.
+//! The segment plugin: writes and merges `<segment>.spl` with tantivy's other files of a segment.
 
 use std::any::Any;
 use std::io::Write;
 
-use tantivy::directory::{OwnedBytes, WritePtr};
-use tantivy::error::DataCorruption;
+use tantivy::directory::WritePtr;
 use tantivy::index::{Segment, SegmentComponent, SegmentReader};
 use tantivy::indexer::DocIdMapping;
 use tantivy::indexer::doc_id_mapping::MappingType;
 use tantivy::plugin::{PluginMergeContext, PluginWriter, PluginWriterContext, SegmentPlugin};
 use tantivy::schema::document::ErasedDocument;
 use tantivy::schema::{Field, Schema, Value};
-use tantivy::{DocId, TantivyDocument, TantivyError};
+use tantivy::{DocId, HasLen, TantivyDocument, TantivyError};
 
+use crate::directory::CheckedDirectory;
+use crate::schema::Fields;
+use crate::settings::IndexSettings;
+use splade_core::segment::CheckedBytes;
 use splade_core::segment::write_segment;
 use splade_core::segment::{Entry, RowLayout};
 use splade_core::segment::{Identity, SegmentFile};
 
-/// The extension of our file.
+/// The extension of the plugin's file.
 const EXTENSION: &str = "spl";
 
-/// Our file as tantivy names it.
+/// The plugin's file as tantivy names it.
 fn component() -> SegmentComponent {
     SegmentComponent::Custom(EXTENSION.into())
 }
 
 /// Writes, merges and reports `<segment>.spl`.
 pub(crate) struct ImpactPlugin {
-    pub(crate) identity: Identity,
-    pub(crate) id: Field,
-    pub(crate) vector: Field,
+    identity: Identity,
+    id: Field,
+    vector: Field,
+    directory: CheckedDirectory,
+}
+
+impl ImpactPlugin {
+    /// The plugin of an index.
+    pub(crate) fn new(settings: &IndexSettings, fields: Fields, directory: &CheckedDirectory) -> Self {
+        Self { identity: settings.identity(), id: fields.id, vector: fields.vector, directory: directory.clone() }
+    }
+
+    /// Opens the file of a segment that is merged, all of it checked.
+    fn open_source(&self, reader: &SegmentReader) -> tantivy::Result<SegmentFile> {
+        let bytes = read_file(reader, &self.directory)?;
+        if !bytes.has_checksums() {
+            // what is damaged must not get checksums of its own in the merged segment
+            self.directory.check_segment(&reader.segment_id().uuid_string())?;
+        }
+        let file = SegmentFile::open(bytes, &self.identity, reader.max_doc());
+        let file = file.and_then(|file| file.check_rows().map(|()| file));
+        file.map_err(|defect| self.directory.damage_error(&file_name(reader), defect))
+    }
 }
 
 impl SegmentPlugin for ImpactPlugin {
@@ -50,17 +73,14 @@ impl SegmentPlugin for ImpactPlugin {
 
     /// Builds the file of the new segment from the forward sections of the old ones.
     ///
-    /// Which document goes where cannot be asked from outside tantivy. While nothing is sorted it is the sources in
-    /// the order given, of each the living documents in order.
+    /// tantivy does not tell where each document goes. While nothing is sorted it is the sources in the order given, of
+    /// each the documents that are not deleted in order.
     fn merge(&self, context: PluginMergeContext) -> tantivy::Result<()> {
         if context.doc_id_mapping.mapping_type() == MappingType::Shuffled {
             return Err(sorting_refused());
         }
-        let files = context.readers.iter().map(|reader| open_file(reader, &self.identity));
+        let files = context.readers.iter().map(|reader| self.open_source(reader));
         let files = files.collect::<tantivy::Result<Vec<SegmentFile>>>()?;
-        for (reader, file) in context.readers.iter().zip(&files) {
-            file.check_rows().map_err(|defect| corruption(reader, &defect))?;
-        }
         let documents = context.readers.iter().zip(&files).flat_map(|(reader, file)| {
             let living = (0..file.n_docs()).filter(|doc| !reader.is_deleted(*doc));
             living.map(|doc| file.entry(doc))
@@ -69,24 +89,15 @@ impl SegmentPlugin for ImpactPlugin {
     }
 }
 
-/// The bytes of a segment's file: mapped, not read.
-pub(crate) fn read_file(reader: &SegmentReader) -> tantivy::Result<OwnedBytes> {
-    Ok(reader.open_read(component())?.read_bytes()?)
+/// The bytes of a segment's file without tantivy's footer, checked when they are read.
+pub(crate) fn read_file(reader: &SegmentReader, directory: &CheckedDirectory) -> tantivy::Result<CheckedBytes> {
+    let len = reader.open_read(component())?.len();
+    Ok(directory.bytes(std::path::Path::new(&file_name(reader)))?.truncated(len))
 }
 
 /// The name of a segment's file.
 pub(crate) fn file_name(reader: &SegmentReader) -> String {
     format!("{}.{EXTENSION}", reader.segment_id().uuid_string())
-}
-
-fn open_file(reader: &SegmentReader, identity: &Identity) -> tantivy::Result<SegmentFile> {
-    let file = SegmentFile::open(read_file(reader)?, identity, reader.max_doc());
-    file.map_err(|defect| corruption(reader, &defect))
-}
-
-/// The error for a file that is not what it should be.
-pub(crate) fn corruption(reader: &SegmentReader, defect: &str) -> TantivyError {
-    DataCorruption::comment_only(format!("{}: {defect}", file_name(reader))).into()
 }
 
 fn sorting_refused() -> TantivyError {
@@ -117,7 +128,7 @@ impl PluginWriter for EntryWriter {
         let document: &TantivyDocument = document
             .as_any()
             .downcast_ref()
-            .ok_or_else(|| TantivyError::InvalidArgument("only tantivy's own documents can hold vectors".into()))?;
+            .ok_or_else(|| TantivyError::InvalidArgument("only a TantivyDocument can hold a vector".into()))?;
         if let Some(bytes) = document.get_first(self.vector).and_then(|value| value.as_custom()) {
             decode(bytes, self.identity.layout, &mut self.rows);
         }

@@ -4,15 +4,16 @@ use std::sync::Arc;
 
 use tantivy::{BitSet, TantivyDocument};
 
+use crate::directory::CheckedDirectory;
 use crate::filter::Filter;
-use crate::plugin::corruption;
+use crate::plugin::file_name;
 use crate::schema::Fields;
 use crate::{Error, Result};
 use crate::{ImpactIndex, StoredDocument};
-use splade_core::Fusion;
-use splade_core::segment::SegmentFile;
+use splade_core::segment::Row;
 use splade_core::segment::{Candidate, Demand, Live, QueryPlan};
-use splade_core::{Hit, Ranking, SparseVector, score_order};
+use splade_core::segment::{Defect, SegmentFile};
+use splade_core::{Fusion, Hit, Ranking, SparseVector, score_order};
 
 /// Where a document lies in a snapshot; of no use in another one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -82,6 +83,7 @@ pub struct TermScore {
 #[derive(Clone)]
 pub struct Searcher {
     searcher: tantivy::Searcher,
+    directory: CheckedDirectory,
     files: Vec<Arc<SegmentFile>>,
     fields: Fields,
     vocabulary_size: u32,
@@ -92,7 +94,18 @@ impl Searcher {
         let files = searcher.segment_readers().iter().map(|reader| index.segment_file(reader));
         let files = files.collect::<Result<Vec<_>>>()?;
         let vocabulary_size = index.settings().vocabulary_size;
-        Ok(Self { files, fields: index.fields(), vocabulary_size, searcher })
+        Ok(Self { files, fields: index.fields(), vocabulary_size, searcher, directory: index.directory().clone() })
+    }
+
+    /// The error for a segment file with a fault.
+    fn damaged(&self, segment: usize, defect: Defect) -> Error {
+        let name = file_name(self.searcher.segment_reader(segment as u32));
+        Error::damaged(self.directory.path().join(name), defect)
+    }
+
+    /// Runs `work`, which calls tantivy: see [`CheckedDirectory::run`].
+    pub(crate) fn run<T>(&self, work: impl FnOnce() -> Result<T>) -> Result<T> {
+        self.directory.run(work)
     }
 
     pub(crate) fn tantivy(&self) -> &tantivy::Searcher {
@@ -138,17 +151,18 @@ impl Searcher {
             self.searcher.segment_readers().iter().map(|reader| reader.num_deleted_docs() as usize).collect();
         let hidden = options.filter.is_none().then_some(&hidden[..]);
         let files = self.files.iter().map(Arc::as_ref);
-        let Some(plan) = QueryPlan::new(files, &Demand { query: &query, k, hidden }) else {
-            return self.cut(self.score_all(&query, &living), k);
+        let plan = QueryPlan::new(files, &Demand { query: &query, k, hidden });
+        let Some(plan) = plan.map_err(|damage| self.damaged(damage.segment, damage.defect))? else {
+            return self.truncate(self.score_all(&query, &living)?, k);
         };
         let scored = match options.scoring {
             Scoring::Quantised => {
                 let candidates = plan.quantised_candidates(k, &living, options.threads);
                 candidates.into_iter().map(|candidate| (plan.score(candidate.sum), address_of(&candidate))).collect()
             }
-            Scoring::Exact => self.rescore(&query, &plan.exact_candidates(k, &living, options.threads)),
+            Scoring::Exact => self.rescore(&query, &plan.exact_candidates(k, &living, options.threads))?,
         };
-        self.cut(scored, k)
+        self.truncate(scored, k)
     }
 
     /// The plain twin of [`search`](Self::search): the score of every document, from its exact weights.
@@ -157,7 +171,7 @@ impl Searcher {
     /// As [`search`](Self::search).
     pub fn search_exact(&self, query: &SparseVector, k: usize, filter: Option<&Filter>) -> Result<Vec<Found>> {
         let query: Vec<(u32, f32)> = query.iter().collect();
-        self.cut(self.score_all(&query, &self.living(filter)?), k)
+        self.truncate(self.score_all(&query, &self.living(filter)?)?, k)
     }
 
     /// Sparse and BM25 rankings of the same snapshot, `depth` hits each, fused; the `k` best.
@@ -195,7 +209,7 @@ impl Searcher {
     pub fn explain(&self, query: &SparseVector, address: Address) -> Result<Vec<TermScore>> {
         let query: Vec<(u32, f32)> = query.iter().collect();
         let mut terms = Vec::new();
-        self.file_of(address)?.row(address.doc).meet(&query, |dim, query_weight, document_weight| {
+        self.row(address)?.meet(&query, |dim, query_weight, document_weight| {
             terms.push(TermScore { dim, query_weight, document_weight, score: query_weight * document_weight });
         });
         terms.sort_by(|a, b| b.score.total_cmp(&a.score).then(a.dim.cmp(&b.dim)));
@@ -207,10 +221,14 @@ impl Searcher {
     /// # Errors
     /// An address of another snapshot, a broken index.
     pub fn document(&self, address: Address) -> Result<StoredDocument> {
-        self.file_of(address)?;
-        let row: TantivyDocument = self.searcher.doc(tantivy::DocAddress::new(address.segment, address.doc))?;
-        let reader = self.searcher.segment_reader(address.segment);
-        self.fields.read_stored(self.id(address)?, &row).map_err(|defect| corruption(reader, &defect).into())
+        let id = self.id(address)?;
+        self.run(|| {
+            let row: TantivyDocument = self.searcher.doc(tantivy::DocAddress::new(address.segment, address.doc))?;
+            self.fields.read_stored(id, &row).map_err(|defect| {
+                let segment = self.searcher.segment_reader(address.segment).segment_id().uuid_string();
+                Error::damaged(self.directory.path().join(segment + ".store"), defect)
+            })
+        })
     }
 
     /// The exact weights of a document, as the index keeps them.
@@ -218,7 +236,7 @@ impl Searcher {
     /// # Errors
     /// An address of another snapshot, a broken index.
     pub fn vector(&self, address: Address) -> Result<SparseVector> {
-        let row = self.file_of(address)?.row(address.doc);
+        let row = self.row(address)?;
         SparseVector::from_pairs(row.iter()).map_err(|source| {
             let of = format!("document {} of segment {}", address.doc, address.segment);
             splade_core::Error::Vector { of, source }.into()
@@ -230,6 +248,10 @@ impl Searcher {
     /// # Errors
     /// A broken index.
     pub fn find(&self, id: &str) -> Result<Option<Address>> {
+        self.run(|| self.find_inside(id))
+    }
+
+    fn find_inside(&self, id: &str) -> Result<Option<Address>> {
         let term = self.fields.id_term(id);
         for (segment, reader) in (0..).zip(self.searcher.segment_readers()) {
             let postings =
@@ -261,23 +283,31 @@ impl Searcher {
     /// The best `k` documents whose score is not 0, those of negative score too; every document is scored.
     pub(crate) fn search_nonzero(&self, query: &SparseVector, k: usize, filter: Option<&Filter>) -> Result<Vec<Found>> {
         let query: Vec<(u32, f32)> = query.iter().collect();
-        let mut scored = self.score_all(&query, &self.living(filter)?);
+        let mut scored = self.score_all(&query, &self.living(filter)?)?;
         scored.retain(|(score, _)| *score != 0.0);
         self.best(scored, k)
     }
 
-    /// The best `k` of `scored`, of which only scores above zero count.
-    pub(crate) fn cut(&self, mut scored: Vec<(f32, Address)>, k: usize) -> Result<Vec<Found>> {
+    /// The `k` best of `scored`, of which only scores above zero count, in order.
+    pub(crate) fn truncate(&self, mut scored: Vec<(f32, Address)>, k: usize) -> Result<Vec<Found>> {
         scored.retain(|(score, _)| *score > 0.0);
         self.best(scored, k)
     }
 
     fn best(&self, mut scored: Vec<(f32, Address)>, k: usize) -> Result<Vec<Found>> {
         if k > 0 && scored.len() > k {
-            // the order of `Hit::rank_order`, without making hits of those that are cut
-            scored.select_nth_unstable_by(k - 1, |a, b| {
-                score_order(a.0, b.0).then_with(|| self.id_bytes(a.1).cmp(self.id_bytes(b.1)))
-            });
+            // the order of `Hit::rank_order`, without making hits of those that are left out
+            let mut failed = None;
+            let mut id = |address| {
+                self.id_bytes(address).unwrap_or_else(|error| {
+                    failed.get_or_insert(error);
+                    &[]
+                })
+            };
+            scored.select_nth_unstable_by(k - 1, |a, b| score_order(a.0, b.0).then_with(|| id(a.1).cmp(id(b.1))));
+            if let Some(error) = failed {
+                return Err(error);
+            }
         }
         scored.truncate(k);
         let found =
@@ -292,15 +322,19 @@ impl Searcher {
     /// # Errors
     /// An address of another snapshot, a broken index.
     pub fn id(&self, address: Address) -> Result<String> {
-        let file = self.file_of(address)?;
-        String::from_utf8(file.id(address.doc).to_owned()).map_err(|_| {
-            let reader = self.searcher.segment_reader(address.segment);
-            corruption(reader, &format!("the id of document {} is no UTF-8", address.doc)).into()
+        String::from_utf8(self.id_bytes(address)?.to_owned()).map_err(|_| {
+            self.damaged(address.segment as usize, format!("the id of document {} is no UTF-8", address.doc))
         })
     }
 
-    fn id_bytes(&self, address: Address) -> &[u8] {
-        self.files.get(address.segment as usize).map_or(&[], |file| file.id(address.doc))
+    fn id_bytes(&self, address: Address) -> Result<&[u8]> {
+        let id = self.file_of(address)?.id(address.doc);
+        id.map_err(|defect| self.damaged(address.segment as usize, defect))
+    }
+
+    fn row(&self, address: Address) -> Result<Row<'_>> {
+        let row = self.file_of(address)?.row(address.doc);
+        row.map_err(|defect| self.damaged(address.segment as usize, defect))
     }
 
     fn file_of(&self, address: Address) -> Result<&SegmentFile> {
@@ -310,23 +344,25 @@ impl Searcher {
     }
 
     fn living(&self, filter: Option<&Filter>) -> Result<LiveDocuments<'_>> {
-        let passing = filter.map(|filter| filter.bitsets(&self.searcher, &self.fields)).transpose()?;
-        Ok(LiveDocuments { searcher: &self.searcher, passing })
+        let bitsets = |filter: &Filter| self.run(|| filter.bitsets(&self.searcher, &self.fields));
+        Ok(LiveDocuments { searcher: &self.searcher, passing: filter.map(bitsets).transpose()? })
     }
 
-    fn score_all(&self, query: &[(u32, f32)], living: &LiveDocuments<'_>) -> Vec<(f32, Address)> {
+    fn score_all(&self, query: &[(u32, f32)], living: &LiveDocuments<'_>) -> Result<Vec<(f32, Address)>> {
         let mut scored = Vec::new();
         for (segment, file) in self.files.iter().enumerate() {
-            let docs = (0..file.n_docs()).filter(|doc| living.is_live(segment, *doc));
-            scored.extend(docs.map(|doc| (file.row(doc).dot(query), Address { segment: segment as u32, doc })));
+            for doc in (0..file.n_docs()).filter(|doc| living.is_live(segment, *doc)) {
+                let row = file.row(doc).map_err(|defect| self.damaged(segment, defect))?;
+                scored.push((row.dot(query), Address { segment: segment as u32, doc }));
+            }
         }
-        scored
+        Ok(scored)
     }
 
-    fn rescore(&self, query: &[(u32, f32)], candidates: &[Candidate]) -> Vec<(f32, Address)> {
+    fn rescore(&self, query: &[(u32, f32)], candidates: &[Candidate]) -> Result<Vec<(f32, Address)>> {
         let score = |candidate: &Candidate| {
-            let file = &self.files[candidate.segment as usize];
-            (file.row(candidate.doc).dot(query), address_of(candidate))
+            let address = address_of(candidate);
+            Ok((self.row(address)?.dot(query), address))
         };
         candidates.iter().map(score).collect()
     }

@@ -1,20 +1,23 @@
-//! What an index was made for, and `manifest.json`, which says it.
+//! [`IndexSettings`], fixed when an index is created, and `manifest.json`, which records them.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::analyzer::{AnalyzerVersion, Language};
+use crate::checked_json::{seal, unseal};
 use crate::{Error, Result};
 use splade_core::segment::Identity;
 use splade_core::segment::{ForwardPrecision, RowLayout};
-use splade_files::write_json;
+use splade_files::AtomicFile;
 
 /// The manifest of an index folder.
 pub(crate) const MANIFEST_FILE: &str = "manifest.json";
 const FORMAT: &str = "splade-index";
-const VERSION: u64 = 1;
+/// The version written. Version 1, which has no checksums, is read too.
+const VERSION: u64 = 2;
 
 /// What an index is made for; fixed when it is created.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -64,32 +67,78 @@ impl IndexSettings {
             layout: RowLayout::new(self.vocabulary_size, self.forward),
         }
     }
+}
 
-    /// Writes the manifest of the index folder `dir`.
-    pub(crate) fn save(&self, dir: &Path) -> Result<()> {
-        let manifest = Manifest { format: FORMAT.into(), version: VERSION, settings: self.clone() };
-        Ok(write_json(&dir.join(MANIFEST_FILE), &manifest)?)
+/// The content of `manifest.json`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Manifest {
+    pub(crate) settings: IndexSettings,
+    /// the files of the query folder by name; `None` in version 1, which does not list them
+    pub(crate) query: Option<BTreeMap<String, FileRecord>>,
+}
+
+/// A file of the query folder.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct FileRecord {
+    bytes: u64,
+    crc32: String,
+}
+
+impl FileRecord {
+    /// The record of a file.
+    pub(crate) fn of(path: &Path) -> Result<Self> {
+        let content = std::fs::read(path).map_err(Error::io(path))?;
+        Ok(Self { bytes: content.len() as u64, crc32: format!("{:08x}", crc32fast::hash(&content)) })
+    }
+}
+
+impl Manifest {
+    /// Writes the manifest of the index folder `dir`, in the version of this program.
+    pub(crate) fn write(&self, dir: &Path) -> Result<()> {
+        let path = dir.join(MANIFEST_FILE);
+        let json = ManifestJson {
+            format: FORMAT.into(),
+            version: VERSION,
+            settings: self.settings.clone(),
+            query: self.query.clone().unwrap_or_default(),
+        };
+        let json = serde_json::to_string_pretty(&json).map_err(|error| Error::file(&path, error.to_string()))?;
+        Ok(AtomicFile::write_whole(&path, seal(&(json + "\n")).as_bytes())?)
     }
 
     /// Reads the manifest of the index folder `dir`.
-    pub(crate) fn load(dir: &Path) -> Result<Self> {
+    pub(crate) fn read(dir: &Path) -> Result<Self> {
         let path = dir.join(MANIFEST_FILE);
-        let text = std::fs::read_to_string(&path).map_err(|error| match error.kind() {
+        let bytes = std::fs::read(&path).map_err(|error| match error.kind() {
             std::io::ErrorKind::NotFound => Error::file(dir, format!("no index there: it has no {MANIFEST_FILE}")),
             _ => Error::io(&path)(error),
         })?;
-        let kind: Kind = serde_json::from_str(&text).map_err(|error| Error::file(&path, error.to_string()))?;
+        let unsealed = unseal(&bytes).map_err(|defect| Error::damaged(&path, defect))?;
+        let has_checksum = unsealed.is_some();
+        let json = unsealed.unwrap_or(bytes);
+        let failed = |error: serde_json::Error| Error::file(&path, error.to_string());
+        let kind: Kind = serde_json::from_slice(&json).map_err(failed)?;
         if kind.format != FORMAT {
             return Err(Error::file(&path, format!("format {:?}, expected {FORMAT:?}", kind.format)));
         }
-        if kind.version != VERSION {
-            let newer = if kind.version > VERSION { ": the index was written by a newer program" } else { "" };
-            let message =
-                format!("version {} of the index format, this program reads version {VERSION}{newer}", kind.version);
-            return Err(Error::file(&path, message));
+        match kind.version {
+            1 => {
+                let manifest: ManifestJson1 = serde_json::from_slice(&json).map_err(failed)?;
+                Ok(Self { settings: manifest.settings, query: None })
+            }
+            VERSION if !has_checksum => Err(Error::damaged(&path, "damaged: it has no checksum")),
+            VERSION => {
+                let manifest: ManifestJson = serde_json::from_slice(&json).map_err(failed)?;
+                Ok(Self { settings: manifest.settings, query: Some(manifest.query) })
+            }
+            version => {
+                let newer = if version > VERSION { ": the index was written by a newer program" } else { "" };
+                let message =
+                    format!("version {version} of the index format, this program reads versions 1 to {VERSION}{newer}");
+                Err(Error::file(&path, message))
+            }
         }
-        let manifest: Manifest = serde_json::from_str(&text).map_err(|error| Error::file(&path, error.to_string()))?;
-        Ok(manifest.settings)
     }
 }
 
@@ -100,11 +149,23 @@ struct Kind {
     version: u64,
 }
 
-/// `manifest.json`, version 1.
+/// `manifest.json`, version 2, without its checksum.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Manifest {
+struct ManifestJson {
     format: String,
     version: u64,
+    settings: IndexSettings,
+    query: BTreeMap<String, FileRecord>,
+}
+
+/// `manifest.json`, version 1.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ManifestJson1 {
+    #[serde(rename = "format")]
+    _format: String,
+    #[serde(rename = "version")]
+    _version: u64,
     settings: IndexSettings,
 }

@@ -1,16 +1,21 @@
-//! Documents and their vectors into segments.
+//! [`ImpactWriter`]: adds documents with their vectors, deletes, commits.
 
 use std::collections::HashSet;
+use std::path::Path;
 
 use serde_json::{Map, Value as Json};
+use tantivy::directory::{Directory, INDEX_WRITER_LOCK};
+use tantivy::index::SegmentId;
 use tantivy::indexer::{NoMergePolicy, UserOperation};
-use tantivy::{IndexWriter, TantivyDocument};
+use tantivy::{Index, IndexWriter, TantivyDocument, TantivyError};
 
+use crate::directory::CheckedDirectory;
 use crate::schema::Fields;
 use crate::settings::IndexSettings;
 use crate::{Error, Result};
 use crate::{ImpactIndex, Searcher};
 use splade_core::SparseVector;
+use splade_files::remove_leftovers;
 
 /// A document as it goes in and comes back.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -25,14 +30,14 @@ pub struct StoredDocument {
     pub other: Map<String, Json>,
 }
 
-/// How much a writer may use.
+/// Threads and memory of a writer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct WriterOptions {
     /// indexing threads, 1 to 8
     pub threads: usize,
     /// bytes of memory for all threads together before a segment is written; at least 15 MB a thread
     pub memory_bytes: usize,
-    /// whether segments are merged in the background as they accumulate
+    /// true if segments are merged in the background as they accumulate
     pub merge: bool,
 }
 
@@ -43,7 +48,7 @@ impl Default for WriterOptions {
     }
 }
 
-/// What went in since the writer was opened.
+/// Numbers of what was written since the writer was opened.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct WriteCounts {
     /// documents added or updated
@@ -54,13 +59,20 @@ pub struct WriteCounts {
     pub dropped_weights: u64,
 }
 
-/// Adds, updates and deletes documents. There is one writer an index at a time; nothing shows to searchers before
-/// [`commit`](Self::commit), and what was not committed is gone when the writer is dropped or the process dies.
+/// Adds, updates and deletes documents.
+///
+/// There is one writer an index at a time, in all processes. Nothing is visible to searchers before
+/// [`commit`](Self::commit). What was not committed is removed when the writer is dropped, or by the next writer if the
+/// process dies. After a failed write, as on a full disk, the writer accepts nothing more and the last commit stays.
 pub struct ImpactWriter {
-    writer: IndexWriter,
+    /// `None` once it is closed
+    writer: Option<IndexWriter>,
+    index: Index,
+    directory: CheckedDirectory,
     fields: Fields,
     settings: IndexSettings,
     counts: WriteCounts,
+    failed: bool,
     /// the index when the writer was opened, to find ids that are taken
     before: Searcher,
     added: HashSet<String>,
@@ -69,18 +81,28 @@ pub struct ImpactWriter {
 
 impl ImpactWriter {
     pub(crate) fn open(index: &ImpactIndex, options: WriterOptions) -> Result<Self> {
+        let directory = index.directory().clone();
         let threads = options.threads.clamp(1, 8);
         let memory = options.memory_bytes.clamp(threads * MIN_MEMORY_PER_THREAD, threads * MAX_MEMORY_PER_THREAD);
-        let writer: IndexWriter = index.tantivy().writer_with_num_threads(threads, memory)?;
-        index.remove_leftovers()?;
+        let writer = open_writer(index.tantivy(), &directory, threads, memory)?;
+        // from here on this process holds the lock
+        index.upgrade()?;
+        let parent = index.dir().parent().filter(|parent| !parent.as_os_str().is_empty());
+        for folder in [parent.unwrap_or(Path::new(".")), index.dir(), directory.path()] {
+            remove_leftovers(folder);
+        }
+        remove_dead_files(index.tantivy(), &directory)?;
         if !options.merge {
             writer.set_merge_policy(Box::new(NoMergePolicy));
         }
         Ok(Self {
-            writer,
+            writer: Some(writer),
+            index: index.tantivy().clone(),
+            directory,
             fields: index.fields(),
             settings: index.settings().clone(),
             counts: WriteCounts::default(),
+            failed: false,
             before: index.searcher()?,
             added: HashSet::new(),
             deleted: HashSet::new(),
@@ -89,18 +111,19 @@ impl ImpactWriter {
 
     /// Adds a document whose id is new.
     ///
-    /// Weights that are zero or negative are left out and counted: an encoder's ReLU makes none.
+    /// Weights that are zero or negative are left out and counted; a trained encoder makes none.
     ///
     /// # Errors
     /// An id that is empty or taken, in the index or by this writer; a dimension beyond the vocabulary; in an f16
-    /// index a weight beyond f16. The document's id is in the message, and the writer goes on working.
+    /// index a weight beyond f16: the message holds the id, and the writer can be used further. A disk that is full or
+    /// fails: it cannot.
     pub fn add(&mut self, document: &StoredDocument, vector: &SparseVector) -> Result<()> {
         let row = self.prepare(document, vector)?;
         if self.is_taken(&document.id)? {
             let message = format!("document {}: its id is in the index already", document.id);
             return Err(Error::invalid(message, "ids must be unique; update replaces a document"));
         }
-        self.writer.add_document(row)?;
+        self.write(|writer| writer.add_document(row))?;
         self.counted(&document.id);
         Ok(())
     }
@@ -112,59 +135,91 @@ impl ImpactWriter {
     pub fn update(&mut self, document: &StoredDocument, vector: &SparseVector) -> Result<()> {
         let row = self.prepare(document, vector)?;
         let delete = UserOperation::Delete(self.fields.id_term(&document.id));
-        self.writer.run([delete, UserOperation::Add(row)])?;
+        self.write(|writer| writer.run([delete, UserOperation::Add(row)]))?;
         self.counted(&document.id);
         Ok(())
     }
 
     /// Deletes the document of this id, if there is one: in the index, or added before by this writer.
     pub fn delete(&mut self, id: &str) {
-        self.writer.delete_term(self.fields.id_term(id));
+        if let Some(writer) = &self.writer {
+            writer.delete_term(self.fields.id_term(id));
+        }
         self.added.remove(id);
         self.deleted.insert(id.to_owned());
         self.counts.deletes += 1;
     }
 
-    /// Makes everything since the last commit visible and durable, at once.
+    /// Makes everything since the last commit visible and durable, in one step.
     ///
     /// # Errors
-    /// A disk that is full or fails; the index then stays at the last commit.
+    /// A disk that is full or fails, or a segment that is damaged; the index then stays at the last commit.
     pub fn commit(&mut self) -> Result<()> {
-        self.writer.commit()?;
-        Ok(())
+        self.write(IndexWriter::commit)
     }
 
-    /// Commits, waits for merges under way and closes the writer.
+    /// Commits, waits for background merges and closes the writer.
     ///
     /// # Errors
     /// As [`commit`](Self::commit).
     pub fn finish(mut self) -> Result<WriteCounts> {
         self.commit()?;
-        self.writer.wait_merging_threads()?;
+        self.close()?;
         Ok(self.counts)
     }
 
-    /// As [`finish`](Self::finish), and merges all segments into one: the fastest to search, without the room of
-    /// deleted documents.
+    /// As [`finish`](Self::finish), and merges all segments into one: the fastest to search, without deleted documents.
     ///
     /// # Errors
-    /// As [`commit`](Self::commit), or a segment that is damaged.
-    pub fn finish_merged(self) -> Result<WriteCounts> {
-        let index = self.writer.index().clone();
-        let counts = self.finish()?;
-        let metas = index.searchable_segment_metas()?;
+    /// As [`commit`](Self::commit). If the merge alone fails, what was written is committed, and an error all the same.
+    pub fn finish_merged(mut self) -> Result<WriteCounts> {
+        self.commit()?;
+        self.close()?;
+        let metas = self.directory.run(|| Ok(self.index.searchable_segment_metas()?))?;
         if metas.len() > 1 || metas.iter().any(|meta| meta.has_deletes()) {
-            let mut writer: IndexWriter = index.writer_with_num_threads(1, MIN_MEMORY_PER_THREAD)?;
+            let segments: Vec<SegmentId> = metas.iter().map(|meta| meta.id()).collect();
+            // files of a segment stay while somebody holds its meta
+            drop(metas);
+            let writer = open_writer(&self.index, &self.directory, 1, MIN_MEMORY_PER_THREAD)?;
             writer.set_merge_policy(Box::new(NoMergePolicy));
-            let ids: Vec<_> = metas.iter().map(|meta| meta.id()).collect();
-            writer.merge(&ids).wait()?;
-            writer.garbage_collect_files().wait()?;
-            writer.wait_merging_threads()?;
+            self.writer = Some(writer);
+            self.write(|writer| writer.merge(&segments).wait())?;
+            self.close()?;
         }
-        Ok(counts)
+        Ok(self.counts)
     }
 
-    /// What went in so far.
+    /// Waits for background merges, closes tantivy's writer and removes the files that belong to no segment any more.
+    fn close(&mut self) -> Result<()> {
+        let Some(writer) = self.writer.take() else { return Ok(()) };
+        self.directory.run(|| Ok(writer.wait_merging_threads()?))?;
+        self.remove_dead_files()
+    }
+
+    /// Removes files that belong to no segment, unless another writer has the lock by now: that one has removed them.
+    fn remove_dead_files(&self) -> Result<()> {
+        match self.directory.acquire_lock(&INDEX_WRITER_LOCK) {
+            Ok(_lock) => remove_dead_files(&self.index, &self.directory),
+            Err(_) => Ok(()),
+        }
+    }
+
+    /// Runs a call of tantivy's writer. After a failure there is no other: workers that have stopped have lost documents.
+    fn write<T>(&mut self, call: impl FnOnce(&mut IndexWriter) -> tantivy::Result<T>) -> Result<()> {
+        let writer = self.writer.as_mut().filter(|_| !self.failed);
+        let Some(writer) = writer else {
+            return Err(Error::file(self.directory.path(), "writing failed before: open another writer"));
+        };
+        let result = self.directory.run(|| match call(writer) {
+            // tantivy says only that a worker has stopped; the worker's own error says why
+            Err(error @ TantivyError::ErrorInThread(_)) => Err(writer.prepare_commit().err().unwrap_or(error).into()),
+            result => Ok(result.map(|_| ())?),
+        });
+        self.failed = result.is_err();
+        result
+    }
+
+    /// Numbers so far.
     #[must_use]
     pub fn counts(&self) -> WriteCounts {
         self.counts
@@ -202,6 +257,34 @@ impl ImpactWriter {
         self.counts.dropped_weights += (vector.active_dims() - kept.active_dims()) as u64;
         Ok(kept)
     }
+}
+
+impl Drop for ImpactWriter {
+    /// Removes what was not committed.
+    fn drop(&mut self) {
+        let Some(writer) = self.writer.take() else { return };
+        // the next writer does what fails here
+        let _ = self.directory.run(|| {
+            if self.failed {
+                // merges that are under way would go on writing files
+                writer.wait_merging_threads()?;
+            } else {
+                drop(writer);
+            }
+            Ok(())
+        });
+        let _ = self.remove_dead_files();
+    }
+}
+
+fn open_writer(index: &Index, directory: &CheckedDirectory, threads: usize, memory: usize) -> Result<IndexWriter> {
+    directory.run(|| Ok(index.writer_with_num_threads(threads, memory)?))
+}
+
+/// Removes the files that belong to no segment of the last commit. Only for the holder of the writer lock.
+fn remove_dead_files(index: &Index, directory: &CheckedDirectory) -> Result<()> {
+    let live = directory.run(|| Ok(index.load_metas()?.list_segment_files()))?;
+    directory.remove_leftovers(&live)
 }
 
 /// tantivy's own minimum.

@@ -1,6 +1,8 @@
-//! Tests of the index as a whole; what they share.
+//! Tests of the index as a whole, and helpers that they share.
 
+mod compatibility;
 mod corruption;
+mod damage;
 mod exactness;
 mod folder;
 mod input;

@@ -4,7 +4,7 @@
 //!
 //! | section | content |
 //! |---|---|
-//! | header | magic, version, flags, documents, vocabulary size, window bits, postings, fingerprint, section table |
+//! | header | a [`Header`]: magic, version, flags, documents, vocabulary size, window bits, postings, fingerprint, sections |
 //! | terms | one [`Term`] of 32 bytes for every term that occurs, ascending by id |
 //! | windows | per windowed term: windows + 1 offsets (u32) into its postings |
 //! | postings | per term: ids inside the window (u16) or, if short, of documents (u32); then its impacts (u8) |
@@ -25,26 +25,23 @@
 
 use std::ops::Range;
 
-use ownedbytes::OwnedBytes;
-
+use super::checksum::CheckedBytes;
 use super::row::{Entry, Row, RowLayout};
 
 /// log2 of the documents of a window.
 pub const WINDOW_BITS: u32 = 13;
 /// Documents of a window: their u32 accumulators take 32 KB and stay in the first-level cache (measured best).
 pub const WINDOW: usize = 1 << WINDOW_BITS;
-/// What a segment file begins with.
-pub(super) const MAGIC: [u8; 8] = *b"SPLADEix";
+/// First bytes of a segment file.
+const MAGIC: [u8; 8] = *b"SPLADEix";
 /// The version written and read.
-pub(super) const VERSION: u32 = 1;
+const VERSION: u32 = 1;
 /// Sections start at multiples of this.
-pub(super) const ALIGN: usize = 64;
+const ALIGN: usize = 64;
 /// Bytes of the header.
-pub(super) const HEADER_LEN: usize = 256;
+const HEADER_LEN: usize = 256;
 /// Bytes of a term's entry.
 const TERM_LEN: usize = 32;
-/// Where the section table lies in the header.
-pub(super) const SECTION_TABLE: usize = 72;
 
 /// The k for which the k-th largest impact of a term is kept.
 pub const SEED_DEPTHS: [usize; 2] = [10, 100];
@@ -62,12 +59,119 @@ enum Section {
     IdStarts,
     Ids,
 }
-pub(super) const SECTIONS: usize = 8;
+/// Number of sections.
+const SECTIONS: usize = 8;
 
-/// What is wrong with a file, in one clause.
+/// A fault of a file, in one clause.
 pub type Defect = String;
 
-/// How a term's postings are kept.
+/// The header of a segment file: its only description in bytes.
+///
+/// | bytes | content |
+/// |---|---|
+/// | 0..8 | magic |
+/// | 8..12 | version |
+/// | 12..16 | flags of the rows |
+/// | 16..20 | documents |
+/// | 20..24 | vocabulary size |
+/// | 24..28 | window bits |
+/// | 28..36 | postings |
+/// | 40..72 | fingerprint of model and tokenizer |
+/// | 72..200 | per section: offset and length (u64 each) |
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Header {
+    pub(super) flags: u32,
+    pub(super) n_docs: u32,
+    pub(super) vocabulary_size: u32,
+    pub(super) n_postings: u64,
+    pub(super) fingerprint: [u8; 32],
+    /// places of the sections in the file
+    sections: [Range<usize>; SECTIONS],
+}
+
+impl Header {
+    /// The header of a file whose sections, in their order, have the lengths `lens`.
+    pub(super) fn new(identity: &Identity, n_docs: u32, n_postings: u64, lens: [usize; SECTIONS]) -> Self {
+        let mut offset = HEADER_LEN;
+        let sections = lens.map(|len| {
+            let section = offset..offset + len;
+            offset = section.end.next_multiple_of(ALIGN);
+            section
+        });
+        Self {
+            flags: identity.layout.flags(),
+            n_docs,
+            vocabulary_size: identity.vocabulary_size,
+            n_postings,
+            fingerprint: identity.fingerprint,
+            sections,
+        }
+    }
+
+    /// The header as it is written.
+    pub(super) fn to_bytes(&self) -> [u8; HEADER_LEN] {
+        let mut bytes = [0; HEADER_LEN];
+        bytes[..8].copy_from_slice(&MAGIC);
+        let numbers = [VERSION, self.flags, self.n_docs, self.vocabulary_size, WINDOW_BITS];
+        for (place, number) in bytes[8..28].chunks_exact_mut(4).zip(numbers) {
+            place.copy_from_slice(&number.to_le_bytes());
+        }
+        bytes[28..36].copy_from_slice(&self.n_postings.to_le_bytes());
+        bytes[40..72].copy_from_slice(&self.fingerprint);
+        for (place, section) in bytes[72..].chunks_exact_mut(16).zip(&self.sections) {
+            place[..8].copy_from_slice(&(section.start as u64).to_le_bytes());
+            place[8..].copy_from_slice(&(section.len() as u64).to_le_bytes());
+        }
+        bytes
+    }
+
+    /// The header of a file of `file_len` bytes that begins with `bytes`; every section lies inside the file.
+    pub(super) fn from_bytes(bytes: &[u8; HEADER_LEN], file_len: usize) -> Result<Self, Defect> {
+        if bytes[..8] != MAGIC {
+            return Err("not a splade segment file (wrong magic)".into());
+        }
+        let version = u32_at(bytes, 8);
+        if version != VERSION {
+            return Err(format!("version {version} of the segment format, this program reads version {VERSION}"));
+        }
+        if u32_at(bytes, 24) != WINDOW_BITS {
+            return Err(format!("window bits {}, expected {WINDOW_BITS}", u32_at(bytes, 24)));
+        }
+        let mut fingerprint = [0; 32];
+        fingerprint.copy_from_slice(&bytes[40..72]);
+        Ok(Self {
+            flags: u32_at(bytes, 12),
+            n_docs: u32_at(bytes, 16),
+            vocabulary_size: u32_at(bytes, 20),
+            n_postings: u64_at(bytes, 28),
+            fingerprint,
+            sections: read_sections(&bytes[72..], file_len)?,
+        })
+    }
+
+    /// Refuses a header that is not for `n_docs` documents of `identity`.
+    fn expect(&self, identity: &Identity, n_docs: u32) -> Result<(), Defect> {
+        let expected = [
+            ("flags", self.flags, identity.layout.flags()),
+            ("documents", self.n_docs, n_docs),
+            ("vocabulary size", self.vocabulary_size, identity.vocabulary_size),
+        ];
+        if let Some((name, got, expected)) = expected.into_iter().find(|(_, got, expected)| got != expected) {
+            return Err(format!("{name} {got}, expected {expected}"));
+        }
+        if self.fingerprint != identity.fingerprint {
+            return Err("written for another model or tokenizer".into());
+        }
+        Ok(())
+    }
+}
+
+/// Zeros that follow a section of `len` bytes.
+pub(super) fn padding(len: usize) -> usize {
+    len.next_multiple_of(ALIGN) - len
+}
+
+/// Kinds of posting lists.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
     /// whole document ids
@@ -143,7 +247,7 @@ pub enum Postings<'a> {
     Dense { impacts: &'a [u8] },
 }
 
-/// What a file must have been written for.
+/// The index that a file was written for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Identity {
     /// number of terms there can be
@@ -154,70 +258,82 @@ pub struct Identity {
     pub layout: RowLayout,
 }
 
-/// An opened segment file. Opening checks header and tables, so that no later read can leave the file; the long
-/// sections are checked by [`check`](Self::check) alone.
+/// An opened segment file.
+///
+/// Opening checks the header and the tables that every query reads. Long sections are checked when they are read: their
+/// blocks by checksums, if the file has any. A file without is checked more at opening, so that no read can leave it, and
+/// only [`check`](Self::check) finds a value of its long sections that is changed and possible.
 pub struct SegmentFile {
-    bytes: OwnedBytes,
-    sections: [Range<usize>; SECTIONS],
-    n_docs: u32,
-    n_postings: u64,
+    bytes: CheckedBytes,
+    header: Header,
     layout: RowLayout,
-    vocabulary_size: u32,
 }
 
 impl SegmentFile {
-    /// Opens and checks `bytes`, which must hold `n_docs` documents of `identity`.
-    pub fn open(bytes: OwnedBytes, identity: &Identity, n_docs: u32) -> Result<Self, Defect> {
-        let header: &[u8; HEADER_LEN] = bytes.first_chunk().ok_or("too short for a header")?;
-        if header[..8] != MAGIC {
-            return Err("not a splade segment file (wrong magic)".into());
+    /// Opens `bytes`, which must hold `n_docs` documents of `identity`.
+    pub fn open(bytes: CheckedBytes, identity: &Identity, n_docs: u32) -> Result<Self, Defect> {
+        let start = bytes.get(0..HEADER_LEN.min(bytes.len()))?;
+        let header = Header::from_bytes(start.first_chunk().ok_or("too short for a header")?, bytes.len())?;
+        header.expect(identity, n_docs)?;
+        let file = Self { bytes, header, layout: identity.layout };
+        for section in [Section::Terms, Section::Windows] {
+            file.bytes.check(file.place(section))?;
         }
-        let version = u32_at(header, 8);
-        if version != VERSION {
-            return Err(format!("version {version} of the segment format, this program reads version {VERSION}"));
-        }
-        check_identity(header, identity, n_docs)?;
-        let file = Self {
-            sections: read_sections(header, bytes.len())?,
-            n_postings: u64_at(header, 28),
-            bytes,
-            n_docs,
-            layout: identity.layout,
-            vocabulary_size: identity.vocabulary_size,
-        };
         file.check_terms()?;
-        file.check_starts(Section::Starts, Section::Rows, file.layout.entry_len())?;
-        file.check_starts(Section::IdStarts, Section::Ids, 1)?;
-        if (file.section(Section::Rows).len() / file.layout.entry_len()) as u64 != file.n_postings {
+        if !file.bytes.has_checksums() {
+            file.check_all_starts()?;
+        }
+        if (file.section(Section::Rows).len() / file.layout.entry_len()) as u64 != file.n_postings() {
             return Err("its forward section has another number of weights than its postings".into());
         }
         Ok(file)
     }
 
+    fn place(&self, section: Section) -> Range<usize> {
+        self.header.sections[section as usize].clone()
+    }
+
+    /// A section, checked or not.
     fn section(&self, section: Section) -> &[u8] {
-        &self.bytes[self.sections[section as usize].clone()]
+        &self.bytes.as_unchecked()[self.place(section)]
+    }
+
+    /// Checks the blocks of a part of a section.
+    fn check_part(&self, section: Section, part: Range<usize>) -> Result<(), Defect> {
+        let start = self.place(section).start;
+        self.bytes.check(start.saturating_add(part.start)..start.saturating_add(part.end))
     }
 
     fn term_entries(&self) -> &[[u8; TERM_LEN]] {
         self.section(Section::Terms).as_chunks().0
     }
 
-    /// The part of `section` between the two offsets of `doc` in `starts`, times `unit`; empty beyond the end.
-    fn part(&self, starts: Section, section: Section, doc: u32, unit: usize) -> &[u8] {
+    /// The place in `section` between the two offsets of `doc` in `starts`, times `unit`; empty beyond the end.
+    #[inline]
+    fn part(&self, starts: Section, doc: u32, unit: usize) -> Range<usize> {
         let starts: &[[u8; 8]] = self.section(starts).as_chunks().0;
         let offset = |at: usize| starts.get(at).map_or(0, |start| u64::from_le_bytes(*start) as usize);
         let (from, to) = (offset(doc as usize), offset(doc as usize + 1));
-        self.section(section).get(from.saturating_mul(unit)..to.saturating_mul(unit)).unwrap_or_default()
+        from.saturating_mul(unit)..to.saturating_mul(unit)
+    }
+
+    /// The same place, with the blocks of the offsets and of the place checked.
+    #[inline]
+    fn checked_part(&self, starts: Section, section: Section, doc: u32, unit: usize) -> Result<Range<usize>, Defect> {
+        self.check_part(starts, doc as usize * 8..doc as usize * 8 + 16)?;
+        let part = self.part(starts, doc, unit);
+        self.check_part(section, part.clone())?;
+        Ok(part)
     }
 
     /// Number of documents, deleted ones included.
     pub fn n_docs(&self) -> u32 {
-        self.n_docs
+        self.header.n_docs
     }
 
     /// Number of postings, those of deleted documents included.
     pub fn n_postings(&self) -> u64 {
-        self.n_postings
+        self.header.n_postings
     }
 
     /// Size of the file, without tantivy's footer.
@@ -232,18 +348,28 @@ impl SegmentFile {
 
     /// Number of windows.
     pub fn n_windows(&self) -> usize {
-        (self.n_docs as usize).div_ceil(WINDOW)
+        (self.n_docs() as usize).div_ceil(WINDOW)
     }
 
     /// A term and its postings, `None` if no document has it.
-    pub fn term(&self, id: u32) -> Option<(Term, Postings<'_>)> {
+    ///
+    /// # Errors
+    /// Postings that are damaged.
+    pub fn term(&self, id: u32) -> Result<Option<(Term, Postings<'_>)>, Defect> {
         let entries = self.term_entries();
-        let at = entries.binary_search_by_key(&id, |entry| u32_at(entry, 0)).ok()?;
-        let term = Term::from_bytes(&entries[at]).ok()?;
-        self.postings(&term).map(|postings| (term, postings))
+        let Ok(at) = entries.binary_search_by_key(&id, |entry| u32_at(entry, 0)) else { return Ok(None) };
+        let term = Term::from_bytes(&entries[at])?;
+        let Some(postings) = self.postings(&term) else { return Ok(None) };
+        let (section, len) = match postings {
+            Postings::Short { .. } => (Section::Postings, term.df as usize * 5),
+            Postings::Windowed { .. } => (Section::Postings, term.df as usize * 3),
+            Postings::Dense { impacts } => (Section::Dense, impacts.len()),
+        };
+        self.check_part(section, term.start as usize..term.start as usize + len)?;
+        Ok(Some((term, postings)))
     }
 
-    /// The postings of a term; `None` if they leave their section.
+    /// The postings of a term, checked or not; `None` if they leave their section.
     fn postings(&self, term: &Term) -> Option<Postings<'_>> {
         let start = usize::try_from(term.start).ok()?;
         let df = term.df as usize;
@@ -262,24 +388,39 @@ impl SegmentFile {
             }
             Kind::Dense => {
                 let dense = self.section(Section::Dense);
-                Postings::Dense { impacts: dense.get(start..start.checked_add(self.n_docs as usize)?)? }
+                Postings::Dense { impacts: dense.get(start..start.checked_add(self.n_docs() as usize)?)? }
             }
         })
     }
 
     /// The exact weights of a document; none beyond the last document.
-    pub fn row(&self, doc: u32) -> Row<'_> {
-        self.layout.row(self.part(Section::Starts, Section::Rows, doc, self.layout.entry_len()))
+    ///
+    /// # Errors
+    /// Weights that are damaged.
+    #[inline]
+    pub fn row(&self, doc: u32) -> Result<Row<'_>, Defect> {
+        let part = self.checked_part(Section::Starts, Section::Rows, doc, self.layout.entry_len())?;
+        Ok(self.row_at(part))
     }
 
-    /// The external id of a document: UTF-8, unless the file is damaged; empty beyond the last document.
-    pub fn id(&self, doc: u32) -> &[u8] {
-        self.part(Section::IdStarts, Section::Ids, doc, 1)
+    #[inline]
+    fn row_at(&self, part: Range<usize>) -> Row<'_> {
+        self.layout.row(self.section(Section::Rows).get(part).unwrap_or_default())
     }
 
-    /// A document as a new file is made of it.
+    /// The external id of a document: UTF-8, unless a file without checksums is damaged; empty beyond the last document.
+    ///
+    /// # Errors
+    /// An id that is damaged.
+    pub fn id(&self, doc: u32) -> Result<&[u8], Defect> {
+        let part = self.checked_part(Section::IdStarts, Section::Ids, doc, 1)?;
+        Ok(self.section(Section::Ids).get(part).unwrap_or_default())
+    }
+
+    /// A document as a new file is made of it. Only for a file that passed [`check_rows`](Self::check_rows).
     pub fn entry(&self, doc: u32) -> Entry<'_> {
-        Entry { id: self.id(doc), row: self.row(doc) }
+        let id = self.section(Section::Ids).get(self.part(Section::IdStarts, doc, 1)).unwrap_or_default();
+        Entry { id, row: self.row_at(self.part(Section::Starts, doc, self.layout.entry_len())) }
     }
 
     /// Terms ascend, are known and have their postings inside the file.
@@ -289,13 +430,13 @@ impl SegmentFile {
         for entry in self.term_entries() {
             let term = Term::from_bytes(entry)?;
             let id = term.id;
-            if id < below || id >= self.vocabulary_size {
+            if id < below || id >= self.header.vocabulary_size {
                 return Err(format!("term {id} is out of order or beyond the vocabulary"));
             }
             below = id + 1;
             postings += u64::from(term.df);
-            if term.df == 0 || term.df > self.n_docs {
-                return Err(format!("term {id} claims {} of {} documents", term.df, self.n_docs));
+            if term.df == 0 || term.df > self.n_docs() {
+                return Err(format!("term {id} claims {} of {} documents", term.df, self.n_docs()));
             }
             if !(term.step.is_finite() && term.step > 0.0 && term.error.is_finite() && term.error >= 0.0) {
                 return Err(format!("term {id} has a step or an error that is no positive number"));
@@ -305,16 +446,21 @@ impl SegmentFile {
                 check_offsets(offsets, term.df).map_err(|defect| format!("term {id}: {defect}"))?;
             }
         }
-        if postings != self.n_postings {
-            return Err(format!("its terms have {postings} postings, its header says {}", self.n_postings));
+        if postings != self.n_postings() {
+            return Err(format!("its terms have {postings} postings, its header says {}", self.n_postings()));
         }
         Ok(())
+    }
+
+    fn check_all_starts(&self) -> Result<(), Defect> {
+        self.check_starts(Section::Starts, Section::Rows, self.layout.entry_len())?;
+        self.check_starts(Section::IdStarts, Section::Ids, 1)
     }
 
     /// The offsets in `starts` ascend to the end of `section`, whose unit is `unit` bytes.
     fn check_starts(&self, starts: Section, section: Section, unit: usize) -> Result<(), Defect> {
         let starts: &[[u8; 8]] = self.section(starts).as_chunks().0;
-        if starts.len() != self.n_docs as usize + 1 {
+        if starts.len() != self.n_docs() as usize + 1 {
             return Err("the forward section has another number of documents".into());
         }
         let offsets = starts.iter().map(|start| u64::from_le_bytes(*start));
@@ -326,9 +472,12 @@ impl SegmentFile {
         Ok(())
     }
 
-    /// Reads every section and checks every value: what opening leaves out because it takes as long as reading the
-    /// file.
+    /// Checks every block and every value of the file, which takes as long as reading it.
+    ///
+    /// # Errors
+    /// The first fault found.
     pub fn check(&self) -> Result<(), Defect> {
+        self.bytes.check(0..self.bytes.len())?;
         for entry in self.term_entries() {
             let term = Term::from_bytes(entry)?;
             let postings = self.postings(&term).ok_or("postings leave their section")?;
@@ -337,16 +486,20 @@ impl SegmentFile {
         self.check_rows()
     }
 
-    /// Reads and checks the forward section alone: before anything is built from it.
+    /// Checks the forward section and the ids alone: before anything is built from them.
+    ///
+    /// # Errors
+    /// The first fault found.
     pub fn check_rows(&self) -> Result<(), Defect> {
-        for doc in 0..self.n_docs {
+        self.check_all_starts()?;
+        for doc in 0..self.n_docs() {
             self.check_row(doc).map_err(|defect| format!("document {doc}: {defect}"))?;
         }
         Ok(())
     }
 
     fn check_postings(&self, postings: Postings<'_>, df: u32) -> Result<(), Defect> {
-        let n_docs = u64::from(self.n_docs);
+        let n_docs = u64::from(self.n_docs());
         let (docs, impacts): (Vec<u64>, &[u8]) = match postings {
             Postings::Dense { impacts } => {
                 let found = impacts.iter().filter(|impact| **impact != 0).count();
@@ -380,12 +533,13 @@ impl SegmentFile {
     }
 
     fn check_row(&self, doc: u32) -> Result<(), Defect> {
-        if self.id(doc).is_empty() || std::str::from_utf8(self.id(doc)).is_err() {
+        let id = self.id(doc)?;
+        if id.is_empty() || std::str::from_utf8(id).is_err() {
             return Err("its id is empty or no UTF-8".into());
         }
         let mut below = 0;
-        for (dim, weight) in self.row(doc).iter() {
-            if dim < below || dim >= self.vocabulary_size {
+        for (dim, weight) in self.row(doc)?.iter() {
+            if dim < below || dim >= self.header.vocabulary_size {
                 return Err(format!("term {dim} is out of order or beyond the vocabulary"));
             }
             if !(weight.is_finite() && weight > 0.0) {
@@ -397,30 +551,12 @@ impl SegmentFile {
     }
 }
 
-fn check_identity(header: &[u8; HEADER_LEN], identity: &Identity, n_docs: u32) -> Result<(), Defect> {
-    let expected = [
-        ("flags", u32_at(header, 12), identity.layout.flags()),
-        ("documents", u32_at(header, 16), n_docs),
-        ("vocabulary size", u32_at(header, 20), identity.vocabulary_size),
-        ("window bits", u32_at(header, 24), WINDOW_BITS),
-    ];
-    for (name, got, expected) in expected {
-        if got != expected {
-            return Err(format!("{name} {got}, expected {expected}"));
-        }
-    }
-    if header[40..72] != identity.fingerprint {
-        return Err("written for another model or tokenizer".into());
-    }
-    Ok(())
-}
-
-fn read_sections(header: &[u8; HEADER_LEN], file_len: usize) -> Result<[Range<usize>; SECTIONS], Defect> {
+/// Reads the table of sections, which must follow each other inside a file of `file_len` bytes.
+fn read_sections(table: &[u8], file_len: usize) -> Result<[Range<usize>; SECTIONS], Defect> {
     let mut sections: [Range<usize>; SECTIONS] = Default::default();
     let mut end = HEADER_LEN as u64;
     for (at, section) in sections.iter_mut().enumerate() {
-        let offset = u64_at(header, SECTION_TABLE + at * 16);
-        let len = u64_at(header, SECTION_TABLE + at * 16 + 8);
+        let (offset, len) = (u64_at(table, at * 16), u64_at(table, at * 16 + 8));
         let next = offset.checked_add(len).filter(|next| *next <= file_len as u64);
         let (Some(next), true) = (next, offset >= end && offset.is_multiple_of(ALIGN as u64)) else {
             return Err(format!("section {at} is misplaced or leaves the file"));
@@ -430,7 +566,7 @@ fn read_sections(header: &[u8; HEADER_LEN], file_len: usize) -> Result<[Range<us
     }
     let lens = [(Section::Terms, TERM_LEN), (Section::Windows, 4), (Section::Starts, 8), (Section::IdStarts, 8)];
     match lens.into_iter().find(|(section, unit)| !sections[*section as usize].len().is_multiple_of(*unit)) {
-        Some((section, _)) => Err(format!("section {} is cut off", section as usize)),
+        Some((section, _)) => Err(format!("section {} is truncated", section as usize)),
         None => Ok(sections),
     }
 }

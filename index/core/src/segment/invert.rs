@@ -1,7 +1,6 @@
-//! From forward rows to the file of a segment: the only way one is made, at a commit and at a merge alike.
+//! Builds the file of a segment from forward rows, at a commit and at a merge alike.
 
-use super::format::{ALIGN, HEADER_LEN, Identity, Kind, MAGIC, SECTION_TABLE, SECTIONS, SEED_DEPTHS, Term, VERSION};
-use super::format::{WINDOW, WINDOW_BITS};
+use super::format::{Header, Identity, Kind, SEED_DEPTHS, Term, WINDOW, padding};
 use super::row::{Entry, Row};
 
 /// Writes the file of a segment with the `documents` given, in their order. They are walked several times, so that no
@@ -22,7 +21,7 @@ pub fn write_segment<'a>(
     let before = [&terms, &windows, &inverted.postings, &inverted.dense, &starts];
     let [terms_len, windows_len, postings_len, dense_len, starts_len] = before.map(Vec::len);
     let lens = [terms_len, windows_len, postings_len, dense_len, starts_len, rows_len, id_starts.len(), ids_len];
-    out.write_all(&header(identity, inverted.n_docs, n_postings as u64, lens))?;
+    out.write_all(&Header::new(identity, inverted.n_docs, n_postings as u64, lens).to_bytes())?;
     for section in before {
         out.write_all(section)?;
         pad(out, section.len())?;
@@ -50,30 +49,7 @@ fn offsets(lens: impl Iterator<Item = usize>) -> (Vec<u8>, usize) {
 }
 
 fn pad(out: &mut impl std::io::Write, len: usize) -> std::io::Result<()> {
-    out.write_all(&[0; ALIGN][..padding(len)])
-}
-
-/// Zeros that follow `len` bytes up to the next section.
-fn padding(len: usize) -> usize {
-    len.next_multiple_of(ALIGN) - len
-}
-
-fn header(identity: &Identity, n_docs: u32, n_postings: u64, lens: [usize; SECTIONS]) -> [u8; HEADER_LEN] {
-    let mut header = [0; HEADER_LEN];
-    header[..8].copy_from_slice(&MAGIC);
-    let words = [VERSION, identity.layout.flags(), n_docs, identity.vocabulary_size, WINDOW_BITS];
-    for (at, word) in words.into_iter().enumerate() {
-        header[8 + at * 4..][..4].copy_from_slice(&word.to_le_bytes());
-    }
-    header[28..36].copy_from_slice(&n_postings.to_le_bytes());
-    header[40..72].copy_from_slice(&identity.fingerprint);
-    let mut offset = HEADER_LEN;
-    for (at, len) in lens.into_iter().enumerate() {
-        header[SECTION_TABLE + at * 16..][..8].copy_from_slice(&(offset as u64).to_le_bytes());
-        header[SECTION_TABLE + at * 16 + 8..][..8].copy_from_slice(&(len as u64).to_le_bytes());
-        offset += len + padding(len);
-    }
-    header
+    out.write_all(&vec![0; padding(len)])
 }
 
 /// Postings of all terms, made from forward rows.

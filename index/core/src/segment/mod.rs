@@ -2,12 +2,14 @@
 //!
 //! `format` says what is where, [`write_segment`] makes a file, [`SegmentFile`] reads one, [`QueryPlan`] searches several.
 
+mod checksum;
 mod format;
 mod invert;
 mod row;
 mod scorer;
 
+pub use checksum::{BLOCK_LEN, BlockChecksums, CheckedBytes};
 pub use format::{Defect, Identity, SEED_DEPTHS, SegmentFile, WINDOW, WINDOW_BITS};
 pub use invert::write_segment;
 pub use row::{Entry, ForwardPrecision, Row, RowLayout};
-pub use scorer::{Candidate, Demand, Live, QueryPlan};
+pub use scorer::{Candidate, Demand, Live, QueryPlan, SegmentDefect};

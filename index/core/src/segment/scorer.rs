@@ -18,7 +18,7 @@ use std::ops::Range;
 
 use pulp::Arch;
 
-use super::format::{Postings, SEED_DEPTHS, SegmentFile, Term, WINDOW};
+use super::format::{Defect, Postings, SEED_DEPTHS, SegmentFile, Term, WINDOW};
 
 /// Accumulators that are compared with the threshold at a time.
 const GROUP: usize = 64;
@@ -54,7 +54,17 @@ struct SegmentPlan<'a> {
 struct PlannedTerm<'a> {
     weight: u32,
     negative: bool,
+    seeds: [u8; SEED_DEPTHS.len()],
     postings: Postings<'a>,
+}
+
+/// A damaged segment file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SegmentDefect {
+    /// place of the file among those given
+    pub segment: usize,
+    /// the fault
+    pub defect: Defect,
 }
 
 /// A document by its quantised score. Ordered by score alone.
@@ -87,25 +97,36 @@ pub struct Demand<'a> {
 impl<'a> QueryPlan<'a> {
     /// Plans a query; `None` if quantised scores cannot be trusted: exact ones leave the range of f32, or the terms are
     /// too many for integers to tell them apart.
-    pub fn new(files: impl Iterator<Item = &'a SegmentFile> + Clone, demand: &Demand<'_>) -> Option<Self> {
+    ///
+    /// # Errors
+    /// Postings of the query's terms that are damaged.
+    pub fn new(
+        files: impl Iterator<Item = &'a SegmentFile>,
+        demand: &Demand<'_>,
+    ) -> Result<Option<Self>, SegmentDefect> {
         let query = demand.query;
+        let mut segments = Vec::new();
+        for (segment, file) in files.enumerate() {
+            let terms = query.iter().map(|(id, _)| file.term(*id)).collect::<Result<Vec<_>, _>>();
+            segments.push((file, terms.map_err(|defect| SegmentDefect { segment, defect })?));
+        }
         // c is the same for all segments, so that sums can be compared
         let mut steps = vec![0_f64; query.len()];
-        for file in files.clone() {
-            for (step, &(id, _)) in steps.iter_mut().zip(query) {
-                *step = file.term(id).map_or(*step, |(term, _)| step.max(f64::from(term.step)));
+        for (_, terms) in &segments {
+            for (step, term) in steps.iter_mut().zip(terms) {
+                *step = term.map_or(*step, |(term, _)| step.max(f64::from(term.step)));
             }
         }
         let largest: f64 = steps.iter().zip(query).map(|(step, (_, weight))| step * f64::from(weight.abs())).sum();
         if largest * 255.0 > f64::from(f32::MAX) / 4.0 || query.len() > MOST_TERMS {
-            return None;
+            return Ok(None);
         }
         // every rounded weight may be larger than the true one by a unit
         let scale = (LARGEST_SUM - 255.0 * query.len() as f64) / (255.0 * largest.max(f64::MIN_POSITIVE));
         let mut plan = Self { segments: Vec::new(), scale, margin: 0, least: 1, seed: 0 };
         let mut eps = 0_f64;
-        for file in files {
-            let (segment, error) = plan.plan_segment(file, query);
+        for (file, terms) in segments {
+            let (segment, error) = plan.plan_segment(file, query, terms);
             eps = eps.max(error);
             plan.segments.push(segment);
         }
@@ -117,19 +138,25 @@ impl<'a> QueryPlan<'a> {
         }
         // one more for the rounding of this line
         plan.margin = (2.0 * eps * scale).min(LARGEST_SUM).ceil() as u32 + 1;
-        Some(plan)
+        Ok(Some(plan))
     }
 
-    /// The terms of a segment, and how far its quantised scores may be from the exact ones.
-    fn plan_segment(&self, file: &'a SegmentFile, query: &[(u32, f32)]) -> (SegmentPlan<'a>, f64) {
+    /// The plan of a segment, given its terms of the query, and the largest difference of its quantised scores from the
+    /// exact ones.
+    fn plan_segment(
+        &self,
+        file: &'a SegmentFile,
+        query: &[(u32, f32)],
+        found: Vec<Option<(Term, Postings<'a>)>>,
+    ) -> (SegmentPlan<'a>, f64) {
         let mut terms = Vec::with_capacity(query.len());
         let (mut error, mut largest) = (0.0, 0.0);
-        for &(id, query_weight) in query {
-            let Some((Term { step, error: term_error, .. }, postings)) = file.term(id) else { continue };
+        for (&(_, query_weight), term) in query.iter().zip(found) {
+            let Some((Term { step, error: term_error, seeds, .. }, postings)) = term else { continue };
             let magnitude = f64::from(query_weight.abs());
             let exact = magnitude * f64::from(step) * self.scale;
             let weight = exact.round().max(1.0);
-            terms.push(PlannedTerm { weight: weight as u32, negative: query_weight < 0.0, postings });
+            terms.push(PlannedTerm { weight: weight as u32, negative: query_weight < 0.0, seeds, postings });
             error += magnitude * f64::from(term_error) + 255.0 * (weight - exact).abs() / self.scale;
             largest += magnitude * (255.0 * f64::from(step) + f64::from(term_error));
         }
@@ -140,16 +167,14 @@ impl<'a> QueryPlan<'a> {
         (SegmentPlan { file, terms }, error)
     }
 
-    /// The k-th largest impact of a single term is a sum that k documents reach, if k of its documents are living.
+    /// The k-th largest impact of a single term is a sum that k documents reach, if k of its documents are alive.
     fn find_seed(&self, demand: &Demand<'_>) -> u32 {
         let Some(hidden) = demand.hidden else { return 0 };
         let mut seed = 0;
         for (segment, hidden) in self.segments.iter().zip(hidden) {
             let Some(depth) = SEED_DEPTHS.iter().position(|depth| *depth >= demand.k + hidden) else { continue };
-            // the terms of the plan are those of the query that the segment has, in their order
-            let found = demand.query.iter().filter_map(|(id, _)| segment.file.term(*id));
-            for (term, (entry, _)) in segment.terms.iter().zip(found) {
-                seed = seed.max(term.weight.saturating_mul(u32::from(entry.seeds[depth])));
+            for term in &segment.terms {
+                seed = seed.max(term.weight.saturating_mul(u32::from(term.seeds[depth])));
             }
         }
         seed
