@@ -1,6 +1,6 @@
 //! Commands and flags, as typed.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::builder::PossibleValuesParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -301,16 +301,24 @@ pub(crate) enum VectorFormat {
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   splade index demo/model/final --input corpus.jsonl.gz --index wiki.index --language norwegian
-  splade index demo/model/final --index wiki.index --append --input more.jsonl --delete gone.txt")]
+  splade index demo/model/final --index wiki.index --append --input more.jsonl --delete gone.txt
+  splade index --check wiki.index")]
+#[command(override_usage = "splade index [OPTIONS] --index <DIR> --input <CORPUS> <MODEL>
+       splade index [OPTIONS] --check <DIR>")]
 pub(crate) struct IndexArgs {
     /// Model folder, or Hub id: owner/name or owner/name@revision
-    pub(crate) model: PathBuf,
+    #[arg(required_unless_present = "check")]
+    model: Option<PathBuf>,
     /// Documents: .jsonl, .tsv or .parquet; also .gz and .zst; -: stdin
-    #[arg(long, value_name = "CORPUS", required_unless_present = "delete")]
+    #[arg(long, value_name = "CORPUS", required_unless_present_any = ["delete", "check"])]
     pub(crate) input: Option<PathBuf>,
     /// Index folder
-    #[arg(long, value_name = "DIR")]
-    pub(crate) index: PathBuf,
+    #[arg(long, value_name = "DIR", required_unless_present = "check")]
+    index: Option<PathBuf>,
+    /// Check every byte of an index instead of writing one, by its checksums and its structure; a damaged, missing or
+    /// unknown file is named, and the exit code is 1
+    #[arg(long, value_name = "DIR", conflicts_with_all = CHECK_ALONE)]
+    pub(crate) check: Option<PathBuf>,
     /// Add to an existing index; a document with the id of an indexed one replaces it
     #[arg(long, conflicts_with = "overwrite")]
     pub(crate) append: bool,
@@ -329,11 +337,27 @@ pub(crate) struct IndexArgs {
     /// Stemmer of BM25: none, norwegian, danish, swedish, english; fixed when the index is created
     #[arg(long, value_name = "LANGUAGE")]
     pub(crate) language: Option<String>,
-    /// Print the statistics as JSON
+    /// Print the statistics, or what --check found, as JSON
     #[arg(long)]
     pub(crate) json: bool,
     #[command(flatten)]
     pub(crate) network: NetworkArgs,
+}
+
+/// Arguments of `index` that make no sense with `--check`.
+const CHECK_ALONE: [&str; 9] =
+    ["model", "input", "index", "append", "overwrite", "delete", "vectors", "max_active_dims", "language"];
+
+impl IndexArgs {
+    /// Model to index with.
+    pub(crate) fn model(&self) -> &Path {
+        self.model.as_deref().expect("clap requires a model unless --check is given")
+    }
+
+    /// Folder of the index to write.
+    pub(crate) fn index(&self) -> &Path {
+        self.index.as_deref().expect("clap requires --index unless --check is given")
+    }
 }
 
 /// Search an index

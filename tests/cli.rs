@@ -469,6 +469,52 @@ mod index {
     }
 
     #[test]
+    fn a_check_names_what_is_wrong() {
+        let place = place_with_index();
+        let check = ["index", "--check", "toy.index"];
+        assert!(place.ok(&check).starts_with("toy.index: sound, "));
+        let report = place.json(&with(&check, &["--json"]));
+        assert_eq!((&report["version"], &report["findings"]), (&2.into(), &serde_json::json!([])));
+
+        let tantivy = place.path("toy.index/tantivy");
+        let files = names(&tantivy);
+        let store = files.iter().find(|name| name.ends_with(".store")).unwrap();
+        let intact = std::fs::read(tantivy.join(store)).unwrap();
+        let mut damaged = intact.clone();
+        damaged[7] ^= 1;
+        std::fs::write(tantivy.join(store), damaged).unwrap();
+        let ran = place.run(&check);
+        assert!(ran.stdout.contains(&format!("toy.index/tantivy/{store}: damaged: ")), "{ran:?}");
+        let without_findings = |ran: util::Ran| util::Ran { stdout: String::new(), ..ran };
+        without_findings(ran).fails(1, store, "restore the file from a copy");
+        let report: serde_json::Value = serde_json::from_str(&place.run(&with(&check, &["--json"])).stdout).unwrap();
+        assert_eq!(report["findings"][0]["kind"], "damaged");
+        place.run(&["search", "--index", "toy.index", "Oslo"]).fails(2, store, "");
+        std::fs::write(tantivy.join(store), intact).unwrap();
+
+        place.write("toy.index/tantivy/0123456789abcdef0123456789abcdef.spl", "half");
+        without_findings(place.run(&check)).fails(
+            1,
+            "belongs to no segment",
+            "the next `splade index --append` removes it",
+        );
+        place.write("gone.txt", "oslo\n");
+        place.ok(&["index", "model", "--index", "toy.index", "--append", "--delete", "gone.txt"]);
+        place.write("toy.index/notes.txt", "mine");
+        without_findings(place.run(&check)).fails(
+            1,
+            "toy.index/notes.txt: not a file of the index",
+            "results are not affected",
+        );
+        std::fs::remove_file(place.path("toy.index/notes.txt")).unwrap();
+        place.ok(&check);
+
+        place.run(&["index", "--check", "model"]).fails(2, "no index there", "");
+        place.run(&["index", "--check", "toy.index", "--append"]).fails(2, "cannot be used with", "--help");
+        place.run(&["index", "model"]).fails(2, "required", "--help");
+    }
+
+    #[test]
     fn documents_are_deleted_and_replaced() {
         let place = place_with_index();
         place.write("gone.txt", "oslo\nbergen\n");
@@ -926,6 +972,24 @@ mod full_disks {
         run_with_limit(&place, 8, &unsaved).fails(1, "out/final/", "");
         let left = files(&place.path("out"));
         assert!(left.iter().all(|name| name == "log.jsonl" || name.starts_with("runs/")), "{left:?}");
+    }
+
+    #[test]
+    fn an_append_that_does_not_fit_leaves_the_index_as_it_was() {
+        let place = place();
+        place.ok(&INDEX);
+        let before = files(&place.path("toy.index"));
+        let line = |id: usize| format!("{{\"_id\": \"{id}\", \"text\": \"fin dag i Oslo nummer {id}\"}}\n");
+        place.write("many.jsonl", (0..2000).map(line).collect::<String>());
+        let append = ["index", "model", "--index", "toy.index", "--append", "--input"];
+        run_with_limit(&place, 40, &with(&append, &["many.jsonl"])).fails(1, "toy.index/tantivy/", "");
+        assert_eq!(files(&place.path("toy.index")), before);
+        place.ok(&["index", "--check", "toy.index"]);
+        run_with_limit(&place, 40, &with(&["index", "model", "--index", "new.index", "--input"], &["many.jsonl"]))
+            .fails(1, "file too large", "");
+        assert!(names(&place.path("")).iter().all(|name| !name.contains("splade") && name != "new.index"));
+        place.write("one.jsonl", line(1));
+        place.ok(&with(&append, &["one.jsonl"]));
     }
 
     #[test]

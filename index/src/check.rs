@@ -1,9 +1,11 @@
 //! [`ImpactIndex::check`]: reads every byte of an index folder.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::ffi::OsStr;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
+use splade_files::is_temporary;
 use tantivy::TantivyDocument;
 use tantivy::directory::INDEX_WRITER_LOCK;
 
@@ -30,8 +32,22 @@ pub struct CheckReport {
 pub struct Finding {
     /// the file
     pub path: PathBuf,
+    /// kind of fault
+    pub kind: FindingKind,
     /// the fault, in one clause
     pub message: String,
+}
+
+/// Kinds of faults.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FindingKind {
+    /// A file is damaged or missing: results can be wrong or missing.
+    Damaged,
+    /// An interrupted writer left a file: without effect on results, and removed by the next writer.
+    Leftover,
+    /// No version of this program writes a file of this name: without effect on results.
+    Unknown,
 }
 
 impl ImpactIndex {
@@ -67,7 +83,7 @@ impl ImpactIndex {
     pub fn verify(&self) -> Result<()> {
         match Self::check(self.dir())?.findings.into_iter().next() {
             None => Ok(()),
-            Some(Finding { path, message }) => Err(Error::damaged(path, message)),
+            Some(Finding { path, message, .. }) => Err(Error::damaged(path, message)),
         }
     }
 }
@@ -102,25 +118,27 @@ impl<'a> Check<'a> {
         Ok(CheckReport { version, files: self.files, bytes, findings: self.findings.into_iter().collect() })
     }
 
-    fn add(&mut self, path: PathBuf, message: impl Into<String>) {
-        self.findings.insert(Finding { path, message: message.into() });
+    fn add(&mut self, kind: FindingKind, path: PathBuf, message: impl Into<String>) {
+        self.findings.insert(Finding { path, kind, message: message.into() });
     }
 
     /// Records an error as the finding of the file it names, or of `path` if it names none.
     fn found(&mut self, path: &Path, error: Error) {
         match error {
             Error::Damaged { path, message } | Error::Files(splade_files::Error::File { path, message }) => {
-                self.add(path, message);
+                self.add(FindingKind::Damaged, path, message);
             }
-            Error::Files(splade_files::Error::Io { path, source }) => self.add(path, source.to_string()),
-            error => self.add(path.to_owned(), error.to_string()),
+            Error::Files(splade_files::Error::Io { path, source }) => {
+                self.add(FindingKind::Damaged, path, source.to_string())
+            }
+            error => self.add(FindingKind::Damaged, path.to_owned(), error.to_string()),
         }
     }
 
     fn check_query(&mut self, recorded: Option<&BTreeMap<String, FileRecord>>) -> Result<()> {
         self.files += crate::impact_index::query_records(self.dir)?.len();
         for (path, message) in crate::impact_index::check_query_dir(self.dir, recorded)? {
-            self.add(path, message);
+            self.add(FindingKind::Damaged, path, message);
         }
         Ok(())
     }
@@ -130,24 +148,54 @@ impl<'a> Check<'a> {
         let path = self.dir.join(TANTIVY_DIR);
         let directory = match CheckedDirectory::open(&path) {
             Ok(directory) => directory,
-            Err(error) => return Ok(self.found(&path, error)),
+            Err(error) => {
+                self.found(&path, error);
+                return Ok(());
+            }
         };
-        let names = directory.file_names()?;
         self.files += 1;
-        for name in names.iter().filter(|name| super::directory::is_segment_file(name)) {
+        // of the last commit alone: other files are leftovers, or not complete yet
+        let live =
+            match directory.run(|| Ok(tantivy::Index::open(directory.clone())?.load_metas()?.list_segment_files())) {
+                Ok(live) => live,
+                Err(error) => {
+                    self.found(&path.join(META_FILE), error);
+                    return Ok(());
+                }
+            };
+        let mut names = directory.file_names()?;
+        names.retain(|name| live.contains(Path::new(name)));
+        for name in &names {
             self.files += 1;
             if let Err(error) = directory.check_file(Path::new(name)) {
                 self.found(&path.join(name), error);
             }
         }
-        let index = match ImpactIndex::open(self.dir) {
-            Ok(index) => index,
-            Err(error) => return Ok(self.found(&path, error)),
-        };
-        if let Err(error) = directory.run(|| Self::check_segments(&index)) {
+        self.check_files_without_checksums(&directory, &names);
+        let checked = ImpactIndex::open(self.dir).and_then(|index| directory.run(|| Self::check_segments(&index)));
+        if let Err(error) = checked {
             self.found(&path, error);
         }
-        self.check_leftovers(&directory, &index, version)
+        self.check_leftovers(&directory, &live, version)
+    }
+
+    /// Files that lost their checksums to a truncation: those of a segment whose other files have checksums.
+    ///
+    /// All files of a segment are of one version, but deletes of a later one.
+    fn check_files_without_checksums(&mut self, directory: &CheckedDirectory, names: &[String]) {
+        for files in names.chunk_by(|a, b| a.get(..32) == b.get(..32)) {
+            // files that cannot be opened have a finding already
+            let files = files.iter().filter_map(|name| {
+                let bytes = directory.bytes(Path::new(name)).ok()?;
+                Some((name, bytes.has_checksums()))
+            });
+            let files: Vec<(&String, bool)> = files.collect();
+            if files.iter().any(|(name, has_checksums)| *has_checksums && !name.ends_with(".del")) {
+                for (name, _) in files.iter().filter(|(_, has_checksums)| !has_checksums) {
+                    self.add(FindingKind::Damaged, directory.path().join(name), "damaged: it has no checksums");
+                }
+            }
+        }
     }
 
     /// Structure of every section, and that all parts of a segment have the same documents.
@@ -182,41 +230,51 @@ impl<'a> Check<'a> {
     }
 
     /// Files that belong to no segment, unless a writer is at work: it has files that are not committed.
-    fn check_leftovers(&mut self, directory: &CheckedDirectory, index: &ImpactIndex, version: u32) -> Result<()> {
-        let lock = File::open(directory.path().join(&INDEX_WRITER_LOCK.filepath));
-        if lock.as_ref().is_ok_and(|lock| lock.try_lock_shared().is_err()) {
+    fn check_leftovers(&mut self, directory: &CheckedDirectory, live: &HashSet<PathBuf>, version: u32) -> Result<()> {
+        if is_written(directory.path()) {
             return Ok(());
         }
-        let live: HashSet<PathBuf> = directory.run(|| Ok(index.tantivy().load_metas()?.list_segment_files()))?;
-        for path in directory.leftovers(&live)? {
+        for path in directory.leftovers(live)? {
             if version == 1 && path.ends_with(MANAGED_FILE) {
                 continue;
             }
-            self.add(path, "belongs to no segment: a writer was interrupted; the next writer removes it");
+            self.add(FindingKind::Leftover, path, LEFT);
         }
         Ok(())
     }
 
-    /// Names that no version of the program gives.
+    /// Names that no version of the program gives, and temporary files, which only a writer at work has.
     fn check_names(&mut self) -> Result<()> {
-        let known = |name: &str| [MANIFEST_FILE, TANTIVY_DIR, QUERY_DIR].contains(&name);
-        for path in entries(self.dir)? {
-            if path.file_name().is_none_or(|name| !name.to_str().is_some_and(known)) {
-                self.add(path, NOT_OURS);
-            }
-        }
         let tantivy = self.dir.join(TANTIVY_DIR);
+        let is_written = is_written(&tantivy);
+        let in_index = |name: &str| [MANIFEST_FILE, TANTIVY_DIR, QUERY_DIR].contains(&name);
+        self.check_names_in(self.dir, is_written, in_index)?;
         if tantivy.is_dir() {
-            for path in entries(&tantivy)? {
-                if path.file_name().is_none_or(|name| !name.to_str().is_some_and(is_known)) {
-                    self.add(path, NOT_OURS);
-                }
+            self.check_names_in(&tantivy, is_written, is_known)?;
+        }
+        Ok(())
+    }
+
+    fn check_names_in(&mut self, folder: &Path, is_written: bool, known: impl Fn(&str) -> bool) -> Result<()> {
+        for path in entries(folder)? {
+            let name = path.file_name().and_then(OsStr::to_str).unwrap_or_default();
+            match is_temporary(name) {
+                true if !is_written => self.add(FindingKind::Leftover, path, LEFT),
+                false if !known(name) => self.add(FindingKind::Unknown, path, NOT_OURS),
+                _ => {}
             }
         }
         Ok(())
     }
 }
 
+/// True if a writer of this or another process holds the lock of tantivy's folder.
+fn is_written(tantivy: &Path) -> bool {
+    let lock = File::open(tantivy.join(&INDEX_WRITER_LOCK.filepath));
+    lock.is_ok_and(|lock| lock.try_lock_shared().is_err())
+}
+
+const LEFT: &str = "belongs to no segment: a writer was interrupted; the next writer removes it";
 const NOT_OURS: &str = "not a file of the index";
 
 fn entries(folder: &Path) -> Result<Vec<PathBuf>> {

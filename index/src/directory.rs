@@ -56,6 +56,8 @@ struct Inner {
     open: Mutex<HashMap<PathBuf, Weak<CheckedFile>>>,
     /// the first damage that was read
     damage: Arc<Mutex<Option<Damage>>>,
+    /// the first failure of a write: tantivy's own error is a text that does not name the file
+    write_failure: Arc<Mutex<Option<WriteFailure>>>,
     #[cfg(test)]
     faults: Arc<Faults>,
 }
@@ -93,6 +95,13 @@ struct Damage {
     defect: Defect,
 }
 
+/// A write that failed.
+#[derive(Debug)]
+struct WriteFailure {
+    path: PathBuf,
+    error: io::Error,
+}
+
 impl CheckedDirectory {
     /// Opens the folder `path`.
     pub(crate) fn open(path: &Path) -> Result<Self> {
@@ -105,6 +114,7 @@ impl CheckedDirectory {
             mapped,
             open: Mutex::default(),
             damage: Arc::default(),
+            write_failure: Arc::default(),
             #[cfg(test)]
             faults: Arc::default(),
         };
@@ -129,6 +139,9 @@ impl CheckedDirectory {
         if let Some(damage) = self.recorded_damage() {
             return damage;
         }
+        if let Some(failure) = lock(&self.inner.write_failure).take() {
+            return Error::io(failure.path)(failure.error);
+        }
         let at = |name: &Path| self.path().join(name);
         match error {
             TantivyError::OpenReadError(OpenReadError::FileDoesNotExist(name)) => Error::damaged(at(&name), "missing"),
@@ -152,6 +165,7 @@ impl CheckedDirectory {
             (None, InvalidData | InvalidInput | Other | UnexpectedEof) => {
                 self.first_damaged().unwrap_or_else(|| Error::damaged(path, error.to_string()))
             }
+            (None, io::ErrorKind::NotFound) => Error::damaged(path, "missing"),
             (None, kind) => Error::io(path)(kind.into()),
         }
     }
@@ -168,6 +182,11 @@ impl CheckedDirectory {
         let error = names.map(|name| self.check_file(Path::new(&name))).find_map(Result::err);
         lock(&self.inner.damage).take();
         error
+    }
+
+    /// Forgets a failed write, before another writer begins.
+    pub(crate) fn clear_write_failure(&self) {
+        lock(&self.inner.write_failure).take();
     }
 
     #[cfg(test)]
@@ -325,10 +344,15 @@ fn open_bytes(file: OwnedBytes, whole: bool) -> Result<CheckedBytes, Defect> {
 
 /// Reads tantivy's footer: the content before it, and the checksum of that.
 fn read_footer(file: &[u8]) -> Result<(&[u8], u32), Defect> {
+    const NO_FOOTER: &str = "damaged: it does not end as it should";
+    // tantivy subtracts without a look at the length
+    if file.len() < SHORTEST_FOOTER {
+        return Err(NO_FOOTER.into());
+    }
     // the part that a footer can have, and not the file: a copy is made of it
     let tail = &file[file.len().saturating_sub(LONGEST_FOOTER)..];
     let slice = FileSlice::new(Arc::new(OwnedBytes::new(tail.to_vec())));
-    let (footer, content) = Footer::extract_footer(slice).map_err(|_| "damaged: it does not end as it should")?;
+    let (footer, content) = Footer::extract_footer(slice).map_err(|_| NO_FOOTER)?;
     Ok((&file[..file.len() - (tail.len() - content.len())], footer.crc))
 }
 
@@ -338,6 +362,8 @@ fn check_footer(file: &[u8]) -> Result<(), Defect> {
     if crc32fast::hash(content) == checksum { Ok(()) } else { Err("damaged: its checksum is wrong".into()) }
 }
 
+/// Less than tantivy's footer can have: two numbers.
+const SHORTEST_FOOTER: usize = 8;
 /// More than tantivy's footer can have, by its own limit.
 const LONGEST_FOOTER: usize = 50_000 + 8;
 
@@ -370,7 +396,14 @@ impl std::fmt::Debug for CheckedDirectory {
 
 impl Directory for CheckedDirectory {
     fn get_file_handle(&self, path: &Path) -> Result<Arc<dyn FileHandle>, OpenReadError> {
-        Ok(self.file(path)?)
+        self.file(path).map(|file| file as Arc<dyn FileHandle>).map_err(|error| match error {
+            // tantivy takes a missing file of positions for a segment without positions, which ours always have
+            OpenReadError::FileDoesNotExist(name) if name.extension().is_some_and(|extension| extension == "pos") => {
+                let missing = io::Error::from(io::ErrorKind::NotFound);
+                OpenReadError::IoError { io_error: Arc::new(missing), filepath: name }
+            }
+            error => error,
+        })
     }
 
     fn delete(&self, path: &Path) -> Result<(), DeleteError> {
@@ -388,6 +421,8 @@ impl Directory for CheckedDirectory {
         })?;
         Ok(BufWriter::new(Box::new(ChecksumWriter {
             file,
+            path: self.path().join(path),
+            failure: Arc::clone(&self.inner.write_failure),
             checksums: BlockChecksums::default(),
             #[cfg(test)]
             faults: Arc::clone(&self.inner.faults),
@@ -468,28 +503,46 @@ impl FileHandle for CheckedFile {
 struct ChecksumWriter {
     file: Box<dyn TerminatingWrite + Send + Sync>,
     checksums: BlockChecksums,
+    path: PathBuf,
+    failure: Arc<Mutex<Option<WriteFailure>>>,
     #[cfg(test)]
     faults: Arc<Faults>,
 }
 
-impl Write for ChecksumWriter {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+impl ChecksumWriter {
+    /// Keeps the first failure: what follows is a consequence of it.
+    fn noted<T>(&self, result: io::Result<T>) -> io::Result<T> {
+        result.inspect_err(|error| {
+            let error = error.raw_os_error().map_or_else(|| error.kind().into(), io::Error::from_raw_os_error);
+            lock(&self.failure).get_or_insert_with(|| WriteFailure { path: self.path.clone(), error });
+        })
+    }
+
+    fn write_some(&mut self, bytes: &[u8]) -> io::Result<usize> {
         #[cfg(test)]
         self.faults.write(bytes.len())?;
-        let written = self.file.write(bytes)?;
+        self.file.write(bytes)
+    }
+}
+
+impl Write for ChecksumWriter {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let written = self.write_some(bytes);
+        let written = self.noted(written)?;
         self.checksums.update(&bytes[..written]);
         Ok(written)
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        self.file.flush()
+        let flushed = self.file.flush();
+        self.noted(flushed)
     }
 }
 
 impl TerminatingWrite for ChecksumWriter {
     fn terminate_ref(&mut self, token: AntiCallToken) -> io::Result<()> {
         let end = std::mem::take(&mut self.checksums).finish();
-        self.file.write_all(&end)?;
-        self.file.terminate_ref(token)
+        let ended = self.file.write_all(&end).and_then(|()| self.file.terminate_ref(token));
+        self.noted(ended)
     }
 }

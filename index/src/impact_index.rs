@@ -369,7 +369,7 @@ fn while_files_vanish<T>(directory: &CheckedDirectory, open: impl Fn() -> Result
     let mut before = directory.read_meta()?;
     for _ in 1..ATTEMPTS {
         match open() {
-            Err(Error::Tantivy(TantivyError::OpenReadError(OpenReadError::FileDoesNotExist(_)))) => {}
+            Err(Error::Tantivy(TantivyError::OpenReadError(error))) if is_missing(&error) => {}
             result => return result,
         }
         let now = directory.read_meta()?;
@@ -379,6 +379,15 @@ fn while_files_vanish<T>(directory: &CheckedDirectory, open: impl Fn() -> Result
         before = now;
     }
     open()
+}
+
+/// True for the error of a file that is not there.
+fn is_missing(error: &OpenReadError) -> bool {
+    match error {
+        OpenReadError::FileDoesNotExist(_) => true,
+        OpenReadError::IoError { io_error, .. } => io_error.kind() == std::io::ErrorKind::NotFound,
+        OpenReadError::IncompatibleIndex(_) => false,
+    }
 }
 
 fn tokenizers(settings: &IndexSettings) -> TokenizerManager {

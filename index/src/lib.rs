@@ -63,7 +63,7 @@ mod writer;
 
 // The index
 pub use analyzer::{AnalyzerVersion, Language};
-pub use check::{CheckReport, Finding};
+pub use check::{CheckReport, Finding, FindingKind};
 pub use impact_index::{ImpactIndex, IndexStats};
 pub use settings::IndexSettings;
 // Writing

@@ -278,6 +278,7 @@ impl Drop for ImpactWriter {
 }
 
 fn open_writer(index: &Index, directory: &CheckedDirectory, threads: usize, memory: usize) -> Result<IndexWriter> {
+    directory.clear_write_failure();
     directory.run(|| Ok(index.writer_with_num_threads(threads, memory)?))
 }
 

@@ -7,22 +7,25 @@ use anyhow::Result;
 use indicatif::ProgressBar;
 use splade_core::{SparseVector, encode_stream};
 use splade_files::{Architecture, AtomicFolder, Document, ModelDir, read_documents, read_ids, read_vectors};
-use splade_index::{ImpactIndex, ImpactWriter, IndexSettings, Language, StoredDocument, WriterOptions};
+use splade_index::{FindingKind, ImpactIndex, ImpactWriter, IndexSettings, Language, StoredDocument, WriterOptions};
 
 use super::interrupt;
 use crate::cli::IndexArgs;
-use crate::console;
+use crate::console::{self, size};
 use crate::encoders::{document_encoder, read_as, static_query_encoder};
-use crate::failure::bad_input;
+use crate::failure::{Failure, bad_input};
 use crate::hub::{self, Wants};
 use crate::outputs::{refuse_existing, say};
 
 pub(crate) fn run(args: &IndexArgs) -> Result<()> {
-    let model = hub::open(&args.model, Wants::encoder(&args.network).and_weights())?;
+    if let Some(dir) = &args.check {
+        return check(dir, args.json);
+    }
+    let model = hub::open(args.model(), Wants::encoder(&args.network).and_weights())?;
     let model = read_as(model, &args.network.reading)?;
     let settings = settings(&model, args)?;
     if args.append {
-        let index = ImpactIndex::open(&args.index)?;
+        let index = ImpactIndex::open(args.index())?;
         let settings = IndexSettings {
             model_fingerprint: model.fingerprint_like(&index.settings().model_fingerprint)?,
             ..settings
@@ -31,17 +34,49 @@ pub(crate) fn run(args: &IndexArgs) -> Result<()> {
         fill(&index, &model, args)?;
         return report(&index, args);
     }
-    refuse_existing(&args.index, args.overwrite)?;
-    refuse_other(&args.index)?;
-    let folder = AtomicFolder::create(&args.index)?;
+    refuse_existing(args.index(), args.overwrite)?;
+    refuse_other(args.index())?;
+    let folder = AtomicFolder::create(args.index())?;
     let index = ImpactIndex::create(folder.path(), &settings)?;
     if model.architecture() == Architecture::InferenceFree {
-        splade_files::write_query_encoder(&static_query_encoder(&model, &args.network)?, &index.query_dir())?;
+        index.write_query_encoder(&static_query_encoder(&model, &args.network)?)?;
     }
     fill(&index, &model, args)?;
     drop(index);
     folder.commit()?;
-    report(&ImpactIndex::open(&args.index)?, args)
+    report(&ImpactIndex::open(args.index())?, args)
+}
+
+/// Checks an index, prints what is wrong with it, and fails if something is.
+fn check(dir: &Path, json: bool) -> Result<()> {
+    let mut report = ImpactIndex::check(dir)?;
+    // the worst first
+    report.findings.sort_by_key(|finding| finding.kind);
+    if json {
+        say(serde_json::to_string_pretty(&report)?)?;
+    } else {
+        for finding in &report.findings {
+            say(format_args!("{}: {}", finding.path.display(), finding.message))?;
+        }
+    }
+    match &report.findings[..] {
+        [] if json => Ok(()),
+        [] => say(format_args!(
+            "{}: sound, {} files, {}{}",
+            dir.display(),
+            report.files,
+            size(report.bytes),
+            if report.version == 1 { "; format version 1, of which some files have no checksums" } else { "" }
+        )),
+        [finding, ..] => {
+            let hint = match finding.kind {
+                FindingKind::Damaged => "restore the file from a copy, or make the index anew with --overwrite",
+                FindingKind::Leftover => "results are not affected; the next `splade index --append` removes it",
+                FindingKind::Unknown => "results are not affected; remove it if you do not need it",
+            };
+            Err(Failure::run(format!("{}: {}", finding.path.display(), finding.message), hint).into())
+        }
+    }
 }
 
 /// `--overwrite` replaces indexes: a folder of something else, given by mistake, is not deleted.
@@ -69,7 +104,7 @@ fn expect_same(index: &ImpactIndex, new: &IndexSettings, args: &IndexArgs) -> Re
     index.expect_model(new.vocabulary_size, &new.model_fingerprint, &new.tokenizer_fingerprint)?;
     if args.language.is_some() && old.language != new.language {
         return Err(bad_input(
-            format!("{}: made for the language {}, not {}", args.index.display(), old.language, new.language),
+            format!("{}: made for the language {}, not {}", args.index().display(), old.language, new.language),
             "leave --language out, or make the index anew",
         ));
     }
@@ -194,7 +229,7 @@ fn report(index: &ImpactIndex, args: &IndexArgs) -> Result<()> {
     }
     say(format_args!(
         "{}: {} documents, {:.0} active dims each, {} segment{}, {:.1} MB",
-        args.index.display(),
+        args.index().display(),
         stats.documents,
         stats.active_dims_mean,
         stats.segments,

@@ -96,14 +96,12 @@ fn query_side(index: &ImpactIndex, args: &SearchArgs) -> Result<Option<QuerySide
         index.expect_model(terms, &fingerprint, vocabulary.fingerprint())?;
         return Ok(Some(QuerySide { encoder: query_encoder(&model, &args.network)?, vocabulary }));
     }
-    let folder = index.query_dir();
-    if !folder.is_dir() {
-        return Err(bad_input(
+    let encoder = index.read_query_encoder()?.ok_or_else(|| {
+        bad_input(
             format!("{}: queries of this index go through the model's network", args.index.display()),
             "give the model folder with --model",
-        ));
-    }
-    let encoder = splade_files::read_query_encoder(&folder)?;
+        )
+    })?;
     let vocabulary = encoder.vocabulary().clone();
     Ok(Some(QuerySide { encoder: Box::new(encoder), vocabulary }))
 }

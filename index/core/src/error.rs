@@ -36,7 +36,7 @@ impl ErrorKind {
     /// True if the caller has to change what was given, rather than try again.
     #[must_use]
     pub fn is_bad_input(self) -> bool {
-        matches!(self, Self::NotFound | Self::InvalidInput)
+        matches!(self, Self::NotFound | Self::InvalidInput | Self::Damaged)
     }
 }
 

@@ -178,6 +178,12 @@ impl AtomicFolder {
     }
 }
 
+/// True for the names of temporary files and folders, as [`AtomicFile`] and [`AtomicFolder`] give them.
+#[must_use]
+pub fn is_temporary(name: &str) -> bool {
+    name.starts_with(PREFIX) && name.ends_with(SUFFIX)
+}
+
 /// Removes the temporary files and folders that killed processes left in `folder`; those of living processes stay.
 ///
 /// An output is not held up by what cannot be removed: files of other users, file systems without locks.
@@ -186,7 +192,7 @@ pub fn remove_leftovers(folder: &Path) {
     for entry in entries.flatten() {
         let name = entry.file_name();
         let name = name.to_string_lossy();
-        if name.starts_with(PREFIX) && name.ends_with(SUFFIX) {
+        if is_temporary(&name) {
             let path = entry.path();
             let _ = match entry.file_type() {
                 Ok(kind) if kind.is_dir() => remove_left_folder(&path, folder),

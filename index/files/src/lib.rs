@@ -48,7 +48,7 @@ pub use tensors::{TensorInfo, read_small_tensors, read_tensor_list};
 pub use json::{read_json, read_json_or_default};
 pub use read::{open_file, read_file, read_text};
 // Writing
-pub use atomic::{AtomicFile, AtomicFolder, remove_leftovers};
+pub use atomic::{AtomicFile, AtomicFolder, is_temporary, remove_leftovers};
 pub use json::write_json;
 // Errors
 pub use error::{Error, Result};

@@ -9,17 +9,17 @@ const VOCABULARY: u32 = 40;
 
 /// The vector of a document of `tests/data/index-v1`.
 fn fixture_vector(doc: u32) -> SparseVector {
-    let dims = (0..VOCABULARY).filter(|dim| (doc * (dim + 3) + dim) % (dim / 2 + 2) == 0);
+    let dims = (0..VOCABULARY).filter(|dim| (doc * (dim + 3) + dim).is_multiple_of(dim / 2 + 2));
     SparseVector::from_pairs(dims.map(|dim| (dim, ((doc * 7 + dim * 13) % 12 + 1) as f32 * 0.25))).unwrap()
 }
 
 /// A document of `tests/data/index-v1`.
 fn fixture_document(doc: u32) -> StoredDocument {
     let words: Vec<String> = fixture_vector(doc).iter().map(|(dim, _)| format!("ord{dim}")).collect();
-    let other = serde_json::json!({"lang": if doc % 3 == 0 { "nn" } else { "nb" }, "year": 2000 + doc % 20});
+    let other = serde_json::json!({"lang": if doc.is_multiple_of(3) { "nn" } else { "nb" }, "year": 2000 + doc % 20});
     StoredDocument {
         id: format!("d{doc:03}"),
-        title: (doc % 2 == 0).then(|| format!("Tittel {doc}")),
+        title: (doc.is_multiple_of(2)).then(|| format!("Tittel {doc}")),
         text: format!("blåbær {}", words.join(" ")),
         other: other.as_object().unwrap().clone(),
     }
@@ -35,7 +35,7 @@ pub(super) fn copy(from: &Path, to: &Path) {
     std::fs::create_dir_all(to).unwrap();
     for entry in std::fs::read_dir(from).unwrap() {
         let (path, to) = (entry.as_ref().unwrap().path(), to.join(entry.unwrap().file_name()));
-        if path.is_dir() { copy(&path, &to) } else { drop(std::fs::copy(&path, &to).unwrap()) }
+        if path.is_dir() { copy(&path, &to) } else { assert!(std::fs::copy(&path, &to).is_ok()) }
     }
 }
 
@@ -73,7 +73,7 @@ fn assert_fixture(index: &ImpactIndex, docs: &[u32]) {
     }
     let filter = Filter::All(vec![Filter::equals("lang", "nn"), Filter::Phrase("blåbær".into())]);
     let found = searcher.search_bm25("Tittelen", 200, Some(&filter)).unwrap();
-    assert_eq!(found.len(), docs.iter().filter(|doc| *doc % 6 == 0).count(), "stemming, titles and a filter");
+    assert_eq!(found.len(), docs.iter().filter(|doc| doc.is_multiple_of(6)).count(), "stemming, titles and a filter");
     let encoder = index.read_query_encoder().unwrap().unwrap();
     assert_eq!(encoder.encode_query("ord7 ord39 ord7").unwrap(), vector(&[(7, 0.875), (39, 4.875)]));
 }

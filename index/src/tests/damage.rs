@@ -30,7 +30,8 @@ fn build_large(dir: &Path) {
     let vocabulary = Vocabulary::parse(tokenizer.into(), 512).unwrap();
     let encoder = QueryEncoder::new(vocabulary, QueryWeights::new(weights).unwrap(), "").unwrap();
     index.write_query_encoder(&encoder).unwrap();
-    let mut writer = index.writer(UNMERGED).unwrap();
+    // room for all documents, so that there are few and large segments
+    let mut writer = index.writer(WriterOptions { memory_bytes: 200 << 20, ..UNMERGED }).unwrap();
     for doc in 0..2600_u32 {
         let document = StoredDocument {
             id: format!("document-{doc}"),
@@ -45,8 +46,9 @@ fn build_large(dir: &Path) {
     }
     (0..2600).step_by(13).for_each(|doc| writer.delete(&format!("document-{doc}")));
     writer.finish().unwrap();
-    let large = contents(dir).into_values().filter(|content| content.len() > 300_000).count();
-    assert!(large >= 2, "{large} files are checked in parts");
+    let sizes: Vec<(PathBuf, usize)> = contents(dir).into_iter().map(|(path, content)| (path, content.len())).collect();
+    let large = sizes.iter().filter(|(_, size)| *size > 300_000).count();
+    assert!(large >= 2, "{large} files are checked in parts: {sizes:?}");
 }
 
 /// Results of everything that reads an index, as text; errors are left out, and their number is returned.
@@ -137,7 +139,7 @@ fn trial(dir: &Path, seed: u64, trials: usize) {
     assert!(errors.is_empty() && expected.len() > 20, "{errors:?}");
     let report = ImpactIndex::check(dir).unwrap();
     assert_eq!(report.findings, []);
-    let (mut reported, mut unseen) = (0, 0);
+    let (mut reported, mut unseen, mut wrong_trials) = (0, 0, 0);
     for trial in 0..trials {
         let (path, content) = &files[rng.random_range(0..files.len())];
         let how = format!("trial {trial}: {}: {}", path.display(), damage(&mut rng, path, content));
@@ -149,7 +151,9 @@ fn trial(dir: &Path, seed: u64, trials: usize) {
             assert_eq!(wrong, 0, "wrong results; {how}");
             assert!(errors.iter().all(|error| named(error)), "another file is blamed; {how}: {errors:?}");
         }
-        if errors.is_empty() {
+        if wrong > 0 {
+            wrong_trials += 1;
+        } else if errors.is_empty() {
             unseen += 1;
         } else {
             reported += 1;
@@ -161,9 +165,11 @@ fn trial(dir: &Path, seed: u64, trials: usize) {
             Ok(findings) => {
                 let found = findings.findings.iter().any(|finding| finding.path == *path);
                 let has_checksum = report.version > 1 || path.extension().is_some_and(|extension| extension != "json");
+                // the version of tantivy that wrote the file; it is in no checksum and of no effect
+                let in_footer = report.version == 1 && how.contains(" changed by ") && errors.is_empty();
                 let in_query = path.parent().is_some_and(|parent| parent.ends_with("query"));
                 assert!(
-                    found || !has_checksum || report.version == 1 && in_query,
+                    found || !has_checksum || in_footer || report.version == 1 && in_query,
                     "not found by the check; {how}: {findings:?}"
                 );
             }
@@ -189,10 +195,12 @@ fn trial(dir: &Path, seed: u64, trials: usize) {
         }
         std::fs::write(path, content).unwrap();
     }
-    println!(
-        "{trials} trials: {reported} reported by a search, {unseen} without effect on it, 0 wrong results, 0 panics"
+    // some 950 of 1000 are reported by a search, the others have no effect on it; in version 1 some 1 of 1000 is wrong
+    assert!(
+        reported > trials / 2 && reported + unseen + wrong_trials == trials,
+        "{reported}, {unseen}, {wrong_trials}"
     );
-    assert!(reported > trials / 4);
+    assert!(wrong_trials * 50 <= trials, "{wrong_trials}");
     assert_eq!(results(dir), (expected, Vec::new()));
 }
 
@@ -200,15 +208,7 @@ fn trial(dir: &Path, seed: u64, trials: usize) {
 fn damage_is_an_error_and_never_a_wrong_result() {
     let dir = folder();
     build_large(dir.path());
-    trial(dir.path(), 92, 60);
-}
-
-#[test]
-#[ignore = "takes minutes: cargo test -p splade-index --lib -- --ignored --nocapture a_thousand_times"]
-fn damage_is_an_error_and_never_a_wrong_result_a_thousand_times() {
-    let dir = folder();
-    build_large(dir.path());
-    trial(dir.path(), 93, 1000);
+    trial(dir.path(), 92, 1000);
 }
 
 /// Without checksums a search can be wrong; it must not panic, and the check finds what tantivy's checksums cover.
@@ -216,5 +216,5 @@ fn damage_is_an_error_and_never_a_wrong_result_a_thousand_times() {
 fn damage_of_version_1_is_found_by_the_check() {
     let dir = folder();
     fixture(dir.path());
-    trial(dir.path(), 94, 100);
+    trial(dir.path(), 94, 300);
 }

@@ -90,25 +90,29 @@ fn folders_that_are_no_index_of_ours() {
     let index = ImpactIndex::create(dir.path(), &settings(10)).unwrap();
     assert!(message(ImpactIndex::create(dir.path(), &settings(10))).ends_with("there is an index already"));
     let manifest = dir.path().join("manifest.json");
-    let text = std::fs::read_to_string(&manifest).unwrap();
+    let sealed = std::fs::read(&manifest).unwrap();
     for (from, to, expected) in [
         (
-            "\"version\": 1",
             "\"version\": 2",
-            "version 2 of the index format, this program reads version 1: the index was written by a newer program",
+            "\"version\": 3",
+            "version 3 of the index format, this program reads versions 1 to 2: the index was written by a newer program",
         ),
-        ("\"version\": 1", "\"version\": 0", "version 0 of the index format"),
+        ("\"version\": 2", "\"version\": 0", "version 0 of the index format"),
         ("splade-index", "other", "format \"other\""),
         ("vocabulary_size", "vocabulary", "unknown field"),
-        ("{", "[", "line 2"),
+        ("\"none\"", "\"english\"", "fields"),
     ] {
-        std::fs::write(&manifest, text.replacen(from, to, 1)).unwrap();
+        edit_manifest(dir.path(), |text| text.replacen(from, to, 1));
         let got = message(ImpactIndex::open(dir.path()));
         assert!(got.contains(expected), "{got}");
+        std::fs::write(&manifest, &sealed).unwrap();
     }
-    std::fs::write(&manifest, text.replace("none", "english")).unwrap();
-    assert!(message(ImpactIndex::open(dir.path())).contains("fields"));
-    std::fs::write(&manifest, &text).unwrap();
+    for (edited, expected) in [(&b"["[..], "line 1"), (b"{}", "missing field"), (&sealed[..40], "damaged")] {
+        std::fs::write(&manifest, edited).unwrap();
+        let got = ImpactIndex::open(dir.path()).err().unwrap().to_string();
+        assert!(got.contains(expected) && got.contains("manifest.json"), "{got}");
+    }
+    std::fs::write(&manifest, &sealed).unwrap();
     assert!(message(ImpactIndex::create(&dir.path().join("zero"), &settings(0))).contains("vocabulary"));
     drop(index);
 }
@@ -131,12 +135,10 @@ fn another_model_is_named() {
         ("\"vocabulary_size\": 10", "\"vocabulary_size\": 12", "vocabulary size 10, expected 12"),
         ("\"f32\"", "\"f16\"", "flags 0, expected 2"),
     ] {
-        let manifest = dir.path().join("manifest.json");
-        let text = std::fs::read_to_string(&manifest).unwrap();
-        std::fs::write(&manifest, text.replacen(from, to, 1)).unwrap();
+        edit_manifest(dir.path(), |text| text.replacen(from, to, 1));
         let got = ImpactIndex::open(dir.path()).unwrap().searcher().err().unwrap().to_string();
         assert!(got.contains(expected), "{got}");
-        std::fs::write(&manifest, text).unwrap();
+        edit_manifest(dir.path(), |text| text.replacen(to, from, 1));
     }
 }
 
@@ -145,7 +147,9 @@ fn a_second_writer_and_an_old_address_are_refused() {
     let dir = folder();
     let index = build(dir.path(), 10, &Plain(vec![("a".into(), vector(&[(1, 1.0)]))]), &[]);
     let writer = index.writer(UNMERGED).unwrap();
-    assert!(message(index.writer(UNMERGED)).ends_with("another writer is at work"));
+    let busy = index.writer(UNMERGED).err().unwrap();
+    assert_eq!(busy.kind(), splade_core::ErrorKind::Busy);
+    assert!(busy.to_string().ends_with("another writer is at work"), "{busy}");
     drop(writer);
     let other_dir = folder();
     let other = ImpactIndex::create(other_dir.path(), &settings(10)).unwrap().searcher().unwrap();

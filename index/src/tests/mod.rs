@@ -106,3 +106,11 @@ pub(super) fn zipf_collection(seed: u64, n: usize, vocabulary_size: u32, active_
     // ids in another order than documents, or ties would come out right by chance
     Plain(order.into_iter().map(|id| (format!("d{id}"), zipf_vector(&mut rng, vocabulary_size, active_dims))).collect())
 }
+
+/// Replaces the text of the manifest, which gets the checksum of the new text.
+pub(super) fn edit_manifest(dir: &Path, edit: impl FnOnce(String) -> String) {
+    let path = dir.join("manifest.json");
+    let text = crate::checked_json::unseal(&std::fs::read(&path).unwrap()).unwrap().unwrap();
+    let edited = edit(String::from_utf8(text).unwrap());
+    std::fs::write(path, crate::checked_json::seal(&edited)).unwrap();
+}

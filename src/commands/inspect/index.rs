@@ -14,8 +14,7 @@ use crate::console::size;
 pub(super) fn inspect(path: &Path, _: usize) -> Result<Findings> {
     let index = ImpactIndex::open(path)?;
     let (settings, stats) = (index.settings(), index.stats()?);
-    let query =
-        if index.query_dir().is_dir() { Some(splade_files::read_query_encoder(&index.query_dir())?) } else { None };
+    let query = index.read_query_encoder()?;
     let table = query.as_ref().map(|query| Weights::of_table(query.weights()));
     let query_json = query.as_ref().zip(table.as_ref()).map(|(query, table)| {
         json!({"tokens": query.vocabulary().size(), "max_length": length(query), "table": table.json()})
