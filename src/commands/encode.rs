@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 use splade_core::{Encoder, encode_stream};
-use splade_files::{Text, read_texts, write_tokens, write_vector};
+use splade_files::{InputText, read_texts, write_tokens, write_vector};
 
 use super::interrupt;
 use crate::cli::{EncodeArgs, Role, VectorFormat};
@@ -26,7 +26,7 @@ pub(crate) fn run(args: &EncodeArgs) -> Result<()> {
     let vocabulary = model.vocabulary(None)?;
     let token = |dim: u32| vocabulary.token(dim).unwrap_or_else(|| format!("[{dim}]"));
     let bar = console::progress("encoding", None);
-    let text_of = |text: &Text| text.text.clone();
+    let text_of = |text: &InputText| text.text.clone();
     encode_stream(encoder.as_ref(), texts, text_of, |text, vector| -> Result<()> {
         interrupt::check()?;
         let vector = match args.top_k {

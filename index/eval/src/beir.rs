@@ -3,7 +3,7 @@
 use std::collections::{BTreeSet, HashSet};
 use std::path::{Path, PathBuf};
 
-use splade_files::{Document, Query, Row, read_documents, read_queries, read_rows};
+use splade_files::{Document, InputRow, Query, read_documents, read_queries, read_rows};
 
 use crate::error::{Error, Result};
 use crate::identical_ids::ignores_identical_ids;
@@ -156,7 +156,7 @@ pub struct JudgedQueries {
 
 /// Error for an id that occurs more than once in `paths`, at its second place.
 fn duplicate(paths: &[PathBuf], what: &str, id: &str) -> Error {
-    let has_id = |row: &Row| {
+    let has_id = |row: &InputRow| {
         let value = row.value().get("_id").or_else(|| row.value().get("id"));
         // a number is an id as it is written
         match value {

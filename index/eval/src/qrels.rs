@@ -5,7 +5,7 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use splade_files::{Position, Row, read_rows, read_text};
+use splade_files::{InputRow, RowPosition, read_rows, read_text};
 
 use crate::error::{Error, Result};
 
@@ -119,7 +119,7 @@ impl Qrels {
         Ok(regraded)
     }
 
-    fn insert_row(&mut self, row: &Row) -> Result<usize> {
+    fn insert_row(&mut self, row: &InputRow) -> Result<usize> {
         let query = column(row, "query-id")?;
         let grade = grade(row)?;
         let documents = match column(row, "corpus-id")? {
@@ -183,13 +183,13 @@ fn whole(number: f64) -> Option<i32> {
 }
 
 /// A column under its name with hyphens or underscores.
-fn column<'a>(row: &'a Row, name: &str) -> Result<&'a Value> {
+fn column<'a>(row: &'a InputRow, name: &str) -> Result<&'a Value> {
     let value = row.value().get(name).or_else(|| row.value().get(&name.replace('-', "_")));
     Ok(value.ok_or_else(|| row.position().error(format!("missing {name}")))?)
 }
 
 /// Grade in the column `score` or `relevance`; 1 in a file of pairs alone.
-fn grade(row: &Row) -> Result<i32> {
+fn grade(row: &InputRow) -> Result<i32> {
     let values = row.value();
     let Some(grade) = ["score", "relevance"].iter().find_map(|name| values.get(*name)) else {
         let is_id = |name: &&String| ["query-id", "query_id", "corpus-id", "corpus_id"].contains(&name.as_str());
@@ -208,7 +208,7 @@ fn grade(row: &Row) -> Result<i32> {
     Ok(number.ok_or_else(|| row.position().error(format!("the grade {grade} is not a whole number")))?)
 }
 
-fn id(position: &Position, name: &str, value: &Value) -> Result<String> {
+fn id(position: &RowPosition, name: &str, value: &Value) -> Result<String> {
     match value {
         Value::String(id) if id.is_empty() => Err(position.error(format!("empty {name}")).into()),
         Value::String(id) => Ok(id.clone()),

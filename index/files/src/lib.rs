@@ -29,7 +29,8 @@ mod vector_file;
 
 // Corpora and vectors
 pub use corpus::{
-    Document, Position, Query, Row, Rows, Text, read_documents, read_ids, read_queries, read_rows, read_texts,
+    Document, InputRow, InputRows, InputText, Query, RowPosition, read_documents, read_ids, read_queries, read_rows,
+    read_texts,
 };
 pub use vector_file::{read_vectors, read_vectors_named, write_tokens, write_vector};
 // Model folders

@@ -137,7 +137,7 @@ pub fn load_texts(config: &DataSetConfig) -> Result<Vec<String>> {
 
 /// The rows of a file with their positions, counted from 1.
 fn read_rows(path: &Path) -> Result<impl Iterator<Item = Result<(usize, Row)>> + use<>> {
-    let split = |row: splade_files::Row| {
+    let split = |row: splade_files::InputRow| {
         let (position, row) = row.into_parts();
         (position.line(), row)
     };

@@ -13,7 +13,7 @@ use serde_json::{Map, Value};
 
 pub(crate) use self::lines::{Compression, Lines};
 pub(crate) use self::rows::json_message;
-pub use self::rows::{Position, Row, Rows, read_rows};
+pub use self::rows::{InputRow, InputRows, RowPosition, read_rows};
 use crate::Result;
 
 /// What is searched.
@@ -59,7 +59,7 @@ pub struct Query {
 
 /// What is encoded, document or query.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub struct Text {
+pub struct InputText {
     /// external id, `_id` (or `id`) of its line
     pub id: String,
     /// for a line with a title, [`Document::full_text`]
@@ -100,11 +100,11 @@ pub fn read_queries(path: &Path) -> Result<impl Iterator<Item = Result<Query>> +
 ///
 /// # Errors
 /// As [`read_documents`].
-pub fn read_texts(path: &Path) -> Result<impl Iterator<Item = Result<Text>> + Send + use<>> {
+pub fn read_texts(path: &Path) -> Result<impl Iterator<Item = Result<InputText>> + Send + use<>> {
     Ok(rows::read_text_rows(path, Some(&ITEM_COLUMNS))?.map(|row| {
         let document = document(row?)?;
         let text = document.full_text().into_owned();
-        Ok(Text { id: document.id, text })
+        Ok(InputText { id: document.id, text })
     }))
 }
 
@@ -142,7 +142,7 @@ pub fn read_ids(path: &Path) -> Result<impl Iterator<Item = Result<String>> + Se
 /// Columns that queries and texts are made of: a parquet file's others are not read.
 const ITEM_COLUMNS: [&str; 4] = ["_id", "id", "title", "text"];
 
-fn document(row: Row) -> Result<Document> {
+fn document(row: InputRow) -> Result<Document> {
     let (position, mut fields) = row.into_parts();
     let id = take_id(&position, &mut fields)?;
     let title = take_string(&position, &mut fields, "title")?.unwrap_or_default();
@@ -152,7 +152,7 @@ fn document(row: Row) -> Result<Document> {
 }
 
 /// Takes `_id`, or `id` where there is no `_id`: a string or a whole number.
-fn take_id(position: &Position, fields: &mut Map<String, Value>) -> Result<String> {
+fn take_id(position: &RowPosition, fields: &mut Map<String, Value>) -> Result<String> {
     let name = if fields.contains_key("_id") { "_id" } else { "id" };
     // shift_remove: the other fields stay in the order of the file
     match fields.shift_remove(name) {
@@ -160,17 +160,17 @@ fn take_id(position: &Position, fields: &mut Map<String, Value>) -> Result<Strin
         Some(Value::String(id)) => Ok(id),
         Some(Value::Number(id)) if id.is_i64() || id.is_u64() => Ok(id.to_string()),
         Some(other) => {
-            let message = format!("{name} is {}, not a string or a whole number", rows::kind(&other));
+            let message = format!("{name} is {}, not a string or a whole number", rows::json_type(&other));
             Err(position.error(message))
         }
         None => Err(position.error(rows::missing("_id", fields.keys().map(String::as_str)))),
     }
 }
 
-fn take_string(position: &Position, fields: &mut Map<String, Value>, name: &str) -> Result<Option<String>> {
+fn take_string(position: &RowPosition, fields: &mut Map<String, Value>, name: &str) -> Result<Option<String>> {
     match fields.shift_remove(name) {
         None | Some(Value::Null) => Ok(None),
         Some(Value::String(text)) => Ok(Some(text)),
-        Some(other) => Err(position.error(format!("{name} is {}, not a string", rows::kind(&other)))),
+        Some(other) => Err(position.error(format!("{name} is {}, not a string", rows::json_type(&other)))),
     }
 }

@@ -1,6 +1,5 @@
 //! Rows of a parquet file, through the row reader of the parquet crate.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -221,9 +220,10 @@ fn uuid(bytes: &[u8]) -> Result<String, String> {
     Ok(format!("{}-{}-{}-{}-{}", &hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]))
 }
 
-/// The row reader asserts what a sound file keeps to; a damaged one must be an error here, not a panic.
+/// Calls the row reader, which panics on some damaged files: the panic becomes an error, and
+/// [`in_guarded_call`](splade_core::in_guarded_call) is true meanwhile.
 fn guarded<T>(read: impl FnOnce() -> Result<T, ParquetError>) -> Result<T, String> {
-    match catch_unwind(AssertUnwindSafe(read)) {
+    match splade_core::guarded(read) {
         Ok(Ok(value)) => Ok(value),
         Ok(Err(error)) => Err(one_line(&error.to_string())),
         Err(_) => Err("the file contradicts itself".into()),

@@ -1,4 +1,4 @@
-//! [`Rows`]: one JSON object per line of any supported file, each with its position.
+//! [`InputRows`]: one JSON object per line of any supported file, each with its position.
 
 use std::fmt;
 use std::path::Path;
@@ -10,14 +10,14 @@ use super::lines::{Compression, Lines};
 use super::parquet::ParquetRows;
 use crate::{Error, Result};
 
-/// Where a [`Row`] was found; `Display` gives `file:line`.
+/// Where an [`InputRow`] was found; `Display` gives `file:line`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Position {
+pub struct RowPosition {
     path: Arc<Path>,
     line: usize,
 }
 
-impl Position {
+impl RowPosition {
     /// The file, `<stdin>` for stdin.
     #[must_use]
     pub fn path(&self) -> &Path {
@@ -36,7 +36,7 @@ impl Position {
     }
 }
 
-impl fmt::Display for Position {
+impl fmt::Display for RowPosition {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}:{}", self.path.display(), self.line)
     }
@@ -44,15 +44,15 @@ impl fmt::Display for Position {
 
 /// A line of an input file: named values and their position.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Row {
-    position: Position,
+pub struct InputRow {
+    position: RowPosition,
     value: Map<String, Value>,
 }
 
-impl Row {
+impl InputRow {
     /// Where it was found.
     #[must_use]
-    pub fn position(&self) -> &Position {
+    pub fn position(&self) -> &RowPosition {
         &self.position
     }
 
@@ -64,7 +64,7 @@ impl Row {
 
     /// The two parts.
     #[must_use]
-    pub fn into_parts(self) -> (Position, Map<String, Value>) {
+    pub fn into_parts(self) -> (RowPosition, Map<String, Value>) {
         (self.position, self.value)
     }
 
@@ -76,13 +76,13 @@ impl Row {
         match self.value.get(name) {
             None | Some(Value::Null) => Ok(None),
             Some(Value::String(text)) => Ok(Some(text)),
-            Some(other) => Err(self.position.error(format!("{name} is {}, not a string", kind(other)))),
+            Some(other) => Err(self.position.error(format!("{name} is {}, not a string", json_type(other)))),
         }
     }
 }
 
-/// What JSON calls a value, with its article.
-pub(super) fn kind(value: &Value) -> &'static str {
+/// Name of the JSON type of a value, with its article.
+pub(super) fn json_type(value: &Value) -> &'static str {
     match value {
         Value::Null => "null",
         Value::Bool(_) => "a boolean",
@@ -94,7 +94,7 @@ pub(super) fn kind(value: &Value) -> &'static str {
 }
 
 /// Iterator over the rows of a file, made by [`read_rows`]. Ends after the first error.
-pub struct Rows {
+pub struct InputRows {
     format: RowFormat,
     ended: bool,
 }
@@ -130,16 +130,16 @@ enum RowFormat {
 /// # Errors
 /// A file that does not open, is a git-lfs pointer, or has a name with another ending. The rows give an error for what
 /// is wrong in a line.
-pub fn read_rows(path: &Path) -> Result<Rows> {
+pub fn read_rows(path: &Path) -> Result<InputRows> {
     if path == Path::new("-") {
-        return Ok(Rows::new(RowFormat::Json(Lines::stdin())));
+        return Ok(InputRows::new(RowFormat::Json(Lines::stdin())));
     }
-    Ok(Rows::new(open(path, None)?))
+    Ok(InputRows::new(open(path, None)?))
 }
 
 /// Rows that have an id and a text, which a file with named columns must name even if it has no rows. With `only`, a
 /// parquet file is read in these columns alone.
-pub(super) fn read_item_rows(path: &Path, only: Option<&[&str]>) -> Result<Rows> {
+pub(super) fn read_item_rows(path: &Path, only: Option<&[&str]>) -> Result<InputRows> {
     if path == Path::new("-") {
         return read_rows(path);
     }
@@ -156,22 +156,22 @@ pub(super) fn read_item_rows(path: &Path, only: Option<&[&str]>) -> Result<Rows>
         }
         RowFormat::Json(_) | RowFormat::Text(_) => {}
     }
-    Ok(Rows::new(format))
+    Ok(InputRows::new(format))
 }
 
 /// As [`read_item_rows`], but stdin may also be plain texts: it is when its first character is not `{`.
-pub(super) fn read_text_rows(path: &Path, only: Option<&[&str]>) -> Result<Rows> {
+pub(super) fn read_text_rows(path: &Path, only: Option<&[&str]>) -> Result<InputRows> {
     if path != Path::new("-") {
         return read_item_rows(path, only);
     }
-    Ok(Rows::new(text_or_json()?))
+    Ok(InputRows::new(text_or_json()?))
 }
 
 /// The rows of a file of ids, and true if they are lines of text, each of them an id.
-pub(super) fn read_id_rows(path: &Path) -> Result<(Rows, bool)> {
+pub(super) fn read_id_rows(path: &Path) -> Result<(InputRows, bool)> {
     let format = if path == Path::new("-") { text_or_json()? } else { open(path, None)? };
     let is_text = matches!(format, RowFormat::Text(_));
-    Ok((Rows::new(format), is_text))
+    Ok((InputRows::new(format), is_text))
 }
 
 fn text_or_json() -> Result<RowFormat> {
@@ -215,33 +215,33 @@ pub(super) fn missing<'a>(name: &str, found: impl Iterator<Item = &'a str>) -> S
     }
 }
 
-impl Rows {
+impl InputRows {
     fn new(format: RowFormat) -> Self {
         Self { format, ended: false }
     }
 
-    fn read(&mut self) -> Result<Option<Row>> {
+    fn read(&mut self) -> Result<Option<InputRow>> {
         match &mut self.format {
             RowFormat::Json(lines) => json_row(lines),
             RowFormat::Tsv { lines, columns } => tsv_row(lines, columns),
             RowFormat::Text(lines) => text_row(lines),
             RowFormat::Parquet(rows) => {
                 let Some(value) = rows.read()? else { return Ok(None) };
-                let position = Position { path: rows.path().clone(), line: rows.row() };
-                Ok(Some(Row { position, value }))
+                let position = RowPosition { path: rows.path().clone(), line: rows.row() };
+                Ok(Some(InputRow { position, value }))
             }
         }
     }
 }
 
-impl fmt::Debug for Rows {
+impl fmt::Debug for InputRows {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Rows").field("ended", &self.ended).finish_non_exhaustive()
+        f.debug_struct("InputRows").field("ended", &self.ended).finish_non_exhaustive()
     }
 }
 
-impl Iterator for Rows {
-    type Item = Result<Row>;
+impl Iterator for InputRows {
+    type Item = Result<InputRow>;
 
     fn next(&mut self) -> Option<Self::Item> {
         if self.ended {
@@ -253,11 +253,11 @@ impl Iterator for Rows {
     }
 }
 
-fn position(lines: &Lines) -> Position {
-    Position { path: lines.path().clone(), line: lines.line() }
+fn position(lines: &Lines) -> RowPosition {
+    RowPosition { path: lines.path().clone(), line: lines.line() }
 }
 
-fn json_row(lines: &mut Lines) -> Result<Option<Row>> {
+fn json_row(lines: &mut Lines) -> Result<Option<InputRow>> {
     loop {
         let parsed = match lines.next_line()? {
             None => return Ok(None),
@@ -270,8 +270,8 @@ fn json_row(lines: &mut Lines) -> Result<Option<Row>> {
                 Err(position.error(format!("the integer {number} has more than 64 bits: write it as a string")))
             }
             (parsed, _) => match parsed {
-                Ok(Value::Object(value)) => Ok(Some(Row { position, value })),
-                Ok(other) => Err(position.error(format!("expected a JSON object, found {}", kind(&other)))),
+                Ok(Value::Object(value)) => Ok(Some(InputRow { position, value })),
+                Ok(other) => Err(position.error(format!("expected a JSON object, found {}", json_type(&other)))),
                 Err(error) => Err(position.error(json_message(&error))),
             },
         };
@@ -332,7 +332,7 @@ fn tsv_header(lines: &mut Lines) -> Result<Vec<String>> {
     }
 }
 
-fn tsv_row(lines: &mut Lines, columns: &[String]) -> Result<Option<Row>> {
+fn tsv_row(lines: &mut Lines, columns: &[String]) -> Result<Option<InputRow>> {
     loop {
         let values: Vec<String> = match lines.next_line()? {
             None => return Ok(None),
@@ -345,16 +345,16 @@ fn tsv_row(lines: &mut Lines, columns: &[String]) -> Result<Option<Row>> {
             return Err(position.error(message));
         }
         let value = columns.iter().cloned().zip(values.into_iter().map(Value::String)).collect();
-        return Ok(Some(Row { position, value }));
+        return Ok(Some(InputRow { position, value }));
     }
 }
 
-fn text_row(lines: &mut Lines) -> Result<Option<Row>> {
+fn text_row(lines: &mut Lines) -> Result<Option<InputRow>> {
     let Some(line) = lines.next_line()? else { return Ok(None) };
     let text = Value::String(line.to_owned());
     let position = position(lines);
     let mut value = Map::new();
     value.insert("_id".into(), Value::from(position.line - 1));
     value.insert("text".into(), text);
-    Ok(Some(Row { position, value }))
+    Ok(Some(InputRow { position, value }))
 }

@@ -84,7 +84,7 @@ fn tsv_has_a_header_and_no_quotes() {
 #[test]
 fn a_text_file_has_line_numbers_as_ids() {
     let (_folder, path) = file("texts.txt", "første\n\ntredje".as_bytes());
-    let texts: Vec<Text> = read_texts(&path).unwrap().collect::<Result<_>>().unwrap();
+    let texts: Vec<InputText> = read_texts(&path).unwrap().collect::<Result<_>>().unwrap();
     let texts: Vec<_> = texts.iter().map(|text| (text.id.as_str(), text.text.as_str())).collect();
     assert_eq!(texts, [("0", "første"), ("1", ""), ("2", "tredje")]);
 }
@@ -95,7 +95,7 @@ fn queries_and_texts_read_the_same_lines() {
     let query = read_queries(&path).unwrap().next().unwrap().unwrap();
     assert_eq!(query, Query { id: "d1".into(), text: "En by.".into() });
     let text = read_texts(&path).unwrap().next().unwrap().unwrap();
-    assert_eq!(text, Text { id: "d1".into(), text: "Oslo En by.".into() });
+    assert_eq!(text, InputText { id: "d1".into(), text: "Oslo En by.".into() });
 }
 
 #[test]
@@ -129,7 +129,7 @@ fn defects_are_named_with_their_line() {
 #[test]
 fn rows_end_after_the_first_error() {
     let (_folder, path) = file("rows.jsonl", b"{\"a\": 1}\n{\n{\"a\": 2}\n");
-    let rows: Vec<Result<Row>> = read_rows(&path).unwrap().collect();
+    let rows: Vec<Result<InputRow>> = read_rows(&path).unwrap().collect();
     assert_eq!(rows.len(), 2);
     let row = rows[0].as_ref().unwrap();
     assert_eq!((row.value()["a"].clone(), row.position().line()), (json!(1), 1));
@@ -199,7 +199,7 @@ fn parquet_bytes() -> Vec<u8> {
 #[test]
 fn parquet_rows_have_json_values() {
     let (_folder, path) = file("rows.parquet", &parquet_bytes());
-    let rows: Vec<Row> = read_rows(&path).unwrap().collect::<Result<_>>().unwrap();
+    let rows: Vec<InputRow> = read_rows(&path).unwrap().collect::<Result<_>>().unwrap();
     let values: Vec<Value> = rows.iter().map(|row| Value::Object(row.value().clone())).collect();
     let expected = [
         json!({"_id": "d1", "text": "Blåbær", "year": 2024, "score": 0.5, "open": true, "tags": ["a", "b"]}),
