@@ -241,24 +241,19 @@ fn write_json(path: &Path, value: &impl Serialize) -> Result<()> {
     file.and_then(|mut file| file.write_all(text.as_bytes())).map_err(Error::io(path))
 }
 
-fn read_json<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T> {
-    let text = std::fs::read_to_string(path).map_err(Error::io(path))?;
-    serde_json::from_str(&text).map_err(|error| Error::file(path, error.to_string()))
-}
-
 /// Reads the contents of a checkpoint beside the model.
 ///
 /// # Errors
 /// A file that is missing, broken, or of a format version that is not known.
 pub(crate) fn load_checkpoint(path: &Path) -> Result<CheckpointState> {
-    let progress: Progress = read_json(&path.join(PROGRESS))?;
+    let progress: Progress = splade_files::read_json(&path.join(PROGRESS))?;
     if progress.format_version != FORMAT_VERSION {
         let message = format!("format version {} is not known here, only {FORMAT_VERSION}", progress.format_version);
         return Err(Error::file(path.join(PROGRESS), message));
     }
-    let trainer = read_json(&path.join(TRAINER_STATE))?;
+    let trainer = splade_files::read_json(&path.join(TRAINER_STATE))?;
     let optimizer = path.join(OPTIMIZER);
-    let bytes = std::fs::read(&optimizer).map_err(Error::io(&optimizer))?;
+    let bytes = splade_files::read_file(&optimizer)?;
     let optimizer = candle_core::safetensors::load_buffer(&bytes, &Device::Cpu)
         .map_err(|error| Error::file(&optimizer, error.to_string()))?;
     Ok(CheckpointState { trainer, progress, optimizer })
@@ -381,8 +376,8 @@ mod tests {
             env!("CARGO_MANIFEST_DIR"),
             "/../tests/fixtures/sparse-encoder/trainer-run/checkpoint-16.trainer_state.json"
         );
-        let theirs: Value = read_json(Path::new(path)).unwrap();
-        let state: TrainerState = read_json(Path::new(path)).unwrap();
+        let theirs: Value = splade_files::read_json(Path::new(path)).unwrap();
+        let state: TrainerState = splade_files::read_json(Path::new(path)).unwrap();
         assert_eq!(serde_json::to_value(&state).unwrap(), theirs);
         assert_eq!((state.best_global_step, state.global_step, state.max_steps), (Some(16), 16, 24));
     }
@@ -400,7 +395,7 @@ mod tests {
         let read = load_checkpoint(&path).unwrap();
         assert_eq!((&read.trainer, &read.progress), (&saved.trainer, &saved.progress));
         assert_eq!(read.optimizer["query/weight.first"].to_vec1::<f32>().unwrap(), [0.1, -2.5]);
-        let written: Value = read_json(&path.join(TRAINING_CONFIG)).unwrap();
+        let written: Value = splade_files::read_json(&path.join(TRAINING_CONFIG)).unwrap();
         assert_eq!(TrainConfig::from_value(&written).unwrap().0, config);
         assert!(path.join("modules.json").is_file());
     }
@@ -443,7 +438,7 @@ mod tests {
         std::fs::write(path.join(OPTIMIZER), "short").unwrap();
         let error = load_checkpoint(&path).unwrap_err();
         assert!(error.to_string().contains("optimizer.safetensors") && error.kind().is_bad_input(), "{error}");
-        let mut progress: Value = read_json(&path.join(PROGRESS)).unwrap();
+        let mut progress: Value = splade_files::read_json(&path.join(PROGRESS)).unwrap();
         progress["format_version"] = json!(2);
         write_json(&path.join(PROGRESS), &progress).unwrap();
         assert!(

@@ -8,7 +8,7 @@ use splade_core::{
     DocumentEncoder, DocumentSettings, Encoder, HeadMode, QueryEncoder, QueryWeights, SpladePooling, TokenBatch,
     Vocabulary,
 };
-use splade_files::{Architecture, HeadSource, ModelDir, NewModel, TOKENIZER_FILES};
+use splade_files::{Architecture, HeadSource, ModelDir, NewModel, files_beside_tokenizer};
 
 use crate::config::{ModelInit, QueryInit, TokenizerInit, TrainConfig};
 use crate::model::{BertConfig, Candle, CandleNetwork, TransformerConfig, Weights, splade};
@@ -109,14 +109,11 @@ impl Trainee {
         let weights = Weights::from_files(&model.checkpoint()?, &transformer)?;
         let vocabulary = model.vocabulary(Some(config.training.max_seq_length))?;
         let pad = model.pad_id(&vocabulary)?;
-        let read = |name: &str| std::fs::read(model.transformer_dir().join(name));
         let code = model.family().map_or(&[][..], |family| family.code_files);
-        let names = TOKENIZER_FILES.iter().chain(code);
-        let tokenizer_files = names.filter_map(|name| Some(((*name).to_owned(), read(name).ok()?))).collect();
-        let config_path = model.config_path();
+        let names = files_beside_tokenizer().chain(code.iter().copied());
+        let tokenizer_files = read_existing(model.transformer_dir(), names)?;
         let files = Files {
-            config_json: transformer
-                .without_unknown_keys(std::fs::read(&config_path).map_err(Error::io(&config_path))?),
+            config_json: transformer.without_unknown_keys(splade_files::read_file(&model.config_path())?),
             tokenizer_json: vocabulary.json().to_vec(),
             tokenizer_files,
             prompts: (model.query_prompt().to_owned(), model.document_prompt().to_owned()),
@@ -384,6 +381,12 @@ impl Trainee {
         };
         Ok(model.write(root)?)
     }
+}
+
+/// Contents, by name, of those of the files `names` that `folder` has.
+fn read_existing<'n>(folder: &Path, names: impl Iterator<Item = &'n str>) -> Result<BTreeMap<String, Vec<u8>>> {
+    let existing = names.map(|name| (name, folder.join(name))).filter(|(_, path)| path.is_file());
+    existing.map(|(name, path)| Ok((name.to_owned(), splade_files::read_file(&path)?))).collect()
 }
 
 /// A query table as long as the network's output: terms without a token have weight 0.

@@ -71,7 +71,7 @@ pub use vector::{SparseVector, VectorError};
 pub use document::{BATCH_TOKENS, DocumentEncoder, DocumentSettings, Network, TokenBatch, encode_stream};
 pub use encoder::Encoder;
 pub use query::{QueryEncoder, QueryWeights};
-pub use tokenizer_files::{TOKENIZER_SOURCES, TokenizerFiles};
+pub use tokenizer_files::{TOKENIZER_SOURCES, TOKENIZER_VOCABULARIES, TokenizerFiles};
 pub use vocabulary::Vocabulary;
 // Rankings
 pub use fusion::{Fusion, FusionParameters, RRF_K};

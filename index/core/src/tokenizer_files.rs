@@ -32,8 +32,9 @@ use tokenizers::{AddedToken, DecoderWrapper, Tokenizer, TruncationDirection, Tru
 use crate::vocabulary::{check_ids, frame, tokenizer_error};
 use crate::{Error, Result};
 
-/// Names of the files that decide a tokenizer, in the order in which they are looked at.
-pub const TOKENIZER_SOURCES: [&str; 9] = [
+/// Names of the files that decide a tokenizer, in the order in which they are looked at. No class here reads
+/// `spiece.model`: it is copied with the others and named where a tokenizer is missing.
+pub const TOKENIZER_SOURCES: [&str; 10] = [
     "tokenizer.json",
     "tokenizer_config.json",
     "special_tokens_map.json",
@@ -43,7 +44,11 @@ pub const TOKENIZER_SOURCES: [&str; 9] = [
     "vocab.json",
     "merges.txt",
     "sentencepiece.bpe.model",
+    "spiece.model",
 ];
+
+/// Names of files any of which is a tokenizer, alone or with the others of [`TOKENIZER_SOURCES`].
+pub const TOKENIZER_VOCABULARIES: [&str; 3] = ["tokenizer.json", "vocab.txt", "vocab.json"];
 
 /// Contents of the [`TOKENIZER_SOURCES`] of a folder, by name.
 pub type TokenizerFiles = BTreeMap<String, Vec<u8>>;

@@ -9,28 +9,19 @@ use std::path::Path;
 
 use serde::Deserialize;
 use serde_json::Value;
+use splade_core::{TOKENIZER_SOURCES, TOKENIZER_VOCABULARIES};
 
 use crate::family::Family;
 use crate::json::{read_json, read_json_or_default};
 use crate::{Error, Result};
 
-/// Files of a tokenizer beside `tokenizer.json`: copied into models trained from a folder that has them.
-pub const TOKENIZER_FILES: [&str; 8] = [
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.txt",
-    "vocab.json",
-    "merges.txt",
-    "sentencepiece.bpe.model",
-    "spiece.model",
-];
+/// Names of the tokenizer's files beside `tokenizer.json`: copied into models trained from a folder that has them.
+pub fn files_beside_tokenizer() -> impl Iterator<Item = &'static str> {
+    TOKENIZER_SOURCES.into_iter().filter(|name| !["tokenizer.json", "config.json"].contains(name))
+}
 
 /// ONNX files of a transformer, in the order in which they are preferred: pooled ones first, which need far less memory.
 pub const ONNX_FILES: [&str; 4] = ["onnx/model_splade.onnx", "model_splade.onnx", "onnx/model.onnx", "model.onnx"];
-
-/// Files any of which is a tokenizer.
-const TOKENIZER_SOURCES: [&str; 3] = ["tokenizer.json", "vocab.txt", "vocab.json"];
 
 /// Tables of query weights beside a bare checkpoint, in the order in which they are preferred.
 const BARE_TABLES: [&str; 2] = ["idf.json", "query_token_weights.txt"];
@@ -163,7 +154,7 @@ impl<P> Finder<'_, P> {
             }
         };
         for tokenizer in [folder, ""] {
-            if self.first(&TOKENIZER_SOURCES.map(|name| join(tokenizer, name)))?.is_some() {
+            if self.first(&TOKENIZER_VOCABULARIES.map(|name| join(tokenizer, name)))?.is_some() {
                 return Ok(TableLayout { weights, tokenizer: tokenizer.to_owned(), frozen: config.frozen });
             }
         }
@@ -194,7 +185,7 @@ impl<P> Finder<'_, P> {
         (self.provide)(&join(&layout.transformer, "sentence_bert_config.json"))?;
         let tokenizers = layout.table.iter().map(|table| &table.tokenizer).chain([&layout.transformer]);
         for folder in tokenizers.collect::<BTreeSet<_>>() {
-            for name in ["config.json", "tokenizer.json"].into_iter().chain(TOKENIZER_FILES) {
+            for name in TOKENIZER_SOURCES {
                 (self.provide)(&join(folder, name))?;
             }
         }

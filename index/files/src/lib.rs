@@ -29,14 +29,13 @@ mod vector_file;
 
 // Corpora and vectors
 pub use corpus::{
-    Document, InputRow, InputRows, InputText, Query, RowPosition, read_documents, read_ids, read_queries, read_rows,
-    read_texts,
+    Document, InputRow, InputRows, InputText, Query, RowPosition, read_documents, read_ids, read_queries, read_rows, read_texts,
 };
 pub use vector_file::{read_vectors, read_vectors_named, write_tokens, write_vector};
 // Model folders
 pub use checkpoint_files::{CHECKPOINT_NAMES, CheckpointFiles, CheckpointFormat, is_index, shard_names};
 pub use family::{FAMILIES, Family, LengthRule, Lengths, UnknownFamily, stated_class};
-pub use layout::{ModelLayout, ONNX_FILES, TOKENIZER_FILES, TableLayout, join};
+pub use layout::{ModelLayout, ONNX_FILES, TableLayout, files_beside_tokenizer, join};
 pub use model_dir::{Architecture, HeadChoice, HeadSource, ModelDir, QuerySide};
 pub use new_model::NewModel;
 pub use precision::Precision;

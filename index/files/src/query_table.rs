@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::path::Path;
 
 use safetensors::{Dtype, SafeTensors};
-use splade_core::{QueryEncoder, QueryWeights, TOKENIZER_SOURCES, TokenizerFiles, Vocabulary};
+use splade_core::{QueryEncoder, QueryWeights, TOKENIZER_SOURCES, TOKENIZER_VOCABULARIES, TokenizerFiles, Vocabulary};
 
 use crate::json::{read_json, write_json};
 use crate::read::{read_file, read_text};
@@ -49,9 +49,9 @@ fn tokenizer_files(folder: &Path) -> Result<TokenizerFiles> {
     Ok(files)
 }
 
-/// True if `folder` has a tokenizer, in whatever file.
+/// True if `folder` has one of the [`TOKENIZER_VOCABULARIES`].
 pub(crate) fn has_tokenizer(folder: &Path) -> bool {
-    [TOKENIZER_FILE, "vocab.txt", "vocab.json"].iter().any(|name| folder.join(name).is_file())
+    TOKENIZER_VOCABULARIES.iter().any(|name| folder.join(name).is_file())
 }
 
 /// Reads the tensor `weight` `[V]` of a safetensors file, in F32, F16 or BF16.
