@@ -5,7 +5,7 @@
 //!   references. [`ExactSearcher`] is the retriever over vectors in memory.
 //! * [`mteb_scores`] and [`retrieval_scores`] score a [`Run`] against [`Qrels`], each as its reference does: they differ in
 //!   ties, divisors and roundings.
-//! * [`write_mteb_results`] writes the files that mteb loads; [`read_mteb_results`] reads them.
+//! * [`stage_mteb_results`] writes the files that mteb loads; [`read_mteb_results`] reads them.
 //!
 //! To add a metric: a method of `Graded` in `metrics.rs`, and a line in the table of `trec.rs` or `retrieval.rs`.
 
@@ -34,7 +34,7 @@ pub use beir::{DEFAULT_SUBSET, JudgedQueries, TaskData};
 pub use qrels::{Judgements, Qrels};
 pub use run::{Run, is_trec_word};
 pub use task::{EncodedTask, Task, TaskQuery};
-pub use tasks::{KnownTask, NANO_BEIR, known_task, known_tasks, nano_beir_set};
+pub use tasks::{KnownTask, NANO_BEIR, known_task, nano_beir_set};
 // Evaluation
 pub use evaluate::{Evaluation, OwnDocuments, evaluate};
 pub use exact::ExactSearcher;
@@ -48,7 +48,7 @@ pub use trec::{MTEB_CUTOFFS, MTEB_DEPTH, mteb_scores};
 // Result files of mteb
 pub use mteb::{
     Comparison, MAIN_SCORE, MTEB_VERSION, ModelMeta, NO_REVISION, SubsetResult, TaskResult, compare_results,
-    read_mteb_results, stage_mteb_results, write_mteb_results,
+    read_mteb_results, stage_mteb_results,
 };
 // Errors
 pub use error::{Error, Result};

@@ -287,27 +287,13 @@ impl Serialize for ModelMeta {
     }
 }
 
-/// Writes `<TaskName>.json` of every task and `model_meta.json` into the model's
-/// [`results_folder`](ModelMeta::results_folder), and gives it back. `results` is the folder of that name in mteb's cache.
+/// Writes `model_meta.json` and the `<TaskName>.json` of every task under temporary names in the model's
+/// [`results_folder`](ModelMeta::results_folder). `results` is the folder of that name in mteb's cache.
+///
+/// A file becomes visible with its [`commit`](AtomicFile::commit); files that are dropped instead are removed.
 ///
 /// # Errors
-/// Names that are no names of folders, files that cannot be written.
-pub fn write_mteb_results(
-    results: &Path,
-    model: &ModelMeta,
-    experiment: Option<&str>,
-    tasks: &[TaskResult],
-) -> Result<PathBuf> {
-    let staged = stage_mteb_results(results, model, experiment, tasks)?;
-    staged.into_iter().try_for_each(AtomicFile::commit)?;
-    model.results_folder(results, experiment)
-}
-
-/// Writes the files of [`write_mteb_results`] to disk under temporary names, the results last; none is visible before its
-/// [`commit`](AtomicFile::commit), and all are removed if they are dropped.
-///
-/// # Errors
-/// As [`write_mteb_results`].
+/// Names that cannot name a folder; files that cannot be written.
 pub fn stage_mteb_results(
     results: &Path,
     model: &ModelMeta,
@@ -475,6 +461,13 @@ mod tests {
         result
     }
 
+    /// Writes and commits the files; returns their folder.
+    fn write(results: &Path, model: &ModelMeta, experiment: Option<&str>, tasks: &[TaskResult]) -> PathBuf {
+        let staged = stage_mteb_results(results, model, experiment, tasks).unwrap();
+        staged.into_iter().for_each(|file| file.commit().unwrap());
+        model.results_folder(results, experiment).unwrap()
+    }
+
     #[test]
     fn nan_is_null_only_outside_strings() {
         let text = r#"{"NaN \" NaN": NaN, "b": [-Infinity, Infinity, "\\", NaN]}"#;
@@ -488,7 +481,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let model = ModelMeta { embed_dim: Some(420), ..ModelMeta::new("local/tiny") };
         let written = [result("A", 1.0 / 3.0), result("B", 0.5)];
-        let path = write_mteb_results(folder.path(), &model, None, &written).unwrap();
+        let path = write(folder.path(), &model, None, &written);
         assert!(path.ends_with("local__tiny/no_revision_available"));
         let text = std::fs::read_to_string(path.join("A.json")).unwrap();
         assert!(text.contains("\"ndcg_at_10\": 0.333333,") && text.contains("\"nauc_ndcg_at_10_max\": null"));
@@ -500,14 +493,14 @@ mod tests {
         let ours = [result("B", 0.75), result("C", 0.5)];
         let compared = compare_results(&ours, &read, "main_score");
         assert_eq!((compared.len(), compared[0].task_name.as_str(), compared[0].difference()), (1, "B", 0.25));
-        let hybrid = write_mteb_results(folder.path(), &model, Some("hybrid"), &ours).unwrap();
+        let hybrid = write(folder.path(), &model, Some("hybrid"), &ours);
         assert_eq!(
             read_mteb_results(folder.path()).unwrap()[1].scores["test"][0].main_score,
             0.5,
             "not the experiment's"
         );
         assert_eq!(read_mteb_results(&hybrid).unwrap().len(), 2);
-        write_mteb_results(folder.path(), &ModelMeta::new("local/other"), None, &ours).unwrap();
+        write(folder.path(), &ModelMeta::new("local/other"), None, &ours);
         let error = read_mteb_results(folder.path()).unwrap_err().to_string();
         assert!(error.contains("B is also in"), "{error}");
     }

@@ -48,12 +48,6 @@ impl Scores {
         }
         self.iter().map(|(metric, value)| (format!("{name}_{metric}"), value)).collect()
     }
-
-    /// A copy with `change` applied to every value.
-    #[must_use]
-    pub fn map(&self, change: impl Fn(f64) -> f64) -> Self {
-        self.iter().map(|(metric, value)| (metric.to_owned(), change(value))).collect()
-    }
 }
 
 impl FromIterator<(String, f64)> for Scores {

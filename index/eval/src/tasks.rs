@@ -23,8 +23,7 @@ pub struct KnownTask {
 }
 
 /// All known tasks by name: the Nordic retrieval tasks of mteb and NanoBEIR.
-#[must_use]
-pub fn known_tasks() -> &'static [KnownTask] {
+fn known_tasks() -> &'static [KnownTask] {
     static TASKS: LazyLock<Vec<KnownTask>> =
         LazyLock::new(|| serde_json::from_str(include_str!("tasks.json")).expect("a test reads this embedded file"));
     &TASKS
