@@ -151,6 +151,13 @@ fn onnx(model: &ModelDir, path: &Path, args: &NetworkArgs) -> splade_encode::Res
         None => tracing::info!("output layer: fused with the maximum over tokens, in this program"),
         Some(reason) => tracing::info!("output layer: in the file, several times slower than the fused one: {reason}"),
     }
+    if !file.can_pad() {
+        tracing::warn!(
+            "{}: texts of different lengths run apart, which is slower: the file has no attention mask, or padding \
+             changes its vectors",
+            path.display()
+        );
+    }
     if let Some(texts) = file.fixed_batch() {
         tracing::info!("{}: runs {texts} texts at a time, as it declares", path.display());
     }

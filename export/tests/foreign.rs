@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use candle_onnx::onnx::tensor_proto::DataType;
 use candle_onnx::onnx::tensor_shape_proto::dimension::Value::DimValue;
-use candle_onnx::onnx::{AttributeProto, GraphProto, ModelProto, NodeProto, ValueInfoProto, type_proto};
+use candle_onnx::onnx::{AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, type_proto};
 use common::Golden;
 use splade_core::{Network, SparseVector, SpladePooling, TokenBatch};
 use splade_encode::{Error, LIBRARY, OnnxModel, OnnxNetwork, OnnxOptions, Result, load_onnx_runtime};
@@ -151,7 +151,7 @@ fn files_are_run_as_they_declare_their_inputs() {
 }
 
 #[test]
-fn texts_are_run_one_by_one_where_there_is_no_mask() {
+fn texts_of_different_lengths_run_apart_where_there_is_no_mask() {
     let foreign = Foreign::new();
     // the mask of a text alone: ones, as many as there are ids
     let without_mask = |graph: &mut GraphProto| {
@@ -176,6 +176,31 @@ fn texts_are_run_one_by_one_where_there_is_no_mask() {
         });
         let error = error.err().expect("padding would be text").to_string();
         assert!(error.contains("no attention_mask"), "{error}");
+    }
+}
+
+/// Replaces the number that is added to the attention scores of padding.
+fn set_mask(graph: &mut GraphProto, value: f32) {
+    let is_low = |tensor: &&mut TensorProto| {
+        tensor.data_type == i32::from(DataType::Float) && tensor.raw_data == (-10_000.0_f32).to_le_bytes()
+    };
+    let low: Vec<&mut TensorProto> = graph.initializer.iter_mut().filter(is_low).collect();
+    assert!(!low.is_empty());
+    low.into_iter().for_each(|tensor| tensor.raw_data = value.to_le_bytes().to_vec());
+}
+
+#[test]
+fn a_mask_that_lets_padding_through_runs_texts_of_one_length_at_a_time() {
+    let foreign = Foreign::new();
+    for head in HEADS {
+        for (value, can_pad) in [(f32::MIN, true), (-1e4, true), (-1.0, false)] {
+            let network = foreign.open(head, |graph| set_mask(graph, value)).unwrap();
+            assert_eq!(network.model().can_pad(), can_pad, "{head:?}, {value}");
+            let batch = foreign.batch();
+            let together = network.forward(&batch).unwrap();
+            let alone = (0..batch.rows()).map(|text| network.forward(&batch.part(text..text + 1)).unwrap().remove(0));
+            assert_near(&together, &alone.collect::<Vec<_>>(), 1e-5, &format!("{head:?}, {value}"));
+        }
     }
 }
 

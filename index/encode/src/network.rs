@@ -7,13 +7,13 @@ use std::path::Path;
 
 use ndarray::{ArrayView1, ArrayView2, ArrayViewD, Axis, Ix2, Ix3};
 use splade_core::{Network, Pooling, SparseVector, SpladePooling, TokenBatch, activate, pool};
-use splade_files::ModelDir;
+use splade_files::{ModelDir, Precision};
 
 use crate::output_layer::OutputLayer;
 use crate::provenance::{Provenance, provenance};
 use crate::providers::OnnxDevice;
 use crate::split_graph::{Cap, SplitGraph};
-use crate::{Error, OnnxModel, OnnxOptions, Result, metadata};
+use crate::{Error, OnnxModel, OnnxOptions, OnnxSummary, Result, metadata};
 
 /// A model file as a [`Network`]: a pooled file as it is, or up to its output layer, which is then computed here; a file of
 /// logits with the pooling done here.
@@ -121,11 +121,18 @@ impl OnnxNetwork {
 
     /// Wraps an opened file, which is run whole. `dimensions` is V, `pooling` that of the model folder.
     ///
+    /// A file of another tool runs two small batches first. If padding changes the vector of a text in them, the file runs
+    /// texts of one length at a time ([`OnnxModel::can_pad`]).
+    ///
     /// # Errors
     /// A file pooled in another way than the folder states, outputs that do not have V columns.
     pub fn new(model: OnnxModel, dimensions: usize, pooling: SpladePooling) -> Result<Self> {
         check_pooling(&model, pooling)?;
-        Ok(Self { model: model.reading(dimensions)?, dimensions, pooling, output: Err(NotSplit::Asked) })
+        let network = Self { model: model.reading(dimensions)?, dimensions, pooling, output: Err(NotSplit::Asked) };
+        if network.mixes_in_padding() {
+            return Ok(Self { model: network.model.without_padding(), ..network });
+        }
+        Ok(network)
     }
 
     /// True if this processor has the instructions of the fused output layer.
@@ -206,7 +213,40 @@ impl Network for OnnxNetwork {
     }
 }
 
+/// Tokens of the text that is run alone and padded, and of the longer text beside it.
+const PROBE_LENGTHS: [u32; 2] = [4, 16];
+
 impl OnnxNetwork {
+    /// True if the vector of a text changes with padding, in a file of another tool. Masks of −1e4 and less are sound: their
+    /// exponentials are 0. A small constant in place of them lets padding into the attention, as does a mask without use.
+    ///
+    /// An int8 file is not tested: its activations may share one scale in a batch, so that vectors change for that reason. A
+    /// file that fails here fails again at its first batch, which reports the error.
+    fn mixes_in_padding(&self) -> bool {
+        let is_foreign = self.model.metadata(metadata::VERSION).is_none();
+        if !is_foreign || !self.model.can_pad() || self.model.max_length().is_some() {
+            return false;
+        }
+        // the rounding of vectors in f32 and in fp16 stays below these
+        let tolerance = match OnnxSummary::read(self.model.path()).map(|file| file.precision()) {
+            Ok(Precision::Fp32) => 1e-4,
+            Ok(Precision::Fp16) => 5e-3,
+            Ok(Precision::Int8) | Err(_) => return false,
+        };
+        let [short, long] = PROBE_LENGTHS.map(|length| self.spread_ids(length));
+        let alone = self.forward(&TokenBatch::new(&[&short], 0));
+        let padded = self.forward(&TokenBatch::new(&[&short, &long], 0));
+        let (Ok(alone), Ok(padded)) = (alone, padded) else { return false };
+        let (alone, padded) = (&alone[0], &padded[0]);
+        let dims = alone.dims().iter().chain(padded.dims());
+        dims.into_iter().any(|&dim| (alone.weight(dim) - padded.weight(dim)).abs() > tolerance)
+    }
+
+    /// A text of `length` tokens from all over the vocabulary.
+    fn spread_ids(&self, length: u32) -> Vec<u32> {
+        (1..=length).map(|at| (self.dimensions as u64 * u64::from(at) / u64::from(length + 1)) as u32).collect()
+    }
+
     /// Vectors of a whole file's output: pooled, or logits that are pooled here.
     fn of_output(&self, batch: &TokenBatch, output: ArrayViewD<'_, f32>) -> Result<Vec<SparseVector>> {
         let (rows, width, terms) = (batch.rows(), batch.width(), self.dimensions);

@@ -1,5 +1,6 @@
 //! [`OnnxModel`]: an ONNX file in one session of ONNX Runtime or several.
 
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
@@ -64,7 +65,8 @@ fn cores() -> usize {
 /// A session runs one batch at a time and sits behind a lock; several have the same weights and share nothing.
 ///
 /// A batch is run as the file declares its inputs: in 64-bit or 32-bit numbers, in parts where the number of texts is fixed,
-/// padded where the number of tokens is, and text by text where there is no input for the attention mask.
+/// padded where the number of tokens is, and in parts of one text length where there is no attention mask or it does not hide
+/// padding.
 pub struct OnnxModel {
     sessions: Vec<Mutex<Session>>,
     /// threads of a session
@@ -77,6 +79,8 @@ pub struct OnnxModel {
     output: Output,
     metadata: Vec<(String, String)>,
     placement: Placement,
+    /// true if texts of different lengths may share a run
+    can_pad: bool,
 }
 
 impl OnnxModel {
@@ -121,7 +125,8 @@ impl OnnxModel {
         let (output, metadata) = (signature.first_output().clone(), read_metadata(first));
         let sessions = sessions.into_iter().map(Mutex::new).collect();
         let (next, path) = (AtomicUsize::new(0), path.to_owned());
-        Ok(Self { sessions, threads, next, path, signature, output, metadata, placement })
+        let can_pad = signature.can_pad();
+        Ok(Self { sessions, threads, next, path, signature, output, metadata, placement, can_pad })
     }
 
     /// Device it runs on, and why not on others.
@@ -159,6 +164,19 @@ impl OnnxModel {
         self.signature.batch
     }
 
+    /// True if texts of different lengths share a run. Otherwise the file has no attention mask, or its mask does not hide
+    /// padding.
+    #[must_use]
+    pub fn can_pad(&self) -> bool {
+        self.can_pad
+    }
+
+    /// The model with runs of texts of one length only.
+    pub(crate) fn without_padding(mut self) -> Self {
+        self.can_pad = false;
+        self
+    }
+
     /// Value of a key of [`metadata`](crate::metadata).
     #[must_use]
     pub fn metadata(&self, key: &str) -> Option<&str> {
@@ -188,13 +206,12 @@ impl OnnxModel {
         mut read: impl FnMut(&TokenBatch, ArrayViewD<'_, f32>) -> Result<Vec<R>>,
     ) -> Result<Vec<R>> {
         let signature = &self.signature;
-        if signature.is_free() {
+        if self.can_pad && signature.has_free_axes() {
             return self.run_once(batch, |output| read(batch, output));
         }
-        let texts_in_run = if signature.can_pad() { signature.batch.unwrap_or(batch.rows()) } else { 1 };
         let mut all = Vec::with_capacity(batch.rows());
-        for first in (0..batch.rows()).step_by(texts_in_run.max(1)) {
-            let part = batch.part(first..(first + texts_in_run).min(batch.rows()));
+        for texts in self.parts(batch) {
+            let part = batch.part(texts);
             let width = signature.length.unwrap_or(part.width());
             if part.width() > width {
                 let message = format!("a text has {} tokens, the file takes {width}", part.width());
@@ -204,6 +221,22 @@ impl OnnxModel {
             all.extend(self.run_once(&full, |output| read(&part, cropped(output, &full, &part)))?);
         }
         Ok(all)
+    }
+
+    /// Texts of each run: as many as the file takes, and of one length where padding would change their vectors.
+    fn parts(&self, batch: &TokenBatch) -> Vec<Range<usize>> {
+        let limit = self.signature.batch.unwrap_or(batch.rows()).max(1);
+        let length = |text: usize| batch.mask.row(text).sum();
+        let mut parts: Vec<Range<usize>> = Vec::new();
+        for text in 0..batch.rows() {
+            match parts.last_mut() {
+                Some(part) if part.len() < limit && (self.can_pad || length(part.start) == length(text)) => {
+                    part.end = text + 1;
+                }
+                _ => parts.push(text..text + 1),
+            }
+        }
+        parts
     }
 
     /// Runs a batch that fits the declared inputs.

@@ -149,9 +149,9 @@ impl Signature {
         self.has(Role::Mask)
     }
 
-    /// True if every batch runs as it is.
-    pub(crate) fn is_free(&self) -> bool {
-        self.can_pad() && self.batch.is_none() && self.length.is_none()
+    /// True if the file takes any number of texts and tokens.
+    pub(crate) fn has_free_axes(&self) -> bool {
+        self.batch.is_none() && self.length.is_none()
     }
 
     /// The output named as a pooled vector or as logits, else the first.
@@ -238,11 +238,11 @@ mod tests {
     fn fixed_and_free_axes_are_told_apart() {
         let out = [logits(&[-1, -1, 9])];
         let free = declared(&[ids(&[-1, -1]), mask(&[-1, -1])], &out).unwrap();
-        assert!(free.is_free() && free.can_pad());
+        assert!(free.has_free_axes() && free.can_pad());
         let fixed = declared(&[ids(&[1, 16]), mask(&[-1, 16])], &out).unwrap();
-        assert_eq!((fixed.batch, fixed.length, fixed.is_free()), (Some(1), Some(16), false));
+        assert_eq!((fixed.batch, fixed.length, fixed.has_free_axes()), (Some(1), Some(16), false));
         let no_mask = declared(&[ids(&[-1, -1])], &out).unwrap();
-        assert!(!no_mask.can_pad() && !no_mask.is_free());
+        assert!(!no_mask.can_pad() && no_mask.has_free_axes());
         let narrow = declared(&[("input_ids", tensor(TensorElementType::Int32, &[-1, -1]))], &out).unwrap();
         assert!(narrow.inputs[0].is_32_bit);
         assert!(declared(&[ids(&[])], &out).is_ok(), "a file may declare no shape");
