@@ -52,6 +52,22 @@ datasets: {a: {files: [p/not-utf8.parquet], columns: {anchor: _id, positive: tex
 }
 
 #[test]
+fn panics_of_the_parquet_reader_are_errors_and_nothing_of_them_is_printed() {
+    let place = place();
+    let sound = std::fs::read(ours("fixtures/parquet/string.parquet")).unwrap();
+    // the parquet crate panics where a column begins below 0, and where a dictionary is missing
+    for (at, change) in [(310, 0x01), (314, 0xff)] {
+        let mut damaged = sound.clone();
+        damaged[at] ^= change;
+        place.write("d.parquet", damaged);
+        let error = "d.parquet:1: column _id holds text that is not UTF-8, or damaged data";
+        place.run(&["encode", "model", "--input", "d.parquet", "--role", "query"]).fails(2, error, "");
+        let index = ["index", "model", "--input", "d.parquet", "--index", "i", "--backend", "candle"];
+        place.run(&index).fails(2, error, "");
+    }
+}
+
+#[test]
 fn ids_that_a_trec_run_cannot_hold_are_refused() {
     let mut n_refused = 0;
     for id in ["doc 1", "doc\t1", "doc\n1", "\u{a0}", "a\u{2028}b", "a\u{b}b", "a\u{c}b", "a\u{85}b", "a\u{3000}b"] {
@@ -91,6 +107,24 @@ fn git_lfs_pointers_are_named_for_every_file_of_a_model() {
         place.write(&format!("model/{file}"), POINTER);
         let ran = place.run(&["encode", "model", "--input", "t.jsonl", "--role", role, "--backend", "candle"]);
         ran.fails(2, &format!("model/{file}: it is a git-lfs pointer; fetch the file itself"), "");
+    }
+}
+
+#[test]
+fn git_lfs_pointers_are_named_for_every_file_that_training_copies() {
+    for file in ["vocab.txt", "merges.txt", "added_tokens.json", "config.json"] {
+        let place = setup();
+        place.copy(&ours("fixtures/models/bert-tiny"), "model");
+        place.write(&format!("model/{file}"), POINTER);
+        place.write("pairs.jsonl", "{\"query\": \"båt\", \"positive\": \"en ny båt\"}\n");
+        place.write(
+            "train.yaml",
+            "model: {architecture: splade, base_model: model}
+training: {output_dir: out, max_steps: 1, eval_strategy: no}
+datasets: {a: {files: [pairs.jsonl]}}
+",
+        );
+        place.run(&["train", "train.yaml"]).fails(2, &format!("{file}: it is a git-lfs pointer"), "");
     }
 }
 

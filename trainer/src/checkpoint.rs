@@ -447,6 +447,22 @@ mod tests {
     }
 
     #[test]
+    fn a_git_lfs_pointer_and_a_missing_file_are_named() {
+        let pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 438007253\n";
+        for name in [PROGRESS, TRAINER_STATE, OPTIMIZER] {
+            let folder = tempfile::tempdir().unwrap();
+            let path = save(&config(folder.path(), json!({})), 1);
+            std::fs::write(path.join(name), pointer).unwrap();
+            let error = load_checkpoint(&path).unwrap_err().to_string();
+            assert!(error.contains(&format!("{name}: it is a git-lfs pointer")), "{error}");
+            std::fs::remove_file(path.join(name)).unwrap();
+            let error = load_checkpoint(&path).unwrap_err();
+            assert_eq!(error.kind(), splade_core::ErrorKind::NotFound, "{error}");
+            assert!(error.to_string().contains(name), "{error}");
+        }
+    }
+
+    #[test]
     fn the_oldest_are_deleted_and_the_best_is_kept() {
         struct Case {
             limit: Option<usize>,
