@@ -15,7 +15,7 @@ pub fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T> {
 }
 
 /// Reads a JSON file that may be missing.
-pub fn read_json_or_default<T: DeserializeOwned + Default>(path: &Path) -> Result<T> {
+pub(crate) fn read_json_or_default<T: DeserializeOwned + Default>(path: &Path) -> Result<T> {
     if path.is_file() { read_json(path) } else { Ok(T::default()) }
 }
 

@@ -29,7 +29,8 @@ mod vector_file;
 
 // Corpora and vectors
 pub use corpus::{
-    Document, InputRow, InputRows, InputText, Query, RowPosition, read_documents, read_ids, read_queries, read_rows, read_texts,
+    Document, InputRow, InputRows, InputText, Query, RowPosition, read_documents, read_ids, read_queries, read_rows,
+    read_texts,
 };
 pub use vector_file::{read_vectors, read_vectors_named, write_tokens, write_vector};
 // Model folders
@@ -45,7 +46,7 @@ pub use query_table::{
 };
 pub use tensors::{TensorInfo, read_small_tensors, read_tensor_list};
 // Reading
-pub use json::{read_json, read_json_or_default};
+pub use json::read_json;
 pub use read::{open_file, read_file, read_text};
 // Writing
 pub use atomic::{AtomicFile, AtomicFolder, is_temporary, remove_leftovers};
