@@ -142,7 +142,7 @@ mod input {
         let encode = |file| place.run(&["encode", "model", "--input", file, "--role", "query"]);
         assert_eq!(encode("corpus.jsonl.gz").done().lines().count(), 12);
         let ran = place.run(&["index", "model", "--input", "torn.jsonl.gz", "--index", "i"]);
-        ran.fails(2, "the gzip data is damaged or cut off", "");
+        ran.fails(2, "the gzip data is damaged or truncated", "");
         place.write("no.jsonl.gz", "plain text");
         encode("no.jsonl.gz").fails(2, "no.jsonl.gz:1: the gzip data is damaged", "");
     }

@@ -1,14 +1,14 @@
-//! fp16: a recorded graph whose weights are stored in half the bytes.
+//! Conversion to fp16: weights of a recorded graph are stored in half the bytes.
 //!
-//! Only matrices and tables are: they are all of a file's size, and no more than 3 digits of a weight matter. Vectors
-//! (biases, norms), constants and everything that is computed stay f32, so that nothing overflows or underflows (an
-//! `eps` of 1e-12 is 0 in f16). A `Cast` stands behind each weight, which a session folds when it is made: a file takes
-//! half the room and runs exactly as fast, and gives exactly what a checkpoint rounded to f16 gives.
+//! Only matrices and tables are converted: they are nearly all of a file's size, and 3 digits of a weight are enough.
+//! Vectors (biases, norms), constants and activations stay f32, so that nothing overflows or underflows (an `eps` of
+//! 1e-12 is 0 in f16). A `Cast` follows each weight, and a session folds it at load. The file has half the size, runs
+//! as fast as the f32 file, and gives the vectors of a checkpoint rounded to f16.
 //!
-//! (A lookup in a table could cast its rows instead of the table, and save memory; but where such a `Cast` feeds a layer
-//! norm, ONNX Runtime 1.32 fuses the two into a node it then refuses.)
+//! (A lookup could cast rows instead of the whole table, which saves memory. But ONNX Runtime 1.32 fuses a layer norm after
+//! such a `Cast` into a node that it then refuses.)
 //!
-//! Arithmetic in f16 would gain nothing on a CPU, where ONNX Runtime turns most of it back into f32 in every run.
+//! Arithmetic in f16 gains nothing on a CPU, where ONNX Runtime converts most of it back to f32 in every run.
 
 use std::collections::HashSet;
 
@@ -19,10 +19,10 @@ use half::f16;
 use crate::proto;
 use crate::{Error, Result};
 
-/// The graph with its matrices and tables stored as f16.
+/// Converts the matrices and tables of a graph to f16.
 ///
 /// # Errors
-/// A weight beyond what f16 holds, by name.
+/// A weight beyond the range of f16, by name.
 pub(crate) fn store_half(mut model: ModelProto) -> Result<ModelProto> {
     let Some(graph) = &mut model.graph else { return Ok(model) };
     let mut halved = HashSet::new();
@@ -55,7 +55,8 @@ fn half(tensor: &TensorProto) -> Result<TensorProto> {
     for value in proto::f32_values(tensor) {
         let half = f16::from_f32(value);
         if !half.is_finite() {
-            let message = format!("parameter {} holds {value:e}, which fp16 does not", tensor.name);
+            let message =
+                format!("parameter {} has the value {value:e}, which is beyond the range of fp16", tensor.name);
             return Err(Error::invalid(message, "export it in fp32"));
         }
         bytes.extend(half.to_le_bytes());

@@ -1,4 +1,4 @@
-//! A small builder of ONNX graphs: nodes, constants, initializers; equal nodes are made once, unused ones left out.
+//! Builder of ONNX graphs: makes equal nodes once and leaves out unused nodes.
 
 use std::collections::{HashMap, HashSet};
 use std::hash::{Hash as _, Hasher as _};
@@ -10,11 +10,11 @@ use prost::Message as _;
 
 use crate::proto::{self, Axis};
 
-/// A value of the graph: an input, an initializer or what a node makes.
+/// A value of the graph: an input, an initializer or an output of a node.
 #[derive(Debug, Clone)]
 pub(crate) struct Value {
     name: Rc<str>,
-    /// length of the last axis, where known
+    /// length of the last axis, if it is known
     width: Option<usize>,
 }
 
@@ -32,18 +32,18 @@ impl Value {
     }
 }
 
-/// Collects nodes in the order they are asked for, which is an order they can run in.
+/// Collects nodes in the order of their requests, which is a valid order of execution.
 ///
-/// Every operator used is a pure function, so a node asked for twice with the same inputs and attributes is made once:
-/// whatever layers share (masks, positions) needs no care from those who write them down.
+/// All operators are pure functions, so that a second request with equal inputs and attributes returns the first node.
+/// Values that layers share (masks, positions) are therefore computed once.
 #[derive(Debug)]
 pub(crate) struct Graph {
     opset: i64,
     nodes: Vec<NodeProto>,
     initializers: Vec<TensorProto>,
-    /// nodes by everything but their names
+    /// nodes by all their contents but the names
     made: HashMap<Vec<u8>, Value>,
-    /// how often a name was taken
+    /// number of uses of a name
     taken: HashMap<String, usize>,
     constants: HashSet<String>,
     shapes: Vec<ValueInfoProto>,
@@ -62,12 +62,12 @@ impl Graph {
         }
     }
 
-    /// A value known by its name: an input, or an initializer that comes with [`finish`](Self::finish).
+    /// Value with a known name: an input, or an initializer that is added in [`finish`](Self::finish).
     pub(crate) fn named(&self, name: &str, width: Option<usize>) -> Value {
         Value { name: name.into(), width }
     }
 
-    /// The value of a node; `scope` says where in the model it stands, empty for anywhere.
+    /// Value of a node; `scope` is its position in the model, often empty.
     pub(crate) fn node(
         &mut self,
         scope: &str,
@@ -94,7 +94,7 @@ impl Graph {
         value
     }
 
-    /// States the shape of a value where no reader can work it out.
+    /// States the shape of a value that no reader can infer.
     pub(crate) fn state(&mut self, value: &Value, data_type: DataType, axes: &[Axis]) {
         if !self.shapes.iter().any(|known| known.name == value.name()) {
             self.shapes.push(proto::value_info(value.name(), data_type, axes));
@@ -112,7 +112,7 @@ impl Graph {
         self.constant(format!("f32[{value:e}; {length}]"), tensor)
     }
 
-    /// A constant of any shape; equal ones are stored once.
+    /// A constant of any shape; equal constants are stored once.
     pub(crate) fn tensor(&mut self, values: &[f32], shape: &[usize]) -> Value {
         let mut hasher = std::hash::DefaultHasher::new();
         values.iter().for_each(|value| value.to_bits().hash(&mut hasher));
@@ -120,7 +120,7 @@ impl Graph {
         self.constant(name, |name| proto::f32_tensor(name, shape, values))
     }
 
-    /// The values of a constant of floats with one axis.
+    /// Values of a constant of floats with one axis.
     pub(crate) fn stored_vector(&self, value: &Value) -> Option<Vec<f32>> {
         let tensor = self.initializers.iter().find(|tensor| tensor.name == value.name())?;
         let is_vector = tensor.data_type == i32::from(DataType::Float) && tensor.dims.len() == 1;
@@ -145,7 +145,7 @@ impl Graph {
         self.constant(name, |name| proto::i64_tensor(name, &[values.len()], values))
     }
 
-    /// `ReduceMax` or `ReduceMean` over one axis: its place moved from an attribute to an input in opset 18.
+    /// `ReduceMax` or `ReduceMean` over one axis, which is an attribute before opset 18 and an input from then on.
     pub(crate) fn reduce(&mut self, scope: &str, operator: &str, x: &Value, axis: i64, keep: bool) -> Value {
         let keep = proto::int("keepdims", keep.into());
         if self.opset < 18 {
@@ -155,9 +155,9 @@ impl Graph {
         self.node(scope, operator, &[x, &axes], vec![keep])
     }
 
-    /// The graph whose outputs are `outputs`, without what none of them needs.
+    /// Returns the graph with these outputs, without nodes that they do not need.
     ///
-    /// `parameters` are the initializers that were used by name; `first` are nodes that need nothing but them.
+    /// `parameters` are the initializers that are used by name; `first` are nodes that need only initializers.
     pub(crate) fn finish(
         self,
         name: &str,
@@ -191,7 +191,7 @@ impl Graph {
         }
     }
 
-    /// A value that is called `name`: a graph's output.
+    /// Copy of a value under the name `name`: an output of the graph.
     pub(crate) fn output(&mut self, name: &str, value: &Value) {
         self.nodes.push(NodeProto {
             name: format!("{name}.identity"),

@@ -1,23 +1,22 @@
-//! int8: a recorded graph whose weight products are whole-number products.
+//! Conversion to int8: products with weights of a recorded graph become integer products.
 //!
-//! Nothing is learned from data. A weight matrix keeps one scale per output channel; activations get theirs while the
-//! model runs. What is written are standard operators in the form that ONNX Runtime's optimizer knows, which makes one
-//! kernel (`DynamicQuantizeMatMul`, `MatMulIntegerToFloat`) of each linear layer.
+//! The conversion needs no data. A weight matrix has one scale per output channel; activations get a scale while the model
+//! runs. The graph has standard operators in the form that ONNX Runtime's optimizer fuses to one kernel per linear layer
+//! (`DynamicQuantizeMatMul`, `MatMulIntegerToFloat`).
 //!
-//! * **Codes that fit everywhere.** Processors without VNNI add the products of two neighbours in 16 bits, where
-//!   255·127 + 255·127 does not fit. The usual way out is seven bits for every weight; here two neighbours of one sign
-//!   may be 128 together, which costs a fraction of a bit, and every processor computes the same whole numbers.
-//! * **The SPLADE head** takes its maximum over the whole numbers: a text's activations share one positive scale, so the
-//!   largest product is the largest logit, and only `[B, V]` is ever turned into floats. The scale is that of the text,
-//!   not of the batch.
-//! * **The embedding table** is stored as codes too where the head is quantised from the same table, and where it is
-//!   large: rows are turned into floats when they are looked up.
+//! * **Codes that fit everywhere.** Processors without VNNI add the products of two adjacent weights in 16 bits, where
+//!   255·127 + 255·127 overflows. The usual remedy is seven bits for every weight. Here two adjacent weights of one sign add
+//!   up to at most 128, which costs a fraction of a bit, and every processor computes the same integers.
+//! * **The SPLADE head** takes its maximum over the integers. The activations of a text share one positive scale, so
+//!   that the largest product is the largest logit, and only `[B, V]` is converted to floats. The scale is that of the
+//!   text, not of the batch.
+//! * **The embedding table** is stored as codes if the head is quantised from it or if it is large. Rows are converted to
+//!   floats when they are looked up.
+//! * **The layer before the output matrix** stays f32: measured on `splade-tiny`, it has 0.4 % of the work and caused
+//!   half of the error.
 //!
-//! * **The layer before the output matrix** stays f32: measured on `splade-tiny`, its 0.4 % of the work made half of the
-//!   error.
-//!
-//! A linear layer has one scale for its whole input, so that a text's vector depends a little on its batch mates:
-//! a scale per token would cost three passes over every output.
+//! A linear layer has one scale for its whole input, so that the vector of a text depends a little on the other texts of its
+//! batch. A scale per token would cost three passes over every output.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
@@ -29,22 +28,22 @@ use splade_encode::tensor_names;
 use crate::proto;
 use crate::{Error, Result};
 
-/// The largest code of a weight.
+/// Largest code of a weight.
 const MOST: u8 = 127;
-/// The most that the codes of two neighbours of one sign add up to: 255·128 fits 16 bits.
+/// Largest sum of the codes of two adjacent weights of one sign: 255·128 fits 16 bits.
 const PAIR: f32 = 128.0;
-/// A channel's largest code is tried at these distances until no pair is too large; at 64 none can be.
+/// Step by which the largest code of a channel is reduced until no pair is too large; at 64 no pair can be.
 const STEP: usize = 3;
-/// Tables of so many rows are stored as codes even where no product uses them: vocabularies, not positions.
+/// Number of rows from which a table is stored as codes without a product that uses it: vocabularies, not positions.
 const LARGE_TABLE: i64 = 4096;
-/// The code of 0 in activations of the head, which lie around it as u8.
+/// Code of 0 in activations of the head, which are u8.
 const MIDDLE: u8 = 128;
-/// The largest distance of a code from it.
+/// Largest distance of a code from [`MIDDLE`].
 const REACH: f32 = 127.0;
-/// A text whose features are all 0 still needs a scale to be divided by.
+/// Lower bound of a text's largest feature, so that the scale of a text of zeros is not 0.
 const LEAST: f32 = 1e-30;
 
-/// The graph with every product by a constant matrix as a product of whole numbers; all else stays f32.
+/// Converts every product with a constant matrix to an integer product; all other nodes stay f32.
 ///
 /// # Errors
 /// A weight that is not finite, by name.
@@ -62,7 +61,7 @@ pub(crate) fn quantize(mut model: ModelProto) -> Result<ModelProto> {
 /// A constant matrix stored as codes: the tensor, and the axis of its channels (0: rows, 1: columns).
 type Codes = (String, usize);
 
-/// How a constant matrix reaches a product.
+/// Path of a constant matrix to a product.
 #[derive(Clone)]
 struct Factor {
     codes: Codes,
@@ -70,14 +69,14 @@ struct Factor {
     path: Vec<usize>,
 }
 
-/// What a node becomes.
+/// Replacement of a node.
 enum Form {
     /// a product with a constant matrix
     Linear(Factor),
-    /// such a product of which only the maximum over tokens is used; the place of the maximum's node, and whether the
-    /// maximum stays a whole number
+    /// product of which only the maximum over tokens is used; the index of the maximum's node, and true if the maximum stays
+    /// an integer
     Head(Factor, usize, bool),
-    /// such maxima side by side: the products they are of
+    /// concatenation of such maxima, by their products
     Joined(Vec<usize>),
     /// rows of a table that is stored as codes
     Rows(Codes),
@@ -151,12 +150,12 @@ impl<'g> Quantizer<'g> {
         Ok(())
     }
 
-    /// What every node becomes that does not stay as it is.
+    /// Replacements of nodes by index.
     fn forms(&self) -> HashMap<usize, Form> {
         let (constants, before_last) = (self.constants(), self.before_last());
         let mut forms = HashMap::new();
         for (at, node) in self.graph.node.iter().enumerate().filter(|(_, node)| node.op_type == "MatMul") {
-            // what does not depend on the texts is computed once, when the file is loaded
+            // values that do not depend on the texts are computed once, at load
             if constants.contains(node.input[0].as_str()) || before_last.contains(&at) {
                 continue;
             }
@@ -187,7 +186,7 @@ impl<'g> Quantizer<'g> {
         forms
     }
 
-    /// A head in parts: maxima that are only put side by side are turned into floats together.
+    /// Finds a head in parts: maxima that are only concatenated are converted to floats together.
     fn join_parts(&self, forms: &mut HashMap<usize, Form>) {
         let products: HashMap<usize, usize> = (forms.iter())
             .filter_map(|(at, form)| if let Form::Head(_, maximum, _) = form { Some((*maximum, *at)) } else { None })
@@ -215,7 +214,7 @@ impl<'g> Quantizer<'g> {
         }
     }
 
-    /// Values that are the same for all texts.
+    /// Values that do not depend on the texts.
     fn constants(&self) -> HashSet<&'g str> {
         let mut constants: HashSet<&str> = self.stored.keys().copied().collect();
         for node in &self.graph.node {
@@ -226,9 +225,9 @@ impl<'g> Quantizer<'g> {
         constants
     }
 
-    /// Products with constant matrices that only the last ones come after.
+    /// Products with constant matrices that are followed only by the last products.
     fn before_last(&self) -> HashSet<usize> {
-        // the products that a value reaches first, and those that a product's own value reaches first
+        // the next products after a value, and the next products after a product
         let mut reached: HashMap<&str, BTreeSet<usize>> = HashMap::new();
         let mut after: BTreeMap<usize, BTreeSet<usize>> = BTreeMap::new();
         for (at, node) in self.graph.node.iter().enumerate().rev() {
@@ -251,9 +250,9 @@ impl<'g> Quantizer<'g> {
         (tensor.data_type == i32::from(DataType::Float) && tensor.dims.len() == 2).then_some(*tensor)
     }
 
-    /// The matrix behind the right side of a product, if it is a stored one that is only turned or cut.
+    /// Stored matrix behind the right factor of a product, with only `Transpose` and `Slice` between.
     fn factor(&self, name: &str) -> Option<Factor> {
-        // the channels are the columns of the right side
+        // the channels are the columns of the right factor
         let (mut name, mut axis, mut path) = (name, 1, Vec::new());
         while !self.stored.contains_key(name) {
             let at = *self.maker.get(name)?;
@@ -270,7 +269,7 @@ impl<'g> Quantizer<'g> {
         Some(Factor { codes: (self.matrix(name)?.name.clone(), axis), path })
     }
 
-    /// Whether a `Slice` takes whole channels of a matrix, between constant bounds.
+    /// True if a `Slice` with constant bounds takes whole channels of a matrix.
     fn slices(&self, node: &NodeProto, channels: usize) -> bool {
         let bounds: Option<Vec<Vec<i64>>> = node.input[1..].iter().map(|name| self.integers(name)).collect();
         match bounds.as_deref() {
@@ -286,7 +285,7 @@ impl<'g> Quantizer<'g> {
         Some(tensor.raw_data.as_chunks::<8>().0.iter().map(|bytes| i64::from_le_bytes(*bytes)).collect())
     }
 
-    /// The `ReduceMax` over tokens, `[B, T, V]` to `[B, V]`, that is all a product is made for.
+    /// Index of the `ReduceMax` over tokens, `[B, T, V]` to `[B, V]`, if it is the only reader of a product.
     fn maximum(&self, product: &NodeProto) -> Option<usize> {
         let &[at] = self.readers.get(product.output[0].as_str())?.as_slice() else { return None };
         let node = self.graph.node.get(at).filter(|node| node.op_type == "ReduceMax")?;
@@ -303,7 +302,7 @@ impl<'g> Quantizer<'g> {
         Ok(())
     }
 
-    /// The same with the maximum taken between the product and the scales, which may come later.
+    /// Writes a product with the maximum between the product and the scales, which a later node may apply.
     fn head(&mut self, node: &NodeProto, maximum: &NodeProto, factor: &Factor, whole: bool) -> Result<()> {
         let (codes, scales) = self.weights(factor)?;
         let [x, scale, zero] = self.text_activations(&node.input[0]);
@@ -317,7 +316,7 @@ impl<'g> Quantizer<'g> {
         Ok(())
     }
 
-    /// Maxima side by side, then their scales.
+    /// Writes the concatenation of maxima, then their scales.
     fn joined(&mut self, node: &NodeProto, features: &str, factors: &[&Factor]) -> Result<()> {
         let mut scales = Vec::with_capacity(factors.len());
         for factor in factors {
@@ -335,14 +334,14 @@ impl<'g> Quantizer<'g> {
         Ok(())
     }
 
-    /// Whole numbers times both scales, under the name of what `site` gives.
+    /// Writes integers times both scales, under the output name of `site`.
     fn scaled(&mut self, site: &NodeProto, x: &str, scale: &str, scales: &str) {
         let x = self.float(site, x);
         let scales = self.node(site, "Mul", &[scale, scales]);
         self.named(site, "Mul", &[&x, &scales], &site.output[0]);
     }
 
-    /// Rows of a table of codes, times their scales.
+    /// Writes a lookup in a table of codes, times the scales of the rows.
     fn rows(&mut self, node: &NodeProto, table: &Codes) -> Result<()> {
         let (codes, scales) = self.store(table)?;
         let row = |codes: &str| NodeProto { input: vec![codes.to_owned(), node.input[1].clone()], ..node.clone() };
@@ -355,7 +354,7 @@ impl<'g> Quantizer<'g> {
         Ok(())
     }
 
-    /// The codes and scales of a right side, with what stands between the stored matrix and the product.
+    /// Codes and scales of a right factor, after the nodes between the stored matrix and the product.
     fn weights(&mut self, factor: &Factor) -> Result<(String, String)> {
         let (mut codes, mut scales) = self.store(&factor.codes)?;
         let graph = self.graph;
@@ -371,7 +370,7 @@ impl<'g> Quantizer<'g> {
         Ok((codes, scales))
     }
 
-    /// A node once more, on another input; written once, however often it is asked for.
+    /// Writes a copy of a node with another input, once for all its readers.
     fn again(&mut self, node: &NodeProto, what: &str, input: &str, others: Vec<String>) -> String {
         let output = format!("{}.{what}", node.output[0]);
         if self.made.insert(output.clone()) {
@@ -385,9 +384,9 @@ impl<'g> Quantizer<'g> {
         output
     }
 
-    /// The stored codes and scales of a matrix.
+    /// Names of the stored codes and scales of a matrix.
     fn store(&mut self, (name, axis): &Codes) -> Result<(String, String)> {
-        // a matrix whose rows and whose columns are channels somewhere is stored twice
+        // a matrix whose rows and columns are both used as channels is stored twice
         let channels = if *axis == 0 { tensor_names::Channels::Rows } else { tensor_names::Channels::Columns };
         let (codes, scales) = (tensor_names::codes(name, channels), tensor_names::scales(name, channels));
         if !self.tensors.contains_key(&codes) {
@@ -402,7 +401,7 @@ impl<'g> Quantizer<'g> {
         Ok((codes, scales))
     }
 
-    /// Codes, scale and zero of a value, all of it under one scale.
+    /// Writes codes, scale and zero of a value, with one scale for all of it.
     fn activations(&mut self, name: &str) -> [String; 3] {
         let outputs = ["codes", "scale", "zero"].map(|what| format!("{name}.{what}"));
         if self.made.insert(outputs[0].clone()) {
@@ -417,7 +416,7 @@ impl<'g> Quantizer<'g> {
         outputs
     }
 
-    /// Codes of a value `[B, T, D]`, its scales `[B, 1]`, one a text, and the zero of all codes.
+    /// Writes codes of a value `[B, T, D]`, scales `[B, 1]`, one per text, and the zero of all codes.
     fn text_activations(&mut self, name: &str) -> [String; 3] {
         let outputs = ["text_codes", "text_scale"].map(|what| format!("{name}.{what}"));
         let middle = "u8[128]".to_owned();
@@ -447,7 +446,7 @@ impl<'g> Quantizer<'g> {
         output
     }
 
-    /// `ReduceMax`, whose axes moved from an attribute to an input in opset 18.
+    /// Writes `ReduceMax`; its axes are an attribute before opset 18 and an input from then on.
     fn reduced(&mut self, site: &NodeProto, x: &str, axes: &[i64]) -> String {
         let keep = proto::int("keepdims", 0);
         let (output, attributes) = if self.opset < 18 {
@@ -460,7 +459,7 @@ impl<'g> Quantizer<'g> {
         output
     }
 
-    /// A new node in the place of an old one, named after it.
+    /// Writes a new node in place of an old one, named after it.
     fn node(&mut self, site: &NodeProto, operator: &str, inputs: &[&str]) -> String {
         let name = format!("{}/{operator}", site.name);
         self.add(NodeProto {
@@ -471,7 +470,7 @@ impl<'g> Quantizer<'g> {
         })
     }
 
-    /// The same with the name of its value given: that of the old node.
+    /// Writes a new node in place of an old one, with a given output name.
     fn named(&mut self, site: &NodeProto, operator: &str, inputs: &[&str], output: &str) {
         self.nodes.push(NodeProto {
             op_type: operator.to_owned(),
@@ -502,14 +501,14 @@ impl<'g> Quantizer<'g> {
     }
 }
 
-/// A matrix as codes and the scale of each channel.
+/// Codes of a matrix, and a scale per channel.
 struct Channels {
     codes: Vec<i8>,
     scales: Vec<f32>,
 }
 
 impl Channels {
-    /// Channels are the rows (axis 0) or the columns of a matrix `width` wide; `None` where a value is not finite.
+    /// Channels are the rows (axis 0) or the columns of a matrix of `width` columns. `None` if a value is not finite.
     fn of(values: &[f32], width: usize, axis: usize) -> Option<Self> {
         if !values.iter().all(|value| value.is_finite()) {
             return None;
@@ -530,12 +529,12 @@ impl Channels {
     }
 }
 
-/// The codes of one channel's weights and their scale: of the scales tried, the one with the least squared error.
+/// Codes and scale of the weights of one channel, with the least squared error of all tried scales.
 ///
-/// A channel of zeros has the scale 1, so that nothing is divided by 0.
+/// A channel of zeros has the scale 1, to avoid a division by 0.
 fn channel_codes(weights: &[f32]) -> (Vec<f32>, f32) {
     let largest = weights.iter().fold(0.0_f32, |largest, weight| largest.max(weight.abs()));
-    // weights so small that their scale could not be divided by are none
+    // weights with a subnormal scale count as 0, since a division by it may overflow
     if largest < f32::MIN_POSITIVE * f32::from(MOST) {
         return (vec![0.0; weights.len()], 1.0);
     }
@@ -555,7 +554,7 @@ fn channel_codes(weights: &[f32]) -> (Vec<f32>, f32) {
     (best.0, best.1)
 }
 
-/// The codes under one scale, and whether no pair had to be made smaller.
+/// Codes under one scale, and true if no pair had to be reduced.
 fn codes_at(weights: &[f32], scale: f32) -> (Vec<f32>, bool) {
     let most = f32::from(MOST);
     let mut codes: Vec<f32> =
@@ -573,7 +572,7 @@ fn codes_at(weights: &[f32], scale: f32) -> (Vec<f32>, bool) {
     (codes, fits)
 }
 
-/// The graph with new nodes and tensors, without what its outputs do not need any more.
+/// Graph with the new nodes and tensors, without those that its outputs do not need.
 fn without_unused(mut graph: GraphProto, nodes: Vec<NodeProto>, tensors: BTreeMap<String, TensorProto>) -> GraphProto {
     let mut needed: HashSet<String> = graph.output.iter().map(|output| output.name.clone()).collect();
     let mut kept = Vec::with_capacity(nodes.len());
@@ -591,12 +590,12 @@ fn without_unused(mut graph: GraphProto, nodes: Vec<NodeProto>, tensors: BTreeMa
     graph
 }
 
-/// An attribute that is a number.
+/// Value of an attribute that is a number.
 fn number(node: &NodeProto, name: &str) -> Option<i64> {
     node.attribute.iter().find(|attribute| attribute.name == name).map(|attribute| attribute.i)
 }
 
-/// An attribute that is a list of numbers, empty without it.
+/// Values of an attribute that is a list of numbers; empty without the attribute.
 fn numbers(node: &NodeProto, name: &str) -> Vec<i64> {
     node.attribute.iter().find(|attribute| attribute.name == name).map(|a| a.ints.clone()).unwrap_or_default()
 }

@@ -1,8 +1,8 @@
-//! From a checkpoint to an ONNX file that agrees with it.
+//! Export of a checkpoint to an ONNX file that agrees with it.
 //!
-//! A trained model is used where ONNX runs: in ONNX Runtime beside the index, in Python, in search engines. Its graph is
-//! not written by hand, and Python is not needed: the forward pass, written once in `splade-trainer`, is run over a
-//! recorder that writes an ONNX node where Candle computes.
+//! ONNX Runtime beside the index, Python libraries and search engines run ONNX files. The export needs no Python and no
+//! graph written by hand: the forward pass of `splade-trainer` runs over a recorder, which writes an ONNX node for each
+//! operation that Candle would compute.
 //!
 //! ```
 //! use splade_export::parity::{CandleOnnx, Reference, compare};
@@ -10,7 +10,7 @@
 //! use splade_core::TokenBatch;
 //! use splade_trainer::model::{BertConfig, TransformerConfig, Weights};
 //!
-//! // A new model; `TransformerConfig::read` and `Weights::read` take one from a model folder.
+//! // a new model; `TransformerConfig::read` and `Weights::read` read one from a model folder
 //! let sizes = BertConfig {
 //!     vocab_size: 40, hidden_size: 16, num_hidden_layers: 1, num_attention_heads: 2, intermediate_size: 32,
 //!     ..BertConfig::default()
@@ -23,7 +23,7 @@
 //! let file = folder.path().join(SPLADE_FILE);
 //! write(export(&config, &weights, head, &Options::default())?, &file)?;
 //!
-//! // Proof: the file and the checkpoint on the same texts.
+//! // compare the file with the checkpoint on the same texts
 //! let batch = TokenBatch::new(&[vec![2, 17, 5, 3], vec![2, 9, 3]], 0);
 //! let reference = Reference::new(&config, &weights, head);
 //! compare(&file, head, &reference, &[&CandleOnnx::read(&file)?], &[batch])?.check()?;
@@ -32,20 +32,20 @@
 //!
 //! # Types
 //!
-//! * [`export`] records, [`write()`] writes; [`Options`] has the operator set and metadata.
-//! * [`convert`] makes fp16 and int8 of what was recorded; ONNX Runtime runs all three.
-//! * [`Head::Logits`] is what the Python libraries, Vespa and fastembed read; [`Head::Splade`] gives finished document
-//!   vectors, several times faster, since `[B, T, V]` is activated nowhere.
-//! * [`parity`] compares a file with its checkpoint, in every runtime at hand.
+//! * [`export`] records a model, [`write()`] writes it; [`Options`] has the operator set and metadata.
+//! * [`convert`] converts a recorded model to fp16 or int8; ONNX Runtime runs all precisions.
+//! * [`Head::Logits`] is the form for Python libraries, Vespa and fastembed. [`Head::Splade`] gives document vectors and is
+//!   several times as fast, since it does not activate `[B, T, V]`.
+//! * [`parity`] compares a file with its checkpoint, in every available runtime.
 //!
 //! # Design
 //!
-//! * Nothing about a family is written down a second time: a new one exports as soon as it trains.
-//! * Names, types and axes are those of the Python exporter: `input_ids`, `attention_mask`, `token_type_ids`, `logits`, batch
-//!   and sequence free, operator sets 17 and 18.
+//! * The export has no code per family: a new family can be exported when it can be trained.
+//! * Names, types and axes are those of the Python exporter: `input_ids`, `attention_mask`, `token_type_ids`,
+//!   `logits`, batch and sequence free, operator sets 17 and 18.
 //! * Padding is excluded by selection, never by multiplication, so that no NaN comes out of a masked position.
-//! * fp16 and int8 are made of the recorded graph, by rules: no data, no second exporter, standard operators only.
-//! * A file is whole or not there; above 2 GiB its weights lie in a second file beside it.
+//! * fp16 and int8 files are conversions of the recorded graph by rules, without data, in standard operators.
+//! * Files are written atomically. Above 2 GiB the weights are in a second file beside the first.
 
 #![forbid(unsafe_code)]
 #![warn(clippy::print_stdout, clippy::print_stderr)]
@@ -73,15 +73,15 @@ pub use splade_files::Precision;
 use proto::{Axis, ROWS, TOKENS};
 use recorder::Recorder;
 
-/// The file name of [`Head::Logits`], the one every consumer looks for.
+/// File name of [`Head::Logits`], which all consumers expect.
 pub const LOGITS_FILE: &str = "model.onnx";
-/// The file name of [`Head::Splade`]; not `model.onnx`, which readers take for logits.
+/// File name of [`Head::Splade`]; not `model.onnx`, which readers treat as logits.
 pub const SPLADE_FILE: &str = "model_splade.onnx";
 
-/// What an exported file gives.
+/// Output of an exported file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Head {
-    /// `last_hidden_state` `[batch_size, sequence_length, D]`, before the head: to compare stage by stage
+    /// `last_hidden_state` `[batch_size, sequence_length, D]`, before the head, for comparisons of stages
     HiddenStates,
     /// `logits` `[batch_size, sequence_length, V]`, before any pooling
     Logits,
@@ -90,7 +90,7 @@ pub enum Head {
 }
 
 impl Head {
-    /// The name of the output.
+    /// Name of the output.
     #[must_use]
     pub fn output(self) -> &'static str {
         match self {
@@ -100,7 +100,7 @@ impl Head {
         }
     }
 
-    /// The customary file name.
+    /// Usual file name.
     #[must_use]
     pub fn file_name(self) -> &'static str {
         match self {
@@ -110,14 +110,14 @@ impl Head {
         }
     }
 
-    /// Whether there is an output row for every token, rather than for every text.
+    /// True if the output has a row for every token, false if for every text.
     #[must_use]
     pub fn is_per_token(self) -> bool {
         !matches!(self, Self::Splade(_))
     }
 }
 
-/// How a file is written.
+/// Options of an export.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Options {
     /// version of the operator set, 17 or 18
@@ -132,16 +132,16 @@ impl Default for Options {
     }
 }
 
-/// A recorded model in another precision; what is asked of it, and what it gives, stays the same.
+/// Converts a recorded model to another precision, with the same inputs and outputs.
 ///
 /// * [`Precision::Fp16`] stores matrices in half the bytes and computes in f32: half the size, the same speed.
-/// * [`Precision::Int8`] turns every product with a weight matrix into one of whole numbers: a quarter of the size, and on
-///   a CPU the fastest. Weights have a scale per channel, activations one that is found while the model runs; no data is
-///   needed. One activation scale serves a whole batch, so that a text's vector depends a little on its batch mates,
-///   within what int8 loses anyway. For ONNX Runtime: candle-onnx lacks the operators.
+/// * [`Precision::Int8`] converts every product with a weight matrix to integers: a quarter of the size, and the
+///   fastest on a CPU. Weights have a scale per channel; activations get a scale while the model runs, without data.
+///   The texts of a batch share one activation scale, so that a vector depends a little on the other texts, within the
+///   error of int8. ONNX Runtime runs it; candle-onnx lacks the operators.
 ///
 /// # Errors
-/// A weight that the precision cannot hold, by name.
+/// A weight beyond the range of the precision, by name.
 pub fn convert(model: ModelProto, precision: Precision) -> Result<ModelProto> {
     let mut model = match precision {
         Precision::Fp32 => model,
@@ -152,7 +152,7 @@ pub fn convert(model: ModelProto, precision: Precision) -> Result<ModelProto> {
     Ok(model)
 }
 
-/// The operator sets a file can be written for.
+/// Operator sets that a file can have.
 pub const OPSETS: [i64; 2] = [17, 18];
 
 /// Records the forward pass of a checkpoint as an ONNX model.
@@ -191,7 +191,7 @@ pub fn export(config: &TransformerConfig, weights: &Weights, head: Head, options
     Ok(model)
 }
 
-/// What is done to the largest logits of a head before they are activated, where that is all and leaves zeros.
+/// Cap of the largest logits of a head before the activation; none if the output layer cannot be split off.
 fn output_cap<T>(of: &MlmHead<T>, head: Head) -> Option<&'static str> {
     let max = matches!(head, Head::Splade(pooling) if pooling.strategy == Pooling::Max);
     let cap = match of.cap {

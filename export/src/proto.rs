@@ -1,4 +1,4 @@
-//! The ONNX protobuf: attributes, tensors, symbolic axes, the model around a graph, and the file.
+//! ONNX protobuf: attributes, tensors, symbolic axes, models and files.
 
 use std::fs::File;
 use std::io::{self, Read as _, Seek as _, Write as _};
@@ -15,23 +15,23 @@ use prost::Message as _;
 
 use crate::{Error, Options, Result};
 
-/// IR version 8 came with opset 15 and is the one the format's table names for opsets 17 and 18.
+/// IR version of the files: the format's table names 8 for opsets 15 to 18.
 const IR_VERSION: i64 = 8;
-/// The format's own limit: protobuf messages end at 2 GiB.
+/// Limit of the format: a protobuf message has at most 2 GiB.
 const MAX_BYTES: usize = i32::MAX as usize;
 
 /// An axis of an input or output.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Axis {
-    /// free, under this name
+    /// free axis with this name
     Free(&'static str),
-    /// always this long
+    /// axis of this length
     Fixed(usize),
 }
 
-/// The axis of texts.
+/// Axis of the texts.
 pub(crate) const ROWS: Axis = Axis::Free("batch_size");
-/// The axis of a text's tokens.
+/// Axis of the tokens of a text.
 pub(crate) const TOKENS: Axis = Axis::Free("sequence_length");
 
 pub(crate) fn int(name: &str, value: i64) -> AttributeProto {
@@ -63,7 +63,7 @@ pub(crate) fn u8_tensor(name: &str, shape: &[usize], values: &[u8]) -> TensorPro
     tensor(name, shape, DataType::Uint8, values.to_vec())
 }
 
-/// The values of an f32 tensor made here, which has them as bytes.
+/// Values of an f32 tensor of this module, which stores them as bytes.
 pub(crate) fn f32_values(tensor: &TensorProto) -> Vec<f32> {
     tensor.raw_data.as_chunks::<4>().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect()
 }
@@ -78,7 +78,7 @@ pub(crate) fn tensor(name: &str, shape: &[usize], data_type: DataType, raw_data:
     }
 }
 
-/// What an input or output is called and looks like.
+/// Declaration of an input or output.
 pub(crate) fn value_info(name: &str, data_type: DataType, axes: &[Axis]) -> ValueInfoProto {
     let dimension = |axis: &Axis| Dimension {
         value: Some(match axis {
@@ -96,7 +96,7 @@ pub(crate) fn value_info(name: &str, data_type: DataType, axes: &[Axis]) -> Valu
     }
 }
 
-/// The model around a graph.
+/// Model with a graph.
 pub(crate) fn model(graph: GraphProto, options: &Options) -> ModelProto {
     let entry = |(key, value): (&String, &String)| StringStringEntryProto { key: key.clone(), value: value.clone() };
     ModelProto {
@@ -116,10 +116,10 @@ pub(crate) fn state(model: &mut ModelProto, key: &str, value: &str) {
     model.metadata_props.push(StringStringEntryProto { key: key.to_owned(), value: value.to_owned() });
 }
 
-/// Writes a model: to a temporary sibling, then renamed.
+/// Writes a model atomically.
 ///
-/// A model above the 2 GiB a protobuf file may have gets its large tensors in a second file beside it, named like the
-/// first with `_data` behind (`model.onnx_data`), which readers find by themselves.
+/// A protobuf file has at most 2 GiB. A larger model gets a second file for its large tensors, with `_data` appended to the
+/// name (`model.onnx_data`), which readers of the first file find.
 ///
 /// # Errors
 /// A folder that cannot be written.
@@ -136,10 +136,10 @@ pub(crate) fn write_within(mut model: ModelProto, path: &Path, limit: usize) -> 
     replace(path, |file| file.write_all(&model.encode_to_vec()))
 }
 
-/// Reads a model; tensors in a second file beside it are read too.
+/// Reads a model and its tensors in a second file.
 ///
 /// # Errors
-/// A file that is missing or is no ONNX, a second file that is missing or too short.
+/// A file that is missing or is not ONNX, a second file that is missing or too short.
 pub fn read(path: &Path) -> Result<ModelProto> {
     let bytes = splade_files::read_file(path)?;
     let mut model = ModelProto::decode(bytes.as_slice())
@@ -152,7 +152,7 @@ pub fn read(path: &Path) -> Result<ModelProto> {
     Ok(model)
 }
 
-/// Reads the values of a tensor that lie in another file in the folder of `path`.
+/// Reads values of a tensor from another file in the folder of `path`.
 fn move_in(tensor: &mut TensorProto, path: &Path) -> Result<()> {
     let entry =
         |key: &str| tensor.external_data.iter().find(|entry| entry.key == key).map(|entry| entry.value.as_str());
@@ -181,7 +181,7 @@ fn move_in(tensor: &mut TensorProto, path: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Writes a file aside, then renames it.
+/// Writes a temporary file, then renames it.
 fn replace(path: &Path, write: impl FnOnce(&mut File) -> io::Result<()>) -> Result<()> {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let io = |error| Error::from(splade_files::Error::io(path)(error));
@@ -191,24 +191,24 @@ fn replace(path: &Path, write: impl FnOnce(&mut File) -> io::Result<()>) -> Resu
     Ok(())
 }
 
-/// A temporary file that others may read once it is renamed: by default only its owner may.
+/// Makes a temporary file that others may read after the rename; by default only its owner may.
 fn aside(folder: &Path) -> io::Result<tempfile::NamedTempFile> {
     let mut builder = tempfile::Builder::new();
     #[cfg(unix)]
     {
         use std::os::unix::fs::PermissionsExt as _;
-        // less what the user's umask takes away
+        // the umask of the user applies
         builder.permissions(std::fs::Permissions::from_mode(0o666));
     }
     builder.tempfile_in(folder)
 }
 
-/// Tensors below this many bytes stay in the model, where shape inference can read them.
+/// Size in bytes below which tensors stay in the model, where shape inference reads them.
 const SMALL: usize = 1024;
-/// Tensors begin at a page, so that readers can map the file into memory.
+/// Alignment of tensors in bytes: a page, so that readers can map the file into memory.
 const PAGE: usize = 4096;
 
-/// Moves the values of the large tensors to `file`, which the model will know as `location`.
+/// Moves the values of the large tensors to `file`, and names it `location` in the model.
 fn move_out<'t>(tensors: impl Iterator<Item = &'t mut TensorProto>, location: &str, file: &mut File) -> io::Result<()> {
     let mut end = 0_usize;
     for tensor in tensors.filter(|tensor| tensor.raw_data.len() >= SMALL) {

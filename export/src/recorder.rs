@@ -1,9 +1,9 @@
-//! The algebra's reader that writes: an ONNX node where Candle computes.
+//! [`Recorder`]: an algebra that records an ONNX node for each operation that Candle would compute.
 //!
-//! Batch and sequence axes are free everywhere. What is written is what ONNX Runtime's optimizer recognizes and
-//! candle-onnx's evaluator knows: layer norm, GELU and scaled products are spelled out in small operators and come back
-//! as `SkipLayerNormalization`, `BiasGelu` and `FusedMatMul` when a session is made. (ONNX Runtime 1.32 does not
-//! recognize whole attentions above opset 12; measured on a graph written down to 12, that would win nothing.)
+//! Batch and sequence axes are free everywhere. The nodes are those that ONNX Runtime's optimizer recognizes and
+//! candle-onnx evaluates: layer norm, GELU and scaled products are written in small operators, and a session fuses them to
+//! `SkipLayerNormalization`, `BiasGelu` and `FusedMatMul`. (ONNX Runtime 1.32 does not fuse whole attention layers above
+//! opset 12. Measured on a graph in opset 12, that fusion gains nothing.)
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -18,16 +18,16 @@ use crate::graph::{Graph, Value};
 use crate::proto::{self, Axis, TOKENS};
 use crate::{Error, Result};
 
-/// Added to the score of a masked key. Its exponential beside any score of a network is exactly 0 in f32 (that takes
-/// −104), it is exact in f16, and a row of nothing but masked keys stays finite.
+/// Number added to the score of a masked key. Its exponential relative to an unmasked score is 0 in f32 (−104 is
+/// enough), f16 holds it exactly, and a row with only masked keys stays finite.
 const LOW: f32 = -10_000.0;
 
 /// Terms of the SPLADE head that are multiplied at a time.
 ///
-/// A part of the logits, tokens × this, stays in the second-level cache from the product to the maximum. 33 cache lines of
-/// 16 floats: the maximum over tokens walks down a column, and an odd number of lines puts its elements into
-/// different sets of the first-level cache, while a power of two puts all of them into a few. Measured on 30 522 terms,
-/// products a second against one part: f32 1.2 times as many at 528, 1.05 at 512; int8 1.75 and 1.3.
+/// A part of the logits, tokens × this number, stays in the second-level cache from the product to the maximum. A row has 33
+/// cache lines of 16 floats: the maximum over tokens reads a column, and an odd number of lines spreads its elements over
+/// the sets of the first-level cache, where a power of two uses only a few sets. Measured on 30 522 terms, speed relative to
+/// one part: f32 1.2 at 528 and 1.05 at 512, int8 1.75 and 1.3.
 pub(crate) const HEAD_COLUMNS: usize = 528;
 
 /// Records a forward pass over the weights of a checkpoint.
@@ -35,7 +35,7 @@ pub(crate) struct Recorder<'w> {
     weights: &'w Weights,
     graph: RefCell<Graph>,
     parameters: RefCell<BTreeMap<String, Use>>,
-    /// the first input, whose second axis is the tokens
+    /// first input, with tokens as its second axis
     ids: RefCell<Option<Value>>,
     /// dense layers by the name of their output
     layers: RefCell<BTreeMap<String, Layer>>,
@@ -43,7 +43,7 @@ pub(crate) struct Recorder<'w> {
     output_layer: RefCell<Option<[String; 3]>>,
 }
 
-/// A dense layer that was recorded.
+/// A recorded dense layer.
 #[derive(Clone)]
 struct Layer {
     x: Value,
@@ -52,12 +52,12 @@ struct Layer {
     bias: Option<Value>,
 }
 
-/// A parameter and how it was used, which decides how it is stored.
+/// Use of a parameter, which decides its storage.
 struct Use {
     tensor: Tensor,
-    /// as it is in the checkpoint
+    /// with the axes of the checkpoint
     plain: Cell<bool>,
-    /// with its two axes swapped, as a factor on the right
+    /// transposed, as the right factor of a product
     transposed: Cell<bool>,
 }
 
@@ -73,12 +73,12 @@ impl<'w> Recorder<'w> {
         }
     }
 
-    /// Names of the features, the matrix and the bias whose largest logits were recorded.
+    /// Names of the features, the matrix and the bias of the recorded SPLADE head.
     pub(crate) fn output_layer(&self) -> Option<[String; 3]> {
         self.output_layer.borrow().clone()
     }
 
-    /// The graph's input of this name, `[B, T]`.
+    /// Input of the graph with this name, `[B, T]`.
     pub(crate) fn input(&self, name: &str) -> Value {
         let input = self.graph.borrow().named(name, None);
         self.ids.borrow_mut().get_or_insert_with(|| input.clone());
@@ -102,12 +102,12 @@ impl<'w> Recorder<'w> {
         self.cast(&self.node("Range", &[start, end, &one]), DataType::Float)
     }
 
-    /// The part `start … end` of an axis; negative numbers count from its end.
+    /// Part `start … end` of an axis; negative numbers count from its end.
     fn slice(&self, x: &Value, axis: i64, start: i64, end: i64) -> Value {
         self.node("Slice", &[x, &self.integers(&[start]), &self.integers(&[end]), &self.integers(&[axis])])
     }
 
-    /// Columns `start … end` of the right factor of a product; cut once, when a session folds constants.
+    /// Columns `start … end` of the right factor of a product. A session slices them once, when it folds constants.
     fn columns(&self, factor: &Value, start: usize, end: usize) -> Value {
         self.slice(factor, 1, start as i64, end as i64).with_width(Some(end - start))
     }
@@ -122,7 +122,7 @@ impl<'w> Recorder<'w> {
         Ok(self.slice(&self.node("Shape", &[&ids]), 0, 0, 1))
     }
 
-    /// The row of the table of relative positions for every query and key, `[T, T]`.
+    /// Row of the table of relative positions for every query and key, `[T, T]`.
     fn relative_rows(&self, offsets: &RelativeOffsets) -> Result<Value> {
         let positions = self.range(&self.integer(0), &self.tokens()?);
         let offset = self.node("Sub", &[&self.unsqueeze(&positions, 1), &self.unsqueeze(&positions, 0)]);
@@ -133,7 +133,7 @@ impl<'w> Recorder<'w> {
         Ok(self.attributed("", "Gather", &[&self.integers(&rows), &place], vec![proto::int("axis", 0)]))
     }
 
-    /// The recorded graph, giving `value` as its one output.
+    /// Returns the recorded graph with `value` as its output.
     pub(crate) fn finish(
         self,
         value: &Value,
@@ -147,7 +147,7 @@ impl<'w> Recorder<'w> {
             match (used.plain.get(), used.transposed.get()) {
                 (true, false) => tensors.push(stored(name, tensor)?),
                 (false, true) => tensors.push(stored(&tensor_names::transposed(name), &transposed(tensor)?)?),
-                // a tied matrix: stored once, turned when the session folds constants
+                // a tied matrix is stored once and transposed when the session folds constants
                 (true, true) => {
                     tensors.push(stored(name, tensor)?);
                     first.push(turn(name));
@@ -222,14 +222,14 @@ impl<'w> Recorder<'w> {
         }
     }
 
-    /// Notes that a parameter is used as the checkpoint has it.
+    /// Records that a parameter is used with the axes of the checkpoint.
     fn used(&self, value: &Value) {
         if let Some(used) = self.parameters.borrow().get(value.name()) {
             used.plain.set(true);
         }
     }
 
-    /// `matrix` `[out, in]` as the right factor `[in, out]` of a product, and the length of `out` where known.
+    /// `matrix` `[out, in]` as the right factor `[in, out]` of a product, and the length of `out` if it is known.
     fn factor(&self, matrix: &Value) -> (Value, Option<usize>) {
         let parameters = self.parameters.borrow();
         let Some(used) = parameters.get(matrix.name()) else {
@@ -282,13 +282,13 @@ impl Algebra for Recorder<'_> {
                 let tokens = self.attributed("", "Gather", &[&shape, &one], vec![proto::int("axis", 0)]);
                 let zero = self.integer(0);
                 let positions = self.unsqueeze(&self.node("Range", &[&zero, &tokens, &one]), 0);
-                // a range has no name for its length, and without one the skip connections after it are not fused
+                // a range has no name for its length, and without a name the skip connections after it are not fused
                 self.graph.borrow_mut().state(&positions, DataType::Int64, &[Axis::Fixed(1), TOKENS]);
                 Ok(positions)
             }
             Positions::AfterPadding { pad } => {
                 let (pad, axis) = (self.integer(pad.into()), self.integer(1));
-                // counted in floats, which every runtime can sum, and which are exact far beyond any text
+                // counted in floats, which every runtime can sum and which are exact up to 2^24
                 let counted = self.cast(&self.node("Not", &[&self.node("Equal", &[ids, &pad])]), DataType::Float);
                 let count = self.node("Mul", &[&self.node("CumSum", &[&counted, &axis]), &counted]);
                 let count = self.cast(&count, DataType::Int64);
@@ -311,7 +311,7 @@ impl Algebra for Recorder<'_> {
     }
 
     fn add(&self, a: &Value, b: &Value) -> Result<Value> {
-        // two vectors that are known now need no node
+        // the sum of two constant vectors is computed here
         if let (Some(a), Some(b)) = (self.known_vector(a), self.known_vector(b))
             && a.len() == b.len()
         {
@@ -333,7 +333,7 @@ impl Algebra for Recorder<'_> {
         Ok(shifted.with_width(x.width()))
     }
 
-    /// The parts of a dense layer's output are layers of their own: cutting the matrix, once, costs nothing at run time.
+    /// Each part of a dense layer's output becomes a separate layer: the matrix is sliced once, at load.
     fn split(&self, x: &Value, parts: usize) -> Result<Vec<Value>> {
         let width = x.width().ok_or_else(|| Error::invalid("a value of unknown width cannot be split", ""))?;
         let size = width / parts;
@@ -376,7 +376,7 @@ impl Algebra for Recorder<'_> {
         let variance = self.reduce(at, "ReduceMean", &squared, -1, true);
         let deviation = self.scoped(at, "Sqrt", &[&self.scoped(at, "Add", &[&variance, &self.number(eps)])]);
         let normed = self.scoped(at, "Div", &[&centered, &deviation]);
-        // the fused operator wants a weight and a bias: a norm without gets ones and zeros
+        // the fused operator needs a weight and a bias: the defaults are ones and zeros
         let filled = |value: f32| x.width().map(|width| self.graph.borrow_mut().filled(value, width));
         let normed = match weight.cloned().or_else(|| filled(1.0)) {
             None => normed,
@@ -396,7 +396,7 @@ impl Algebra for Recorder<'_> {
             Activation::Relu => self.node("Relu", &[x]),
             Activation::Tanh => self.node("Tanh", &[x]),
             Activation::Sigmoid => self.node("Sigmoid", &[x]),
-            // only ever of a parameter, so no care is needed for large numbers
+            // the argument is always a parameter, so that exp cannot overflow
             Activation::Softplus => {
                 self.node("Log", &[&self.node("Add", &[&self.node("Exp", &[x]), &self.number(1.0)])])
             }
@@ -418,13 +418,13 @@ impl Algebra for Recorder<'_> {
     }
 
     fn scores(&self, a: &Value, b: &Value, scale: f64) -> Result<Value> {
-        // ONNX Runtime makes the transposition and the scale a part of the product
+        // ONNX Runtime fuses the transpose and the scale into the product
         let product = self.node("MatMul", &[a, &self.transpose(b, &[0, 1, 3, 2])]);
         Ok(self.node("Mul", &[&product, &self.number(scale)]))
     }
 
     fn rope(&self, x: &Value, theta: f64) -> Result<Value> {
-        let size = x.width().ok_or_else(|| Error::invalid("a value of unknown width cannot be turned", ""))?;
+        let size = x.width().ok_or_else(|| Error::invalid("a value of unknown width cannot be rotated", ""))?;
         let half = size / 2;
         let frequency = |at: usize| theta.powf(-2.0 * (at % half.max(1)) as f64 / size as f64) as f32;
         let frequencies = self.constant((0..size).map(frequency).collect(), &[1, size])?;
@@ -432,15 +432,15 @@ impl Algebra for Recorder<'_> {
         let positions = self.unsqueeze(&self.range(&zero, &self.tokens()?), 1);
         let angles = self.node("Mul", &[&positions, &frequencies]);
         let halves = self.split(x, 2)?;
-        let turned = self.concat(&[&self.node("Neg", &[&halves[1]]), &halves[0]], -1);
+        let rotated = self.concat(&[&self.node("Neg", &[&halves[1]]), &halves[0]], -1);
         let along = self.node("Mul", &[x, &self.node("Cos", &[&angles])]);
-        let across = self.node("Mul", &[&turned, &self.node("Sin", &[&angles])]);
+        let across = self.node("Mul", &[&rotated, &self.node("Sin", &[&angles])]);
         Ok(self.node("Add", &[&along, &across]).with_width(x.width()))
     }
 
-    /// A token meets every row of the table once, `[B, H, T, N]`; which of these products counts for a pair of tokens is
-    /// looked up. (Measured: products with the rows laid out by offset and sheared into place take up to twice the time
-    /// of the whole attention.)
+    /// Multiplies each token with every row of the table once, `[B, H, T, N]`, and looks up the product for each pair
+    /// of tokens. (Measured: with products of rows by offset, shifted into place, this takes up to twice the time of
+    /// the whole attention.)
     fn relative_scores(
         &self,
         query: &Value,
@@ -456,24 +456,24 @@ impl Algebra for Recorder<'_> {
         let (position_query, position_key) = (self.affine(&half(0), scale, 0.0)?, half(size));
         let query = self.affine(query, scale, 0.0)?;
 
-        // half the bytes to read for every score
+        // int32 halves the bytes that are read for every score
         let rows = self.cast(&self.relative_rows(offsets)?, DataType::Int32);
         let shape = self.concat(&[&self.row_count()?, &self.integers(&[heads]), &self.node("Shape", &[&rows])], 0);
         let rows = self.node("Expand", &[&rows, &shape]);
         let look_up = |products: &Value, axis| {
             self.attributed("", "GatherElements", &[products, &rows], vec![proto::int("axis", axis)])
         };
-        let turned_key = self.transpose(key, &[0, 1, 3, 2]);
-        let content = self.node("MatMul", &[&query, &turned_key]);
+        let transposed_key = self.transpose(key, &[0, 1, 3, 2]);
+        let content = self.node("MatMul", &[&query, &transposed_key]);
         let of_queries = look_up(&self.node("MatMul", &[&query, &self.transpose(&position_key, &[0, 2, 1])]), 3);
-        // [B, H, N, T], so that a key's products lie under its own place
-        let of_keys = look_up(&self.node("MatMul", &[&position_query, &turned_key]), 2);
+        // [B, H, N, T], so that the column of a key has its products
+        let of_keys = look_up(&self.node("MatMul", &[&position_query, &transposed_key]), 2);
         let positional = self.node("Add", &[&of_queries, &of_keys]);
         Ok(self.node("Add", &[&content, &positional]))
     }
 
-    /// What is added to the scores: 0 for a key that may be seen, [`LOW`] or less for others; `[B, 1, 1, T]`, with a
-    /// window `[B, 1, T, T]`.
+    /// Mask to add to the scores, `[B, 1, 1, T]`, with a window `[B, 1, T, T]`: 0 for allowed keys, [`LOW`] or less for
+    /// others.
     fn allowed_keys(&self, mask: &Value, window: Option<usize>) -> Result<Value> {
         let mask = self.cast(&self.unsqueeze(&self.unsqueeze(mask, 1), 2), DataType::Float);
         let low = |allowed: &Value| {
@@ -489,7 +489,7 @@ impl Algebra for Recorder<'_> {
         Ok(self.node("Add", &[&low(&mask), &low(&near)]))
     }
 
-    /// A row without any token gets an even distribution instead of zeros: its vector is 0 whatever its attention.
+    /// A row without tokens gets a uniform distribution instead of zeros; its vector is 0 in either case.
     fn masked_softmax(&self, scores: &Value, allowed: &Value) -> Result<Value> {
         let masked = self.node("Add", &[scores, allowed]);
         Ok(self.attributed("", "Softmax", &[&masked], vec![proto::int("axis", -1)]))
@@ -499,8 +499,8 @@ impl Algebra for Recorder<'_> {
         Ok(self.node("MatMul", &[a, b]).with_width(b.width()))
     }
 
-    /// Padding costs no pass over the logits: a padding position gets the features of the row's first token, which are in
-    /// the maximum anyway.
+    /// Excludes padding without a pass over the logits: a padding position gets the features of the row's first token, which
+    /// is in the maximum already.
     fn max_logits(&self, features: &Value, weight: &Value, bias: &Value, mask: &Value) -> Result<Value> {
         *self.output_layer.borrow_mut() = Some([features, weight, bias].map(|value| value.name().to_owned()));
         let first = self.attributed("", "Gather", &[features, &self.integers(&[0])], vec![proto::int("axis", 1)]);
@@ -532,7 +532,7 @@ impl Algebra for Recorder<'_> {
         Ok(self.node("Log", &[&self.node("Add", &[&positive, &self.number(1.0)])]).with_width(x.width()))
     }
 
-    /// A product with the mask as a row vector: one pass over `[B, T, V]`.
+    /// Sum as a product with the mask as a row vector: one pass over `[B, T, V]`.
     fn masked_sum(&self, x: &Value, mask: &Value) -> Result<Value> {
         let row = self.cast(&self.unsqueeze(mask, 1), DataType::Float);
         let sum = self.node("MatMul", &[&row, x]);
@@ -541,9 +541,9 @@ impl Algebra for Recorder<'_> {
 }
 
 impl Recorder<'_> {
-    /// The largest logits `[B, V]`. The maximum is taken before the bias is added, which saves a pass over `[B, T, V]`.
+    /// Largest logits `[B, V]`. The bias is added after the maximum, which saves a pass over `[B, T, V]`.
     ///
-    /// The terms come [`HEAD_COLUMNS`] at a time: `[B, T, V]` is nowhere, and a part is reduced while it is in the cache.
+    /// Parts of [`HEAD_COLUMNS`] terms are reduced while they are in the cache, so that `[B, T, V]` is never in memory.
     fn plain_logits(&self, features: &Value, weight: &Value, bias: &Value) -> Value {
         let (factor, out) = self.factor(weight);
         let largest_of = |factor: &Value| {
@@ -586,7 +586,7 @@ impl Recorder<'_> {
     }
 }
 
-/// Where in the model a parameter stands: its name without the last part.
+/// Scope of a parameter in the model: its name without the last part.
 fn scope(parameter: &Value) -> &str {
     parameter.name().rsplit_once('.').map_or("", |(scope, _)| scope)
 }
@@ -595,7 +595,7 @@ fn transposed(tensor: &Tensor) -> Result<Tensor> {
     tensor.t().and_then(|tensor| tensor.contiguous()).map_err(failed)
 }
 
-/// The node that turns a stored parameter.
+/// Node that transposes a stored parameter.
 fn turn(name: &str) -> NodeProto {
     NodeProto {
         name: format!("{name}/Transpose"),

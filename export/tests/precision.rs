@@ -176,7 +176,7 @@ fn weights_that_do_not_fit_are_named() {
     let weight = &mut model.graph.as_mut().unwrap().initializer[0];
     weight.raw_data[..4].copy_from_slice(&1e6_f32.to_le_bytes());
     let error = convert(model.clone(), Precision::Fp16).unwrap_err();
-    assert_eq!(error.to_string(), "parameter w holds 1e6, which fp16 does not");
+    assert_eq!(error.to_string(), "parameter w has the value 1e6, which is beyond the range of fp16");
     assert!(error.kind().is_bad_input() && error.hint().is_some());
     model.graph.as_mut().unwrap().initializer[0].raw_data[..4].copy_from_slice(&f32::NAN.to_le_bytes());
     let error = convert(model, Precision::Int8).unwrap_err();

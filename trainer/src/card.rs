@@ -1,4 +1,4 @@
-//! The model card: README.md with the front matter the Hub reads.
+//! Model card: README.md with front matter for the Hub.
 
 use serde_json::Value;
 use splade_files::Architecture;
@@ -6,8 +6,8 @@ use splade_files::Architecture;
 use crate::checkpoint::TrainerState;
 use crate::config::{Objective, TrainConfig};
 
-/// The card of a model that was trained by `config` on `sets` (names and numbers of examples), with the last evaluation
-/// of `state`.
+/// Text of the card of a model trained by `config` on `sets` (names and numbers of examples), with the last evaluation of
+/// `state`.
 pub(crate) fn card(config: &TrainConfig, sets: &[(String, usize)], state: &TrainerState) -> String {
     let card = &config.model_card;
     let kind = match config.model.architecture {
@@ -32,7 +32,7 @@ pub(crate) fn card(config: &TrainConfig, sets: &[(String, usize)], state: &Train
             .base_model
             .as_ref()
             .filter(|base| is_hub_id(base))
-            // the card names the model, not its revision
+            // the card has the name of the model without a revision
             .map(|base| format!("base_model: {}", quoted(base.split('@').next().unwrap_or(base)))),
         list("datasets", &card.datasets_used),
     ];
@@ -64,12 +64,12 @@ fn list(key: &str, values: &[String]) -> Option<String> {
     (!values.is_empty()).then(|| format!("{key}: [{}]", values.join(", ")))
 }
 
-/// A JSON string is a YAML string, whatever is in it.
+/// The text as a JSON string, which is always a YAML string too.
 fn quoted(text: &str) -> String {
     Value::from(text).to_string()
 }
 
-/// `owner/name`, not a path of some machine.
+/// True for `owner/name`, false for a path on disk.
 fn is_hub_id(name: &str) -> bool {
     name.split('/').count() == 2 && !name.starts_with(['.', '/', '~']) && !std::path::Path::new(name).exists()
 }

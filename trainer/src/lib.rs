@@ -1,8 +1,9 @@
-//! From examples to a checkpoint.
+//! Training of SPLADE models, from examples to a checkpoint.
 //!
 //! A SPLADE model is a masked-language model that is trained to rank: a query scores its own passage above the others of
-//! the batch, with few terms. This crate trains such models, from a base model or from random weights, on the CPU or a GPU.
-//! Its steps agree with those of the Python library sentence-transformers within stated tolerances, so recipes carry over.
+//! the batch, with few terms. This crate trains from a base model or from random weights, on the CPU or a GPU. Its steps
+//! agree with those of the Python library sentence-transformers within tolerances that the tests state, so that recipes for
+//! that library can be used.
 //!
 //! ```
 //! use splade_core::Encoder;
@@ -15,14 +16,14 @@
 //!     fn event(&mut self, _: Event<'_>) {}
 //! }
 //!
-//! // Thirty pairs of question and passage.
+//! // thirty pairs of question and passage
 //! let folder = tempfile::tempdir()?;
 //! let file = folder.path().join("pairs.jsonl");
 //! let line = |n: usize, word| format!("{{\"query\": \"hva er {word}\", \"positive\": \"{word} nummer {n}\"}}\n");
 //! let lines: String = (0..30).map(|n| line(n, ["fisk", "fjord", "fjell"][n % 3])).collect();
 //! std::fs::write(&file, lines)?;
 //!
-//! // A new model, tiny, with a tokenizer of its own: two steps.
+//! // two steps of a tiny new model with a new tokenizer
 //! let (config, _) = TrainConfig::from_value(&serde_json::json!({
 //!     "model": {
 //!         "architecture": "inference-free-splade",
@@ -35,7 +36,7 @@
 //! }))?;
 //! let report = fit(&config, &Start::New, &mut Quiet)?;
 //!
-//! // The result is a model folder.
+//! // the result is a model folder
 //! let model = ModelDir::open(&report.model.expect("the run was not stopped"))?;
 //! assert!(model.query_encoder()?.encode_query("fisk")?.active_dims() > 0);
 //! # Ok::<(), Box<dyn std::error::Error>>(())
@@ -45,11 +46,11 @@
 //!
 //! * [`TrainConfig`] is a resolved config; [`TrainConfig::from_value`] makes it from a user's file, and [`config::KEYS`]
 //!   lists every key.
-//! * [`fit`] trains, [`plan`] says what it would do; an [`Observer`] watches.
-//! * [`Session`] takes one step of a loop of your own: a [`Trainee`] (the model in training), [`data`], a [`loss`] and an
+//! * [`fit`] trains, [`plan`] describes a run without training, and an [`Observer`] gets the events of a run.
+//! * [`Session`] makes one step in a loop of the caller: a [`Trainee`] (the model in training), [`data`], a [`loss`] and an
 //!   [`optimizer`].
-//! * [`model`] has the transformers, each written once against an [`Algebra`](model::Algebra);
-//!   [`CandleNetwork`](model::CandleNetwork) runs one behind the contract of `splade-index`.
+//! * [`model`] has the transformers, each written once over an [`Algebra`](model::Algebra);
+//!   [`CandleNetwork`](model::CandleNetwork) runs one as a [`Network`](splade_core::Network).
 //!
 //! # Design
 //!
@@ -59,9 +60,9 @@
 //!   reads, and `splade-export` records it.
 //! * The same seed, config and data give the same checkpoint, on the CPU bit for bit, whatever the number of threads; a
 //!   resumed run ends with the same weights as an uninterrupted one.
-//! * Every operation of our own is tested against the same in Candle's operations, and gradients against the reference's.
-//! * A loss or gradient that is not finite stops the run before a weight has moved.
-//! * Nothing is printed and no environment is read; checkpoints are written atomically.
+//! * Tests compare every custom operation with Candle's operations, and gradients with those of the reference.
+//! * A loss or gradient that is not finite stops the run before it changes a weight.
+//! * The crate does not print and does not read the environment. It writes checkpoints atomically.
 //!
 //! # Features
 //!

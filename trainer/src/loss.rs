@@ -1,24 +1,24 @@
-//! The loss: a ranking loss over sparse vectors plus FLOPS regularizers.
+//! Loss: a ranking loss over sparse vectors plus FLOPS regularizers.
 //!
-//! The functions take rows of weights over the vocabulary, as tensors with gradients. Each term is one matrix
-//! product: with a vocabulary of 50 000, a copy of the rows costs more than the loss itself.
+//! The functions take rows of weights over the vocabulary, as tensors with gradients. Each term is one matrix product: with
+//! a vocabulary of 50 000, a copy of the rows costs more than the loss.
 
 use candle_core::{D, DType, Tensor};
 
 use crate::model::Linear;
 use crate::{Error, Result};
 
-/// The vectors of a batch of B examples over a vocabulary of V.
+/// Vectors of a batch of B examples over a vocabulary of V terms.
 #[derive(Debug, Clone)]
 pub struct Embeddings {
-    /// [B, V]
+    /// query vectors `[B, V]`
     pub queries: Tensor,
-    /// [m · B, V]: the B positives, then the B first negatives, and so on.
+    /// document vectors `[m · B, V]`: the B positives, then the B first negatives, and so on
     pub documents: Tensor,
 }
 
 impl Embeddings {
-    /// From one tensor [B, V] per column of documents, positives first; copies them together.
+    /// Concatenates one tensor `[B, V]` per column of documents, positives first.
     ///
     /// # Errors
     /// Columns of different shapes.
@@ -27,7 +27,7 @@ impl Embeddings {
         Ok(Self { queries, documents })
     }
 
-    /// B, and the number m of document columns.
+    /// Returns B and the number m of document columns.
     fn shape(&self) -> Result<(usize, usize)> {
         let (n_queries, dims) = self.queries.dims2()?;
         let (n_documents, document_dims) = self.documents.dims2()?;
@@ -42,12 +42,12 @@ impl Embeddings {
         Ok((n_queries, n_documents / n_queries))
     }
 
-    /// q_i · d_j for all pairs: [B, m · B].
+    /// q_i · d_j for all pairs, `[B, m · B]`.
     fn all_products(&self) -> Result<Tensor> {
         Ok(self.queries.contiguous()?.apply_op2(&self.documents.contiguous()?, Linear)?)
     }
 
-    /// q_i · d for the documents of example i only: [B, m], positive first.
+    /// q_i · d for the documents of example i only, `[B, m]`, positive first.
     fn own_products(&self) -> Result<Tensor> {
         let (n_queries, columns) = self.shape()?;
         let own = |query: usize| (0..columns).map(move |column| (column * n_queries + query) as u32);
@@ -57,28 +57,28 @@ impl Embeddings {
     }
 }
 
-/// The ranking loss of a batch.
+/// Ranking loss of a batch.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum RankingLoss {
-    /// Every positive and hard negative of the batch is a candidate for every query.
+    /// Cross-entropy with in-batch negatives: every positive and hard negative of the batch is a candidate for every query.
     MultipleNegativesRanking {
         /// factor on the dot products
         scale: f64,
     },
-    /// The teacher's margins between positive and negatives.
+    /// Margin MSE: mean squared error of the margins against those of a teacher.
     MarginMse,
-    /// The teacher's distribution over positive and negatives.
+    /// Distillation: KL divergence from a teacher's distribution over positive and negatives.
     DistillKlDiv {
-        /// of both softmaxes; 2 in the reference
+        /// temperature T of both softmaxes; 2 in the reference
         temperature: f64,
     },
 }
 
 impl RankingLoss {
-    /// The loss of a batch, a scalar. `labels` [B, n] are the scores or margins of a teacher, for the losses with one.
+    /// Computes the loss of a batch, a scalar. `labels` `[B, n]` are scores or margins of a teacher, for losses with one.
     ///
     /// # Errors
-    /// Shapes that do not fit, labels that are missing.
+    /// Shapes that do not fit, missing labels.
     pub fn forward(self, batch: &Embeddings, labels: Option<&Tensor>) -> Result<Tensor> {
         let teacher = || {
             labels.ok_or_else(|| {
@@ -146,25 +146,25 @@ fn log_softmax(scores: &Tensor) -> Result<Tensor> {
     Ok(scores.broadcast_sub(&log_sum_exp(scores)?.unsqueeze(1)?)?)
 }
 
-/// log Σ exp over each row; the maximum is taken out of the graph, since its gradient cancels.
+/// log Σ exp over each row. The maximum is detached from the graph, since its gradient cancels.
 fn log_sum_exp(scores: &Tensor) -> Result<Tensor> {
     let max = scores.max_keepdim(D::Minus1)?.detach();
     let sum = scores.broadcast_sub(&max)?.exp()?.sum(D::Minus1)?;
     Ok((sum.log()? + max.squeeze(D::Minus1)?)?)
 }
 
-/// Σ_v (mean over rows of weight v)² over one or several blocks of rows [n, V], pooled as if they were one.
+/// FLOPS regularizer: Σ_v (mean over rows of weight v)² over the rows of one or several blocks `[n, V]`.
 ///
-/// With a threshold, rows with at most so many active dims count as zero, while the mean is still over all rows.
+/// Rows with at most `threshold` active dims count as zero rows; the mean is still over all rows.
 ///
 /// # Errors
-/// A tensor operation.
+/// A tensor operation that fails.
 pub fn flops(blocks: &[&Tensor], threshold: Option<usize>) -> Result<Tensor> {
     let mut n_rows = 0;
     let mut sums: Option<Tensor> = None;
     for rows in blocks {
         n_rows += rows.dim(0)?;
-        // A product with a row of ones: candle's own sum over the first axis visits elements one by one.
+        // a product with a row of ones, since candle's sum over the first axis is not vectorized
         let sum = counted_rows(rows, threshold)?.matmul(&rows.contiguous()?)?;
         sums = Some(match sums {
             Some(sums) => (sums + sum)?,
@@ -175,7 +175,7 @@ pub fn flops(blocks: &[&Tensor], threshold: Option<usize>) -> Result<Tensor> {
     Ok((sums / n_rows.max(1) as f64)?.sqr()?.sum_all()?)
 }
 
-/// 1 for each row that is regularized, 0 for the others: [1, n].
+/// 1 for each row that is regularized, 0 for the others, `[1, n]`.
 fn counted_rows(rows: &Tensor, threshold: Option<usize>) -> Result<Tensor> {
     let n_rows = rows.dim(0)?;
     let Some(threshold) = threshold else {
@@ -185,39 +185,39 @@ fn counted_rows(rows: &Tensor, threshold: Option<usize>) -> Result<Tensor> {
     Ok(active_dims.gt(threshold as f64)?.to_dtype(rows.dtype())?.unsqueeze(0)?)
 }
 
-/// The weights of the regularizers at some step.
+/// Weights of the regularizers at one step.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct RegularizerWeights {
     /// λ_d
     pub document: f64,
-    /// λ_q; none leaves the term out of the log too
+    /// λ_q; none for no term, also in the log
     pub query: Option<f64>,
 }
 
 /// A ranking loss with FLOPS regularizers.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct SpladeLoss {
-    /// The ranking loss.
+    /// ranking loss
     pub ranking: RankingLoss,
-    /// Documents with at most so many active dims are not regularized.
+    /// number of active dims up to which documents are not regularized
     pub document_threshold: Option<usize>,
-    /// One regularizer, with the document's weight, over queries and documents together.
+    /// true for one regularizer over queries and documents together, with the weight λ_d
     pub document_regularizer_only: bool,
 }
 
-/// The terms of the loss of a micro-batch: scalars, already multiplied by their weights.
+/// Terms of the loss of a micro-batch: scalars, multiplied by their weights.
 #[derive(Debug, Clone)]
 pub struct LossParts {
-    /// The ranking loss.
+    /// ranking loss
     pub base: Tensor,
     /// λ_d · FLOPS of the documents.
     pub document_regularizer: Tensor,
-    /// λ_q · FLOPS of the queries, where there is such a term.
+    /// λ_q · FLOPS of the queries; none without this term
     pub query_regularizer: Option<Tensor>,
 }
 
 impl LossParts {
-    /// The sum of the terms.
+    /// Sum of the terms.
     ///
     /// # Errors
     /// A tensor operation.
@@ -229,7 +229,7 @@ impl LossParts {
         })
     }
 
-    /// The terms as numbers.
+    /// Returns the terms as numbers.
     ///
     /// # Errors
     /// A tensor operation.
@@ -243,19 +243,19 @@ impl LossParts {
     }
 }
 
-/// [`LossParts`] as numbers.
+/// Values of [`LossParts`].
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct LossValues {
-    /// The ranking loss.
+    /// ranking loss
     pub base: f64,
     /// λ_d · FLOPS of the documents.
     pub document_regularizer: f64,
-    /// λ_q · FLOPS of the queries, where there is such a term.
+    /// λ_q · FLOPS of the queries; none without this term
     pub query_regularizer: Option<f64>,
 }
 
 impl LossValues {
-    /// The sum of the terms.
+    /// Sum of the terms.
     #[must_use]
     pub fn total(&self) -> f64 {
         self.base + self.document_regularizer + self.query_regularizer.unwrap_or(0.0)
@@ -263,10 +263,10 @@ impl LossValues {
 }
 
 impl SpladeLoss {
-    /// The terms of the loss of a micro-batch. A term whose weight is 0 is 0 and costs nothing.
+    /// Computes the terms of the loss of a micro-batch. A term of weight 0 is 0 and is not computed.
     ///
     /// # Errors
-    /// Shapes that do not fit, labels that are missing.
+    /// Shapes that do not fit, missing labels.
     pub fn forward(
         &self,
         batch: &Embeddings,

@@ -1,7 +1,7 @@
-//! The masked-language-model objective: the model predicts the tokens that are masked.
+//! Masked-language-model objective: the model predicts masked tokens.
 //!
-//! Devlin et al., 2018, with more tokens picked (Wettig et al., 2022: 15 % is too little for small models), and more of
-//! them left unchanged: those train the head to predict the word itself, which SPLADE needs.
+//! The method is that of Devlin et al., 2018, with more picked tokens (Wettig et al., 2022: 15 % is too little for small
+//! models). More of them stay unchanged, since SPLADE needs a head that predicts the word of the text.
 
 use candle_core::Tensor;
 use rand::Rng;
@@ -13,11 +13,11 @@ use crate::{Error, Result};
 
 /// Share of the tokens that are picked.
 const PICKED: f64 = 0.20;
-/// Of those, the share that becomes `[MASK]`; then the share that becomes a random token; the rest stays.
+/// Share of the picked tokens that become `[MASK]`, and share that become a random token; the rest stays.
 const MASKED: f64 = 0.70;
 const RANDOM: f64 = 0.15;
 
-/// The tokens of a vocabulary that masking needs.
+/// Tokens of a vocabulary for masking.
 #[derive(Debug, Clone)]
 pub(crate) struct Masking {
     mask: u32,
@@ -38,7 +38,8 @@ impl Masking {
         Ok(Self { mask, size, special: vocabulary.special_dims() })
     }
 
-    /// Masks tokens of `batch` in place; returns the flat index `row·T + t` and the true id of every picked token, at least one.
+    /// Masks tokens of `batch` in place. Returns the flat index `row·T + t` and the true id of every picked token, at
+    /// least one.
     pub(crate) fn apply(&self, batch: &mut TokenBatch, rng: &mut ChaCha8Rng) -> Vec<(u32, u32)> {
         let flat = |index: (usize, usize)| (index.0 * batch.width() + index.1) as u32;
         let is_word = |id: i64| self.special.binary_search(&(id as u32)).is_err();
@@ -65,13 +66,13 @@ impl Masking {
     }
 }
 
-/// Mean cross-entropy of the true tokens at the picked positions; only their logits are made.
+/// Mean cross-entropy of the true tokens at the picked positions; computes only their logits.
 ///
 /// # Errors
-/// Tensor operations.
+/// A tensor operation that fails.
 pub(crate) fn mlm_loss(a: &Candle<'_>, head: &MlmHead<Tensor>, targets: &[(u32, u32)]) -> Result<Tensor> {
     let (rows, width, size) = head.features.dims3()?;
-    // no picked token is the first of its row: that one is special
+    // no picked token is the first of its row, which is a special token
     let before = u32::from(head.predicts_next);
     let (at, ids): (Vec<u32>, Vec<u32>) = targets.iter().map(|(at, id)| (at.saturating_sub(before), *id)).unzip();
     let at = Tensor::from_vec(at, targets.len(), head.features.device())?;

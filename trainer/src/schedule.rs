@@ -3,7 +3,7 @@
 use crate::config::RegularizerRamp;
 use crate::loss::RegularizerWeights;
 
-/// The multiplier on all learning rates: up from 0, then down to 0, both in a straight line.
+/// Multiplier on all learning rates: rises linearly from 0, then falls linearly to 0.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct LinearSchedule {
     total: usize,
@@ -11,12 +11,12 @@ pub(crate) struct LinearSchedule {
 }
 
 impl LinearSchedule {
-    /// For `total` optimizer steps, of which the share `warmup_ratio`, rounded up, rises.
+    /// Schedule of `total` optimizer steps; the multiplier rises over the share `warmup_ratio` of them, rounded up.
     pub(crate) fn new(total: usize, warmup_ratio: f64) -> Self {
         Self { total, warmup: (total as f64 * warmup_ratio).ceil() as usize }
     }
 
-    /// The multiplier at `step`, counted from 0: so the first step of a warm-up changes nothing.
+    /// Multiplier at `step`, from 0. The first step of a warm-up has the multiplier 0.
     pub(crate) fn multiplier(self, step: usize) -> f64 {
         if step < self.warmup {
             return step as f64 / self.warmup as f64;
@@ -26,7 +26,7 @@ impl LinearSchedule {
     }
 }
 
-/// The regularizer weights, which rise from 0 so that the model first learns to rank and then to be sparse.
+/// Schedule of the regularizer weights. They rise from 0, so that the model first learns to rank and then to be sparse.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct RegularizerSchedule {
     ramp: RegularizerRamp,
@@ -35,12 +35,12 @@ pub(crate) struct RegularizerSchedule {
 }
 
 impl RegularizerSchedule {
-    /// For `total` optimizer steps, over the share `warmup_ratio` of which the weights rise to `full`.
+    /// Schedule of `total` optimizer steps; the weights rise to `full` over the share `warmup_ratio` of them.
     pub(crate) fn new(ramp: RegularizerRamp, warmup_ratio: f64, total: usize, full: RegularizerWeights) -> Self {
         Self { ramp, steps: ((total as f64 * warmup_ratio) as usize).max(1), full }
     }
 
-    /// The weights at `step`, counted from 0; the same for all its micro-batches.
+    /// Weights at `step`, from 0, for all its micro-batches.
     pub(crate) fn weights(self, step: usize) -> RegularizerWeights {
         let factor = self.factor(step);
         RegularizerWeights {
@@ -62,17 +62,17 @@ impl RegularizerSchedule {
     }
 }
 
-/// The position in the data where an optimizer step begins.
+/// Position in the data at the start of an optimizer step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Position {
-    /// Counted from 0.
+    /// epoch, from 0
     pub(crate) epoch: usize,
-    /// Batches of that epoch that were used before.
+    /// number of batches of the epoch before this position
     pub(crate) batch: usize,
 }
 
-/// Optimizer steps of a run: `accumulation` micro-batches make a step, fewer at the end of an epoch; `max_steps` decides
-/// instead of `epochs`, which may be a fraction.
+/// Number of optimizer steps of a run. A step has `accumulation` micro-batches, the last of an epoch maybe fewer.
+/// `max_steps` replaces `epochs`, which may be a fraction.
 pub(crate) fn total_steps(
     batches_per_epoch: usize,
     accumulation: usize,

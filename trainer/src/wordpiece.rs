@@ -1,4 +1,4 @@
-//! A WordPiece tokenizer trained from texts, for a new model without a base.
+//! Training of a WordPiece tokenizer from texts, for a new model without a base.
 
 use std::collections::BTreeMap;
 
@@ -16,13 +16,14 @@ use crate::{Error, Result};
 /// `[PAD]`, `[UNK]`, `[CLS]`, `[SEP]`, `[MASK]`: ids 0 to 4 of every vocabulary trained here.
 pub(crate) const SPECIAL_TOKENS: [&str; 5] = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"];
 
-/// Minimum number of words with a character; rarer ones become `[UNK]`, so that they take no entry of a small vocabulary.
+/// Smallest number of words that have a character of the alphabet. Rarer characters become `[UNK]`, so that they do not use
+/// entries of a small vocabulary.
 const CHARACTER_MIN_COUNT: u64 = 5;
 
 /// Trainer of a vocabulary: counts words, then builds it.
 ///
-/// Lower-cased, accents kept (`å` is not `a`), split as BERT does. The same texts give the same vocabulary, whatever
-/// their order.
+/// Texts are lower-cased with accents (`å` is not `a`) and split as in BERT. The vocabulary does not depend on the order of
+/// the texts.
 #[derive(Debug, Default)]
 pub(crate) struct WordPieceBuilder {
     counts: BTreeMap<String, u64>,
@@ -32,7 +33,7 @@ impl WordPieceBuilder {
     /// Counts the words of a text.
     ///
     /// # Errors
-    /// A text the normalizer refuses.
+    /// A text that the normalizer refuses.
     pub(crate) fn feed(&mut self, text: &str) -> Result<()> {
         let mut normalized = NormalizedString::from(text);
         normalizer().normalize(&mut normalized).map_err(tokenizer_error)?;
@@ -58,7 +59,7 @@ impl WordPieceBuilder {
         if counts.is_empty() {
             return Err(Error::invalid("there are no words to train a tokenizer on", "give texts"));
         }
-        // The trainer numbers continuing characters in the order of a hash map. Named beforehand, they have an order.
+        // the trainer numbers continuing characters in the order of a hash map, unless they are given in advance
         let mut initial: Vec<String> = SPECIAL_TOKENS.map(str::to_owned).to_vec();
         let continuing: std::collections::BTreeSet<char> =
             counts.keys().flat_map(|word| word.chars().skip(1)).collect();

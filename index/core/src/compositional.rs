@@ -1,19 +1,19 @@
 //! [`reads_word_by_word`]: tokenizers for which the ids of a text are those of its words, one after the other.
 //!
-//! The claim, for every text that is split before a space (U+0020) between two [`solid`] characters: the ids of the whole
-//! are the ids of the part left of the split followed by the ids of the part right of it, the space included. It is
-//! decided stage by stage, from the parsed `tokenizer.json`, and only stages pass for which there is a proof:
+//! The claim holds for every split of a text before a space (U+0020) between two [`solid`] characters: the ids of the text
+//! are the ids of the left part followed by the ids of the right part, which has the space. Each stage of the parsed
+//! `tokenizer.json` is checked, and only stages with a proof pass:
 //!
-//! * *Added tokens* are searched in the text first. None may extend over such a split, and none may take white space to
-//!   its right; taking it to the left ends at the solid character.
+//! * *Added tokens* are matched in the text first. None may extend over such a split or strip white space to its right.
+//!   Stripping to the left stops at the solid character.
 //! * *Normalizers* must work character by character, or within runs that cannot hold a solid character followed by a
 //!   space. The Unicode forms qualify: a space begins a new normalization segment and composes with nothing.
 //! * The first *pre-tokenizer* that splits at spaces must do so in every context, and without looking back.
-//!   What comes after it sees one part at a time.
-//! * *Models* see one part at a time; only those with dropout, which are random, fail.
+//!   Later stages process one part at a time.
+//! * *Models* process one part at a time; only models with dropout, which are random, fail.
 //!
-//! A tokenizer that does not pass runs without the cache of words. Two checks stand behind the proof: every solid
-//! character is put through the normalizer, and a few texts through the whole tokenizer.
+//! A tokenizer that does not pass runs without the cache of words. Two checks confirm the proof: every solid character is
+//! normalized, and a few texts are tokenized whole and in parts.
 
 use tokenizers::models::ModelWrapper;
 use tokenizers::normalizers::{NormalizerWrapper, Replace};
@@ -35,7 +35,7 @@ pub(crate) fn reads_word_by_word(tokenizer: &Tokenizer) -> bool {
         && PROBES.iter().all(|text| is_sum_of_pieces(tokenizer, text))
 }
 
-/// Letters of a word beyond which the model gives its unknown token and reads no further.
+/// Letters of a word beyond which the model gives its unknown token without reading the rest.
 ///
 /// `None` unless the model is WordPiece, no stage splits a run of letters, and no added token is made of letters alone.
 pub(crate) fn longest_word(tokenizer: &Tokenizer) -> Option<usize> {
@@ -54,7 +54,7 @@ pub(crate) fn longest_word(tokenizer: &Tokenizer) -> Option<usize> {
                 | P::Punctuation(_)
         )
     };
-    // lower case and decomposition may give marks, at which GPT-2's expression splits
+    // lower case and decomposition may give marks, and GPT-2's expression splits at marks
     let bytes = stages.iter().any(|stage| matches!(stage, P::ByteLevel(_)));
     let normalizer = match tokenizer.get_normalizer() {
         None | Some(NormalizerWrapper::NFC(_)) => true,
@@ -78,7 +78,7 @@ fn added_tokens(tokenizer: &Tokenizer) -> bool {
     })
 }
 
-/// True if no space follows another character; a single word is also checked for what is before it.
+/// True if no space follows another character, and, in a token that matches single words only, no space is at the start.
 fn stays_on_one_side(content: &str, single_word: bool) -> bool {
     let crosses = content.chars().zip(content.chars().skip(1)).any(|(a, b)| !a.is_whitespace() && b == ' ');
     let checks_before = single_word && content.starts_with(' ');
@@ -90,7 +90,7 @@ fn normalizer(stage: &NormalizerWrapper) -> bool {
     match stage {
         N::BertNormalizer(_) | N::Lowercase(_) | N::StripAccents(_) => true,
         N::NFC(_) | N::NFD(_) | N::NFKC(_) | N::NFKD(_) => true,
-        // looks up graphemes and characters; a space is always a grapheme of its own
+        // maps graphemes and characters; a space is always a separate grapheme
         N::Precompiled(_) => true,
         N::StripNormalizer(strip) => !strip.strip_left,
         N::Replace(replace) => replaces_within(replace),
@@ -109,22 +109,22 @@ fn replaces_within(replace: &Replace) -> bool {
     if let Some(expression) = pattern["Regex"].as_str() {
         return WITHIN_SPACES.contains(&expression);
     }
-    // a string without a space is found on one side; its replacement must leave the split as it is
+    // a string without a space is matched on one side; its replacement must not change the split
     pattern["String"].as_str().is_some_and(|text| !text.is_empty() && !text.contains(' '))
         && !replace.content.is_empty()
         && replace.content.chars().all(solid)
 }
 
-/// NorBERT4's expression. No alternative has another character than white space before a space, so that every match ends
-/// at a split; together they cover every character, so that one begins there; only runs of white space look ahead, and
-/// not over a split.
+/// NorBERT4's expression. No alternative has a character other than white space before a space, so that a match ends at
+/// every split. The alternatives cover every character, so that a match begins there. Only runs of white space look ahead,
+/// and not over a split.
 const NORBERT4: &str = r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*| ?\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 
 fn pre_tokenizer(whole: &PreTokenizerWrapper) -> bool {
     use PreTokenizerWrapper as P;
     let mut stages = Vec::new();
     flatten(whole, &mut stages);
-    // these split around characters that are no spaces, and leave the rest to the stage that splits at spaces
+    // these split around characters other than spaces; a later stage splits at spaces
     let before = stages.iter().take_while(|stage| matches!(stage, P::Digits(_) | P::Punctuation(_))).count();
     let Some((first, rest)) = stages[before..].split_first() else { return false };
     let splits_at_spaces = match first {
@@ -139,7 +139,7 @@ fn pre_tokenizer(whole: &PreTokenizerWrapper) -> bool {
         }
         _ => false,
     };
-    // the only stage that depends on where in the text its part begins
+    // only this stage depends on the position of its part in the text
     let depends_on_place = |stage: &&PreTokenizerWrapper| match stage {
         P::Metaspace(metaspace) => metaspace.get_prepend_scheme() == PrependScheme::First,
         _ => false,
@@ -179,7 +179,7 @@ fn keeps_solid(tokenizer: &Tokenizer) -> bool {
     })
 }
 
-/// Texts in which stages fail that should not have passed.
+/// Test texts: stages that must not pass give other ids for the parts than for the whole.
 const PROBES: [&str; 8] = [
     "hvor ble det av fjorden?",
     "Ærlig  talt ,  it's a don't-know\ttest 42 x2 2x",
@@ -195,7 +195,7 @@ fn is_sum_of_pieces(tokenizer: &Tokenizer, text: &str) -> bool {
     let ids = |text: &str| tokenizer.encode_fast(text, false).map(|encoding| encoding.get_ids().to_vec());
     let whole = ids(text);
     let parts: tokenizers::Result<Vec<Vec<u32>>> = pieces(text).map(ids).collect();
-    // a text that is refused is refused either way: the plain path reports why
+    // a refused text is refused whole too, and the plain path reports the reason
     match (whole, parts, tokenizer.get_truncation()) {
         (Ok(whole), Ok(parts), Some(truncation)) => {
             whole == parts.concat().into_iter().take(truncation.max_length).collect::<Vec<_>>()

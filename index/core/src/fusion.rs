@@ -10,9 +10,9 @@ use crate::{Error, Hit, Ranking, Result};
 /// Constant of reciprocal rank fusion in the paper, and the default here.
 pub const RRF_K: f32 = 60.0;
 
-/// Rule by which rankings of the same query become one.
+/// Rule that fuses rankings of one query.
 ///
-/// Parameters are checked when the rule is made, so that fused scores are finite numbers whatever is fused.
+/// The constructors check the parameters, so that every fused score is finite.
 ///
 /// ```
 /// use splade_core::{Fusion, Hit, RRF_K, Ranking};
@@ -32,7 +32,7 @@ pub struct Fusion {
     rule: Rule,
 }
 
-/// Parameters of all fusions; each takes those it needs.
+/// Parameters of all fusions; each fusion reads its own.
 #[derive(Debug, Clone, PartialEq)]
 pub struct FusionParameters {
     /// constant of reciprocal rank fusion
@@ -81,7 +81,7 @@ impl Fusion {
 
     /// Reciprocal rank fusion: score(d) = Σ over the rankings that hold d of 1 / (k + rank), ranks from 1.
     ///
-    /// A ranking that lacks a document adds nothing to it. Cormack, Clarke and Büttcher, SIGIR 2009.
+    /// A ranking that lacks a document adds 0 to its score. Cormack, Clarke and Büttcher, SIGIR 2009.
     ///
     /// # Errors
     /// A `k` that is negative or not finite.
@@ -95,9 +95,9 @@ impl Fusion {
 
     /// Weighted sum of min-max scaled scores: score(d) = Σ over the rankings of weight · (s(d) − min) / (max − min).
     ///
-    /// `min` and `max` are those of the ranking as given, so its depth matters. A ranking whose scores are all equal
-    /// scales them to 1. A document that a ranking lacks gets 0 from it, as does the last one of that ranking. A
-    /// ranking without a weight has weight 1; further weights are ignored.
+    /// `min` and `max` are those of the ranking as given, so scaled scores depend on its depth. If all scores of a
+    /// ranking are equal, they scale to 1. A document that a ranking lacks gets 0 from it, and so does the last hit of
+    /// that ranking. A ranking without a weight has weight 1; extra weights are ignored.
     ///
     /// ```
     /// use splade_core::{Fusion, Hit, Ranking};
@@ -147,7 +147,7 @@ fn weighted_sum(rankings: &[Ranking], weights: &[f32]) -> Ranking {
     }))
 }
 
-/// The score as f64, infinities as the largest f32 and anything that is not a number as the smallest: where
+/// The score as f64. Infinities become the largest or smallest f32 and NaN the smallest, which is where
 /// [`score_order`](crate::score_order) ranks them.
 fn finite(score: f32) -> f64 {
     if score.is_nan() { f64::from(f32::MIN) } else { f64::from(score.clamp(f32::MIN, f32::MAX)) }

@@ -1,4 +1,4 @@
-//! The static query encoder: a query is tokenized and looked up in a table, with no network.
+//! [`QueryEncoder`]: query vectors from a tokenizer and a table of weights, without a network.
 
 use crate::{Encoder, Error, Result, SparseVector, Vocabulary};
 use std::cell::RefCell;
@@ -10,7 +10,7 @@ pub struct QueryWeights {
 }
 
 impl QueryWeights {
-    /// From one weight per term.
+    /// Checks and wraps one weight per term.
     ///
     /// # Errors
     /// A weight that is not finite.
@@ -24,7 +24,7 @@ impl QueryWeights {
         }
     }
 
-    /// One weight per term.
+    /// Weights by term.
     #[must_use]
     pub fn as_slice(&self) -> &[f32] {
         &self.weights
@@ -32,7 +32,7 @@ impl QueryWeights {
 
     /// The vector of a query whose tokens are `ids`: the weight of every *distinct* id, once.
     ///
-    /// Presence, not counts; ids beyond the table and weights of exactly 0 give no entry.
+    /// A repeated id counts once. Ids beyond the table and weights of exactly 0 give no entry.
     ///
     /// ```
     /// use splade_core::QueryWeights;
@@ -48,8 +48,8 @@ impl QueryWeights {
         self.look_up(&mut ids, None)
     }
 
-    /// The same in place, so that the vector is all that is allocated; at most `max_active_dims` entries, chosen as
-    /// [`SparseVector::top_k`] does.
+    /// [`encode`](Self::encode) in place: it allocates only the vector. Keeps at most `max_active_dims` entries, chosen
+    /// as in [`SparseVector::top_k`].
     fn look_up(&self, ids: &mut Vec<u32>, max_active_dims: Option<usize>) -> SparseVector {
         ids.sort_unstable();
         ids.dedup();
@@ -66,7 +66,7 @@ impl QueryWeights {
     }
 }
 
-/// Query weights with the tokenizer they belong to: everything a query needs.
+/// Query weights with their tokenizer: all that encodes a query.
 ///
 /// ```
 /// use splade_core::{Encoder, QueryEncoder, QueryWeights, Vocabulary};
@@ -94,7 +94,7 @@ impl QueryEncoder {
     /// Joins a vocabulary and its table; `prompt` is put before every text, without a separator.
     ///
     /// # Errors
-    /// A table that is shorter than the vocabulary: it belongs to another tokenizer. (A longer one is a padded matrix.)
+    /// A table shorter than the vocabulary, which belongs to another tokenizer. A longer table is accepted: its matrix is padded.
     pub fn new(vocabulary: Vocabulary, weights: QueryWeights, prompt: impl Into<String>) -> Result<Self> {
         let table = weights.weights.len();
         if let Some(excess) = vocabulary.excess_over(table) {
@@ -124,10 +124,10 @@ impl QueryEncoder {
         self
     }
 
-    /// The vector of one query.
+    /// Encodes one query.
     ///
     /// # Errors
-    /// A text the tokenizer refuses.
+    /// A text that the tokenizer refuses.
     pub fn encode_query(&self, text: &str) -> Result<SparseVector> {
         SCRATCH.with_borrow_mut(|scratch| {
             let text = if self.prompt.is_empty() {
@@ -158,7 +158,7 @@ impl QueryEncoder {
         &self.prompt
     }
 
-    /// The number of entries a vector keeps at most.
+    /// Largest number of entries of a vector; none without a limit.
     #[must_use]
     pub fn max_active_dims(&self) -> Option<usize> {
         self.max_active_dims
@@ -171,7 +171,7 @@ impl QueryEncoder {
     }
 }
 
-/// What a query is put together in, one of it per thread.
+/// Buffers for encoding one query, reused by each thread.
 #[derive(Default)]
 struct Scratch {
     text: String,
@@ -182,7 +182,7 @@ thread_local! {
     static SCRATCH: RefCell<Scratch> = RefCell::default();
 }
 
-/// One long text does not hold its memory for ever.
+/// Largest capacity that a buffer keeps after a query, so that one long text does not hold memory.
 const SCRATCH_KEPT: usize = 1 << 16;
 
 impl Encoder for QueryEncoder {

@@ -19,9 +19,9 @@ impl Hit {
     }
 }
 
-/// Order of scores in a ranking: descending, both zeros equal, and last whatever is not a number.
+/// Order of scores in a ranking: descending, both zeros equal, NaN last.
 ///
-/// Every comparison of scores uses this one; which of two documents of equal score comes first is the caller's rule.
+/// Every comparison of scores uses this order. The caller orders documents of equal score.
 ///
 /// ```
 /// use std::cmp::Ordering;
@@ -55,7 +55,7 @@ pub struct Ranking {
 }
 
 impl Ranking {
-    /// Sorts `hits`; of hits with the same id the best stays.
+    /// Sorts `hits` and keeps the best hit of each id.
     #[must_use]
     pub fn from_hits(mut hits: Vec<Hit>) -> Self {
         // -0.0 + 0.0 is 0.0; every other score stays as it is

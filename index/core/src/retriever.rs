@@ -1,31 +1,30 @@
-//! The [`Retriever`] contract, query in and ranking out, and [`Hybrid`], which fuses retrievers.
+//! The trait [`Retriever`], from a query to a ranking, and [`Hybrid`], which fuses retrievers.
 
 use crate::{Fusion, Hit, Ranking, Result, SparseVector};
 
-/// A query as retrievers take it; each reads the part it needs.
+/// Text and vector of a query; a retriever reads one of them or both.
 #[derive(Debug, Clone, Copy)]
 pub struct EncodedQuery<'a> {
     /// text of the query, for BM25
     pub text: &'a str,
-    /// vector of the query, for whatever ranks by vectors
+    /// vector of the query, for retrievers over vectors
     pub vector: &'a SparseVector,
 }
 
 /// Ranks the documents of a corpus for a query.
 ///
-/// Implemented by exact search over vectors in memory, by the impact index, by BM25 and by [`Hybrid`]; evaluation is
-/// written against this trait, once.
+/// Exact search over vectors in memory, the impact index, BM25 and [`Hybrid`] implement it, and evaluation uses it.
 pub trait Retriever: Send + Sync {
     /// Best `depth` documents whose score is not 0, in the order of a [`Ranking`].
     ///
-    /// Fewer hits mean that every other document has a score of 0. Documents of score 0 may be among the hits.
+    /// If there are fewer hits, every other document has a score of 0. The hits may include documents of score 0.
     ///
     /// # Errors
-    /// A broken index or another failure of the system behind it.
+    /// A failure of the index or other system that searches.
     fn retrieve(&self, query: EncodedQuery<'_>, depth: usize) -> Result<Ranking>;
 }
 
-/// Several retrievers whose rankings a [`Fusion`] makes one.
+/// Several retrievers whose rankings are fused by a [`Fusion`].
 pub struct Hybrid<'a> {
     retrievers: Vec<&'a dyn Retriever>,
     fusion: Fusion,
@@ -43,7 +42,7 @@ impl<'a> Hybrid<'a> {
 impl Retriever for Hybrid<'_> {
     fn retrieve(&self, query: EncodedQuery<'_>, depth: usize) -> Result<Ranking> {
         let matches = |retriever: &&dyn Retriever| {
-            // a document that does not match gets nothing from a ranking, as in a search
+            // a document of score 0 adds nothing to the fused score, as in a search
             let hits = retriever.retrieve(query, self.candidates)?;
             let matching: Vec<Hit> = hits.hits().iter().filter(|hit| hit.score > 0.0).cloned().collect();
             Ok(Ranking::from_hits(matching))

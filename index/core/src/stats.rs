@@ -1,4 +1,4 @@
-//! How sparse vectors are: active dims, sparsity ratio, FLOPS, the length of posting lists.
+//! [`SparsityStats`]: active dims, sparsity ratio, FLOPS and lengths of posting lists.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use crate::SparseVector;
 
-/// Counts over many vectors, taken one at a time; it grows with the vocabulary and not with their number.
+/// Counts over a stream of vectors; its memory grows with the vocabulary, not with the number of vectors.
 ///
 /// ```
 /// use splade_core::{SparseVector, SparsityStats, flops};
@@ -33,13 +33,13 @@ pub struct SparsityStats {
 }
 
 impl SparsityStats {
-    /// Of no vector yet, over a vocabulary of `dimensions` terms.
+    /// Empty statistics over a vocabulary of `dimensions` terms.
     #[must_use]
     pub fn new(dimensions: usize) -> Self {
         Self { dimensions, ..Self::default() }
     }
 
-    /// Of all `vectors`.
+    /// Statistics of `vectors`.
     #[must_use]
     pub fn of<'a>(dimensions: usize, vectors: impl IntoIterator<Item = &'a SparseVector>) -> Self {
         let mut stats = Self::new(dimensions);
@@ -56,7 +56,7 @@ impl SparsityStats {
         }
     }
 
-    /// Counts what `other` counted.
+    /// Adds the counts of `other`.
     pub fn merge(&mut self, other: &Self) {
         self.dimensions = self.dimensions.max(other.dimensions);
         self.count += other.count;
@@ -113,7 +113,7 @@ impl SparsityStats {
         self.by_active_dims.last_key_value().map_or(0, |(&active, _)| active)
     }
 
-    /// The `k` dimensions found in most vectors, and in how many; of equal ones the smaller dimension.
+    /// The `k` most frequent dimensions with their numbers of vectors; of equal numbers the smaller dimension first.
     #[must_use]
     pub fn most_frequent(&self, k: usize) -> Vec<(u32, u64)> {
         let mut all: Vec<(u32, u64)> = self.frequencies.iter().map(|(&dim, &count)| (dim, count)).collect();
@@ -122,7 +122,7 @@ impl SparsityStats {
         all
     }
 
-    /// Everything counted, in figures.
+    /// Summary of all counts.
     #[must_use]
     pub fn report(&self) -> SparsityReport {
         let percentile = |percent| self.active_dims_percentile(percent);
@@ -153,8 +153,8 @@ fn ratio(part: u64, whole: u64) -> f64 {
     if whole == 0 { 0.0 } else { part as f64 / whole as f64 }
 }
 
-/// FLOPS as a measure (the reference's `avg_flops`): the multiplications to expect of a query–document pair,
-/// Σ over dims of (share of queries that hold it) · (share of documents that hold it). 0 when a side has no vector.
+/// Expected multiplications per query–document pair (`avg_flops` of sentence-transformers): Σ over dims of (share of
+/// queries that hold the dim) · (share of documents that hold it). 0 if a side has no vector.
 #[must_use]
 pub fn flops(queries: &SparsityStats, documents: &SparsityStats) -> f64 {
     if queries.count == 0 || documents.count == 0 {
@@ -166,12 +166,12 @@ pub fn flops(queries: &SparsityStats, documents: &SparsityStats) -> f64 {
     products as f64 / (queries.count as f64 * documents.count as f64)
 }
 
-/// What [`SparsityStats`] counted of one side, queries or documents.
+/// Summary of [`SparsityStats`] of one side, queries or documents.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct SparsityReport {
     /// number of vectors
     pub count: u64,
-    /// those without any active dim
+    /// number of vectors without active dims
     pub empty_count: u64,
     /// the vocabulary size
     pub dimensions: usize,
@@ -199,19 +199,19 @@ pub struct SparsityReport {
     pub posting_list_max: u64,
 }
 
-/// Both sides and what a pair of them costs: what `--analyze-sparsity` shows.
+/// Sparsity of queries and documents, and the expected cost of a pair.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct SparsityAnalysis {
-    /// of the query vectors
+    /// sparsity of the query vectors
     pub queries: SparsityReport,
-    /// of the document vectors
+    /// sparsity of the document vectors
     pub documents: SparsityReport,
     /// [`flops`] of the two
     pub flops: f64,
 }
 
 impl SparsityAnalysis {
-    /// Of what was counted on both sides.
+    /// Analysis of the counts of both sides.
     #[must_use]
     pub fn of(queries: &SparsityStats, documents: &SparsityStats) -> Self {
         Self { queries: queries.report(), documents: documents.report(), flops: flops(queries, documents) }

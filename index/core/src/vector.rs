@@ -1,6 +1,6 @@
 //! [`SparseVector`]: dimensions and weights, sorted, unique, finite, never zero.
 
-/// Why a list of dimensions and weights is not a [`SparseVector`].
+/// Reason why lists of dimensions and weights are not a [`SparseVector`].
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum VectorError {
@@ -28,13 +28,13 @@ pub enum VectorError {
     },
 }
 
-/// Weights of a dense row that are looked at together: most blocks of a sparse row are all zero.
+/// Weights of a dense row that are tested together: most blocks of a sparse row are all zero.
 const BLOCK: usize = 32;
 
-/// A vector over the vocabulary that stores only what is not zero.
+/// A vector over the vocabulary that stores only entries that are not zero.
 ///
-/// Dimensions (token ids) strictly increase; weights are finite and not zero. There is no way to
-/// make one that breaks this, so nothing downstream checks it again.
+/// Dimensions (token ids) strictly increase; weights are finite and not zero. Every constructor checks this, so that no
+/// other code checks it again.
 ///
 /// ```
 /// use splade_core::SparseVector;
@@ -52,7 +52,7 @@ pub struct SparseVector {
 }
 
 impl SparseVector {
-    /// From dimensions and their weights in any order; zero weights are left out.
+    /// Makes a vector of dimensions and weights in any order, without the zero weights.
     ///
     /// # Errors
     /// A dimension that occurs twice, a weight that is not finite, lists of different lengths.
@@ -67,7 +67,7 @@ impl SparseVector {
         Self::from_pairs(dims.into_iter().zip(weights))
     }
 
-    /// From pairs of dimension and weight in any order; zero weights are left out.
+    /// Makes a vector of pairs of dimension and weight in any order, without the zero weights.
     ///
     /// # Errors
     /// A dimension that occurs twice, a weight that is not finite.
@@ -85,7 +85,7 @@ impl SparseVector {
         Ok(Self { dims, weights })
     }
 
-    /// The non-zero entries of a row with one weight per vocabulary term, whose length is the vocabulary size.
+    /// Makes a vector of the non-zero entries of a dense row `[V]`, one weight per term.
     ///
     /// # Errors
     /// A weight that is not finite.
@@ -94,7 +94,7 @@ impl SparseVector {
         let mut dims = Vec::with_capacity(active);
         let mut weights = Vec::with_capacity(active);
         for (block, start) in row.chunks(BLOCK).zip((0..).step_by(BLOCK)) {
-            // the sign is pushed out: both zeros are 0
+            // the shift removes the sign bit: both zeros become 0
             if block.iter().fold(0, |bits, weight| bits | weight.to_bits() << 1) == 0 {
                 continue;
             }
@@ -129,7 +129,7 @@ impl SparseVector {
         self.dims.iter().copied().zip(self.weights.iter().copied())
     }
 
-    /// The number of entries that are not zero.
+    /// Number of entries.
     #[must_use]
     pub fn active_dims(&self) -> usize {
         self.dims.len()
@@ -149,7 +149,7 @@ impl SparseVector {
 
     /// The dot product, summed in f32 by increasing dimension.
     ///
-    /// This order is the one every exact score of this crate uses, so scores of different paths are equal bit for bit.
+    /// Every exact score of this crate is summed in this order, so that scores of all search paths are equal bit for bit.
     #[must_use]
     pub fn dot(&self, other: &Self) -> f32 {
         let (mut a, mut b) = (0, 0);
@@ -168,7 +168,7 @@ impl SparseVector {
         sum
     }
 
-    /// The same without the entries of these dimensions, which ascend.
+    /// A copy without the entries of the dimensions `dropped`, which ascend.
     #[must_use]
     pub fn without(self, dropped: &[u32]) -> Self {
         if dropped.is_empty() {
@@ -179,9 +179,9 @@ impl SparseVector {
         Self { dims, weights }
     }
 
-    /// The `k` entries of largest absolute weight; of equal ones, those of the smaller dimension.
+    /// The `k` entries of largest absolute weight; of equal weights, those of the smaller dimension.
     ///
-    /// The reference's `max_active_dims`, which leaves ties undefined.
+    /// This is `max_active_dims` of sentence-transformers, which leaves ties undefined.
     #[must_use]
     pub fn top_k(&self, k: usize) -> Self {
         if k >= self.dims.len() {
@@ -194,7 +194,7 @@ impl SparseVector {
         Self { dims, weights }
     }
 
-    /// Dimension and weight by decreasing weight, then increasing dimension: the order in which people read terms.
+    /// Dimensions and weights by decreasing weight, then increasing dimension: the order for display.
     #[must_use]
     pub fn by_decreasing_weight(&self) -> Vec<(u32, f32)> {
         self.by_weight(|weight| weight)

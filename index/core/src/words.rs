@@ -17,8 +17,8 @@ pub(crate) fn solid(c: char) -> bool {
         || matches!(c, 'À'..='ɏ' | '\u{386}'..='\u{481}' | '\u{48A}'..='\u{52F}' | 'Ḁ'..='ỿ') && c.is_alphabetic()
 }
 
-/// Splits a text before every space between two [`solid`] characters: into words with what sticks to them, each but
-/// the first with the space before it.
+/// Splits a text before every space between two [`solid`] characters. A piece is a word with its punctuation; every piece
+/// but the first begins with a space.
 pub(crate) fn pieces(text: &str) -> impl Iterator<Item = &str> {
     let mut rest = text;
     std::iter::from_fn(move || {
@@ -48,30 +48,30 @@ fn solid_after(text: &str, at: usize) -> bool {
     }
 }
 
-/// Words in the cache, and the most bytes and ids of one: 2.5 MiB of table, some 10 MiB when it is full of usual words,
-/// 30 MiB at the most.
+/// Number of words in the cache, and largest number of bytes and of ids of a word. The table takes 2.5 MiB; the full cache
+/// takes about 10 MiB with usual words and at most 30 MiB.
 const SLOTS: usize = 1 << 16;
 const LONGEST: usize = 64;
-/// Slots that a word is looked for in. With a full table, that is what a word costs that is not in it.
+/// Slots that are searched for a word: the cost of a word that a full table lacks.
 const REACH: usize = 8;
 
 /// Bytes from which a piece is tokenized by its prefix, and bytes of the longest prefix tried.
 const LONG_PIECE: usize = 256 << 10;
-/// Bytes that the tokenizer itself reads at once. It takes some 170 bytes of memory for each.
+/// Bytes that the tokenizer reads at once. It takes about 170 bytes of memory for each.
 pub(crate) const LONGEST_AT_ONCE: usize = 4 << 20;
 
-/// Token ids by word, filled by the tokenizer itself.
+/// Cache of token ids by word.
 ///
-/// A slot is written once: reading takes no lock and threads never wait for each other. The first words are kept; word
-/// frequencies follow Zipf's law, so the first are the frequent ones.
+/// Each slot is written once, so that reads take no lock. The cache keeps the first words it sees: by Zipf's law, most of
+/// them are frequent words.
 pub(crate) struct Words {
     slots: OnceLock<Box<[OnceLock<Word>]>>,
     hasher: RandomState,
-    /// letters of a word beyond which the model gives its unknown token, where that is so
+    /// letters of a word beyond which the model gives its unknown token; none without such a limit
     longest_word: Option<usize>,
     /// bytes of the longest added token
     longest_added: usize,
-    /// the tokenizer without truncation, made when a long piece comes
+    /// the tokenizer without truncation, made at the first long piece
     untruncated: OnceLock<Box<Tokenizer>>,
 }
 
@@ -96,7 +96,7 @@ impl Words {
     /// Appends the ids of `text`, `limit` or more of them if there are so many.
     ///
     /// # Errors
-    /// A piece that the tokenizer refuses; it may still take the text as a whole where it truncates it before the piece.
+    /// A piece that the tokenizer refuses. It may still accept the whole text if it truncates it before that piece.
     pub(crate) fn tokenize(
         &self,
         tokenizer: &Tokenizer,
@@ -119,9 +119,9 @@ impl Words {
                     let encoding = guarded(|| tokenizer.encode_fast(piece, false))??;
                     let found = encoding.get_ids();
                     ids.extend_from_slice(found);
-                    // what reaches the tokenizer's own limit may be truncated
+                    // ids up to the tokenizer's limit may be truncated ids
                     if let Some(free) = free.filter(|_| found.len() < limit.min(LONGEST)) {
-                        // another thread may have been first
+                        // another thread may have filled the slot
                         let _ = free.set(Word { text: piece.into(), ids: found.into() });
                     }
                 }
@@ -163,10 +163,10 @@ impl Words {
     }
 }
 
-/// Removes the middle of words of more than twice `longest` letters, and leaves as many at both ends.
+/// Removes the middle of words of more than twice `longest` letters, and keeps `longest` letters at each end.
 ///
-/// The model gives one unknown token for such a word, with its middle or without. An added token that is not of letters
-/// alone (no other gets here) is found in neither middle, and at the ends as before.
+/// The model gives one unknown token for the whole word and for the shortened word. Every added token has a character that
+/// is not a letter here, so that none lies in the removed middle, and those at the ends are still found.
 fn shorten_words(text: &str, longest: usize) -> Cow<'_, str> {
     let letter = |c: char| solid(c) && c.is_alphabetic();
     let mut short = String::new();
@@ -196,9 +196,9 @@ fn shorten_words(text: &str, longest: usize) -> Cow<'_, str> {
 /// The first `needed` ids of `text` by the shortest of a few prefixes that decides them, or all ids if the text is
 /// short enough to be read whole.
 ///
-/// A prefix decides the tokens of its words but the last two, and those that an added token across its end might take:
-/// normalizers and pre-tokenizers that get here look at the run of characters they are in and at one behind it, and
-/// models see one word at a time.
+/// A prefix decides the tokens of its words except the last two and those that an added token across its end may cover.
+/// The normalizers and pre-tokenizers accepted here depend on the current run of characters and one character after it, and
+/// models process one word at a time.
 fn prefix_ids(
     untruncated: &Tokenizer,
     text: &str,
@@ -231,7 +231,7 @@ fn prefix_ids(
     Ok(guarded(|| untruncated.encode_fast(text, false))??.get_ids().to_vec())
 }
 
-/// Bytes before the end of a prefix that are not trusted beside those of an added token: a grapheme with its marks.
+/// Bytes before the end of a prefix whose tokens are discarded, beside those of an added token: a grapheme with its marks.
 const MARGIN: usize = 64;
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! [`OnnxNetwork`]: an ONNX file as a network that gives sparse vectors.
+//! [`OnnxNetwork`]: a network that gives sparse vectors by an ONNX file.
 
 use std::borrow::Cow;
 use std::cell::OnceCell;
@@ -15,25 +15,25 @@ use crate::providers::OnnxDevice;
 use crate::split_graph::{Cap, SplitGraph};
 use crate::{Error, OnnxModel, OnnxOptions, OnnxSummary, Result, metadata};
 
-/// A model file as a [`Network`]: a pooled file as it is, or up to its output layer, which is then computed here; a file of
-/// logits with the pooling done here.
+/// A [`Network`] that runs an ONNX file: a pooled file whole, a pooled file split before its output layer, which this crate
+/// computes, or a file of logits, which this crate pools.
 pub struct OnnxNetwork {
     model: OnnxModel,
     dimensions: usize,
     pooling: SpladePooling,
-    /// the output layer, or why the whole file is run
+    /// the output layer, or the reason why the whole file is run
     output: std::result::Result<(OutputLayer, Cap), NotSplit>,
 }
 
-/// Why ONNX Runtime runs the whole file, its output layer too.
+/// Reason why ONNX Runtime runs the whole file with its output layer.
 ///
-/// The fast way, a graph split at its features, gives the same vectors up to rounding in a fraction of the time.
+/// A graph split at the features is several times as fast and gives the same vectors up to rounding.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum NotSplit {
     /// the caller asked for it ([`OnnxOptions::whole`])
     Asked,
-    /// weights are not the activation of the largest logit
+    /// sum pooling, which does not take the largest logit
     SumPooling,
     /// this processor lacks the instructions of the output layer
     Processor,
@@ -41,9 +41,9 @@ pub enum NotSplit {
     Device(OnnxDevice),
     /// the file does not name its output layer
     NotStated,
-    /// the file is not as its metadata states
+    /// the file differs from the statements of its metadata
     Broken(String),
-    /// ONNX Runtime refused the split graph, and took the file
+    /// ONNX Runtime refused the split graph and accepted the file
     Refused(String),
 }
 
@@ -62,10 +62,11 @@ impl fmt::Display for NotSplit {
 }
 
 impl OnnxNetwork {
-    /// Opens a file of a model folder, which must be of the folder's checkpoint and use the logits as the folder says.
+    /// Opens a file of a model folder. It must be exported from the folder's checkpoint, with the folder's use of the
+    /// logits.
     ///
-    /// On a CPU with the instructions for it, a pooled file of max pooling is run up to its features, and the output layer
-    /// is computed here, several times as fast. [`OnnxOptions::whole`] is the plain way.
+    /// On a CPU with the needed instructions, ONNX Runtime runs a file of max pooling up to its features, and this crate
+    /// computes the output layer, which is several times as fast. [`OnnxOptions::whole`] switches this off.
     ///
     /// # Errors
     /// As [`OnnxModel::open`] and [`new`](Self::new); a file of another checkpoint than the folder's, or with other logits.
@@ -75,7 +76,7 @@ impl OnnxNetwork {
         }
         let network = Self::open_with(path, options, model.dimensions()?, model.pooling())?;
         if let Some(choice) = model.head_choice() {
-            // other tools export what the published code gives
+            // other tools export the logits of the published code
             let published = splade_core::HeadMode::Published.name();
             let found = network.model.metadata(metadata::HEAD_MODE).unwrap_or(published);
             if found != choice.mode.name() {
@@ -101,7 +102,7 @@ impl OnnxNetwork {
         let model = match opened {
             Ok(model) => model,
             Err(error) if matches!(split, Some(Ok(_))) => {
-                // whatever is wrong, the file's own error is the one to report
+                // an error of the whole file is the one to report
                 let network = Self::new(OnnxModel::open(path, options)?, dimensions, pooling)?;
                 return Ok(Self { output: Err(NotSplit::Refused(error.to_string())), ..network });
             }
@@ -141,13 +142,13 @@ impl OnnxNetwork {
         OutputLayer::is_supported()
     }
 
-    /// Why the whole file is run; none if it is split, with the output layer computed here.
+    /// Reason why the whole file is run; none if it is split.
     #[must_use]
     pub fn not_split(&self) -> Option<&NotSplit> {
         self.output.as_ref().err()
     }
 
-    /// Reason why a file would be run whole on the CPU, found without ONNX Runtime; none if it would be split.
+    /// Reason why a file would be run whole on the CPU; none if it would be split. Does not need ONNX Runtime.
     #[must_use]
     pub fn why_not_split(path: &Path, dimensions: usize, pooling: SpladePooling) -> Option<NotSplit> {
         split_of(path, &OnnxOptions::default(), dimensions, pooling).err()
@@ -160,7 +161,7 @@ impl OnnxNetwork {
     }
 }
 
-/// A file split at its features, or why it is not.
+/// Splits a file at its features, or returns the reason against it.
 fn split_of(
     path: &Path,
     options: &OnnxOptions,
@@ -180,7 +181,7 @@ fn split_of(
     }
 }
 
-/// Refuses a file pooled in another way than the model folder states. Logits are pooled here, whatever the file states.
+/// Refuses a file with other pooling than that of the model folder. A file of logits passes: this crate pools them.
 fn check_pooling(model: &OnnxModel, pooling: SpladePooling) -> Result<()> {
     let wanted = metadata::pooling(pooling);
     let found = model.metadata(metadata::POOLING).filter(|_| model.metadata(metadata::HEAD) != Some("logits"));
@@ -213,21 +214,23 @@ impl Network for OnnxNetwork {
     }
 }
 
-/// Tokens of the text that is run alone and padded, and of the longer text beside it.
+/// Numbers of tokens of the tested text, which is run alone and padded, and of the longer text beside it.
 const PROBE_LENGTHS: [u32; 2] = [4, 16];
 
 impl OnnxNetwork {
-    /// True if the vector of a text changes with padding, in a file of another tool. Masks of −1e4 and less are sound: their
-    /// exponentials are 0. A small constant in place of them lets padding into the attention, as does a mask without use.
+    /// True if padding changes the vector of a text, in a file of another tool.
     ///
-    /// An int8 file is not tested: its activations may share one scale in a batch, so that vectors change for that reason. A
-    /// file that fails here fails again at its first batch, which reports the error.
+    /// A mask that adds −1e4 or less to attention scores is sound: the exponentials are 0 in f32. A graph with a
+    /// constant near 0, or one that does not use its mask, mixes padding into the attention.
+    ///
+    /// An int8 file is not tested: the texts of a batch may share one scale, which changes vectors too. An error is ignored
+    /// here, since the first batch reports it again.
     fn mixes_in_padding(&self) -> bool {
         let is_foreign = self.model.metadata(metadata::VERSION).is_none();
         if !is_foreign || !self.model.can_pad() || self.model.max_length().is_some() {
             return false;
         }
-        // the rounding of vectors in f32 and in fp16 stays below these
+        // above the rounding of vectors in f32 and in fp16
         let tolerance = match OnnxSummary::read(self.model.path()).map(|file| file.precision()) {
             Ok(Precision::Fp32) => 1e-4,
             Ok(Precision::Fp16) => 5e-3,
@@ -242,12 +245,12 @@ impl OnnxNetwork {
         dims.into_iter().any(|&dim| (alone.weight(dim) - padded.weight(dim)).abs() > tolerance)
     }
 
-    /// A text of `length` tokens from all over the vocabulary.
+    /// Ids of `length` tokens at equal distances in the vocabulary.
     fn spread_ids(&self, length: u32) -> Vec<u32> {
         (1..=length).map(|at| (self.dimensions as u64 * u64::from(at) / u64::from(length + 1)) as u32).collect()
     }
 
-    /// Vectors of a whole file's output: pooled, or logits that are pooled here.
+    /// Vectors of the output of a whole file: pooled weights, or logits, which are pooled here.
     fn of_output(&self, batch: &TokenBatch, output: ArrayViewD<'_, f32>) -> Result<Vec<SparseVector>> {
         let (rows, width, terms) = (batch.rows(), batch.width(), self.dimensions);
         match *output.shape() {
@@ -266,7 +269,7 @@ impl OnnxNetwork {
         }
     }
 
-    /// A row of a pooled output. Pooled weights are never negative: an output with negative numbers is something else.
+    /// Vector of a row of a pooled output. Pooled weights are never negative, so a negative number is an error.
     fn pooled(&self, weights: ArrayView1<'_, f32>) -> Result<SparseVector> {
         if let Some(weight) = weights.iter().find(|weight| **weight < 0.0) {
             let file = self.model.path().to_owned();
@@ -280,10 +283,10 @@ impl OnnxNetwork {
         }
     }
 
-    /// Vectors of features, by the output layer, while the session is held. Padding is left out.
+    /// Vectors of features without padding, by the output layer.
     ///
-    /// A session of several threads shares the layer out to rayon, and holds its lock meanwhile: not to be called from
-    /// rayon's own threads.
+    /// This runs under the lock of the session. With several threads the layer runs on rayon's threads, so that a call from
+    /// one of these threads could deadlock.
     fn of_features(
         &self,
         batch: &TokenBatch,
@@ -309,17 +312,17 @@ impl OnnxNetwork {
     }
 }
 
-/// An output whose number of axes was looked at before.
+/// View of an output whose shape was matched before.
 fn two_axes(output: ArrayViewD<'_, f32>) -> ndarray::ArrayView2<'_, f32> {
     output.into_dimensionality::<Ix2>().expect("its shape has two axes")
 }
 
-/// As [`two_axes`].
+/// View of an output whose shape was matched before.
 fn three_axes(output: ArrayViewD<'_, f32>) -> ndarray::ArrayView3<'_, f32> {
     output.into_dimensionality::<Ix3>().expect("its shape has three axes")
 }
 
-/// The features of a row's tokens, one token after the other, without those of its padding.
+/// Features of the tokens of a row, without those of its padding.
 fn of_tokens<'r>(features: ArrayView2<'r, f32>, mask: ArrayView1<'_, i64>) -> Cow<'r, [f32]> {
     let count = mask.iter().filter(|mask| **mask != 0).count();
     if mask.iter().take(count).all(|mask| *mask != 0)

@@ -1,7 +1,6 @@
 //! [`OnnxFile`]: the parts of an ONNX file that this crate reads, without the values of its weights.
 //!
-//! Messages are declared here with the fields that are read, numbered as in the format's own description; prost passes
-//! over all others.
+//! Messages are declared here with the fields that are read, with the numbers of the format. prost skips all other fields.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -37,7 +36,7 @@ mod tensor {
     pub(super) const VALUES: [u32; 7] = [4, 5, 6, 7, RAW, 10, 11];
 }
 
-/// Element types of ONNX that are told apart here.
+/// Element types of ONNX that this crate distinguishes.
 pub(crate) mod element {
     pub(crate) const FLOAT: i32 = 1;
     pub(crate) const INT8: i32 = 3;
@@ -88,7 +87,7 @@ pub(crate) struct TensorHeader {
     pub(crate) name: String,
     #[prost(message, repeated, tag = "13")]
     pub(crate) external_data: Vec<Entry>,
-    /// 1: the values are in another file
+    /// 1 if the values are in another file
     #[prost(int32, tag = "14")]
     pub(crate) data_location: i32,
 }
@@ -141,17 +140,17 @@ pub(crate) enum Axis {
     Name(String),
 }
 
-/// A tensor of a graph: its header, where its values are, and where it is itself.
+/// A tensor of a graph: its header, and the positions of its values and of itself.
 #[derive(Debug, Clone)]
 pub(crate) struct Stored {
     pub(crate) header: TensorHeader,
-    /// values as bytes; empty where they are numbers or in another file
+    /// position of the values as bytes; empty if they are numbers or in another file
     raw: Range<u64>,
-    /// start of the message
+    /// position of the start of the message
     pub(crate) at: u64,
 }
 
-/// An ONNX file, open.
+/// An open ONNX file.
 pub(crate) struct OnnxFile {
     pub(crate) encoded: Encoded,
     /// fields of the model
@@ -161,10 +160,10 @@ pub(crate) struct OnnxFile {
 }
 
 impl OnnxFile {
-    /// Opens a file and walks over the fields of its model and graph.
+    /// Opens a file and finds the fields of its model and graph.
     ///
     /// # Errors
-    /// A file that cannot be read or is no ONNX.
+    /// A file that cannot be read or is not ONNX.
     pub(crate) fn open(path: &Path) -> Result<Self> {
         if path.is_dir() {
             return Err(Error::io(path)(io::ErrorKind::IsADirectory.into()));
@@ -183,20 +182,20 @@ impl OnnxFile {
         }
     }
 
-    /// Everything about the model but its graph.
+    /// Reads the model without its graph.
     pub(crate) fn header(&mut self) -> io::Result<Header> {
         let parts = self.model.iter().filter(|field| field.tag != model::GRAPH);
         let parts: Vec<Part> = parts.map(|field| Part::Kept(field.whole.clone())).collect();
         Ok(Header::decode(self.encoded.joined(&parts)?.as_slice())?)
     }
 
-    /// `metadata_props`.
+    /// Reads `metadata_props`.
     pub(crate) fn metadata(&mut self) -> io::Result<BTreeMap<String, String>> {
         let entries = self.encoded.all::<Entry>(&self.model, model::METADATA)?;
         Ok(entries.into_iter().map(|entry| (entry.key, entry.value)).collect())
     }
 
-    /// The tensors of the graph, in their order.
+    /// Reads the headers of the tensors of the graph, in their order.
     pub(crate) fn tensors(&mut self) -> io::Result<Vec<Stored>> {
         let fields: Vec<Range<u64>> =
             self.graph.iter().filter(|field| field.tag == graph::TENSORS).map(|field| field.payload.clone()).collect();
@@ -214,7 +213,7 @@ impl OnnxFile {
         Ok(Stored { header, raw, at })
     }
 
-    /// Element type and bytes of a tensor; none where the bytes are not here, or not as many as its shape says.
+    /// Reads element type and bytes of a tensor; none if the bytes are elsewhere or do not fit the shape.
     pub(crate) fn bytes(&mut self, stored: &Stored) -> io::Result<Option<(i32, Vec<u8>)>> {
         let mut lengths = stored.header.dims.iter().map(|length| u64::try_from(*length).ok());
         let count = lengths.try_fold(1_u64, |count, length| count.checked_mul(length?));
@@ -230,7 +229,7 @@ impl OnnxFile {
         Ok(Some((stored.header.data_type, self.encoded.bytes(stored.raw.clone())?)))
     }
 
-    /// Values of a tensor of floats; none for another type, and as for [`bytes`](Self::bytes).
+    /// Reads the values of a tensor of floats; none for other types, and as for [`bytes`](Self::bytes).
     pub(crate) fn floats(&mut self, stored: &Stored) -> io::Result<Option<Vec<f32>>> {
         Ok(self.bytes(stored)?.and_then(|(element, bytes)| match element {
             element::FLOAT => Some(bytes.as_chunks::<4>().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect()),
@@ -242,7 +241,7 @@ impl OnnxFile {
     }
 }
 
-/// A file that is not what it should be, or that cannot be read.
+/// Error for a file that is not ONNX or cannot be read.
 pub(crate) fn not_onnx(path: &Path, error: io::Error) -> Error {
     match error.kind() {
         io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof => {

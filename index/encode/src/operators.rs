@@ -1,13 +1,12 @@
-//! Two operators of this program, which replace chains of ONNX's operators in a split graph.
+//! Two custom operators, which replace chains of ONNX operators in a split graph.
 //!
-//! A file has ONNX's operators only, so that it runs everywhere. When it is split ([`crate::split_graph`]), two chains become
-//! one node each:
+//! A file has only standard operators, so that every runtime runs it. A graph split ([`crate::split_graph`]) replaces two
+//! chains by one node each:
 //!
-//! * [`LAYER_NORM`]: `(x − mean)/√(variance + eps)·weight + bias`. ONNX Runtime makes one node of it too, which takes half as
-//!   long again.
+//! * [`LAYER_NORM`]: `(x − mean)/√(variance + eps)·weight + bias`. The fused node of ONNX Runtime takes 1.5 times as long.
 //! * [`RELATIVE_SCORES`]: attention scores with relative positions (DeBERTa's, NorBERT3's),
-//!   `content[i, j] + of_queries[i, r] + of_keys[r, j] + allowed[j]` with `r = rows[i, j]`. In ONNX's operators every score
-//!   goes through memory five times.
+//!   `content[i, j] + of_queries[i, r] + of_keys[r, j] + allowed[j]` with `r = rows[i, j]`. With standard operators every
+//!   score passes through memory five times.
 
 use std::sync::Mutex;
 
@@ -18,7 +17,7 @@ use ort::operator::{
 use ort::value::TensorElementType;
 use pulp::Arch;
 
-/// The domain of both.
+/// Domain of both operators.
 pub(crate) const DOMAIN: &str = "splade";
 /// Inputs: `x` `[…, D]`, `weight` `[D]`, `bias` `[D]`, `eps` (one number); output as `x`.
 pub(crate) const LAYER_NORM: &str = "LayerNorm";
@@ -26,12 +25,12 @@ pub(crate) const LAYER_NORM: &str = "LayerNorm";
 /// from 0 to N − 1, `allowed` `[B, 1, 1, T]`; output as `content`.
 pub(crate) const RELATIVE_SCORES: &str = "RelativeScores";
 
-/// The domain with both operators.
+/// Makes the domain with both operators.
 pub(crate) fn domain() -> ort::Result<OperatorDomain> {
     OperatorDomain::new(DOMAIN)?.add(LayerNorm)?.add(RelativeScores)
 }
 
-/// Rows of so many numbers are one piece of work.
+/// Number of values in one piece of work, which is whole rows.
 const PIECE: usize = 1 << 14;
 
 struct LayerNorm;
@@ -155,7 +154,7 @@ impl<'c, const N: usize> Floats<'c, N> {
         found.try_into().map(Self).map_err(|_| missing())
     }
 
-    /// The shape and values of each.
+    /// Shape and values of each input.
     fn slices(&self) -> ort::Result<[(Vec<usize>, &[f32]); N]> {
         let mut found = Vec::with_capacity(N);
         for value in &self.0 {
@@ -166,7 +165,7 @@ impl<'c, const N: usize> Floats<'c, N> {
     }
 }
 
-/// Fills the output, of this shape, in pieces of whole rows, on the session's threads. `work` gets where a piece begins.
+/// Fills an output of this shape on the session's threads, in pieces of whole rows. `work` gets the start of a piece.
 fn write_pieces(
     context: &ComputeContext,
     shape: &[usize],
@@ -187,7 +186,7 @@ fn write_pieces(
     })
 }
 
-/// Sums of 16 columns at a time: an order that can be vectorized, and does not depend on the machine.
+/// Sum in 16 partial sums: this order can be vectorized and does not depend on the machine.
 #[inline(always)]
 fn sum(values: &[f32], of: impl Fn(f32) -> f32) -> f32 {
     let mut sums = [0.0_f32; 16];
@@ -228,14 +227,14 @@ impl pulp::WithSimd for Normed<'_> {
     }
 }
 
-/// Neighbouring keys of a query.
+/// Consecutive keys of a query.
 struct Run {
     keys: std::ops::Range<usize>,
-    /// the row they share; none where each has its own
+    /// their common row; none if each key has another row
     row: Option<usize>,
 }
 
-/// The keys of every query in runs: far from the query neighbours share a row, near it each has its own.
+/// Splits the keys of every query into runs: distant keys share a row, near keys have one row each.
 fn runs(rows: &[i32], tokens: usize) -> Vec<Vec<Run>> {
     let of_query = |rows: &[i32]| {
         let mut runs: Vec<Run> = Vec::new();
@@ -254,7 +253,7 @@ fn runs(rows: &[i32], tokens: usize) -> Vec<Vec<Run>> {
     rows.chunks_exact(tokens.max(1)).map(of_query).collect()
 }
 
-/// The scores of one query.
+/// Operands and output of the scores of one query.
 struct Scores<'s> {
     content: &'s [f32],
     of_query: &'s [f32],

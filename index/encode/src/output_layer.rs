@@ -1,23 +1,23 @@
 //! [`OutputLayer`]: the product with the vocabulary matrix and the maximum over tokens, fused: `max_t (f_t·w_v + b_v)` where
 //! it is above 0.
 //!
-//! This is most of the work of a SPLADE network: nine tenths of a small model's, and of the tokens × terms products a few
-//! hundred are used. Here they never leave the cache. The product is one of 8-bit integers, taken of 64 terms and one text
-//! at a time while the matrix's part is in the first-level cache, and its maximum is kept in registers.
+//! This is most of the work of a SPLADE network, nine tenths in a small model, although only a few hundred of the tokens ×
+//! terms products are used. The fused layer keeps the products in the cache. It multiplies 8-bit integers for 64 terms and
+//! one text at a time, while that part of the matrix is in the first-level cache, and keeps the maximum in registers.
 //!
-//! * A matrix **in 8 bits** ([`OutputLayer::of_codes`]): the largest integer product, scaled, is the logit. Every token has a
-//!   scale of its own, so that a text's vector does not depend on the other texts of its batch here. The file itself has one
-//!   scale per text: the two round differently.
-//! * A matrix **in floats** ([`OutputLayer::of_floats`]) is rounded too, and how far a rounded product can be from the true
-//!   one is known. With `f̂` and `ŵ` for the rounded features and row of the matrix (Cauchy–Schwarz, twice):
+//! * A matrix **in 8 bits** ([`OutputLayer::of_codes`]): the largest integer product, scaled, is the logit. Every
+//!   token has its own scale, so that the vector of a text does not depend on the other texts of its batch. The graph
+//!   in the file has one scale per text, so that its vectors differ by rounding.
+//! * A matrix **in floats** ([`OutputLayer::of_floats`]) is rounded too, with a bound on the error of a product. With `f̂`
+//!   and `ŵ` for the rounded features and the rounded row of the matrix (Cauchy–Schwarz, twice):
 //!
 //!   `|f·w − f̂·ŵ| ≤ ‖f − f̂‖·‖w‖ + ‖f̂‖·‖w − ŵ‖`
 //!
-//!   A term whose largest rounded logit is below 0 by more than that has no weight. For the others, the tokens whose rounded
-//!   logit is within twice the bound of the largest are multiplied in f32, and the largest of those is the logit: that of
-//!   the plain f32 product, up to the order of its sum. Usually that is one token, or two.
+//!   A term whose largest rounded logit is below 0 by more than the bound has no weight. For each other term, tokens whose
+//!   rounded logit is within twice the bound of the largest are multiplied in f32, usually one or two. The largest of these
+//!   products is the logit, equal to that of the plain f32 product up to the order of its sum.
 //!
-//! The instructions for it are those of x86-64 ([`OutputLayer::is_supported`]); elsewhere ONNX Runtime runs the whole file.
+//! The layer needs instructions of x86-64 ([`OutputLayer::is_supported`]). Without them ONNX Runtime runs the whole file.
 
 #![cfg_attr(not(target_arch = "x86_64"), allow(unused, reason = "no layer is ever made elsewhere"))]
 
@@ -30,9 +30,9 @@ use simd::{Block, BlockTerms, Instructions, TERMS, Text};
 /// The matrix of an output layer, `[V, D]`, beside its codes.
 #[derive(Debug)]
 enum Matrix {
-    /// nothing else
+    /// no floats: the codes are the weights
     Codes,
-    /// the floats, and the norms of the bound: `‖w‖` and `‖w − ŵ‖` of every row
+    /// floats, and the norms of the bound: `‖w‖` and `‖w − ŵ‖` of every row
     Floats { rows: Array2<f32>, norms: Vec<f32>, errors: Vec<f32> },
 }
 
@@ -50,19 +50,19 @@ pub(crate) struct OutputLayer {
     matrix: Matrix,
 }
 
-/// Room for what the norms in the bound, sums of f32 themselves, may be off.
+/// Margin for the rounding of the norms in the bound, which are sums of f32.
 const SLACK: f64 = 1.001;
-/// Sums of so many products of bytes fit 32 bits, and bounds on sums of f32 hold.
+/// Largest D: sums of this many products of bytes fit 32 bits, and the bounds on sums of f32 hold.
 const MOST_FEATURES: usize = 1 << 14;
 
 impl OutputLayer {
-    /// Whether this machine has the instructions.
+    /// True if this processor has the instructions.
     pub(crate) fn is_supported() -> bool {
         Instructions::detect().is_some()
     }
 
-    /// The layer of a matrix `[V, D]` of floats, in rows. `None` where the shapes do not fit, a weight is not finite, or the
-    /// machine lacks the instructions.
+    /// Makes a layer of the rows of a matrix `[V, D]` of floats. `None` if the shapes do not fit, a weight is not finite, or
+    /// the processor lacks the instructions.
     pub(crate) fn of_floats(rows: Array2<f32>, bias: Vec<f32>) -> Option<Self> {
         Self::of_floats_with(Instructions::detect()?, rows, bias)
     }
@@ -80,7 +80,7 @@ impl OutputLayer {
             row.iter().zip(&mut *codes).for_each(|(weight, code)| *code = (weight / scale).round_ties_even() as i8);
             let apart = row.iter().zip(&*codes).map(|(weight, code)| weight - scale * f32::from(*code));
             let (norm, error) = (norm(row.iter().copied()), norm(apart));
-            // the sums of f32 in the plain product, and the two scales of the rounded one
+            // rounding of the f32 sums in the plain product, and of the two scales in the rounded one
             let summed = norm * size as f64 * f64::from(f32::EPSILON);
             (scale, ((norm * SLACK) as f32, (error * SLACK + summed) as f32))
         };
@@ -90,8 +90,8 @@ impl OutputLayer {
         Some(Self { instructions, size, terms, blocks, scales, bias, matrix: Matrix::Floats { rows, norms, errors } })
     }
 
-    /// The layer of a matrix `[V, D]` of codes, in rows, with a scale per row. `None` as for
-    /// [`of_floats`](Self::of_floats), and where codes are too large for the machine's instructions.
+    /// Makes a layer of the rows of a matrix `[V, D]` of codes, with a scale per row. `None` as for
+    /// [`of_floats`](Self::of_floats), and if codes are too large for the processor's instructions.
     pub(crate) fn of_codes(codes: ArrayView2<'_, i8>, scales: Vec<f32>, bias: Vec<f32>) -> Option<Self> {
         Self::of_codes_with(Instructions::detect()?, codes, scales, bias)
     }
@@ -125,10 +125,10 @@ impl OutputLayer {
         self.terms
     }
 
-    /// Terms with a logit above 0 and the logit, ascending, of every text: `features` `[T, D]` of each. On this thread, if
-    /// `threads` is 1, else shared out to rayon's.
+    /// Terms with a logit above 0 and their logits, by ascending term, for each text with features `[T, D]`. Runs on this
+    /// thread if `threads` is 1, otherwise on rayon's threads.
     ///
-    /// `None` where a feature is not finite.
+    /// `None` if a feature is not finite.
     pub(crate) fn positive_logits(&self, texts: &[&[f32]], threads: usize) -> Option<Vec<Vec<(u32, f32)>>> {
         let rounded: Vec<Text> =
             texts.iter().map(|text| Text::new(text, self.size, self.instructions)).collect::<Option<_>>()?;
@@ -153,7 +153,7 @@ impl OutputLayer {
         }))
     }
 
-    /// One text and 64 terms.
+    /// Logits of one text for 64 terms.
     fn of_block(
         &self,
         at: usize,
@@ -192,15 +192,15 @@ impl OutputLayer {
     }
 }
 
-/// Whether sizes and bias are those of a layer.
+/// True if sizes and bias fit a layer.
 fn fits(terms: usize, size: usize, bias: &[f32]) -> bool {
     (1..=MOST_FEATURES).contains(&size) && terms > 0 && bias.len() == terms && !bias.iter().any(|bias| bias.is_nan())
 }
 
-/// A scale under which the largest of some numbers has the largest code; of nothing but zeros, 1.
+/// Scale that gives the largest absolute value the largest code; 1 if all values are 0.
 fn scale_of(largest: f32, code: f32) -> f32 {
     let scale = largest / code;
-    // smaller numbers get codes of 0, and the bound is all that is known of them
+    // smaller values get code 0, and only the bound covers them
     if scale >= f32::MIN_POSITIVE { scale } else { 1.0 }
 }
 

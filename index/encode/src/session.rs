@@ -18,31 +18,31 @@ use crate::providers::{self, OnnxDevice, Placement};
 use crate::signature::{Input, Output, Role, Signature};
 use crate::{Error, OnnxSummary, Result, library, operators};
 
-/// How a file is run.
+/// Options for running a file.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct OnnxOptions {
     /// threads of all sessions together; 0 means one for every core
     pub threads: usize,
     /// sessions, each with its share of the threads; 0 chooses
     pub sessions: usize,
-    /// where it runs
+    /// device
     pub device: OnnxDevice,
-    /// true runs a pooled file whole: its output layer too, where that could be computed here
+    /// true to run a pooled file whole in ONNX Runtime, without the fused output layer
     pub whole: bool,
     /// options of the execution provider; on the CPU, entries of the session's configuration
     pub provider_options: Vec<(String, String)>,
 }
 
-/// Weights of more bytes than this are not held twice for the sake of a second session: they would be most of the memory,
-/// and the operators of a large model keep all threads of one session busy.
+/// Largest size of weights in bytes for a second session by default. Each session holds the weights, and the operators of a
+/// large model use all threads of one session.
 const SECOND_SESSION_BYTES: u64 = 1 << 28;
 
 impl OnnxOptions {
-    /// Threads of every session.
+    /// Number of threads of every session.
     ///
-    /// Two sessions are faster than one of twice the threads: no thread waits for the other half of an operator, and what
-    /// one thread does alone (inputs, vectors) happens while the other session computes. (Measured on two cores: f32 15 to
-    /// 20 % faster, int8 3 %.) Every session holds the weights.
+    /// Two sessions are faster than one session with all threads: fewer threads wait for one another within an operator, and
+    /// one session computes while the inputs and vectors of the other are prepared. (Measured on two cores: f32 15 to 20 %
+    /// faster, int8 3 %.) Every session holds the weights.
     fn threads_of_sessions(&self, device: OnnxDevice, bytes: u64) -> Vec<usize> {
         let threads = if self.threads > 0 { self.threads } else { cores() };
         let sessions = match self.sessions {
@@ -54,7 +54,7 @@ impl OnnxOptions {
     }
 }
 
-/// Cores this process may use; two threads of one core would wait for each other's arithmetic.
+/// Number of physical cores available to this process. Two threads of one core share its arithmetic units.
 fn cores() -> usize {
     let allowed = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     num_cpus::get_physical().clamp(1, allowed)
@@ -62,16 +62,16 @@ fn cores() -> usize {
 
 /// An ONNX file in one session or several.
 ///
-/// A session runs one batch at a time and sits behind a lock; several have the same weights and share nothing.
+/// A session has a lock and runs one batch at a time. Each session holds the weights.
 ///
-/// A batch is run as the file declares its inputs: in 64-bit or 32-bit numbers, in parts where the number of texts is fixed,
-/// padded where the number of tokens is, and in parts of one text length where there is no attention mask or it does not hide
-/// padding.
+/// A batch is run as the file declares its inputs: with 64-bit or 32-bit ids; in parts, if the number of texts is fixed;
+/// padded, if the number of tokens is fixed; in parts of texts of equal length, if there is no attention mask or padding
+/// changes the vectors.
 pub struct OnnxModel {
     sessions: Vec<Mutex<Session>>,
     /// threads of a session
     threads: usize,
-    /// the session that is waited for when all are busy
+    /// session to wait for if all are busy
     next: AtomicUsize,
     path: PathBuf,
     signature: Signature,
@@ -87,13 +87,13 @@ impl OnnxModel {
     /// Opens a file. [`load_onnx_runtime`](crate::load_onnx_runtime) must have succeeded.
     ///
     /// # Errors
-    /// A library not loaded, a file that is missing or broken, inputs or outputs that are not those of a masked-LM network. A
-    /// device that cannot be used is none: [`placement`](Self::placement) says so.
+    /// A library that is not loaded, a file that is missing or broken, inputs or outputs that are not those of a masked-LM
+    /// network. A device that cannot be used is not an error: [`placement`](Self::placement) has the reason.
     pub fn open(path: &Path, options: &OnnxOptions) -> Result<Self> {
         Self::open_part(path, options, |_| None)
     }
 
-    /// Opens a file, or for some devices the part of it that `part` gives.
+    /// Opens a file, or the part of it that `part` gives for a device.
     pub(crate) fn open_part<'p>(
         path: &Path,
         options: &OnnxOptions,
@@ -110,7 +110,7 @@ impl OnnxModel {
         }
         let open = |device| {
             let threads = options.threads_of_sessions(device, weight_bytes(path));
-            // options are those of the device that was chosen, not of the CPU that is taken instead
+            // the options are for the chosen device, not for the CPU as its replacement
             let is_chosen = options.device == OnnxDevice::Auto || options.device == device;
             let own_options = if is_chosen { options.provider_options.as_slice() } else { &[] };
             let source = part(device).map_or(Source::File(path), Source::Bytes);
@@ -129,19 +129,19 @@ impl OnnxModel {
         Ok(Self { sessions, threads, next, path, signature, output, metadata, placement, can_pad })
     }
 
-    /// Device it runs on, and why not on others.
+    /// Device of the sessions, and the reasons against others.
     #[must_use]
     pub fn placement(&self) -> &Placement {
         &self.placement
     }
 
-    /// Number of sessions: of batches that run at the same time.
+    /// Number of sessions, which is the number of batches that run at the same time.
     #[must_use]
     pub fn sessions(&self) -> usize {
         self.sessions.len()
     }
 
-    /// Threads of a session.
+    /// Number of threads of a session.
     pub(crate) fn threads(&self) -> usize {
         self.threads
     }
@@ -152,26 +152,26 @@ impl OnnxModel {
         &self.path
     }
 
-    /// Most tokens of a text, where the file fixes their number.
+    /// Largest number of tokens of a text; none if the file does not fix it.
     #[must_use]
     pub fn max_length(&self) -> Option<usize> {
         self.signature.length
     }
 
-    /// Number of texts in every run, where the file fixes it.
+    /// Number of texts in every run; none if the file does not fix it.
     #[must_use]
     pub fn fixed_batch(&self) -> Option<usize> {
         self.signature.batch
     }
 
-    /// True if texts of different lengths share a run. Otherwise the file has no attention mask, or its mask does not hide
-    /// padding.
+    /// True if texts of different lengths share a run. False if the file has no attention mask, or if padding changes the
+    /// vectors in spite of it.
     #[must_use]
     pub fn can_pad(&self) -> bool {
         self.can_pad
     }
 
-    /// The model with runs of texts of one length only.
+    /// Runs only texts of equal length together from now on.
     pub(crate) fn without_padding(mut self) -> Self {
         self.can_pad = false;
         self
@@ -183,23 +183,23 @@ impl OnnxModel {
         self.metadata.iter().find(|(name, _)| name == key).map(|(_, value)| value.as_str())
     }
 
-    /// The same model, read at the output with `terms` columns.
+    /// Reads the output with `terms` columns from now on.
     ///
     /// # Errors
-    /// Every output is declared to be something else.
+    /// A file that declares no such output.
     pub(crate) fn reading(mut self, terms: usize) -> Result<Self> {
         let chosen = self.signature.output_of(terms).cloned();
         self.output = chosen.map_err(|message| Error::Signature { file: self.path.clone(), message })?;
         Ok(self)
     }
 
-    /// Runs a batch and collects what `read` makes of it, text by text.
+    /// Runs a batch and collects the values of `read`, text by text.
     ///
-    /// `read` gets the texts of a run and the output for them, of as many rows, which is not copied. That is the whole
-    /// batch, or in turn the parts it was run in.
+    /// `read` gets the texts of a run and their output, one row per text, without a copy. A run has the whole batch or
+    /// a part of it.
     ///
     /// # Errors
-    /// ONNX Runtime's own, a text with more tokens than the file takes, or what `read` says.
+    /// Errors of ONNX Runtime and of `read`, a text with more tokens than the file accepts.
     pub fn run<R>(
         &self,
         batch: &TokenBatch,
@@ -223,7 +223,7 @@ impl OnnxModel {
         Ok(all)
     }
 
-    /// Texts of each run: as many as the file takes, and of one length where padding would change their vectors.
+    /// Texts of each run: as many as the file accepts, and of equal length if padding would change their vectors.
     fn parts(&self, batch: &TokenBatch) -> Vec<Range<usize>> {
         let limit = self.signature.batch.unwrap_or(batch.rows()).max(1);
         let length = |text: usize| batch.mask.row(text).sum();
@@ -262,7 +262,7 @@ impl OnnxModel {
         read(output.try_extract_array::<f32>().map_err(failed)?)
     }
 
-    /// A session that is not in use, else the next one that is given back.
+    /// Locks a session that is free, otherwise waits for one.
     fn free_session(&self) -> MutexGuard<'_, Session> {
         for session in &self.sessions {
             match session.try_lock() {
@@ -276,7 +276,7 @@ impl OnnxModel {
     }
 }
 
-/// The values of an input in the type it declares; 64-bit ones are not copied.
+/// Values of an input in its declared type; 64-bit values are not copied.
 fn tensor<'v>(input: &Input, values: &'v Array2<i64>) -> ort::Result<SessionInputValue<'v>> {
     if input.is_32_bit {
         // ids are u32 and small
@@ -285,8 +285,8 @@ fn tensor<'v>(input: &Input, values: &'v Array2<i64>) -> ort::Result<SessionInpu
     Ok(TensorRef::from_array_view(values.view())?.into())
 }
 
-/// The rows and tokens of an output that belong to `part`, of the output for `full`; an output of other shape as it is, for
-/// its reader to refuse.
+/// Crops the output for `full` to the rows and tokens of `part`. An output of another shape is returned whole, and its
+/// reader refuses it.
 fn cropped<'o>(mut output: ArrayViewD<'o, f32>, full: &TokenBatch, part: &TokenBatch) -> ArrayViewD<'o, f32> {
     if output.shape().first() == Some(&full.rows()) {
         output.slice_axis_inplace(Axis(0), Slice::from(..part.rows()));
@@ -297,14 +297,14 @@ fn cropped<'o>(mut output: ArrayViewD<'o, f32>, full: &TokenBatch, part: &TokenB
     output
 }
 
-/// What a session is made of; bytes may have operators of this crate.
+/// Source of a session. Only bytes may have operators of this crate.
 #[derive(Clone, Copy)]
 enum Source<'s> {
     File(&'s Path),
     Bytes(&'s [u8]),
 }
 
-/// One session.
+/// Makes a session.
 fn session(
     environment: &Environment,
     source: Source<'_>,
@@ -315,9 +315,9 @@ fn session(
     let builder = Session::builder(environment).map_err(|error| error.to_string())?;
     let builder = builder.with_optimization_level(GraphOptimizationLevel::All).map_err(|error| error.to_string())?;
     let builder = builder.with_intra_threads(threads).map_err(|error| error.to_string())?;
-    // a plan is kept for every shape there ever was, and measured, none is faster with one
+    // a memory plan is kept for every shape of input, and measured, no model is faster with one
     let builder = builder.with_memory_pattern(false).map_err(|error| error.to_string())?;
-    // the fused node walks a row number by number; apart, the two take a fifth of its time
+    // the fused node is not vectorized: the two separate nodes take a fifth of its time
     let builder = builder
         .with_config_entry("optimization.disable_specified_optimizers", "SkipLayerNormFusion;BiasSkipLayerNormFusion")
         .map_err(|error| error.to_string())?;
@@ -333,7 +333,7 @@ fn session(
     session.map_err(|error| error.to_string())
 }
 
-/// Why a file does not load: a file of weights that is not there, else what ONNX Runtime says.
+/// Error for a file that does not load: a missing file of weights, else the message of ONNX Runtime.
 fn broken(path: &Path, error: &str) -> Error {
     let missing = OnnxSummary::read(path).ok().and_then(|file| {
         let mut missing = file.external.into_iter().filter(|data| data.found.is_none());
@@ -347,7 +347,7 @@ fn broken(path: &Path, error: &str) -> Error {
     }
 }
 
-/// The size of a model file, with the weights that a large one has beside it.
+/// Size of a model file in bytes, with the file of weights beside it.
 fn weight_bytes(path: &Path) -> u64 {
     let mut beside = path.as_os_str().to_owned();
     beside.push("_data");

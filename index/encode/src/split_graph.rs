@@ -1,8 +1,8 @@
 //! [`SplitGraph`]: a pooled ONNX file split at its features, into the graph before them and the output layer.
 //!
-//! A pooled file of this program is complete: ONNX Runtime gives vectors. But no ONNX operator multiplies and takes the
-//! maximum at once, as [`OutputLayer`] does, and that is most of the work. The file names its features and the operands of
-//! its output layer ([`metadata::OUTPUT_LAYER`]); the session is made of the graph up to the features.
+//! A pooled file of this program gives vectors in ONNX Runtime alone. But no ONNX operator fuses the product with the
+//! maximum as [`OutputLayer`] does, and this product is most of the work. The metadata of the file name its features
+//! and the operands of its output layer ([`metadata::OUTPUT_LAYER`]). The session gets the graph up to the features.
 
 mod nodes;
 
@@ -22,15 +22,15 @@ use crate::protobuf::{Part, head};
 use crate::tensor_names::{self, Channels};
 use crate::{Error, metadata};
 
-/// The two parts of a file.
+/// Graph and output layer of a file.
 pub(crate) struct SplitGraph {
-    /// a model that gives the features
+    /// model whose output is the features
     pub(crate) model: Vec<u8>,
     pub(crate) layer: OutputLayer,
     pub(crate) cap: Cap,
 }
 
-/// Cap of every logit: `splade_trainer::model::Cap` but for the one that is never 0.
+/// Cap of every logit: the variants of `splade_trainer::model::Cap` that keep zeros.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Cap {
@@ -58,10 +58,10 @@ struct Operands {
 }
 
 impl SplitGraph {
-    /// Splits a file. Weights are read one by one, and those of the graph before the features are copied as bytes.
+    /// Splits a file. Reads weights one by one, and copies those before the features as bytes.
     ///
     /// # Errors
-    /// Why the file cannot be split: then it is run whole, and what else is wrong with it is for ONNX Runtime to report.
+    /// The reason why the file cannot be split. It is then run whole, and ONNX Runtime reports other defects.
     pub(crate) fn read(path: &Path) -> Result<Self, NotSplit> {
         if !OutputLayer::is_supported() {
             return Err(NotSplit::Processor);
@@ -85,7 +85,7 @@ fn broken(error: io::Error) -> NotSplit {
     NotSplit::Broken(error.to_string())
 }
 
-/// The model with the features as its output: nodes, tensors and shapes they need; none if no node gives them.
+/// Model with the features as its output and all they need; none if no node gives them.
 fn graph_before(file: &mut OnnxFile, stored: &HashMap<String, Stored>, features: &str) -> io::Result<Option<Vec<u8>>> {
     let nodes = file.encoded.all::<Node>(&file.graph, graph::NODES)?;
     let Some(nodes) = up_to(with_own_operators(nodes, stored.keys()), features) else { return Ok(None) };
@@ -115,7 +115,7 @@ fn graph_before(file: &mut OnnxFile, stored: &HashMap<String, Stored>, features:
     file.encoded.joined(&all).map(Some)
 }
 
-/// The stored tensors of a graph, by name.
+/// Stored tensors of a graph, by name.
 struct Tensors<'f> {
     file: &'f mut OnnxFile,
     stored: HashMap<String, Stored>,
@@ -128,7 +128,7 @@ impl<'f> Tensors<'f> {
         Ok(Self { file, stored })
     }
 
-    /// The output layer: its matrix in floats, as it is or transposed, or in 8 bits with a scale per term.
+    /// Reads the output layer: a matrix in floats, also transposed, or in 8 bits with a scale per term.
     fn output_layer(&mut self, operands: &Operands) -> Result<OutputLayer, NotSplit> {
         let (weight, transposed) = (operands.weight.as_str(), tensor_names::transposed(&operands.weight));
         let bias = self.vector(&operands.bias)?;
@@ -151,21 +151,21 @@ impl<'f> Tensors<'f> {
         self.stored.contains_key(name)
     }
 
-    /// A tensor of floats with one axis.
+    /// Reads a tensor of floats with one axis.
     fn vector(&mut self, name: &str) -> Result<Vec<f32>, NotSplit> {
         let stored = self.known(name)?;
         let values = self.file.floats(&stored).map_err(broken)?;
         values.filter(|_| stored.header.dims.len() == 1).ok_or_else(|| wrong(name, "a vector of floats"))
     }
 
-    /// A tensor of floats with two axes.
+    /// Reads a tensor of floats with two axes.
     fn matrix(&mut self, name: &str) -> Result<Array2<f32>, NotSplit> {
         let stored = self.known(name)?;
         let values = self.file.floats(&stored).map_err(broken)?;
         values.and_then(|values| shaped(&stored, values)).ok_or_else(|| wrong(name, "a matrix of floats"))
     }
 
-    /// A tensor of 8-bit numbers with two axes.
+    /// Reads a tensor of 8-bit numbers with two axes.
     fn codes(&mut self, name: &str) -> Result<Array2<i8>, NotSplit> {
         let stored = self.known(name)?;
         let bytes = self.file.bytes(&stored).map_err(broken)?.filter(|(element, _)| *element == element::INT8);
@@ -182,13 +182,13 @@ fn wrong(name: &str, expected: &str) -> NotSplit {
     NotSplit::Broken(format!("tensor {name} is not {expected} in this file"))
 }
 
-/// Values as a matrix; none if the tensor has another number of axes.
+/// Values as a matrix; none if the tensor does not have two axes.
 fn shaped<T>(stored: &Stored, values: Vec<T>) -> Option<Array2<T>> {
     let &[rows, columns] = stored.header.dims.as_slice() else { return None };
     Array2::from_shape_vec((usize::try_from(rows).ok()?, usize::try_from(columns).ok()?), values).ok()
 }
 
-/// The transpose of a matrix, row by row in memory.
+/// Transpose of a matrix, with contiguous rows.
 fn by_rows<T: Clone>(columns: Array2<T>) -> Array2<T> {
     columns.reversed_axes().as_standard_layout().into_owned()
 }

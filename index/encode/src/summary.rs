@@ -1,6 +1,6 @@
 //! [`OnnxSummary`]: operator sets, inputs and outputs, nodes, weights by type and metadata of an ONNX file.
 //!
-//! Values of weights are passed over, so that a file of any size is summed up at once.
+//! Values of weights are skipped, so that large files are read fast.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -11,12 +11,12 @@ use splade_files::Precision;
 use crate::onnx_file::{self, Axis, OnnxFile, TensorHeader, ValueInfo};
 use crate::{Error, Result, metadata};
 
-/// An ONNX file, without the values of its weights.
+/// Summary of an ONNX file, without the values of its weights.
 #[derive(Debug, Clone, PartialEq)]
 pub struct OnnxSummary {
     /// version of the format
     pub ir_version: i64,
-    /// the tool that wrote the file, with its version
+    /// name and version of the tool that wrote the file
     pub producer: String,
     /// operator sets: domain (empty is ONNX's own) and version
     pub opsets: Vec<(String, i64)>,
@@ -24,48 +24,49 @@ pub struct OnnxSummary {
     pub inputs: Vec<OnnxValue>,
     /// outputs of the graph
     pub outputs: Vec<OnnxValue>,
-    /// number of nodes by operator, in graphs inside graphs too; foreign domains in front, as in `com.microsoft.Gelu`
+    /// number of nodes by operator, with those of nested graphs; names have the domain in front, unless it is ONNX's own, as
+    /// in `com.microsoft.Gelu`
     pub operators: BTreeMap<String, u64>,
     /// weights and constants by data type
     pub weights: BTreeMap<String, OnnxWeights>,
     /// `metadata_props`, the entries of this program among them ([`metadata`])
     pub metadata: BTreeMap<String, String>,
-    /// files beside it that hold weights
+    /// files of weights beside the file
     pub external: Vec<External>,
-    /// bytes of the file itself
+    /// size of the file in bytes
     pub bytes: u64,
 }
 
 /// An input or output.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OnnxValue {
-    /// its name
+    /// name
     pub name: String,
-    /// the type of its numbers
+    /// data type
     pub data_type: String,
-    /// its axes: a number, or the name of a free one
+    /// axes: a number, or the name of a free axis
     pub axes: Vec<String>,
 }
 
-/// Tensors of one data type.
+/// Counts of the tensors of one data type.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct OnnxWeights {
     /// number of tensors
     pub tensors: u64,
-    /// numbers in all of them
+    /// number of values
     pub values: u64,
-    /// their bytes, by shape and type
+    /// size in bytes, by shapes and type
     pub bytes: u64,
 }
 
-/// A file beside an ONNX file.
+/// File of weights beside an ONNX file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct External {
-    /// its name, relative to the ONNX file's folder
+    /// path relative to the ONNX file's folder
     pub location: String,
-    /// bytes it must have at least
+    /// smallest size in bytes
     pub needed: u64,
-    /// bytes it has; none if it is not there
+    /// actual size in bytes; none if the file is missing
     pub found: Option<u64>,
 }
 
@@ -73,7 +74,7 @@ impl OnnxSummary {
     /// Reads a file.
     ///
     /// # Errors
-    /// A file that cannot be read or is no ONNX.
+    /// A file that cannot be read or is not ONNX.
     pub fn read(path: &Path) -> Result<Self> {
         let mut file = OnnxFile::open(path)?;
         let broken = |error| onnx_file::not_onnx(path, error);
@@ -108,9 +109,9 @@ impl OnnxSummary {
         })
     }
 
-    /// Precision that the file states, else the narrowest type in which it stores more than a handful of numbers.
+    /// Precision stated by the file, else the narrowest type with more than 256 values.
     ///
-    /// An int8 file keeps scales, norms and perhaps embeddings in floats; an f32 file keeps a few integers.
+    /// An int8 file may have scales, norms and embeddings in floats, and an f32 file has a few integers.
     #[must_use]
     pub fn precision(&self) -> Precision {
         let stated = self.metadata.get(metadata::PRECISION);
@@ -130,20 +131,20 @@ impl OnnxSummary {
         }
     }
 
-    /// Numbers in all weights and constants that are not indices.
+    /// Number of values in all weights and constants, without indices.
     #[must_use]
     pub fn parameters(&self) -> u64 {
         let indices = ["int32", "int64", "bool", "string"];
         self.weights.iter().filter(|(name, _)| !indices.contains(&name.as_str())).map(|(_, stored)| stored.values).sum()
     }
 
-    /// Files of weights that are not there or are too short.
+    /// Files of weights that are missing or too short.
     pub fn missing_data(&self) -> impl Iterator<Item = &External> {
         self.external.iter().filter(|file| file.found.is_none_or(|found| found < file.needed))
     }
 }
 
-/// Fewer numbers of a type say nothing about a file.
+/// Number of values of a type up to which it does not decide the precision of a file.
 const HANDFUL: u64 = 256;
 
 /// Counts over the graphs of a file.
@@ -180,7 +181,7 @@ impl Tally {
 
     fn tensor(&mut self, tensor: &TensorHeader) {
         let lengths = tensor.dims.iter().map(|&length| u64::try_from(length).unwrap_or(0));
-        // a broken file may state any shape
+        // a broken file may have any shape, so sizes saturate
         let values = lengths.fold(1_u64, u64::saturating_mul);
         let bytes = values.saturating_mul(bits(tensor.data_type)).div_ceil(8);
         let stored = self.weights.entry(type_name(tensor.data_type)).or_default();
@@ -221,7 +222,7 @@ fn value(info: &ValueInfo) -> OnnxValue {
     }
 }
 
-/// Names of ONNX's element types and their bits, by number; 0 bits where there is no telling.
+/// Names of ONNX's element types and their sizes in bits, by number; 0 bits for types without a fixed size.
 const TYPES: [(&str, u64); 24] = [
     ("undefined", 0),
     ("float", 32),
@@ -249,13 +250,13 @@ const TYPES: [(&str, u64); 24] = [
     ("float4e2m1", 4),
 ];
 
-/// `float`, `int8` and so on; types newer than the ones known here by their number.
+/// Name of a type, such as `float` or `int8`; the number of an unknown type.
 fn type_name(code: i32) -> String {
     let known = usize::try_from(code).ok().and_then(|code| TYPES.get(code));
     known.map_or_else(|| format!("type {code}"), |(name, _)| (*name).to_owned())
 }
 
-/// Bits of a number of a type.
+/// Size of a value of a type in bits.
 fn bits(code: i32) -> u64 {
     usize::try_from(code).ok().and_then(|code| TYPES.get(code)).map_or(0, |(_, bits)| *bits)
 }

@@ -12,23 +12,23 @@ use crate::tasks::known_task;
 
 /// One subset and split of an evaluation data set on disk.
 ///
-/// Two layouts are read. BEIR's: `corpus.jsonl`, `queries.jsonl` and `qrels/<split>.tsv`. And that of the Hub's mteb
-/// sets: `corpus/*.parquet`, `queries/*.parquet` and `qrels/<split>*.parquet`, where the last folder may be called
-/// `default` or `data`; subsets as `<subset>-corpus/…`. Forms mix freely: each part is a file or a folder of files in
-/// any form of [`read_rows`](splade_files::read_rows), in shards (`test-00000-of-00002.parquet`) or whole.
+/// There are two layouts. BEIR has `corpus.jsonl`, `queries.jsonl` and `qrels/<split>.tsv`. The mteb sets of the Hub have
+/// `corpus/*.parquet`, `queries/*.parquet` and `qrels/<split>*.parquet`, where the last folder may also be named `default`
+/// or `data`, and subsets in `<subset>-corpus/…`. Each part may be a file or a folder of files, in any form of
+/// [`read_rows`](splade_files::read_rows), whole or in shards (`test-00000-of-00002.parquet`).
 #[derive(Debug, Clone, PartialEq)]
 pub struct TaskData {
-    /// mteb's name for a known task, otherwise the folder's name
+    /// mteb's name of a known task, otherwise the folder's name
     pub name: String,
     /// commit of a known task's data set, otherwise `no_revision_available`
     pub dataset_revision: String,
-    /// `default` where the data set has one subset
+    /// `default` if the data set has one subset
     pub subset: String,
     /// split of the judgements
     pub split: String,
-    /// of a known task's subset, otherwise empty
+    /// languages of a known task's subset, otherwise empty
     pub languages: Vec<String>,
-    /// true if mteb leaves out of a ranking the document that has the query's id
+    /// true if mteb removes the document with the query's id from a ranking
     pub ignore_identical_ids: bool,
     corpus: Vec<PathBuf>,
     queries: Vec<PathBuf>,
@@ -39,11 +39,12 @@ pub struct TaskData {
 pub const DEFAULT_SUBSET: &str = "default";
 
 impl TaskData {
-    /// Subsets of `folder`, by name. Without a `split` it is the known task's, else `test`, else the only one.
+    /// Finds the subsets of `folder`, by name. The default of `split` is that of the known task, else `test`, else the only
+    /// split.
     ///
     /// # Errors
-    /// A folder that cannot be listed or lacks a part (the message says what was looked for), a split that does not exist
-    /// or is not determined.
+    /// A folder that cannot be listed or lacks a part (the message names the files that would do), a split that does not
+    /// exist or is ambiguous.
     pub fn open(folder: &Path, split: Option<&str>) -> Result<Vec<Self>> {
         let entries = list(folder)?;
         let data = folder.join("data");
@@ -87,13 +88,13 @@ impl TaskData {
         })
     }
 
-    /// Documents, one at a time. Duplicate ids are found by whoever collects them: see
+    /// Documents, one at a time. The caller checks for duplicate ids and reports them with
     /// [`duplicate_document`](Self::duplicate_document).
     pub fn documents(&self) -> impl Iterator<Item = Result<Document>> + Send + use<> {
         chained(self.corpus.clone(), read_documents)
     }
 
-    /// Error for a document id that the corpus has more than once; it names the second place.
+    /// Error for a duplicate document id; it names the line of the second document.
     #[must_use]
     pub fn duplicate_document(&self, id: &str) -> Error {
         duplicate(&self.corpus, "document", id)
@@ -101,12 +102,12 @@ impl TaskData {
 
     /// Judgements of the split and the queries they judge.
     ///
-    /// A query without judgements is left out, as in mteb. Remarks name what was found on the way and is no error: pairs
-    /// that are judged twice with different grades, of which the later grade counts; judged queries that are not in the
-    /// queries file, which are left out; empty queries, which are kept.
+    /// A query without judgements is left out, as in mteb. Remarks count defects that are not errors: pairs that are judged
+    /// twice with different grades, of which the later grade counts; judged queries that the queries file lacks, which are
+    /// left out; empty queries, which are kept.
     ///
     /// # Errors
-    /// A file that does not open, a broken line, a duplicate query id, no query with a relevant document.
+    /// A file that cannot be opened, a broken line, a duplicate query id, no query with a relevant document.
     pub fn judged_queries(&self) -> Result<JudgedQueries> {
         let mut qrels = Qrels::default();
         let mut regraded = 0;
@@ -150,15 +151,15 @@ pub struct JudgedQueries {
     pub qrels: Qrels,
     /// queries with at least one judgement, relevant or not
     pub queries: Vec<Query>,
-    /// what a user should know about the data, one sentence each
+    /// remarks about the data, one sentence each
     pub remarks: Vec<String>,
 }
 
-/// Error for an id that occurs more than once in `paths`, at its second place.
+/// Error for a duplicate id in `paths`, at its second line.
 fn duplicate(paths: &[PathBuf], what: &str, id: &str) -> Error {
     let has_id = |row: &InputRow| {
         let value = row.value().get("_id").or_else(|| row.value().get("id"));
-        // a number is an id as it is written
+        // a number counts as the text of its digits
         match value {
             Some(serde_json::Value::String(text)) => text == id,
             Some(value) => format!("{value}") == id,
@@ -173,7 +174,7 @@ fn duplicate(paths: &[PathBuf], what: &str, id: &str) -> Error {
     }
 }
 
-/// Items of several files, each opened when the one before is read.
+/// Items of several files; each file is opened after the one before it ends.
 fn chained<T, I>(
     paths: Vec<PathBuf>,
     read: impl Fn(&Path) -> splade_files::Result<I> + Send,
@@ -214,8 +215,7 @@ fn folder_name(folder: &Path) -> String {
     folder.canonicalize().map(|folder| file_name(&folder)).unwrap_or_default()
 }
 
-/// Name of a data file without its form and shard: `test` of `test-00000-of-00002.parquet`. None for a file of another
-/// form.
+/// Name of a data file without its ending and shard: `test` of `test-00000-of-00002.parquet`. None for other endings.
 fn label(path: &Path) -> Option<String> {
     const FORMS: [&str; 9] =
         [".jsonl", ".jsonl.gz", ".jsonl.zst", ".tsv", ".tsv.gz", ".tsv.zst", ".parquet", ".ndjson", ".trec"];
@@ -231,7 +231,7 @@ fn label(path: &Path) -> Option<String> {
     Some(sharded.unwrap_or_else(|| stem.to_owned()))
 }
 
-/// A part's file and, where its name says so, the split it belongs to.
+/// A file of a part, and the split that its name states.
 type Part = (PathBuf, Option<String>);
 
 /// Files of `name`: those in the folder with that name, or all in a folder of that name.
@@ -251,7 +251,7 @@ fn find_part(entries: &[PathBuf], name: &str) -> Result<Vec<Part>> {
     Ok(list(folder)?.into_iter().filter_map(split).collect())
 }
 
-/// Files of `qrels`, or of the names that the Hub gives an unnamed config, where other parts may be too.
+/// Files of `qrels`, or of the folders that the Hub makes for a config without a name, which may have other parts too.
 fn find_qrels(entries: &[PathBuf], prefix: &str, subset: &str) -> Result<Vec<Part>> {
     for name in [&format!("{prefix}qrels"), subset, "data"] {
         let mut parts = find_part(entries, name)?;
@@ -295,7 +295,7 @@ fn choose_split(folder: &Path, qrels: &[Part], wanted: Option<&str>, usual: &[&s
     Err(Error::file(folder, message))
 }
 
-/// Files of `split` if their names hold the split, otherwise all.
+/// Files whose names state `split`, or all files if none does.
 fn of_split(parts: Vec<Part>, split: &str) -> Vec<PathBuf> {
     let told_apart = parts.iter().any(|(_, label)| label.as_deref() == Some(split));
     parts

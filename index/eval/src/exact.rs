@@ -1,4 +1,4 @@
-//! [`ExactSearcher`]: every document scored, for evaluation while training and as the plain twin of the index.
+//! [`ExactSearcher`]: scores of every document, for evaluation during training and as the plain twin of the index.
 
 use std::cmp::Ordering;
 use std::collections::HashMap;
@@ -7,10 +7,10 @@ use splade_core::{EncodedQuery, Hit, Ranking, Retriever, SparseVector, score_ord
 
 use crate::error::{Error, Result};
 
-/// Vectors in memory and their exact dot products with a query.
+/// Document vectors in memory, and their exact dot products with a query.
 ///
-/// Scores equal [`SparseVector::dot`] bit for bit. Every document has a place in the ranking, also those that share
-/// no term with the query (score 0) or score below 0, as in the references' evaluators.
+/// Scores equal [`SparseVector::dot`] bit for bit. The ranking has every document, also those of score 0, which share no
+/// term with the query, and of negative scores, as in the references' evaluators.
 ///
 /// ```
 /// use splade_core::SparseVector;
@@ -27,13 +27,13 @@ use crate::error::{Error, Result};
 #[derive(Debug, Default)]
 pub struct ExactSearcher {
     ids: Vec<String>,
-    /// the place of each document's id among all ids, so that ties compare numbers and not strings
+    /// rank of each document's id among all ids, so that ties compare numbers instead of strings
     id_ranks: Vec<u32>,
     postings: HashMap<u32, Vec<(u32, f32)>>,
 }
 
 impl ExactSearcher {
-    /// Takes in ids and vectors as they come.
+    /// Makes a searcher over ids and vectors in any order.
     ///
     /// # Errors
     /// An id that occurs twice, more than 2³² − 1 documents.
@@ -65,7 +65,7 @@ impl ExactSearcher {
         self.best(&scores, (0..scores.len() as u32).collect(), k)
     }
 
-    /// The best `k` of some documents.
+    /// The best `k` of `documents`.
     fn best(&self, scores: &[f32], mut documents: Vec<u32>, k: usize) -> Ranking {
         let order = |a: &u32, b: &u32| self.order(scores, *a, *b);
         if k < documents.len() {
@@ -102,8 +102,7 @@ impl ExactSearcher {
         Ok(())
     }
 
-    /// One score per document. Dimension by dimension in increasing order, so every sum has the order of
-    /// [`SparseVector::dot`].
+    /// One score per document, summed by increasing dimension, which is the order of [`SparseVector::dot`].
     fn scores(&self, query: &SparseVector) -> Vec<f32> {
         let mut scores = vec![0.0; self.ids.len()];
         for (dim, weight) in query.iter() {
@@ -114,7 +113,7 @@ impl ExactSearcher {
         scores
     }
 
-    /// [`Hit::rank_order`] without the strings.
+    /// [`Hit::rank_order`], with ranks of ids instead of strings.
     fn order(&self, scores: &[f32], a: u32, b: u32) -> Ordering {
         let (a, b) = (a as usize, b as usize);
         score_order(scores[a], scores[b]).then(self.id_ranks[a].cmp(&self.id_ranks[b]))

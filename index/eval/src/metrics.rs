@@ -1,7 +1,7 @@
 //! Metrics of one ranking: nDCG@k, MAP@k, recall@k, precision@k, MRR@k, hit rate@k.
 //!
-//! The functions here rank as this crate does, equal scores by id ascending. What the references do differently about
-//! ties, divisors and means is in their own files, over the same [`Graded`] lists.
+//! These functions rank equal scores by id ascending. The references treat ties, divisors and means in other ways: see
+//! `trec.rs` and `retrieval.rs`, which use the same [`Graded`] lists.
 
 use splade_core::Ranking;
 
@@ -45,25 +45,25 @@ pub fn recall_at(k: usize, ranking: &Ranking, judged: &Judgements) -> f64 {
     Graded::of_ranking(ranking, judged).recall(k)
 }
 
-/// Relevant documents among the best `k`, divided by `k` even when fewer were found.
+/// Number of relevant documents among the best `k`, divided by `k` also if fewer documents are found.
 #[must_use]
 pub fn precision_at(k: usize, ranking: &Ranking, judged: &Judgements) -> f64 {
     Graded::of_ranking(ranking, judged).precision(k)
 }
 
-/// 1 / rank of the first relevant document, 0 when it is not among the best `k`.
+/// 1 / rank of the first relevant document; 0 if none is among the best `k`.
 #[must_use]
 pub fn mrr_at(k: usize, ranking: &Ranking, judged: &Judgements) -> f64 {
     Graded::of_ranking(ranking, judged).reciprocal_rank(k)
 }
 
-/// 1 when a relevant document is among the best `k`, otherwise 0.
+/// 1 if a relevant document is among the best `k`, otherwise 0.
 #[must_use]
 pub fn hit_rate_at(k: usize, ranking: &Ranking, judged: &Judgements) -> f64 {
     Graded::of_ranking(ranking, judged).hit(k)
 }
 
-/// A ranking as the metrics see it: grades by rank, and the grades one could have had.
+/// Grades of a ranking by rank, and the grades of the ideal ranking.
 #[derive(Debug, Clone)]
 pub(crate) struct Graded {
     /// grade of the hit at each rank, 0 where it is not relevant
@@ -85,7 +85,7 @@ impl Graded {
         Self::new(ranking.hits().iter().map(|hit| hit.id.as_str()), judged)
     }
 
-    /// Every relevant grade as 1.
+    /// A copy with 1 for every relevant grade.
     pub(crate) fn binary(mut self) -> Self {
         self.grades.iter_mut().chain(&mut self.ideal).for_each(|grade| *grade = (*grade).min(1));
         self
@@ -105,7 +105,7 @@ impl Graded {
         if ideal == 0.0 { 0.0 } else { dcg(&self.grades, k) / ideal }
     }
 
-    /// The divisor is where the references differ.
+    /// The divisor differs between the references.
     pub(crate) fn average_precision(&self, k: usize, divisor: usize) -> f64 {
         let mut hits = 0.0;
         let mut sum = 0.0;
@@ -138,12 +138,12 @@ fn dcg(grades: &[u32], k: usize) -> f64 {
     sum(discounted.map(|(rank_and_1, grade)| f64::from(*grade) / f64::from(rank_and_1).log2()))
 }
 
-/// Sum from the first to the last value; 0 without any. [`Iterator::sum`] gives the negative zero there.
+/// Sum from the first to the last value; 0 without values, where [`Iterator::sum`] gives −0.
 pub(crate) fn sum(values: impl IntoIterator<Item = f64>) -> f64 {
     values.into_iter().fold(0.0, |sum, value| sum + value)
 }
 
-/// Mean of a metric over queries; NaN without any.
+/// Mean of a metric over queries; NaN without queries.
 pub(crate) fn mean(values: &[f64]) -> f64 {
     sum(values.iter().copied()) / values.len() as f64
 }

@@ -1,4 +1,4 @@
-//! mteb's result folder: written so that Python's mteb loads it, and read for a comparison.
+//! Result folders of mteb: writes files that Python's mteb loads, and reads them for a comparison.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
@@ -16,19 +16,19 @@ use splade_files::{AtomicFile, read_text, write_json};
 use crate::error::{Error, Result};
 use crate::scores::{Scores, round_to};
 
-/// The mteb whose metrics and files these are.
+/// Version of mteb whose metrics and files are reproduced.
 pub const MTEB_VERSION: &str = "2.26.24";
 
 /// The main score of every retrieval task.
 pub const MAIN_SCORE: &str = "ndcg_at_10";
 
-/// The folder below a model's results where mteb keeps those with other arguments.
+/// Folder below a model's results for results with other than the model's own arguments.
 const EXPERIMENTS: &str = "experiments";
 
-/// The revision mteb writes for what has none.
+/// Revision that mteb writes for a model or data set without one.
 pub const NO_REVISION: &str = "no_revision_available";
 
-/// `<TaskName>.json`: what one model scored on one task.
+/// `<TaskName>.json`: scores of one model on one task.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct TaskResult {
     /// commit of the data set
@@ -39,7 +39,7 @@ pub struct TaskResult {
     pub mteb_version: String,
     /// split → one entry per subset
     pub scores: BTreeMap<String, Vec<SubsetResult>>,
-    /// seconds
+    /// duration of the evaluation in seconds
     pub evaluation_time: Option<f64>,
     /// never measured here
     #[serde(default)]
@@ -47,7 +47,7 @@ pub struct TaskResult {
     /// seconds since 1970, or the text of a date
     #[serde(default)]
     pub date: Value,
-    /// what mteb says about the phases; null here
+    /// phases of the evaluation in mteb; null here
     #[serde(default)]
     pub evaluation_phases: Value,
 }
@@ -68,7 +68,7 @@ impl TaskResult {
         }
     }
 
-    /// Adds what [`mteb_scores`](super::mteb_scores) gave for a split and subset.
+    /// Adds the [`mteb_scores`](super::mteb_scores) of a split and subset.
     pub fn add(&mut self, split: &str, subset: &str, languages: Vec<String>, scores: Scores) {
         let main_score = scores.get(MAIN_SCORE).unwrap_or(f64::NAN);
         let entry = SubsetResult {
@@ -89,21 +89,21 @@ impl TaskResult {
         Ok(write_json(path, self)?)
     }
 
-    /// Reads such a file, of Python's mteb too, which writes a bare `NaN`.
+    /// Reads a result file, also one of Python's mteb, which writes a bare `NaN`.
     ///
     /// # Errors
-    /// A file that does not open, is no JSON or lacks what mteb requires.
+    /// A file that cannot be opened, is not JSON or lacks a field that mteb requires.
     pub fn read(path: &Path) -> Result<Self> {
         read_result(path)
     }
 }
 
-/// What was scored on one subset of a split.
+/// Scores on one subset of a split.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SubsetResult {
     /// all metrics
     pub scores: Scores,
-    /// the one that counts
+    /// value of the main metric
     pub main_score: f64,
     /// `default` where there is one
     pub subset: String,
@@ -149,7 +149,7 @@ impl<'de> Deserialize<'de> for SubsetResult {
                         "hf_subset" => subset = Some(map.next_value()?),
                         "languages" => languages = Some(map.next_value()?),
                         "mteb_version" => mteb_version = map.next_value()?,
-                        // Other things than numbers are other versions' business.
+                        // fields of other versions that are not numbers are skipped
                         _ => match map.next_value::<Value>()? {
                             Value::Null => scores.push(key, f64::NAN),
                             value => value.as_f64().into_iter().for_each(|value| scores.push(key.clone(), value)),
@@ -169,7 +169,7 @@ impl<'de> Deserialize<'de> for SubsetResult {
     }
 }
 
-/// `model_meta.json`: what mteb wants to know about a model. Everything but the name may be unknown.
+/// `model_meta.json`: mteb's description of a model. All fields but the name and the revision may be unknown.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 pub struct ModelMeta {
     /// `owner/name`
@@ -194,7 +194,7 @@ pub struct ModelMeta {
 }
 
 impl ModelMeta {
-    /// A local model of which only the name is known.
+    /// Description of a local model with a name and nothing else.
     #[must_use]
     pub fn new(name: impl Into<String>) -> Self {
         Self {
@@ -208,7 +208,7 @@ impl ModelMeta {
         }
     }
 
-    /// Where mteb looks for this model's results below its `results` folder.
+    /// Folder of this model's results below mteb's `results` folder.
     ///
     /// ```
     /// use splade_eval::ModelMeta;
@@ -219,7 +219,7 @@ impl ModelMeta {
     /// ```
     ///
     /// # Errors
-    /// A name or revision that is no name of a folder.
+    /// A name or revision that cannot name a folder.
     pub fn folder(&self) -> Result<PathBuf> {
         let name = self.name.replace('/', "__").replace(' ', "_");
         for part in [&name, &self.revision] {
@@ -230,8 +230,8 @@ impl ModelMeta {
         Ok(Path::new(&name).join(&self.revision))
     }
 
-    /// Where results of this model lie: in [`folder`](Self::folder) below `results`, those with other than the model's own
-    /// arguments in `experiments/<experiment>` there.
+    /// Folder of this model's results: [`folder`](Self::folder) below `results`, and `experiments/<experiment>` in it for
+    /// results with other than the model's own arguments.
     ///
     /// # Errors
     /// As [`folder`](Self::folder).
@@ -317,10 +317,9 @@ fn stage<T: Serialize>(path: &Path, value: &T) -> Result<AtomicFile> {
     Ok(file)
 }
 
-/// Reads one result file, or all in a folder and the folders in it; by task name.
+/// Reads one result file, or all result files below a folder, sorted by task name.
 ///
-/// Experiments of a model (its `experiments` folder) are other results of the same tasks: they are read only where `path`
-/// is one of them.
+/// The `experiments` folder of a model has other results of the same tasks. It is skipped, unless `path` lies in it.
 ///
 /// # Errors
 /// A file that does not open or is no result, a folder without results, a task found twice.
@@ -350,7 +349,7 @@ fn collect_files(folder: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
     for entry in entries {
         let entry = entry.map_err(Error::io(folder))?;
         let path = entry.path();
-        // Of the entry itself: a link to a folder above must not lead round in circles.
+        // type of the entry, not of a link's target: a link to a parent folder would recurse without end
         if entry.file_type().map_err(Error::io(&path))?.is_dir() {
             if entry.file_name() != EXPERIMENTS {
                 collect_files(&path, files)?;
@@ -362,30 +361,30 @@ fn collect_files(folder: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
     Ok(())
 }
 
-/// One metric of ours beside the same of a baseline.
+/// One metric of a result and of a baseline.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Comparison {
     /// mteb's name of the task
     pub task_name: String,
-    /// of the task
+    /// split of the task
     pub split: String,
-    /// of the split
+    /// subset of the split
     pub subset: String,
-    /// our value
+    /// value of the result
     pub ours: f64,
     /// the baseline's value
     pub baseline: f64,
 }
 
 impl Comparison {
-    /// Ours minus the baseline.
+    /// Value of the result minus that of the baseline.
     #[must_use]
     pub fn difference(&self) -> f64 {
         self.ours - self.baseline
     }
 }
 
-/// `metric` (or `main_score`) wherever both have a value for the same task, split and subset, in our order.
+/// Compares `metric` (or `main_score`) for each task, split and subset that both have, in the order of `ours`.
 #[must_use]
 pub fn compare_results(ours: &[TaskResult], baseline: &[TaskResult], metric: &str) -> Vec<Comparison> {
     let baseline: HashMap<_, f64> = values(baseline, metric).collect();
@@ -418,7 +417,7 @@ fn read_result<T: for<'de> Deserialize<'de>>(path: &Path) -> Result<T> {
     serde_json::from_str(&nan_as_null(&text)).map_err(|error| Error::file(path, format!("no mteb result: {error}")))
 }
 
-/// Python's `NaN`, `Infinity` and `-Infinity`, which are no JSON, as null; strings stay as they are.
+/// Replaces Python's `NaN`, `Infinity` and `-Infinity`, which are not JSON, by null outside strings.
 fn nan_as_null(text: &str) -> Cow<'_, str> {
     if !text.contains("NaN") && !text.contains("Infinity") {
         return Cow::Borrowed(text);
@@ -436,7 +435,7 @@ fn nan_as_null(text: &str) -> Cow<'_, str> {
     Cow::Owned(clean)
 }
 
-/// Bytes of the JSON string at the start of `text`, quotes included; all of it when it has no end.
+/// Length in bytes of the JSON string at the start of `text`, with its quotes; all of `text` without a closing quote.
 fn string_length(text: &str) -> usize {
     let mut escaped = false;
     for (at, byte) in text.bytes().enumerate().skip(1) {

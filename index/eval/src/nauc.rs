@@ -12,7 +12,7 @@ pub(crate) struct Confidence {
 }
 
 impl Confidence {
-    /// Confidence of scores sorted in decreasing order; 0 without any.
+    /// Confidence in a ranking by its scores, sorted in decreasing order; 0 without scores.
     pub(crate) fn of(scores: &[f64]) -> Self {
         let [max, rest @ ..] = scores else { return Self { max: 0.0, std: 0.0, diff1: 0.0 } };
         let mean = mean(scores);
@@ -21,8 +21,8 @@ impl Confidence {
     }
 }
 
-/// (AUC − flat) / (oracle − flat) of a metric's values, one per query, and the confidence in each; NaN where
-/// abstaining cannot help because all values are equal.
+/// (AUC − flat) / (oracle − flat) of a metric's values and the confidences in them, one of each per query. NaN if all
+/// values are equal, since abstention then changes nothing.
 pub(crate) fn nauc(confidences: &[f64], values: &[f64]) -> f64 {
     let auc = abstention_auc(confidences, values);
     let oracle = abstention_auc(values, values);
@@ -33,10 +33,10 @@ pub(crate) fn nauc(confidences: &[f64], values: &[f64]) -> f64 {
 const RATES: usize = 10;
 const LAST_RATE: f64 = 0.9;
 
-/// Area under the mean of the values left after abstaining from the least confident 0 %, 10 %, …, 90 %.
+/// Area under the curve of mean values after abstention from the least confident 0 %, 10 %, …, 90 % of the queries.
 fn abstention_auc(confidences: &[f64], values: &[f64]) -> f64 {
     let sorted = by_confidence(confidences, values);
-    // multiples of 0.1 as NumPy's `linspace` makes them, which are not the doubles nearest to 0.3, 0.6 and 0.7
+    // multiples of 0.1 as in NumPy's `linspace`, which differ from the doubles nearest to 0.3, 0.6 and 0.7
     let rate = |at: usize| at as f64 * 0.1;
     let left = |at: usize| {
         let dropped = (rate(at) * sorted.len() as f64).round_ties_even() as usize;
@@ -46,7 +46,7 @@ fn abstention_auc(confidences: &[f64], values: &[f64]) -> f64 {
     sum((1..RATES).map(|at| (rate(at) - rate(at - 1)) * (curve[at] + curve[at - 1]) / 2.0))
 }
 
-/// Values by increasing confidence; where confidences are equal, each value is the mean of its group.
+/// Values by increasing confidence. Values of equal confidence are replaced by their mean.
 fn by_confidence(confidences: &[f64], values: &[f64]) -> Vec<f64> {
     let mut pairs: Vec<(f64, f64)> = confidences.iter().copied().zip(values.iter().copied()).collect();
     pairs.sort_by(|a, b| a.0.total_cmp(&b.0));

@@ -32,7 +32,7 @@ impl Qrels {
         self.by_query.entry(query_id.into()).or_default().insert(document_id.into(), grade)
     }
 
-    /// Judgements of a query; none if it was not judged.
+    /// Judgements of a query; none for a query without them.
     #[must_use]
     pub fn judgements(&self, query_id: &str) -> Option<&Judgements> {
         self.by_query.get(query_id)
@@ -64,16 +64,16 @@ impl Qrels {
     /// Reads a file of judgements.
     ///
     /// * `.tsv`, `.txt`, `.qrels`, `.trec` or no ending: the BEIR form `query-id<TAB>corpus-id<TAB>score`, or the TREC
-    ///   form `query iteration document grade`, its columns separated by tabs or by spaces. A first line of column names
-    ///   is skipped: `query-id` (or `qid`, …), `corpus-id` (or `docid`, …), and a third.
+    ///   form `query iteration document grade`, with columns separated by tabs or by spaces. A first line of column names
+    ///   is skipped: `query-id` (or `qid`, …), `corpus-id` (or `docid`, …), and a third name.
     /// * `.jsonl` (also `.gz`, `.zst`), `.tsv.gz`, `.tsv.zst` and `.parquet`: columns `query-id`, `corpus-id` (a string or
-    ///   a list of strings) and `score` or `relevance`. Underscores may stand for hyphens. Without any third column every
-    ///   grade is 1.
+    ///   a list of strings) and `score` or `relevance`. Names may have underscores instead of hyphens. Without a third
+    ///   column every grade is 1.
     ///
     /// Grades are whole numbers. A pair that is judged twice has the later grade, as in Python's readers.
     ///
     /// # Errors
-    /// A file that does not open, a line in neither form, an empty id, a file without any judgement.
+    /// A file that cannot be opened, a line in neither form, an empty id, a file without judgements.
     pub fn read(path: &Path) -> Result<Self> {
         let mut qrels = Self::default();
         qrels.extend_from(path)?;
@@ -83,7 +83,7 @@ impl Qrels {
         Ok(qrels)
     }
 
-    /// Adds the judgements of one more file, and returns how many pairs it judges again with another grade.
+    /// Adds the judgements of a file. Returns the number of pairs that get another grade.
     pub(crate) fn extend_from(&mut self, path: &Path) -> Result<usize> {
         let name = path.file_name().unwrap_or_default().to_string_lossy().to_lowercase();
         if [".tsv", ".txt", ".qrels", ".trec"].iter().any(|end| name.ends_with(end)) || !name.contains('.') {
@@ -148,7 +148,7 @@ impl<Q: Into<String>, D: Into<String>> FromIterator<(Q, D, i32)> for Qrels {
 
 /// Query, document and grade of a line in one of the two forms.
 ///
-/// White space is that of ASCII, as for trec_eval: a non-breaking space is part of an id.
+/// Only ASCII white space separates columns, as in trec_eval: a non-breaking space is part of an id.
 fn split(line: &str) -> Option<(&str, &str, &str)> {
     let tabs: Vec<&str> = line.split('\t').map(str::trim_ascii).collect();
     match tabs[..] {
@@ -161,7 +161,7 @@ fn split(line: &str) -> Option<(&str, &str, &str)> {
     }
 }
 
-/// True for a line of column names; one whose columns are in another order is none.
+/// True for a line of column names in the order query, document.
 fn is_header(query: &str, document: &str, grade: &str) -> bool {
     let is_one_of = |name: &str, names: &[&str]| {
         let plain: String = name.chars().filter(char::is_ascii_alphanumeric).collect();
@@ -178,17 +178,17 @@ fn whole_number(text: &str) -> Option<i32> {
 }
 
 fn whole(number: f64) -> Option<i32> {
-    // `as` saturates; a value that it changed was not a whole number in range
+    // `as` saturates: a value that changes is not a whole number in range
     (f64::from(number as i32) == number).then_some(number as i32)
 }
 
-/// A column under its name with hyphens or underscores.
+/// Value of a column whose name has hyphens or underscores.
 fn column<'a>(row: &'a InputRow, name: &str) -> Result<&'a Value> {
     let value = row.value().get(name).or_else(|| row.value().get(&name.replace('-', "_")));
     Ok(value.ok_or_else(|| row.position().error(format!("missing {name}")))?)
 }
 
-/// Grade in the column `score` or `relevance`; 1 in a file of pairs alone.
+/// Grade in the column `score` or `relevance`; 1 in a file of pairs without a third column.
 fn grade(row: &InputRow) -> Result<i32> {
     let values = row.value();
     let Some(grade) = ["score", "relevance"].iter().find_map(|name| values.get(*name)) else {

@@ -1,4 +1,4 @@
-//! The scores of sentence-transformers: SparseInformationRetrievalEvaluator and its NanoBEIR mean.
+//! Scores of sentence-transformers' SparseInformationRetrievalEvaluator and its NanoBEIR mean.
 
 use std::fs::OpenOptions;
 use std::io::Write;
@@ -12,12 +12,12 @@ use crate::qrels::Qrels;
 use crate::run::Run;
 use crate::scores::Scores;
 
-/// How many hits per query the reference's evaluator keeps.
+/// Number of hits per query that the reference's evaluator keeps.
 pub const RETRIEVAL_DEPTH: usize = 100;
 
 const CUTOFFS: [usize; 4] = [1, 3, 5, 10];
 
-/// The metric by which the reference compares checkpoints.
+/// Metric by which the reference compares checkpoints.
 const PRIMARY: &str = "dot_ndcg@10";
 
 /// Ranking metrics of one data set, and the sparsity of its query and document vectors.
@@ -28,9 +28,11 @@ pub struct RetrievalScores {
     documents: SparsityStats,
 }
 
-/// The reference's scores of a run: relevance is binary (a grade above 0), equal scores rank by id ascending,
-/// `map@100` divides by min(100, relevant documents). Means over the queries of the run that have a relevant
-/// document; `queries` should count these, `documents` the corpus.
+/// Scores of a run by the rules of the reference: relevance is binary (a grade above 0), equal scores rank by id
+/// ascending, and `map@100` divides by min(100, relevant documents).
+///
+/// Means are over the queries of the run that have a relevant document. `queries` has the statistics of these queries,
+/// `documents` those of the corpus.
 ///
 /// # Errors
 /// No query of the run has a relevant document.
@@ -69,19 +71,19 @@ pub fn retrieval_scores(
 }
 
 impl RetrievalScores {
-    /// nDCG@10, the primary metric.
+    /// nDCG@10, the main metric.
     #[must_use]
     pub fn ndcg_at_10(&self) -> f64 {
         self.ranking.get(PRIMARY).unwrap_or(f64::NAN)
     }
 
-    /// What the query vectors are like.
+    /// Sparsity of the query vectors.
     #[must_use]
     pub fn queries(&self) -> &SparsityStats {
         &self.queries
     }
 
-    /// What the document vectors are like.
+    /// Sparsity of the document vectors.
     #[must_use]
     pub fn documents(&self) -> &SparsityStats {
         &self.documents
@@ -100,7 +102,7 @@ impl RetrievalScores {
         scores.prefixed(name)
     }
 
-    /// Appends a row to the reference's CSV file, after a header line where the file is new. `epoch` and `step` are
+    /// Appends a row to the reference's CSV file, with a header line first in a new file. `epoch` and `step` are
     /// −1 outside training.
     ///
     /// # Errors
@@ -115,13 +117,13 @@ impl RetrievalScores {
         };
         let scores = self.scores("");
         let values = CSV_COLUMNS.map(|(_, metric)| scores.get(metric).unwrap_or(f64::NAN).to_string());
-        // One write, so that a row is never interleaved or left half.
+        // one write, so that rows of two processes do not mix
         let rows = format!("{header}{epoch},{step},{}\r\n", values.join(","));
         file.write_all(rows.as_bytes()).map_err(Error::io(path))
     }
 }
 
-/// The file name the reference gives its CSV.
+/// File name of the reference's CSV.
 ///
 /// ```
 /// assert_eq!(splade_eval::retrieval_csv_name("dev"), "Information-Retrieval_evaluation_dev_results.csv");
@@ -156,8 +158,8 @@ const CSV_COLUMNS: [(&str, &str); 20] = [
     ("avg_flops", "avg_flops"),
 ];
 
-/// The reference's aggregate over several data sets, `NanoBEIR_mean` there: ranking metrics are means over the sets,
-/// sparsity is counted again over all their vectors, so that large sets weigh more.
+/// Mean over several data sets (`NanoBEIR_mean` of the reference). Ranking metrics are means over the sets; sparsity is
+/// that of all vectors together, so that large sets weigh more.
 ///
 /// # Errors
 /// No data set.

@@ -1,7 +1,7 @@
-//! The scores of sentence-transformers' ReciprocalRankFusionEvaluator, for comparison with its users' numbers.
+//! Scores of sentence-transformers' ReciprocalRankFusionEvaluator, for comparison with its published numbers.
 //!
-//! It judges lists of texts: what of the relevant texts a list lacks is appended to it before it is scored, which
-//! favors short lists. Its MAP is not comparable with the others here.
+//! The evaluator scores lists of texts and first appends to a list the relevant texts that it lacks, which favors short
+//! lists. Its MAP is not comparable with the other MAP values of this crate.
 
 use std::collections::{HashMap, HashSet};
 
@@ -11,19 +11,20 @@ use crate::scores::Scores;
 /// The constant of reciprocal rank fusion in the reference.
 const RRF_K: f64 = 60.0;
 
-/// One query with two ranked lists, best first.
+/// Two ranked lists of texts for one query, best first.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct FusionSample {
     /// relevant texts
     pub positive: Vec<String>,
-    /// the dense system's list
+    /// list of the dense system
     pub dense: Vec<String>,
-    /// the sparse system's list
+    /// list of the sparse system
     pub sparse: Vec<String>,
 }
 
 impl FusionSample {
-    /// The texts of both lists by Σ 1 / (60 + rank), ranks from 1; of equal ones the one seen first, dense list first.
+    /// Texts of both lists by decreasing Σ 1 / (60 + rank), ranks from 1. Texts of equal score keep their order, those
+    /// of the dense list first.
     ///
     /// ```
     /// use splade_eval::FusionSample;
@@ -50,7 +51,7 @@ impl FusionSample {
     }
 }
 
-/// MAP, MRR@10 and nDCG@10 of the dense lists, of the sparse lists and of their fusion, as the reference names them:
+/// MAP, MRR@10 and nDCG@10 of the dense lists, of the sparse lists and of their fusion, under the reference's names:
 /// `dense_map` …, `sparse_map` …, `map`, `mrr@10`, `ndcg@10`. NaN without samples.
 #[must_use]
 pub fn fusion_scores(samples: &[FusionSample]) -> Scores {
@@ -77,7 +78,7 @@ fn push_scores(scores: &mut Scores, system: &str, lists: &[Option<Graded>]) {
     scores.push(format!("{system}ndcg@10"), mean(|graded| graded.ndcg(10)));
 }
 
-/// The list with its missing relevant texts appended; none when it holds no relevant text at all, which scores 0.
+/// The list with its missing relevant texts appended; none for a list without any relevant text, which scores 0.
 fn padded<'a>(mut list: Vec<&'a str>, positive: &'a [String]) -> Option<Graded> {
     let found: HashSet<&str> = list.iter().copied().collect();
     let (there, missing): (Vec<&str>, Vec<&str>) =

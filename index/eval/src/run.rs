@@ -80,11 +80,11 @@ impl Run {
         Ok(())
     }
 
-    /// Reads a run in the TREC form. Ranks and the system's name are ignored: scores order the hits. Columns are separated
-    /// by white space of ASCII, as for trec_eval.
+    /// Reads a run in the TREC form. Scores order the hits; ranks and the system's name are ignored. ASCII white space
+    /// separates columns, as in trec_eval.
     ///
     /// # Errors
-    /// A file that does not open, a line without six columns or with a score that is not a finite number, a duplicate
+    /// A file that cannot be opened, a line without six columns or with a score that is not a finite number, a duplicate
     /// document id of a query.
     pub fn read_trec(path: &Path) -> Result<Self> {
         let mut order = Vec::new();

@@ -1,11 +1,11 @@
-//! [`Scores`]: named numbers in the order in which the reference lists them.
+//! [`Scores`]: values by metric name, in the order of the reference.
 
 use std::fmt;
 
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde::{Serialize, Serializer};
 
-/// Metric names and values; as JSON an object, with `null` for NaN.
+/// Metric names and values. The JSON form is an object with `null` for NaN.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Scores {
     entries: Vec<(String, f64)>,
@@ -88,7 +88,7 @@ impl<'de> Deserialize<'de> for Scores {
 /// A negative zero becomes zero.
 #[must_use]
 pub(crate) fn round_to(value: f64, decimals: usize) -> f64 {
-    // Formatting is exact on the binary value, which a multiplication by a power of ten is not.
+    // formatting rounds the exact binary value; a multiplication by a power of ten would round twice
     format!("{value:.decimals$}").parse().unwrap_or(value) + 0.0
 }
 

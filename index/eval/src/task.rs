@@ -1,4 +1,4 @@
-//! [`Task`], read from a folder, and [`EncodedTask`], ready to be searched.
+//! [`Task`], read from a folder, and [`EncodedTask`], with encoded queries.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -10,7 +10,7 @@ use crate::beir::{JudgedQueries, TaskData};
 use crate::error::{Error, Result};
 use crate::qrels::Qrels;
 
-/// A data folder with its judgements and queries in memory; its corpus is read when it is encoded.
+/// Judgements and queries of a data folder in memory; the corpus is read while it is encoded.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Task {
     /// files and names
@@ -20,7 +20,7 @@ pub struct Task {
 }
 
 impl Task {
-    /// Tasks in `folder`, one for each subset, as [`TaskData::open`] finds them.
+    /// Opens the tasks in `folder`, one per subset, as [`TaskData::open`] finds them.
     ///
     /// # Errors
     /// As [`TaskData::open`] and [`TaskData::judged_queries`].
@@ -29,7 +29,7 @@ impl Task {
         TaskData::open(folder, split)?.into_iter().map(read).collect()
     }
 
-    /// Encodes the queries, then the corpus as a stream, each document of which goes to `keep` with its vector.
+    /// Encodes the queries, then the corpus as a stream. Calls `keep` with each document and its vector.
     ///
     /// # Errors
     /// A corpus that cannot be read, is empty or has a duplicate id; an encoder or `keep` that fails.
@@ -68,20 +68,20 @@ pub struct TaskQuery {
     pub id: String,
     /// text, for BM25
     pub text: String,
-    /// vector, for whatever ranks by vectors
+    /// vector, for retrievers over vectors
     pub vector: SparseVector,
 }
 
 impl TaskQuery {
-    /// The query as a retriever takes it.
+    /// Text and vector for a retriever.
     #[must_use]
     pub fn encoded(&self) -> EncodedQuery<'_> {
         EncodedQuery { text: &self.text, vector: &self.vector }
     }
 }
 
-/// A task as a retriever is measured on it: judgements, encoded queries, and ids and statistics of the corpus. The
-/// documents themselves are in the retriever.
+/// Judgements, encoded queries, and ids and statistics of the corpus of a task. The documents are in the retriever under
+/// evaluation.
 #[derive(Debug, Clone, PartialEq)]
 pub struct EncodedTask {
     name: String,
@@ -94,7 +94,7 @@ pub struct EncodedTask {
 }
 
 impl EncodedTask {
-    /// A task without queries and documents yet; `dimensions` is the vocabulary size.
+    /// A task without queries and documents; `dimensions` is the vocabulary size.
     #[must_use]
     pub fn new(name: impl Into<String>, qrels: Qrels, dimensions: usize) -> Self {
         Self {
@@ -108,14 +108,14 @@ impl EncodedTask {
         }
     }
 
-    /// Adds a query; one without judgements is left out.
+    /// Adds a query, unless it has no judgements.
     pub fn add_query(&mut self, id: &str, text: &str, vector: SparseVector) {
         if self.qrels.judgements(id).is_some() {
             self.queries.push(TaskQuery { id: id.to_owned(), text: text.to_owned(), vector });
         }
     }
 
-    /// Counts a document of the corpus; false if its id is there already.
+    /// Counts a document of the corpus. Returns false for a duplicate id.
     #[must_use]
     pub fn add_document(&mut self, id: &str, vector: &SparseVector) -> bool {
         self.document_stats.add(vector);
@@ -180,7 +180,7 @@ impl EncodedTask {
         self.ignore_identical_ids
     }
 
-    /// Number of relevant documents of the queries that are not in the corpus: they count as not found.
+    /// Number of relevant documents of the queries that the corpus lacks; they count as not found.
     #[must_use]
     pub fn missing_relevant(&self) -> usize {
         let judged = self.queries.iter().filter_map(|query| self.qrels.judgements(&query.id));

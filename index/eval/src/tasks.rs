@@ -1,4 +1,4 @@
-//! The tasks of mteb and NanoBEIR that are known by name: data set, revision, splits, languages.
+//! Known tasks of mteb and NanoBEIR by name: data set, revision, splits, languages.
 
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
@@ -29,8 +29,8 @@ fn known_tasks() -> &'static [KnownTask] {
     &TASKS
 }
 
-/// The task that `name` means: its name, its data set's name without the owner, or the short name of a NanoBEIR set;
-/// upper and lower case alike.
+/// Finds the task by its name, by its data set's name without the owner, or by the short name of a NanoBEIR set. Case is
+/// ignored.
 ///
 /// ```
 /// use splade_eval::known_task;
@@ -49,7 +49,7 @@ pub fn known_task(name: &str) -> Option<&'static KnownTask> {
     })
 }
 
-/// The thirteen sets of NanoBEIR: the name sentence-transformers' configs use, and the name of the set.
+/// Sets of NanoBEIR: name in the configs of sentence-transformers, and name of the data set.
 pub const NANO_BEIR: [(&str, &str); 13] = [
     ("climatefever", "NanoClimateFEVER"),
     ("dbpedia", "NanoDBPedia"),
@@ -66,10 +66,10 @@ pub const NANO_BEIR: [(&str, &str); 13] = [
     ("touche2020", "NanoTouche2020"),
 ];
 
-/// The set of NanoBEIR that a config calls `name`.
+/// Data set of NanoBEIR by its name in a config.
 ///
 /// # Errors
-/// No such set.
+/// An unknown name.
 pub fn nano_beir_set(name: &str) -> Result<&'static str> {
     let found = NANO_BEIR.iter().find(|(short, _)| short.eq_ignore_ascii_case(name));
     found.map(|(_, set)| *set).ok_or_else(|| {

@@ -1,4 +1,4 @@
-//! Scores of mteb: the metrics of trec_eval (through pytrec_eval), with mteb's means, roundings and nAUC.
+//! Scores of mteb: metrics of trec_eval (through pytrec_eval), with mteb's means, rounding and nAUC.
 
 use std::cmp::Ordering;
 
@@ -17,11 +17,11 @@ pub const MTEB_CUTOFFS: [usize; 7] = [1, 3, 5, 10, 20, 100, 1000];
 /// Hits per query in mteb's runs.
 pub const MTEB_DEPTH: usize = 1000;
 
-/// mteb's 148 scores of a run, under mteb's names and in its order, `ndcg_at_10` among them.
+/// Computes the 148 scores of mteb for a run, with mteb's names and order.
 ///
 /// Means are over the queries that are in both `run` and `qrels`. Equal scores rank by id **descending**, as in
 /// trec_eval, and not ascending as in a [`Ranking`]. nDCG, MAP, recall, precision and hit rate are rounded to 5 decimals,
-/// as mteb does before it writes 6; `nauc_*` is NaN where it is undefined.
+/// as in mteb; `nauc_*` is NaN where it is undefined.
 ///
 /// ```
 /// use splade_eval::{Qrels, Run, mteb_scores};
@@ -39,7 +39,7 @@ pub const MTEB_DEPTH: usize = 1000;
 /// ```
 ///
 /// # Errors
-/// No query of the run was judged.
+/// A run without a judged query.
 pub fn mteb_scores(qrels: &Qrels, run: &Run) -> Result<Scores> {
     let judged: Vec<(&Ranking, &Judgements)> =
         run.iter().filter_map(|(id, ranking)| Some((ranking, qrels.judgements(id)?))).collect();
@@ -93,7 +93,7 @@ fn average_precision(graded: &Graded, k: usize) -> f64 {
     graded.average_precision(k, graded.relevant_count())
 }
 
-/// Ranking of a query that was judged.
+/// Ranking of a judged query.
 struct JudgedRanking {
     graded: Graded,
     confidence: Confidence,
@@ -114,7 +114,7 @@ pub(crate) fn trec_order(a: &Hit, b: &Hit) -> Ordering {
     score_order(a.score, b.score).then_with(|| b.id.cmp(&a.id))
 }
 
-/// A metric of every ranking at every cut-off, computed once for means and nAUC.
+/// Values of a metric for every ranking and cut-off, for means and nAUC.
 struct MetricValues {
     metric: &'static Metric,
     /// one value per ranking, for each of [`MTEB_CUTOFFS`]

@@ -1,4 +1,4 @@
-//! [`CheckpointFiles`]: the files that hold the tensors of a checkpoint, one or several.
+//! [`CheckpointFiles`]: one or several files with the tensors of a checkpoint.
 //!
 //! Large checkpoints are split into shards: `model.safetensors.index.json` (or `pytorch_model.bin.index.json`) names the
 //! file of every tensor in `weight_map`.
@@ -11,7 +11,7 @@ use serde::Deserialize;
 use crate::json::read_json;
 use crate::{Error, Result, TensorInfo};
 
-/// How the tensors of a checkpoint are stored.
+/// File format of a checkpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CheckpointFormat {
     /// `model.safetensors`
@@ -21,7 +21,7 @@ pub enum CheckpointFormat {
 }
 
 impl CheckpointFormat {
-    /// Returns the format by the name of a file; other names than `.safetensors` are torch's.
+    /// Returns the format for a file name: `.safetensors`, otherwise torch's.
     #[must_use]
     pub fn of(path: &Path) -> Self {
         if path.extension().is_some_and(|extension| extension == "safetensors") {
@@ -32,12 +32,11 @@ impl CheckpointFormat {
     }
 }
 
-/// Names under which a checkpoint lies, in the order in which they are preferred, each whole or with the index of its
-/// shards. It is the order of the transformers library.
+/// Names of a checkpoint, whole or as an index of shards, by preference. The order is that of the transformers library.
 pub const CHECKPOINT_NAMES: [&str; 4] =
     ["model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json"];
 
-/// The end of the name of an index of shards.
+/// End of the name of an index of shards.
 const INDEX: &str = ".index.json";
 
 /// The files of a checkpoint.
@@ -59,7 +58,7 @@ const INDEX: &str = ".index.json";
 pub struct CheckpointFiles {
     path: PathBuf,
     shards: Vec<PathBuf>,
-    /// the file of every tensor; none for a checkpoint in one file
+    /// file name of every tensor; none for a checkpoint in one file
     index: Option<BTreeMap<String, PathBuf>>,
 }
 
@@ -73,7 +72,7 @@ impl CheckpointFiles {
     /// Finds the checkpoint in a folder: the first of [`CHECKPOINT_NAMES`] that is there.
     ///
     /// # Errors
-    /// A folder without one; what [`open`](Self::open) refuses.
+    /// A folder without a checkpoint; errors of [`open`](Self::open).
     pub fn find(folder: &Path) -> Result<Self> {
         let found = CHECKPOINT_NAMES.iter().map(|name| folder.join(name)).find(|path| path.is_file());
         match found {
@@ -102,7 +101,7 @@ impl CheckpointFiles {
         Ok(Self { path: path.to_owned(), shards, index: Some(index) })
     }
 
-    /// The file, or the index of the shards: what names the checkpoint in messages.
+    /// Path of the file or of the index of shards, which names the checkpoint in messages.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
@@ -129,7 +128,7 @@ impl CheckpointFiles {
     /// Lists the tensors of every shard with `list`, in the order of the shards.
     ///
     /// # Errors
-    /// What `list` and [`join`](Self::join) refuse.
+    /// Errors of `list`; errors of [`join`](Self::join) about the tensors.
     pub fn tensors<E: From<Error>>(
         &self,
         list: impl Fn(&Path) -> Result<Vec<TensorInfo>, E>,
@@ -140,13 +139,12 @@ impl CheckpointFiles {
         Ok(self.join(named)?.into_iter().map(|(_, tensor)| tensor).collect())
     }
 
-    /// Reads every shard with `read` and joins what they hold, in the order of the shards.
+    /// Reads every shard with `read` and joins the tensors in the order of the shards.
     ///
-    /// A tensor that stands in two shards is taken from the one the index names.
+    /// A tensor in two shards is taken from the shard that the index names.
     ///
     /// # Errors
-    /// What `read` refuses; a tensor of the index that its shard lacks; a tensor in two shards that the index does not
-    /// list.
+    /// Errors of `read`; a tensor of the index that its shard lacks; a tensor in two shards that the index does not list.
     pub fn join<T, E: From<Error>>(
         &self,
         read: impl Fn(&Path) -> Result<Vec<(String, T)>, E>,
@@ -197,7 +195,7 @@ pub fn shard_names(path: &Path) -> Result<BTreeMap<String, String>> {
     for (tensor, name) in &weight_map {
         let mut parts = Path::new(name).components();
         let is_name = matches!((parts.next(), parts.next()), (Some(Component::Normal(_)), None));
-        // a separator of another system too
+        // also separators of other systems
         if !is_name || name.contains(['/', '\\']) || is_index(Path::new(name)) {
             return Err(Error::file(path, format!("the shard {name:?} of tensor {tensor} is no file of this folder")));
         }

@@ -1,7 +1,6 @@
-//! [`Family`]: which transformer a `config.json` describes, and how long its texts may be.
+//! [`Family`]: the transformer that a `config.json` describes, and its limits on texts.
 //!
-//! One row per family holds everything that is needed without its arithmetic, which `splade-trainer` has in one file per
-//! family.
+//! [`FAMILIES`] has one row per family. The arithmetic of each family is in `splade-trainer`, one file per family.
 
 use serde_json::Value;
 
@@ -10,7 +9,7 @@ use serde_json::Value;
 /// ```
 /// use splade_files::{FAMILIES, Family};
 ///
-/// // whatever head the class has, the family is the same
+/// // the head of the class does not matter
 /// for class in ["BertForMaskedLM", "BertForPreTraining", "BertModel"] {
 ///     let config = serde_json::json!({"architectures": [class], "max_position_embeddings": 512});
 ///     let family = Family::of(&config)?;
@@ -27,11 +26,11 @@ pub struct Family {
     pub name: &'static str,
     /// Values of `model_type`.
     pub model_types: &'static [&'static str],
-    /// Names of its classes up to the head: `Bert` stands for `BertForMaskedLM` and `BertModel`.
+    /// Prefixes of class names, without the head: `Bert` for `BertForMaskedLM` and `BertModel`.
     pub classes: &'static [&'static str],
     /// Rule for the length of texts.
     pub length_rule: LengthRule,
-    /// True if the published logits have no zeros, so that a [`HeadMode`](splade_core::HeadMode) says what is used instead.
+    /// True if the published logits have no zeros, so that a [`HeadMode`](splade_core::HeadMode) is needed.
     pub has_head_modes: bool,
     /// Python files that its `config.json` may name.
     pub code_files: &'static [&'static str],
@@ -40,21 +39,21 @@ pub struct Family {
 /// Rule for the length of texts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LengthRule {
-    /// A table has one row per position: `max_position_embeddings` rows, `rows` if the key is absent.
+    /// One row of a table per position: `max_position_embeddings` rows, `rows` if the key is absent.
     Table {
         /// default of the family
         rows: usize,
     },
-    /// The first rows of such a table, up to `pad_token_id`, are no positions of tokens.
+    /// One row of a table per position, without the first rows up to `pad_token_id`.
     TableAfterPadding {
         /// default of `max_position_embeddings`
         rows: usize,
         /// default of `pad_token_id`
         pad: usize,
     },
-    /// Positions are computed: a text may be longer than those of the training, whose length is under `key`.
+    /// Computed positions: a text may be longer than the training texts, whose length is under `key`.
     Computed {
-        /// the key
+        /// key in `config.json`
         key: &'static str,
         /// default of the family; `usize::MAX` if it has none
         trained: usize,
@@ -64,18 +63,13 @@ pub enum LengthRule {
 /// Limits on the number of tokens of a text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Lengths {
-    /// Longest text of the training.
+    /// length of the longest training text; `usize::MAX` if it is unknown
     pub trained: usize,
-    /// Longest text the network can compute; `usize::MAX` if there is no limit.
+    /// length of the longest text that the network can compute; `usize::MAX` without a limit
     pub longest: usize,
 }
 
-impl Lengths {
-    /// No limit.
-    pub const UNLIMITED: Self = Self { trained: usize::MAX, longest: usize::MAX };
-}
-
-/// Every family that can be loaded.
+/// All known families.
 pub static FAMILIES: [Family; 6] = [
     Family {
         name: "norbert3",
@@ -131,10 +125,10 @@ pub static FAMILIES: [Family; 6] = [
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum UnknownFamily {
-    /// None of the keys that name a model is there.
+    /// No key names a model.
     #[error("no architectures, auto_map or model_type: the architecture is not stated")]
     NotStated,
-    /// The file names something else.
+    /// The file names an unknown model.
     #[error("unsupported architecture {0}")]
     Unsupported(String),
 }
@@ -142,12 +136,12 @@ pub enum UnknownFamily {
 impl Family {
     /// Returns the family of a `config.json`.
     ///
-    /// A class of `architectures` counts first, with whatever head, then the class that `auto_map` names for masked-LM
-    /// models, then `model_type` (what transformers' `AutoModelForMaskedLM` goes by), then NorBERT4's `model`. A class
-    /// that is not known is never replaced by a `model_type` that is: custom code may compute something else.
+    /// The first of these decides: a class of `architectures`, with any head; the class that `auto_map` names for masked-LM
+    /// models; `model_type` (as in transformers' `AutoModelForMaskedLM`); NorBERT4's `model`. An unknown class is an error
+    /// even if `model_type` is known: custom code may compute something else.
     ///
     /// # Errors
-    /// A file that states nothing, or another model.
+    /// A file without a model, or with an unknown one.
     pub fn of(config: &Value) -> Result<&'static Self, UnknownFamily> {
         if let Some(class) = stated_class(config) {
             return Self::of_class(class).ok_or_else(|| UnknownFamily::Unsupported(class.to_owned()));
@@ -163,7 +157,7 @@ impl Family {
         Err(stated.map_or(UnknownFamily::NotStated, |name| UnknownFamily::Unsupported(name.to_owned())))
     }
 
-    /// Returns the family of this [`name`](Self::name).
+    /// Returns the family with this [`name`](Self::name).
     #[must_use]
     pub fn named(name: &str) -> Option<&'static Self> {
         FAMILIES.iter().find(|family| family.name == name)
@@ -172,7 +166,7 @@ impl Family {
     fn of_class(class: &str) -> Option<&'static Self> {
         let of_stem = |stem: &str| FAMILIES.iter().find(|family| family.classes.contains(&stem));
         let stem = stem(class);
-        // the same model in another framework
+        // a model of another framework
         of_stem(stem).or_else(|| of_stem(stem.strip_prefix("TF").or_else(|| stem.strip_prefix("Flax"))?))
     }
 
@@ -224,7 +218,7 @@ fn text(value: &Value) -> Option<&str> {
     value.as_str().filter(|text| !text.is_empty())
 }
 
-/// The name of a class up to its head.
+/// Name of a class without its head.
 fn stem(class: &str) -> &str {
     match class.split_once("For") {
         Some((stem, _)) => stem,

@@ -1,8 +1,8 @@
-//! Fingerprints of a model folder: of everything that decides its vectors, and of its network alone.
+//! Fingerprints of a model folder: one of everything that decides its vectors, one of its network.
 //!
-//! A fingerprint is the SHA-256 of a text of lines `name value`, which is written down here and nowhere derived from names
-//! in the code: renaming a variant must not make every index "of another model". Values of files are their SHA-256; texts are
-//! JSON strings; what is absent is `none`.
+//! A fingerprint is the SHA-256 of lines `name value`. The names are written out here and not derived from names in the
+//! code, so that a renamed variant does not invalidate every index. The value of a file is its SHA-256, that of a text
+//! a JSON string, and that of an absent part `none`.
 
 use std::fmt::Write as _;
 use std::path::Path;
@@ -16,7 +16,8 @@ use crate::json::read_json;
 use crate::{Error, ModelDir, Result, open_file, read_vocabulary};
 
 impl ModelDir {
-    /// Fingerprint of everything that decides a vector: config, weights, tokenizer, query table, pooling, prompts, length.
+    /// Returns the fingerprint of everything that decides a vector: config, weights, tokenizer, query table, pooling,
+    /// prompts, length.
     ///
     /// # Errors
     /// A file that is missing.
@@ -45,8 +46,8 @@ impl ModelDir {
         Ok(text.digest())
     }
 
-    /// Fingerprint of the same form as `stored`: [`fingerprint`](Self::fingerprint), or the form of version 0.1 if the model
-    /// has that one. Indexes keep the form they were made with.
+    /// Returns the fingerprint in the form of `stored`: [`fingerprint`](Self::fingerprint), or the form of version 0.1 if
+    /// `stored` is that of this model. An index keeps the form of its first version.
     ///
     /// # Errors
     /// A file that is missing.
@@ -58,9 +59,9 @@ impl ModelDir {
         Ok(Some(self.first_fingerprint()?).filter(|first| first == stored).unwrap_or(current))
     }
 
-    /// Fingerprint of what decides the outputs of the network: `config.json` and weights; none if the folder has no weights.
+    /// Returns the fingerprint of the network, which is `config.json` and weights; none for a folder without weights.
     ///
-    /// Pooling, head mode and tokenizer are not part of it: an ONNX file states those it depends on.
+    /// Pooling, head mode and tokenizer are not part of it: an ONNX file states its pooling and head mode itself.
     ///
     /// # Errors
     /// A file that cannot be read.
@@ -74,7 +75,7 @@ impl ModelDir {
         Ok(Some(text.digest()))
     }
 
-    /// The network's tokenizer with what the other files of the folder override.
+    /// The `tokenizer.json` of the network with the overrides of the other files of its folder.
     fn network_tokenizer(&self) -> Result<Vocabulary> {
         read_vocabulary(&self.transformer_dir().join("tokenizer.json"), usize::MAX)
     }
@@ -87,7 +88,7 @@ impl ModelDir {
         Ok(())
     }
 
-    /// The fingerprint of version 0.1: all files in one digest, then settings as the compiler printed them.
+    /// Fingerprint of version 0.1: one digest of all files and of settings in Rust's debug form.
     fn first_fingerprint(&self) -> Result<String> {
         let mut digest = Sha256::new();
         let (config, checkpoint) = (self.config_path(), self.checkpoint()?);
@@ -122,7 +123,7 @@ impl ModelDir {
     }
 }
 
-/// The text whose digest is a fingerprint.
+/// Lines whose digest is a fingerprint.
 struct Lines(String);
 
 impl Lines {
@@ -131,7 +132,7 @@ impl Lines {
     }
 
     fn add(&mut self, name: &str, value: impl std::fmt::Display) {
-        // a String takes everything
+        // writing to a String cannot fail
         let _ = writeln!(self.0, "{name} {value}");
     }
 
@@ -156,10 +157,10 @@ fn add_file(digest: &mut Sha256, path: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Keys of `config.json` that tools write for the record: no network depends on them.
+/// Keys of `config.json` that no network depends on.
 const RECORDS: [&str; 4] = ["_name_or_path", "transformers_version", "torch_dtype", "dtype"];
 
-/// Digest of a `config.json` whatever the order of its keys and its white space, without [`RECORDS`].
+/// Digest of a `config.json` without [`RECORDS`]; the order of keys and white space do not matter.
 fn config_digest(path: &Path) -> Result<String> {
     let mut config: Value = read_json(path)?;
     if let Some(keys) = config.as_object_mut() {

@@ -1,6 +1,6 @@
-//! [`ModelLayout`]: where the parts of a model folder lie, and which of its files belong to the model.
+//! [`ModelLayout`]: paths of the parts of a model folder.
 //!
-//! Layouts read: sentence-transformers' Router in every spelling (old and new class paths, `Asym`, `IDF`, the
+//! Known layouts: sentence-transformers' Router in every spelling (old and new class paths, `Asym`, `IDF`, the
 //! transformer in a subfolder or at the root), its regular transformer + pooling, a bare masked-LM checkpoint, and
 //! OpenSearch's `idf.json` beside one.
 
@@ -20,19 +20,19 @@ pub fn files_beside_tokenizer() -> impl Iterator<Item = &'static str> {
     TOKENIZER_SOURCES.into_iter().filter(|name| !["tokenizer.json", "config.json"].contains(name))
 }
 
-/// ONNX files of a transformer, in the order in which they are preferred: pooled ones first, which need far less memory.
+/// ONNX files of a transformer, by preference: pooled files first, which need far less memory.
 pub const ONNX_FILES: [&str; 4] = ["onnx/model_splade.onnx", "model_splade.onnx", "onnx/model.onnx", "model.onnx"];
 
-/// Tables of query weights beside a bare checkpoint, in the order in which they are preferred.
+/// Tables of query weights beside a bare checkpoint, by preference.
 const BARE_TABLES: [&str; 2] = ["idf.json", "query_token_weights.txt"];
 
-/// What our model folders state beside the files of other tools.
+/// Settings of this program in a model folder, beside the files of other tools.
 pub(crate) const OWN_SETTINGS: &str = "splade.json";
 
 /// Settings of sentence-transformers for a model as a whole.
 pub(crate) const SENTENCE_TRANSFORMERS_SETTINGS: &str = "config_sentence_transformers.json";
 
-/// Parts of a model folder, by their paths below it, with `/`; an empty path is the folder itself.
+/// Paths of the parts of a model folder, relative to it, with `/`. An empty path is the folder itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ModelLayout {
     /// folder of the network: `config.json`, weights, tokenizer
@@ -57,12 +57,11 @@ pub struct TableLayout {
 impl ModelLayout {
     /// Finds the parts of the model folder at `root`.
     ///
-    /// `provide` is called with the path of every file that the model may have, except its weights and ONNX files. It
-    /// returns true if the model has the file, which then lies below `root`: a folder on disk is looked into, files of
-    /// the Hub are downloaded.
+    /// Calls `provide` with the path of every file that the model may have, except weights and ONNX files. `provide` returns
+    /// true if the model has the file and puts it below `root`: it checks a folder on disk, or downloads from the Hub.
     ///
     /// # Errors
-    /// Errors of `provide`; a folder that is no model, modules that are not known, a file that is missing or broken.
+    /// Errors of `provide`; a folder that is not a model, unknown modules, a file that is missing or broken.
     pub fn find<E: From<Error>>(root: &Path, provide: impl FnMut(&str) -> Result<bool, E>) -> Result<Self, E> {
         let mut finder = Finder { root, provide };
         let layout = if (finder.provide)("modules.json")? {
@@ -131,7 +130,7 @@ impl<P> Finder<'_, P> {
         Ok(ModelLayout { transformer: transformer.clone(), pooling: Some(pooling.clone()), table })
     }
 
-    /// A query table's folder; the table and the tokenizer may also lie at the root.
+    /// Finds a query table and its tokenizer in `folder` or at the root.
     fn table<E: From<Error>>(&mut self, folder: &str) -> Result<TableLayout, E>
     where
         P: FnMut(&str) -> Result<bool, E>,
@@ -161,7 +160,7 @@ impl<P> Finder<'_, P> {
         Err(Error::file(self.root.join(folder), "no tokenizer.json").into())
     }
 
-    /// A masked-LM checkpoint without sentence-transformers' files, perhaps with OpenSearch's query weights beside it.
+    /// Finds a masked-LM checkpoint without sentence-transformers' files, and OpenSearch's query weights beside it if any.
     fn bare<E: From<Error>>(&mut self) -> Result<ModelLayout, E>
     where
         P: FnMut(&str) -> Result<bool, E>,
@@ -171,7 +170,7 @@ impl<P> Finder<'_, P> {
         Ok(ModelLayout { transformer: String::new(), pooling: None, table })
     }
 
-    /// Provides what is read later: settings, tokenizers, and the code that a `config.json` names.
+    /// Provides the files that are read later: settings, tokenizers, and the code that `config.json` names.
     fn small_files<E: From<Error>>(&mut self, layout: &ModelLayout) -> Result<(), E>
     where
         P: FnMut(&str) -> Result<bool, E>,
@@ -189,7 +188,7 @@ impl<P> Finder<'_, P> {
                 (self.provide)(&join(folder, name))?;
             }
         }
-        // a broken file is named by those who need its contents
+        // the reader of its contents reports a broken file
         let config = read_json(&self.root.join(join(&layout.transformer, "config.json"))).unwrap_or_default();
         for name in code_files(&config) {
             self.first(&[join(&layout.transformer, &name), name])?;
@@ -197,7 +196,7 @@ impl<P> Finder<'_, P> {
         Ok(())
     }
 
-    /// The first of the files that the model has.
+    /// First of the files that the model has.
     fn first<E>(&mut self, names: &[String]) -> Result<Option<String>, E>
     where
         P: FnMut(&str) -> Result<bool, E>,
@@ -211,11 +210,11 @@ impl<P> Finder<'_, P> {
     }
 }
 
-/// Code files that a `config.json` names: they may tell how a checkpoint's head is meant, and go along into models
-/// trained from it. None is ever run.
+/// Code files that a `config.json` names. Their text may decide the use of the head, and they are copied into models trained
+/// from the checkpoint. They are never run.
 fn code_files(config: &Value) -> BTreeSet<String> {
     let classes = config["auto_map"].as_object().into_iter().flat_map(|map| map.values());
-    // a name with -- is the code of another model
+    // a name with -- refers to code of another model
     let module =
         |class: &Value| Some(class.as_str()?.split_once('.')?.0.to_owned()).filter(|name| !name.contains("--"));
     let is_model = |name: &String| name.starts_with("modeling_") || name.starts_with("configuration_");
@@ -224,7 +223,7 @@ fn code_files(config: &Value) -> BTreeSet<String> {
     if let Ok(family) = Family::of(config)
         && family.has_head_modes
     {
-        // its text decides how logits are used, named or not
+        // its text decides the use of logits, also if `auto_map` does not name it
         files.extend(family.model_code().map(str::to_owned));
     }
     files
@@ -247,7 +246,7 @@ struct Router {
 }
 
 impl Router {
-    /// Classes and folders of the modules of a route, under the first of its `names`.
+    /// Classes and folders of the modules of the first route in `names`.
     fn route(&self, path: &Path, folder: &str, names: &[&str]) -> Result<Vec<(&str, String)>> {
         let keys = names.iter().find_map(|name| self.structure.get(*name));
         let keys = keys.ok_or_else(|| Error::file(path, format!("no {} route in structure", names[0])))?;
@@ -267,7 +266,7 @@ struct TableConfig {
     frozen: bool,
 }
 
-/// Last component of a class path: the package before it differs from version to version.
+/// Last component of a class path. The package before it depends on the version.
 fn class(path: &str) -> &str {
     path.rsplit('.').next().unwrap_or(path)
 }

@@ -1,4 +1,4 @@
-//! [`ModelDir`]: a model folder, whichever tool wrote it; its parts are found by [`ModelLayout`].
+//! [`ModelDir`]: a model folder of this program or of another tool. [`ModelLayout`] finds its parts.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -14,7 +14,7 @@ use crate::query_table::has_tokenizer;
 use crate::{Error, Precision, Result};
 use splade_core::{DocumentSettings, HeadMode, Pooling, PoolingActivation, QueryEncoder, SpladePooling, Vocabulary};
 
-/// Sides that have a network.
+/// Architecture of a model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub enum Architecture {
     /// one network for queries and documents
@@ -32,13 +32,13 @@ pub struct QuerySide {
     pub weights: PathBuf,
     /// its `tokenizer.json`
     pub tokenizer: PathBuf,
-    /// queries are truncated to this many tokens
+    /// number of tokens that queries are truncated to
     pub max_length: usize,
     /// true if training leaves the table as it is
     pub frozen: bool,
 }
 
-/// A model folder whose small files have been read.
+/// A model folder with its small files in memory.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ModelDir {
     root: PathBuf,
@@ -54,33 +54,33 @@ pub struct ModelDir {
     ignored_config_keys: Vec<String>,
 }
 
-/// Use of the logits of a NorBERT4 model, and how it is known.
+/// Use of the logits of a NorBERT4 model, and its source.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct HeadChoice {
     /// the mode
     pub mode: HeadMode,
-    /// where it comes from
+    /// source of the mode
     pub source: HeadSource,
 }
 
-/// Origin of a [`HeadMode`].
+/// Source of a [`HeadMode`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum HeadSource {
-    /// the caller chose it
+    /// choice of the caller
     Asked,
-    /// the model folder states it: it was trained here
+    /// statement in a model folder that this program trained
     Stated,
-    /// the published code lies beside the weights; training may have changed it in memory
+    /// published code beside the weights, which training may have patched in memory
     Code,
-    /// a default: nothing in the folder states it
+    /// default, for a folder that does not state it
     Guessed,
 }
 
 impl ModelDir {
-    /// Opens the folder at `root`; large files are not read yet.
+    /// Opens the folder at `root` and reads its small files.
     ///
     /// # Errors
-    /// A folder that is missing or is no model, a module we do not know, a file that is missing or broken, by name.
+    /// A folder that is missing or is not a model, an unknown module, a file that is missing or broken.
     pub fn open(root: &Path) -> Result<Self> {
         if !root.is_dir() {
             let what = if root.exists() { "not a folder" } else { "no such folder" };
@@ -123,7 +123,7 @@ impl ModelDir {
         &self.root
     }
 
-    /// Sides that have a network.
+    /// Architecture of the model.
     #[must_use]
     pub fn architecture(&self) -> Architecture {
         if self.query.is_some() { Architecture::InferenceFree } else { Architecture::Splade }
@@ -147,18 +147,18 @@ impl ModelDir {
         self.transformer.join("config.json")
     }
 
-    /// V by `config.json`, which every family calls `vocab_size`: the length of a document vector.
+    /// Number of terms, V: `vocab_size` of `config.json`.
     ///
     /// # Errors
-    /// A file that has no such key.
+    /// A file without this key.
     pub fn dimensions(&self) -> Result<usize> {
         number(&self.config, "vocab_size").ok_or_else(|| Error::file(self.config_path(), "no vocab_size"))
     }
 
-    /// The family of the network.
+    /// Family of the network.
     ///
     /// # Errors
-    /// A `config.json` that states none, or another model: its ONNX files may still run.
+    /// A `config.json` without a family or with an unknown one; the ONNX files of the model may still run.
     pub fn family(&self) -> std::result::Result<&'static Family, UnknownFamily> {
         Family::of(&self.config)
     }
@@ -166,56 +166,56 @@ impl ModelDir {
     /// The checkpoint: `model.safetensors`, else `pytorch_model.bin`, whole or in shards.
     ///
     /// # Errors
-    /// None is there, or the index of its shards is broken.
+    /// A folder without a checkpoint, a broken index of shards.
     pub fn checkpoint(&self) -> Result<CheckpointFiles> {
         CheckpointFiles::find(&self.transformer)
     }
 
-    /// The same model, in whose `config.json` these keys are ignored where they are not known.
+    /// A copy that ignores these keys of `config.json` if they are unknown.
     #[must_use]
     pub fn ignoring_config_keys(mut self, keys: Vec<String>) -> Self {
         self.ignored_config_keys = keys;
         self
     }
 
-    /// Keys of `config.json` that are ignored where they are not known: the opener states that they change nothing.
+    /// Unknown keys of `config.json` that are ignored because the caller states that they change nothing.
     #[must_use]
     pub fn ignored_config_keys(&self) -> &[String] {
         &self.ignored_config_keys
     }
 
-    /// The [`ONNX_FILES`] that are there, in fp32.
+    /// Paths of the existing [`ONNX_FILES`], in fp32.
     #[must_use]
     pub fn onnx_paths(&self) -> Vec<PathBuf> {
         self.onnx_paths_in(Precision::Fp32)
     }
 
-    /// The [`ONNX_FILES`] that are there, in one precision.
+    /// Paths of the existing [`ONNX_FILES`], in one precision.
     #[must_use]
     pub fn onnx_paths_in(&self, precision: Precision) -> Vec<PathBuf> {
         let paths = ONNX_FILES.iter().map(|name| self.transformer.join(precision.file_name(name)));
         paths.filter(|path| path.is_file()).collect()
     }
 
-    /// The ONNX files of every precision.
+    /// Paths of the existing ONNX files, in every precision.
     #[must_use]
     pub fn all_onnx_paths(&self) -> Vec<PathBuf> {
         Precision::ALL.into_iter().flat_map(|precision| self.onnx_paths_in(precision)).collect()
     }
 
-    /// Folder for new ONNX files: `<transformer>/onnx`, where sentence-transformers looks.
+    /// Folder for new ONNX files: `<transformer>/onnx`, as in sentence-transformers.
     #[must_use]
     pub fn onnx_dir(&self) -> PathBuf {
         self.transformer.join("onnx")
     }
 
-    /// Use of the logits of a NorBERT4 model, and how it is known; `None` for other families.
+    /// Use of the logits of a NorBERT4 model, and its source; `None` for other families.
     #[must_use]
     pub fn head_choice(&self) -> Option<HeadChoice> {
         self.head
     }
 
-    /// The same model with its logits used as `mode` says.
+    /// A copy that uses its logits in `mode`.
     ///
     /// # Errors
     /// A family without head modes.
@@ -237,9 +237,9 @@ impl ModelDir {
         self.pooling
     }
 
-    /// Number of tokens that documents are truncated to, special tokens counted: the smaller of the folder's own length and the
-    /// length that the network was trained for. The folder's own is `max_seq_length` of `sentence_bert_config.json`, else
-    /// `model_max_length` of `tokenizer_config.json`.
+    /// Number of tokens that documents are truncated to, special tokens counted: the smaller of the folder's own length
+    /// and the length that the network was trained for. The folder's own is `max_seq_length` of
+    /// `sentence_bert_config.json`, else `model_max_length` of `tokenizer_config.json`.
     #[must_use]
     pub fn max_length(&self) -> usize {
         self.max_length
@@ -272,7 +272,7 @@ impl ModelDir {
     /// Tokenizer of the network, which truncates to `max_length` tokens or to the folder's own length.
     ///
     /// # Errors
-    /// A file that is missing or broken, a tokenizer with more tokens than the network has terms.
+    /// A file that is missing or broken, a tokenizer with more tokens than the terms of the network.
     pub fn vocabulary(&self, max_length: Option<usize>) -> Result<Vocabulary> {
         // no text may be longer than the position table
         let length = max_length.unwrap_or(self.max_length).min(lengths(&self.config).longest);
@@ -352,7 +352,7 @@ impl ModelDir {
         Ok(encoder.with_max_active_dims(self.max_active_dims))
     }
 
-    /// Refuses a query tokenizer whose dimensions are other tokens than those of the network.
+    /// Refuses a query tokenizer whose tokens differ from those of the network.
     fn expect_shared_vocabulary(&self, queries: &Vocabulary, side: &QuerySide) -> Result<()> {
         let path = self.transformer.join("tokenizer.json");
         if path == side.tokenizer || !has_tokenizer(&self.transformer) {
@@ -390,7 +390,7 @@ struct OwnSettings {
     mlm_head: Option<HeadMode>,
 }
 
-/// What of its logits the model in `root` uses: stated, read off the published code beside the weights, or guessed.
+/// Use of the logits by the model in `root`: stated, found in the published code beside the weights, or the default.
 fn head_choice(root: &Path, transformer: &Path, config: &Value) -> Result<Option<HeadChoice>> {
     let Some(family) = Family::of(config).ok().filter(|family| family.has_head_modes) else { return Ok(None) };
     let path = root.join(OWN_SETTINGS);
@@ -407,14 +407,14 @@ fn head_choice(root: &Path, transformer: &Path, config: &Value) -> Result<Option
     let mut places = family.model_code().flat_map(|name| [transformer, root].map(|folder| folder.join(name)));
     let code = places.find_map(|path| std::fs::read_to_string(path).ok());
     Ok(Some(match code {
-        // the line of the cap; the patch that removes it leaves the shift
+        // code with the cap; the patch that removes the cap leaves the shift
         Some(code) if code.contains("sigmoid") => HeadChoice { mode: HeadMode::Published, source: HeadSource::Code },
         Some(_) => HeadChoice { mode: HeadMode::RawShifted, source: HeadSource::Code },
         None => HeadChoice { mode: HeadMode::Published, source: HeadSource::Guessed },
     }))
 }
 
-/// The limits on texts that a `config.json` sets; those of a family that is not known are taken for BERT's.
+/// Limits on texts in a `config.json`; an unknown family counts as BERT.
 fn lengths(config: &Value) -> Lengths {
     match Family::of(config) {
         Ok(family) => family.lengths(config),
@@ -425,7 +425,7 @@ fn lengths(config: &Value) -> Lengths {
     }
 }
 
-/// `sentence_bert_config.json`, in the old form or the new one (which has no length).
+/// `sentence_bert_config.json`, in the old form or in the new one, which has no length.
 #[derive(Deserialize, Default)]
 #[serde(default)]
 struct SentenceConfig {
@@ -466,7 +466,7 @@ fn query_side(root: &Path, table: &TableLayout) -> Result<QuerySide> {
     })
 }
 
-/// `max_seq_length` if there is one, else the tokenizer's `model_max_length`, else no limit.
+/// `max_seq_length`, else the tokenizer's `model_max_length`, else no limit.
 fn max_length(folder: &Path, max_seq_length: Option<usize>) -> Result<usize> {
     if let Some(length) = max_seq_length {
         return Ok(length);
@@ -477,7 +477,7 @@ fn max_length(folder: &Path, max_seq_length: Option<usize>) -> Result<usize> {
     Ok(if length >= 1e9 { usize::MAX } else { length as usize })
 }
 
-/// A key of a `config.json` that is a whole number.
+/// Value of a key of `config.json` that is a whole number.
 fn number(config: &Value, key: &str) -> Option<usize> {
     config.get(key).and_then(Value::as_u64).and_then(|number| usize::try_from(number).ok())
 }

@@ -1,5 +1,4 @@
-//! [`NewModel`]: a model folder that is written, under the names of sentence-transformers 5.0–5.3, which every later
-//! version reads too.
+//! [`NewModel`]: writes a model folder with the names of sentence-transformers 5.0–5.3, which later versions read too.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -14,18 +13,18 @@ use crate::{Error, Result};
 /// Package of the classes of sentence-transformers.
 const CLASSES: &str = "sentence_transformers.sparse_encoder.models";
 
-// Names of the modules of an inference-free model, which are their folders too.
+// Names of the modules of an inference-free model and of their folders.
 const TABLE: &str = "query_0_SparseStaticEmbedding";
 const TRANSFORMER: &str = "document_0_MLMTransformer";
 const POOLING: &str = "document_1_SpladePooling";
 
-/// Name of the pooling's folder where one network serves both sides.
+/// Folder of the pooling in a model with one network for both sides.
 const POOLING_OF_BOTH: &str = "1_SpladePooling";
 
 /// Contents of a new model folder.
 #[derive(Debug, Clone)]
 pub struct NewModel {
-    /// sides that have a network
+    /// architecture: one network for both sides, or a query table
     pub architecture: Architecture,
     /// `config.json` of the transformer
     pub config_json: Vec<u8>,
@@ -33,30 +32,30 @@ pub struct NewModel {
     pub weights: Vec<u8>,
     /// `tokenizer.json`, written byte for byte
     pub tokenizer_json: Vec<u8>,
-    /// further tokenizer files by name, such as `vocab.txt`; `tokenizer_config.json` is completed with the length
+    /// other tokenizer files by name, such as `vocab.txt`; the length is added to `tokenizer_config.json`
     pub tokenizer_files: BTreeMap<String, Vec<u8>>,
-    /// the table of an inference-free model, and whether it is frozen
+    /// query table of an inference-free model, and true if training leaves it as it is
     pub query: Option<(QueryWeights, bool)>,
     /// pooling of the logits
     pub pooling: SpladePooling,
-    /// use of the logits of a NorBERT4 model
+    /// use of the logits in a NorBERT4 model
     pub head_mode: Option<HeadMode>,
-    /// V, the length of a vector
+    /// number of terms, V
     pub dimensions: usize,
     /// prompts of queries and documents
     pub prompts: (String, String),
     /// largest number of entries of a vector
     pub max_active_dims: Option<usize>,
-    /// texts are truncated to this many tokens
+    /// number of tokens that texts are truncated to
     pub max_length: usize,
-    /// the model card
+    /// text of the model card
     pub readme: String,
 }
 
 impl NewModel {
-    /// Writes the folder's files into `root`, which exists.
+    /// Writes the files into the folder `root`, which exists.
     ///
-    /// Not atomic by itself: the caller writes into a temporary folder and renames it.
+    /// This is not atomic: the caller writes into a temporary folder and renames it.
     ///
     /// # Errors
     /// A file that cannot be written; an inference-free model without a table.
@@ -123,7 +122,7 @@ impl NewModel {
             .unwrap_or_else(|| json!({}));
         if let Some(config) = config.as_object_mut() {
             config.insert("model_max_length".into(), json!(self.max_length));
-            // transformers 5 writes a class that transformers 4 refuses; this one both read
+            // transformers 5 writes a class that transformers 4 refuses; both read this class
             let class = config.get("tokenizer_class").and_then(Value::as_str);
             if class.is_none_or(|class| class == "TokenizersBackend") {
                 config.insert("tokenizer_class".into(), json!("PreTrainedTokenizerFast"));
@@ -135,7 +134,7 @@ impl NewModel {
     fn st_config(&self) -> Value {
         let mut config = json!({
             "model_type": "SparseEncoder",
-            // a low version: sentence-transformers warns when a model is newer than itself
+            // a low version: sentence-transformers warns about models of a newer version
             "__version__": {"sentence_transformers": "5.0.0", "transformers": "4.48.0", "pytorch": "2.0.0"},
             "prompts": {"query": self.prompts.0, "document": self.prompts.1},
             "default_prompt_name": null,
@@ -148,7 +147,7 @@ impl NewModel {
     }
 }
 
-/// `modules.json` of a model whose network serves both sides.
+/// `modules.json` of a model with one network for both sides.
 fn modules_json() -> Value {
     json!([
         {"idx": 0, "name": "0", "path": "", "type": format!("{CLASSES}.MLMTransformer")},

@@ -1,4 +1,5 @@
-//! Tokenizers and query tables in files: `tokenizer.json`, a safetensors table, `idf.json`, and the query folder of an index.
+//! Tokenizers and query tables in files: `tokenizer.json`, a safetensors table, `idf.json`, and the query folder of an
+//! index.
 
 use std::collections::HashSet;
 use std::path::Path;
@@ -14,8 +15,8 @@ use crate::{AtomicFile, Error, Result};
 /// Reads the tokenizer of a folder, by the path of its `tokenizer.json`; texts are truncated to `max_length` tokens,
 /// special tokens counted where they are added.
 ///
-/// The other files of the folder override it, or stand in for it where it is missing, as in transformers
-/// ([`Vocabulary::from_files`]). A tokenizer file of another name is read alone.
+/// The other files of the folder override it or replace a missing one, as in transformers ([`Vocabulary::from_files`]). A
+/// tokenizer file of another name is read alone.
 ///
 /// # Errors
 /// Files that are missing or broken.
@@ -33,7 +34,7 @@ pub fn read_vocabulary(path: &Path, max_length: usize) -> Result<Vocabulary> {
     })
 }
 
-/// Files of `folder` that decide its tokenizer; those that stand in for `tokenizer.json` only where it is missing.
+/// Reads the files of `folder` that decide its tokenizer. Replacements of `tokenizer.json` are read only if it is missing.
 fn tokenizer_files(folder: &Path) -> Result<TokenizerFiles> {
     let mut files = TokenizerFiles::new();
     for name in TOKENIZER_SOURCES {
@@ -77,10 +78,10 @@ pub fn read_query_weights(path: &Path) -> Result<QueryWeights> {
     QueryWeights::new(weights).map_err(|error| broken(error.to_string()))
 }
 
-/// Reads `idf.json`, `{"token": weight}`, or `token<TAB>weight` lines: terms that are not listed weigh 0.
+/// Reads `idf.json`, `{"token": weight}`, or lines `token<TAB>weight`. Terms that are not listed have weight 0.
 ///
 /// # Errors
-/// A file that is missing or broken, a token the vocabulary lacks.
+/// A file that is missing or broken, a token that the vocabulary lacks.
 pub fn read_idf(path: &Path, vocabulary: &Vocabulary) -> Result<QueryWeights> {
     let mut weights = vec![0.0; vocabulary.min_dimensions()];
     for (token, weight) in read_token_weights(path)? {
@@ -118,7 +119,7 @@ fn tsv_weight(path: &Path, at: usize, line: &str) -> Result<(String, f32)> {
     Ok((token.to_owned(), weight))
 }
 
-/// The bytes of the safetensors file the reference writes for a query table: one tensor `weight` `[V]` in F32.
+/// Bytes of a safetensors file with a query table as sentence-transformers writes it: one tensor `weight` `[V]` in F32.
 #[must_use]
 pub fn to_safetensors(table: &QueryWeights) -> Vec<u8> {
     let data: Vec<u8> = table.as_slice().iter().flat_map(|weight| weight.to_le_bytes()).collect();
@@ -127,7 +128,7 @@ pub fn to_safetensors(table: &QueryWeights) -> Vec<u8> {
     safetensors::serialize([("weight", view)], None).expect("one tensor of known size")
 }
 
-/// Writes all that a query needs into `folder`: tokenizer, table, prompt, lengths.
+/// Writes tokenizer, table, prompt and lengths of a query encoder into `folder`.
 ///
 /// # Errors
 /// A file that cannot be written.
@@ -143,10 +144,10 @@ pub fn write_query_encoder(encoder: &QueryEncoder, folder: &Path) -> Result<()> 
     write_json(&folder.join(SETTINGS_FILE), &settings)
 }
 
-/// Reads what [`write_query_encoder`] wrote.
+/// Reads the files of [`write_query_encoder`].
 ///
 /// # Errors
-/// Files that are missing or broken, a version from the future.
+/// Files that are missing or broken, an unknown format version.
 pub fn read_query_encoder(folder: &Path) -> Result<QueryEncoder> {
     let path = folder.join(SETTINGS_FILE);
     let settings: Settings = read_json(&path)?;

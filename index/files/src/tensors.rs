@@ -1,4 +1,4 @@
-//! What a safetensors file holds, read from its header alone.
+//! Tensors of a safetensors file, read from its header.
 
 use std::io::{Read, Seek, SeekFrom};
 use std::path::Path;
@@ -11,34 +11,34 @@ use crate::{Error, Result};
 /// A tensor of a checkpoint, without its values.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TensorInfo {
-    /// its name
+    /// name of the tensor
     pub name: String,
-    /// its type, as the file's format writes it: `F32`, `BF16`, `I64`
+    /// data type in the spelling of the file: `F32`, `BF16`, `I64`
     pub dtype: String,
-    /// its shape
+    /// shape
     pub shape: Vec<usize>,
-    /// bytes of its values
+    /// size of the values in bytes
     pub bytes: u64,
 }
 
 impl TensorInfo {
-    /// The number of values.
+    /// Number of values.
     #[must_use]
     pub fn count(&self) -> u64 {
         self.shape.iter().map(|&length| length as u64).product()
     }
 
-    /// Whether its values are floats: parameters are, buffers such as `position_ids` are not.
+    /// True if the values are floats. Parameters are floats; buffers such as `position_ids` are not.
     #[must_use]
     pub fn is_float(&self) -> bool {
         self.dtype.starts_with('F') || self.dtype.starts_with("BF")
     }
 }
 
-/// More than this is no header: the format's own limit.
+/// Largest size of a header in bytes: the limit of the format.
 const MAX_HEADER: u64 = 100_000_000;
 
-/// The tensors of a safetensors file in the order of the file, however large it is: only the header is read.
+/// Lists the tensors of a safetensors file in its order. Reads only the header.
 ///
 /// ```
 /// use splade_core::QueryWeights;
@@ -53,7 +53,7 @@ const MAX_HEADER: u64 = 100_000_000;
 /// ```
 ///
 /// # Errors
-/// A file that is missing, broken, or cut off.
+/// A file that is missing, broken or truncated.
 pub fn read_tensor_list(path: &Path) -> Result<Vec<TensorInfo>> {
     let broken = |message: String| Error::file(path, format!("not a whole safetensors file: {message}"));
     let mut file = open_file(path)?;
@@ -79,7 +79,7 @@ pub fn read_tensor_list(path: &Path) -> Result<Vec<TensorInfo>> {
             (from, TensorInfo { name, dtype: info.dtype.to_string(), shape: info.shape.clone(), bytes })
         })
         .collect();
-    // empty tensors share their place
+    // empty tensors may have the offset of the next tensor
     tensors.sort_by(|(a, one), (b, other)| a.cmp(b).then_with(|| one.name.cmp(&other.name)));
     let needed = 8 + header + tensors.iter().map(|(_, tensor)| tensor.bytes).sum::<u64>();
     if needed != length {
@@ -88,17 +88,17 @@ pub fn read_tensor_list(path: &Path) -> Result<Vec<TensorInfo>> {
     Ok(tensors.into_iter().map(|(_, tensor)| tensor).collect())
 }
 
-/// Vectors of floats in a safetensors file with at most `most` values, as f32: biases and norms, no matrices.
+/// Reads the float vectors of a safetensors file that have at most `most` values, as f32: biases and norms, not matrices.
 ///
-/// Only the header and these values are read.
+/// Reads only the header and these values.
 ///
 /// # Errors
-/// As for [`read_tensor_list`].
+/// Errors of [`read_tensor_list`].
 pub fn read_small_tensors(path: &Path, most: u64) -> Result<Vec<(String, Vec<f32>)>> {
     let tensors = read_tensor_list(path)?;
     let mut file = open_file(path)?;
     let length = file.metadata().map_err(Error::io(path))?.len();
-    // values lie one after the other, up to the end of the file
+    // values follow one another up to the end of the file
     let mut start = length.saturating_sub(tensors.iter().map(|tensor| tensor.bytes).sum());
     let mut found = Vec::new();
     for tensor in tensors {

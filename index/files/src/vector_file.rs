@@ -1,4 +1,4 @@
-//! Vector files: one sparse vector per JSON line, by dimension or by token.
+//! Vector files: one sparse vector per line of JSON, by dimension or by token.
 
 use std::fmt;
 use std::io::{self, Write};
@@ -16,7 +16,7 @@ use splade_core::SparseVector;
 /// Values are the shortest decimals that [`read_vectors`] reads back to the same f32.
 ///
 /// # Errors
-/// What `out` gives.
+/// Errors of `out`.
 pub fn write_vector(out: &mut impl Write, id: &str, vector: &SparseVector) -> io::Result<()> {
     #[derive(Serialize)]
     struct Line<'a> {
@@ -32,7 +32,7 @@ pub fn write_vector(out: &mut impl Write, id: &str, vector: &SparseVector) -> io
 /// dimension first. `token` names a dimension.
 ///
 /// # Errors
-/// What `out` gives.
+/// Errors of `out`.
 pub fn write_tokens(
     out: &mut impl Write,
     id: &str,
@@ -49,7 +49,7 @@ pub fn write_tokens(
     out.write_all(b"\n")
 }
 
-/// A JSON object whose keys stay in the order given.
+/// A JSON object with keys in the given order.
 struct InOrder(Vec<(String, f32)>);
 
 impl Serialize for InOrder {
@@ -58,7 +58,7 @@ impl Serialize for InOrder {
     }
 }
 
-/// Ids and vectors of a file written by [`write_vector`], in its order; also `.gz`, `.zst` and `-` for stdin.
+/// Reads ids and vectors of a file of [`write_vector`], in its order; also `.gz`, `.zst` and `-` for stdin.
 ///
 /// ```
 /// # let folder = tempfile::tempdir().unwrap();
@@ -74,12 +74,13 @@ impl Serialize for InOrder {
 /// ```
 ///
 /// # Errors
-/// A file that does not open; from the iterator, a line that is broken or not a [`SparseVector`]. It ends there.
+/// A file that cannot be opened; from the iterator, a line that is broken or not a [`SparseVector`]. The first error ends
+/// it.
 pub fn read_vectors(path: &Path) -> Result<impl Iterator<Item = Result<(String, SparseVector)>> + Send + use<>> {
     iterate(path, read_vector)
 }
 
-/// As [`read_vectors`], but a line may also name its entries, as [`write_tokens`] writes them: `dim` finds them.
+/// Reads a file as [`read_vectors`] does, and lines of [`write_tokens`] too; `dim` gives the dimension of a token.
 ///
 /// ```
 /// # let folder = tempfile::tempdir().unwrap();
@@ -94,7 +95,7 @@ pub fn read_vectors(path: &Path) -> Result<impl Iterator<Item = Result<(String, 
 /// ```
 ///
 /// # Errors
-/// Those of [`read_vectors`], and a token that `dim` does not find.
+/// Errors of [`read_vectors`], and a token without a dimension.
 pub fn read_vectors_named<D: FnMut(&str) -> Option<u32>>(
     path: &Path,
     mut dim: D,
@@ -102,7 +103,7 @@ pub fn read_vectors_named<D: FnMut(&str) -> Option<u32>>(
     iterate(path, move |lines| read_any_vector(lines, &mut dim))
 }
 
-/// What `read` finds, up to the end of the file or the first error.
+/// Iterator over the values of `read`, up to the end of the file or the first error.
 fn iterate<T, R: FnMut(&mut Lines) -> Result<Option<T>>>(
     path: &Path,
     mut read: R,
@@ -164,13 +165,13 @@ fn read_any_vector(
     vector(lines, indices, values).map(|vector| Some((id, vector)))
 }
 
-/// The next line that is not empty.
+/// Reads the next line that is not empty.
 fn parse_line<T: serde::de::DeserializeOwned>(lines: &mut Lines) -> Result<Option<T>> {
     loop {
         let parsed = match lines.next_line()? {
             None => return Ok(None),
             Some(line) if line.trim().is_empty() => continue,
-            // Straight into f32: by way of f64 some would be rounded twice.
+            // parsed as f32: a value that passes through f64 is rounded twice
             Some(line) => serde_json::from_str(line),
         };
         return parsed.map(Some).map_err(|error| Error::line(&**lines.path(), lines.line(), json_message(&error)));
@@ -206,7 +207,7 @@ impl<'de> Deserialize<'de> for Tokens {
     }
 }
 
-/// A string, or a whole number as its decimals.
+/// A string, or the digits of a whole number.
 struct Id(String);
 
 impl<'de> Deserialize<'de> for Id {

@@ -1,4 +1,4 @@
-//! One input as lines: a plain, gzip or zstd file, or stdin.
+//! [`Lines`]: the lines of a plain, gzip or zstd file, or of stdin.
 
 use std::io::{self, BufRead, BufReader};
 use std::path::Path;
@@ -7,7 +7,7 @@ use std::sync::Arc;
 use crate::read::open_file;
 use crate::{Error, Result};
 
-/// How the bytes of a file are packed.
+/// Compression of a file.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) enum Compression {
     None,
@@ -50,7 +50,7 @@ impl Lines {
         let file = BufReader::new(open_file(path)?);
         let reader: Box<dyn BufRead + Send> = match compression {
             Compression::None => Box::new(file),
-            // Several members in one file are legal and common (`cat a.gz b.gz`).
+            // a file may have several members (`cat a.gz b.gz`)
             Compression::Gzip => Box::new(BufReader::new(flate2::bufread::MultiGzDecoder::new(file))),
             Compression::Zstd => Box::new(BufReader::new(zstd::Decoder::with_buffer(file).map_err(Error::io(path))?)),
         };
@@ -65,17 +65,17 @@ impl Lines {
         Self { path: path.into(), compression, reader, line: 0, buffer: Vec::new() }
     }
 
-    /// What errors call this input.
+    /// Name of this input in errors.
     pub(crate) fn path(&self) -> &Arc<Path> {
         &self.path
     }
 
-    /// The number of the line read last, from 1.
+    /// Number of the last line read, from 1.
     pub(crate) fn line(&self) -> usize {
         self.line
     }
 
-    /// The first byte that is not white space, of the part that is buffered; nothing is consumed.
+    /// Returns the first byte in the buffer that is not white space, without consuming it.
     pub(crate) fn peek(&mut self) -> Result<Option<u8>> {
         match self.reader.fill_buf() {
             Ok(bytes) => {
@@ -86,7 +86,7 @@ impl Lines {
         }
     }
 
-    /// The next line without its end, none at the end of the input.
+    /// Reads the next line, without its line end; none at the end of the input.
     pub(crate) fn next_line(&mut self) -> Result<Option<&str>> {
         self.buffer.clear();
         self.line += 1;
@@ -110,12 +110,12 @@ impl Lines {
         }
     }
 
-    /// A damaged archive is the input's fault and has a line; what carries a code is the system's.
+    /// Error of a read: an error of the system has a code, all others are of damaged compressed data and get the line.
     fn read_error(&self, error: io::Error) -> Error {
         if self.compression == Compression::None || error.raw_os_error().is_some() {
             return Error::io(&*self.path)(error);
         }
-        let message = format!("the {} data is damaged or cut off: {error}", self.compression.name());
+        let message = format!("the {} data is damaged or truncated: {error}", self.compression.name());
         Error::line(&*self.path, self.line.max(1), message)
     }
 }

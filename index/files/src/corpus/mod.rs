@@ -16,21 +16,21 @@ pub(crate) use self::rows::json_message;
 pub use self::rows::{InputRow, InputRows, RowPosition, read_rows};
 use crate::Result;
 
-/// What is searched.
+/// An item of a corpus.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Document {
     /// external id, `_id` (or `id`) of its line
     pub id: String,
-    /// empty when there is none
+    /// title, often empty
     pub title: String,
-    /// the body
+    /// text without the title
     pub text: String,
-    /// every other field of its line
+    /// all other fields of its line
     pub fields: Map<String, Value>,
 }
 
 impl Document {
-    /// The text that is encoded: title, a space, text; the text alone when there is no title.
+    /// Text for the encoder: title, a space, text; only the text if the title is empty.
     ///
     /// ```
     /// use splade_files::Document;
@@ -48,25 +48,25 @@ impl Document {
     }
 }
 
-/// What is asked.
+/// A search query.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Query {
     /// external id, `_id` (or `id`) of its line
     pub id: String,
-    /// the question
+    /// text of the query
     pub text: String,
 }
 
-/// What is encoded, document or query.
+/// A text to encode, document or query.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct InputText {
     /// external id, `_id` (or `id`) of its line
     pub id: String,
-    /// for a line with a title, [`Document::full_text`]
+    /// text, for a line with a title [`Document::full_text`]
     pub text: String,
 }
 
-/// The documents of a file in any form of [`read_rows`], in its order; memory does not grow with the file.
+/// Reads documents of a file in any form of [`read_rows`], in its order. Memory does not grow with the file.
 ///
 /// ```
 /// # let folder = tempfile::tempdir().unwrap();
@@ -79,12 +79,12 @@ pub struct InputText {
 /// ```
 ///
 /// # Errors
-/// A file that does not open; from the iterator, a line that is broken or has no id or text. It ends there.
+/// A file that cannot be opened; from the iterator, a line that is broken or lacks an id or a text. The first error ends it.
 pub fn read_documents(path: &Path) -> Result<impl Iterator<Item = Result<Document>> + Send + use<>> {
     Ok(rows::read_item_rows(path, None)?.map(|row| document(row?)))
 }
 
-/// The queries of a file in any form of [`read_rows`], in its order.
+/// Reads queries of a file in any form of [`read_rows`], in its order.
 ///
 /// # Errors
 /// As [`read_documents`].
@@ -95,8 +95,8 @@ pub fn read_queries(path: &Path) -> Result<impl Iterator<Item = Result<Query>> +
     }))
 }
 
-/// The texts of a file in any form of [`read_rows`], in its order; on stdin also plain texts, one per line, when it
-/// does not begin with `{`.
+/// Reads texts of a file in any form of [`read_rows`], in its order. If stdin does not begin with `{`, each of its
+/// lines is a plain text.
 ///
 /// # Errors
 /// As [`read_documents`].
@@ -108,11 +108,10 @@ pub fn read_texts(path: &Path) -> Result<impl Iterator<Item = Result<InputText>>
     }))
 }
 
-/// The ids of a file, in its order: each line of a `.txt` file (or of stdin that does not begin with `{`) is an id, of
-/// every other form of [`read_rows`] the column `_id`, else `id`.
+/// Reads ids of a file, in its order. An id is a line of a `.txt` file or of stdin that does not begin with `{`; in every
+/// other form of [`read_rows`] it is the column `_id`, else `id`.
 ///
-/// An id is taken exactly as it stands, with all white space; only the line end (`\n` or `\r\n`) is no part of it. Empty
-/// lines are skipped.
+/// White space is part of an id; only the line end (`\n` or `\r\n`) is not. Empty lines are skipped.
 ///
 /// ```
 /// # let folder = tempfile::tempdir().unwrap();
@@ -124,7 +123,7 @@ pub fn read_texts(path: &Path) -> Result<impl Iterator<Item = Result<InputText>>
 /// ```
 ///
 /// # Errors
-/// A file that does not open; from the iterator, a line that is broken or has no id. It ends there.
+/// A file that cannot be opened; from the iterator, a line that is broken or lacks an id. The first error ends it.
 pub fn read_ids(path: &Path) -> Result<impl Iterator<Item = Result<String>> + Send + use<>> {
     let (rows, is_text) = rows::read_id_rows(path)?;
     Ok(rows.filter_map(move |row| {
@@ -139,7 +138,7 @@ pub fn read_ids(path: &Path) -> Result<impl Iterator<Item = Result<String>> + Se
     }))
 }
 
-/// Columns that queries and texts are made of: a parquet file's others are not read.
+/// Columns of queries and texts; other columns of a parquet file are not read.
 const ITEM_COLUMNS: [&str; 4] = ["_id", "id", "title", "text"];
 
 fn document(row: InputRow) -> Result<Document> {
@@ -151,7 +150,7 @@ fn document(row: InputRow) -> Result<Document> {
     Ok(Document { id, title, text, fields })
 }
 
-/// Takes `_id`, or `id` where there is no `_id`: a string or a whole number.
+/// Removes and returns `_id`, else `id`: a string or a whole number.
 fn take_id(position: &RowPosition, fields: &mut Map<String, Value>) -> Result<String> {
     let name = if fields.contains_key("_id") { "_id" } else { "id" };
     // shift_remove: the other fields stay in the order of the file

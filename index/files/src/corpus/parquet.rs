@@ -17,8 +17,8 @@ use crate::{Error, Result};
 
 /// One JSON object per row: strings, numbers, booleans, lists, groups and nulls as their JSON forms.
 ///
-/// Columns of bytes are text if they are UTF-8, whether the file says so or not; any other bytes are an error that
-/// names file, row and column.
+/// Columns of bytes are text if they are UTF-8, with or without an annotation. Other bytes are an error that names file, row
+/// and column.
 pub(super) struct ParquetRows {
     path: Arc<Path>,
     rows: RowIter<'static>,
@@ -39,20 +39,20 @@ struct Column {
 enum Form {
     /// annotated as text (string, enum or JSON), or without any bytes
     Text,
-    /// without annotation: text if it reads as text
+    /// without annotation; text if it is valid
     Bytes,
     Uuid,
 }
 
 impl ParquetRows {
-    /// Opens a file. With `only`, other columns than those are not read, if the file has the last of them.
+    /// Opens a file. Reads only the columns `only`, if the file has the last of them.
     pub(super) fn open(path: &Path, only: Option<&[&str]>) -> Result<Self> {
         let file = open_file(path)?;
         let broken = |why: String| Error::file(path, format!("not a readable parquet file: {why}"));
         let reader = guarded(|| SerializedFileReader::new(file)).map_err(broken)?;
         let schema = reader.metadata().file_metadata().schema_descr_ptr();
         let fields = schema.root_schema().get_fields();
-        // else the error would not say which columns there are
+        // without the last column an error follows, which lists all columns
         let only = only.filter(|only| fields.iter().any(|field| only.last() == Some(&field.name())));
         let mut columns = Vec::new();
         let mut projected = Vec::new();
@@ -78,7 +78,7 @@ impl ParquetRows {
         self.columns.iter().map(|column| column.name.as_str())
     }
 
-    /// Number of the row read last, from 1.
+    /// Number of the last row read, from 1.
     pub(super) fn row(&self) -> usize {
         self.row
     }
@@ -99,7 +99,7 @@ impl ParquetRows {
     }
 }
 
-/// The values of a row by column, or the first that cannot be expressed.
+/// Values of a row by column, or an error about the first that JSON cannot express.
 fn values(row: Row, columns: &[Column]) -> Result<Map<String, Value>, String> {
     let values = row.into_columns().into_iter().zip(columns).map(|((name, field), column)| {
         match json_value(&field, column.form) {
@@ -144,7 +144,7 @@ fn is_text(info: &BasicTypeInfo) -> bool {
         || matches!(info.logical_type_ref(), Some(LogicalType::String | LogicalType::Enum | LogicalType::Json))
 }
 
-/// Name of the first column that cannot be read up to the row `row`, which the reader of whole rows does not tell.
+/// Name of the first column that cannot be read up to the row `row`. Errors of the row reader do not have it.
 fn broken_column(path: &Path, columns: &[Column], row: usize) -> Option<String> {
     let fails = |column: &&Column| {
         let Ok(mut rows) = ParquetRows::open(path, Some(&[column.name.as_str()])) else { return true };
@@ -154,7 +154,7 @@ fn broken_column(path: &Path, columns: &[Column], row: usize) -> Option<String> 
     columns.iter().find(fails).map(|column| column.name.clone())
 }
 
-/// A value as JSON, or a description of what cannot be expressed.
+/// A value as JSON, or a description of a value that JSON cannot express.
 fn json_value(field: &Field, form: Form) -> Result<Value, String> {
     Ok(match field {
         Field::Bytes(bytes) => Value::String(match form {
@@ -192,7 +192,7 @@ fn json_value(field: &Field, form: Form) -> Result<Value, String> {
     })
 }
 
-/// Days from 1970 that the calendar of the parquet crate covers in both directions.
+/// Largest distance from 1970 in days that the calendar of the parquet crate supports.
 const LAST_DAY: u32 = 365 * 250_000;
 
 fn number(value: f64) -> Value {
@@ -204,14 +204,14 @@ fn text(bytes: &ByteArray, form: Form) -> Result<String, String> {
     let text = std::str::from_utf8(bytes).map_err(|error| {
         format!("bytes that are not UTF-8 text, from byte {} of the value", error.valid_up_to() + 1)
     })?;
-    // numbers and padding are valid UTF-8 too, and no text
+    // numbers and padding are also valid UTF-8
     match text.find('\0') {
         Some(at) if form == Form::Bytes => Err(format!("bytes that are not text: byte {} of the value is 0", at + 1)),
         _ => Ok(text.to_owned()),
     }
 }
 
-/// The usual form with hyphens.
+/// UUID with hyphens.
 fn uuid(bytes: &[u8]) -> Result<String, String> {
     if bytes.len() != 16 {
         return Err(format!("a UUID of {} bytes", bytes.len()));

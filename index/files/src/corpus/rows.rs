@@ -1,4 +1,4 @@
-//! [`InputRows`]: one JSON object per line of any supported file, each with its position.
+//! [`InputRows`]: one JSON object per line or row of a file, with its position.
 
 use std::fmt;
 use std::path::Path;
@@ -10,7 +10,7 @@ use super::lines::{Compression, Lines};
 use super::parquet::ParquetRows;
 use crate::{Error, Result};
 
-/// Where an [`InputRow`] was found; `Display` gives `file:line`.
+/// File and line of an [`InputRow`]; `Display` gives `file:line`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RowPosition {
     path: Arc<Path>,
@@ -18,19 +18,19 @@ pub struct RowPosition {
 }
 
 impl RowPosition {
-    /// The file, `<stdin>` for stdin.
+    /// Path of the file, `<stdin>` for stdin.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// The line, from 1; in a parquet file the row, from 1.
+    /// Number of the line, or of the row of a parquet file, from 1.
     #[must_use]
     pub fn line(&self) -> usize {
         self.line
     }
 
-    /// An [`Error::Line`] that names this position.
+    /// Makes an [`Error::Line`] with this position.
     pub fn error(&self, message: impl Into<String>) -> Error {
         Error::line(&*self.path, self.line, message)
     }
@@ -42,7 +42,7 @@ impl fmt::Display for RowPosition {
     }
 }
 
-/// A line of an input file: named values and their position.
+/// Values by column name, and their position in a file.
 #[derive(Debug, Clone, PartialEq)]
 pub struct InputRow {
     position: RowPosition,
@@ -50,28 +50,28 @@ pub struct InputRow {
 }
 
 impl InputRow {
-    /// Where it was found.
+    /// Position of the row.
     #[must_use]
     pub fn position(&self) -> &RowPosition {
         &self.position
     }
 
-    /// Its values by column name.
+    /// Values by column name.
     #[must_use]
     pub fn value(&self) -> &Map<String, Value> {
         &self.value
     }
 
-    /// The two parts.
+    /// Splits the row into position and values.
     #[must_use]
     pub fn into_parts(self) -> (RowPosition, Map<String, Value>) {
         (self.position, self.value)
     }
 
-    /// The string in column `name`; none when the column is missing or null.
+    /// String in the column `name`; none if the column is missing or null.
     ///
     /// # Errors
-    /// The value is not a string.
+    /// A value that is not a string.
     pub fn string(&self, name: &str) -> Result<Option<&str>> {
         match self.value.get(name) {
             None | Some(Value::Null) => Ok(None),
@@ -106,9 +106,9 @@ enum RowFormat {
     Parquet(ParquetRows),
 }
 
-/// Opens a file of rows with any columns; memory does not grow with the file.
+/// Reads the rows of a file with any columns. Memory does not grow with the file.
 ///
-/// The name decides the form: `.jsonl` (one object per line, empty lines are skipped), `.tsv` (a header line, then
+/// The file name decides the form: `.jsonl` (one object per line, empty lines are skipped), `.tsv` (a header line, then
 /// strings without quoting), `.txt` (each line is a row `{"_id": line number from 0, "text": line}`), each also with
 /// `.gz` or `.zst`; `.parquet`; `-` is stdin, as `.jsonl`.
 ///
@@ -128,8 +128,7 @@ enum RowFormat {
 /// ```
 ///
 /// # Errors
-/// A file that does not open, is a git-lfs pointer, or has a name with another ending. The rows give an error for what
-/// is wrong in a line.
+/// A file that cannot be opened, is a git-lfs pointer, or has a name with another ending; from the iterator, a broken line.
 pub fn read_rows(path: &Path) -> Result<InputRows> {
     if path == Path::new("-") {
         return Ok(InputRows::new(RowFormat::Json(Lines::stdin())));
@@ -137,8 +136,8 @@ pub fn read_rows(path: &Path) -> Result<InputRows> {
     Ok(InputRows::new(open(path, None)?))
 }
 
-/// Rows that have an id and a text, which a file with named columns must name even if it has no rows. With `only`, a
-/// parquet file is read in these columns alone.
+/// Reads rows with an id and a text. A file with named columns must name both, even without rows. With `only`, only these
+/// columns of a parquet file are read.
 pub(super) fn read_item_rows(path: &Path, only: Option<&[&str]>) -> Result<InputRows> {
     if path == Path::new("-") {
         return read_rows(path);
@@ -159,7 +158,7 @@ pub(super) fn read_item_rows(path: &Path, only: Option<&[&str]>) -> Result<Input
     Ok(InputRows::new(format))
 }
 
-/// As [`read_item_rows`], but stdin may also be plain texts: it is when its first character is not `{`.
+/// Reads rows as [`read_item_rows`] does. If the first character of stdin is not `{`, its lines are plain texts.
 pub(super) fn read_text_rows(path: &Path, only: Option<&[&str]>) -> Result<InputRows> {
     if path != Path::new("-") {
         return read_item_rows(path, only);
@@ -167,7 +166,7 @@ pub(super) fn read_text_rows(path: &Path, only: Option<&[&str]>) -> Result<Input
     Ok(InputRows::new(text_or_json()?))
 }
 
-/// The rows of a file of ids, and true if they are lines of text, each of them an id.
+/// Reads rows of a file of ids. Returns true with them if each row is a line of text that is an id.
 pub(super) fn read_id_rows(path: &Path) -> Result<(InputRows, bool)> {
     let format = if path == Path::new("-") { text_or_json()? } else { open(path, None)? };
     let is_text = matches!(format, RowFormat::Text(_));
@@ -206,7 +205,7 @@ fn expect_columns(names: &[&str]) -> Result<(), String> {
     if names.contains(&"text") { Ok(()) } else { Err(missing("text", names.iter().copied())) }
 }
 
-/// Message for a column that is not there.
+/// Message for a missing column.
 pub(super) fn missing<'a>(name: &str, found: impl Iterator<Item = &'a str>) -> String {
     let found: Vec<&str> = found.take(8).collect();
     match found.as_slice() {
@@ -278,11 +277,11 @@ fn json_row(lines: &mut Lines) -> Result<Option<InputRow>> {
     }
 }
 
-/// The first integer in a line of JSON that neither i64 nor u64 holds: parsed, it would lose digits.
+/// First integer in a line of JSON that fits neither i64 nor u64; the parser would lose its digits.
 fn long_integer(line: &str) -> Option<&str> {
     const SHORTEST: usize = 19;
     let bytes = line.as_bytes();
-    // texts have few digits in a row: the line is looked into only where one is long enough
+    // long runs of digits are rare in texts: only a line with one is searched
     if bytes.chunk_by(|a, b| a.is_ascii_digit() && b.is_ascii_digit()).all(|run| run.len() < SHORTEST) {
         return None;
     }
@@ -309,7 +308,7 @@ fn long_integer(line: &str) -> Option<&str> {
     None
 }
 
-/// serde_json's message for a text of one line: its "at line 1" would contradict the line of the file.
+/// Message of serde_json for one line of a file, without its "at line 1".
 pub(crate) fn json_message(error: &serde_json::Error) -> String {
     let full = error.to_string();
     let what = full.rsplit_once(" at line ").map_or(full.as_str(), |(what, _)| what);

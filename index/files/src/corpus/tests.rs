@@ -1,4 +1,4 @@
-//! Every form read, every defect named.
+//! Tests of every form of file and every defect.
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -143,12 +143,12 @@ fn damaged_archives_are_the_inputs_fault() {
     let text = CORPUS.repeat(50).replace("\r\n{\"_id\": \"d3\"", "\n{\"_id\": \"d3\"").replace("}{", "}\n{");
     let packed = gzip(text.as_bytes());
     let found = message("c.jsonl.gz", &packed[..packed.len() / 2]);
-    assert!(found.contains("c.jsonl.gz:") && found.contains("the gzip data is damaged or cut off"), "{found}");
+    assert!(found.contains("c.jsonl.gz:") && found.contains("the gzip data is damaged or truncated"), "{found}");
     let packed = zstd::encode_all(text.as_bytes(), 1).unwrap();
     let found = message("c.jsonl.zst", &packed[..packed.len() / 2]);
-    assert!(found.contains("c.jsonl.zst:1: the zstd data is damaged or cut off"), "{found}");
+    assert!(found.contains("c.jsonl.zst:1: the zstd data is damaged or truncated"), "{found}");
     let found = message("c.jsonl.gz", text.as_bytes());
-    assert!(found.contains("c.jsonl.gz:1: the gzip data is damaged or cut off"), "{found}");
+    assert!(found.contains("c.jsonl.gz:1: the gzip data is damaged or truncated"), "{found}");
 }
 
 #[test]
