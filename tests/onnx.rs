@@ -118,6 +118,35 @@ fn files_that_state_no_checkpoint_are_compared_by_their_tensors() {
 }
 
 #[test]
+fn texts_run_apart_with_a_warning_where_padding_changes_vectors() {
+    let place = place();
+    without_metadata(&place.path(POOLED));
+    let warning = "texts of different lengths run apart";
+    let ran = encode(&place, &["--backend", "onnx"]);
+    assert!(!ran.stderr.contains(warning), "{}", ran.stderr);
+    // the number that is added to the attention scores of padding
+    let mut n_changed = 0;
+    edit(&place.path(POOLED), |model| {
+        for tensor in &mut model.graph.as_mut().unwrap().initializer {
+            if tensor.raw_data == (-10_000.0_f32).to_le_bytes() {
+                tensor.raw_data = (-1.0_f32).to_le_bytes().to_vec();
+                n_changed += 1;
+            }
+        }
+    });
+    assert_eq!(n_changed, 1);
+    let ran = encode(&place, &["--backend", "onnx"]);
+    assert!(ran.stderr.contains(warning), "{}", ran.stderr);
+    let together = ran.done();
+    assert_eq!(together.lines().count(), 2);
+    let texts = std::fs::read_to_string(place.path("t.jsonl")).unwrap();
+    for (text, vector) in texts.lines().zip(together.lines()) {
+        place.write("t.jsonl", text);
+        assert_eq!(encode(&place, &["--backend", "onnx"]).done().trim_end(), vector);
+    }
+}
+
+#[test]
 fn a_file_that_cannot_be_run_is_refused_at_load_and_auto_takes_the_checkpoint() {
     let place = place();
     let candle = encode(&place, &["--backend", "candle"]).done();
