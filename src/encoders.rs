@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use splade_core::{DocumentEncoder, DocumentSettings, Encoder, Network, QueryEncoder};
-use splade_encode::{OnnxDevice, OnnxNetwork, OnnxOptions, load_onnx_runtime};
-use splade_files::{Architecture, HeadSource, ModelDir, Precision};
+use splade_encode::{OnnxDevice, OnnxNetwork, OnnxOptions, Provenance, load_onnx_runtime};
+use splade_files::{Architecture, CheckpointFiles, CheckpointFormat, HeadSource, ModelDir, Precision};
 
 use crate::cli::{Backend, DeviceChoice, NetworkArgs, ReadingArgs};
 use crate::failure::bad_input;
@@ -18,12 +18,18 @@ pub(crate) fn use_threads(threads: usize) {
     }
 }
 
-/// The model read as the flags say; a warning where only the user can know the head mode.
-pub(crate) fn read_as(model: ModelDir, args: &ReadingArgs) -> Result<ModelDir> {
+/// Applies `--ignore-config-key` and `--mlm-head` to a model folder.
+pub(crate) fn read_with_flags(model: ModelDir, args: &ReadingArgs) -> Result<ModelDir> {
     let model = model.ignoring_config_keys(args.ignore_config_key.clone());
-    if let Some(mode) = args.mlm_head {
-        return Ok(model.with_head_mode(mode)?);
+    match args.mlm_head {
+        Some(mode) => Ok(model.with_head_mode(mode)?),
+        None => Ok(model),
     }
+}
+
+/// Applies the flags to a model folder. Logs a warning if nothing states how the logits are used.
+pub(crate) fn read_as(model: ModelDir, args: &ReadingArgs) -> Result<ModelDir> {
+    let model = read_with_flags(model, args)?;
     if let Some(choice) = model.head_choice() {
         let known = match choice.source {
             HeadSource::Asked | HeadSource::Stated => return Ok(model),
@@ -138,8 +144,7 @@ fn onnx(model: &ModelDir, path: &Path, args: &NetworkArgs) -> splade_encode::Res
     let device = onnx_device(args.device).unwrap_or_default();
     let provider_options = args.ep_option.clone();
     let options = OnnxOptions { device, threads: args.threads, provider_options, ..OnnxOptions::default() };
-    let network = OnnxNetwork::open(path, &options, model)?;
-    log_placement(&network, &options);
+    let network = open_onnx(model, path, &options)?;
     let file = network.model();
     let sessions = if file.sessions() == 1 { "1 session".to_owned() } else { format!("{} sessions", file.sessions()) };
     tracing::info!(
@@ -162,6 +167,37 @@ fn onnx(model: &ModelDir, path: &Path, args: &NetworkArgs) -> splade_encode::Res
         tracing::info!("{}: runs {texts} texts at a time, as it declares", path.display());
     }
     Ok(Box::new(network))
+}
+
+/// Compares an ONNX file with the checkpoint of its model folder, a torch checkpoint too.
+pub(crate) fn provenance(file: &Path, model: &ModelDir) -> splade_encode::Result<Provenance> {
+    Provenance::of(file, model, |checkpoint| Ok(torch_vectors(model, checkpoint)))
+}
+
+/// Refuses an ONNX file of another torch checkpoint than the one beside it.
+///
+/// [`OnnxNetwork::open`] does the same for safetensors, but cannot read torch files.
+fn refuse_stale(file: &Path, model: &ModelDir) -> splade_encode::Result<()> {
+    let is_torch = model.checkpoint().is_ok_and(|checkpoint| checkpoint.format() == CheckpointFormat::Torch);
+    match if is_torch { provenance(file, model)? } else { Provenance::Unknown } {
+        Provenance::Other(reason) => Err(splade_encode::Error::Stale { file: file.to_owned(), reason }),
+        _ => Ok(()),
+    }
+}
+
+/// Vectors of a torch checkpoint; none if this program cannot read it, which is no fault of an ONNX file beside it.
+#[cfg(feature = "train")]
+fn torch_vectors(model: &ModelDir, checkpoint: &CheckpointFiles) -> Option<Vec<(String, Vec<f32>)>> {
+    use splade_trainer::model::{TransformerConfig, Weights};
+    let weights = TransformerConfig::of(model).and_then(|config| Weights::from_files(checkpoint, &config));
+    let weights = weights.inspect_err(|error| tracing::debug!("no tensors to compare: {error}")).ok()?;
+    let vectors = weights.tensors().iter().filter_map(|(name, tensor)| Some((name.clone(), tensor.to_vec1().ok()?)));
+    Some(vectors.collect())
+}
+
+#[cfg(not(feature = "train"))]
+fn torch_vectors(_: &ModelDir, _: &CheckpointFiles) -> Option<Vec<(String, Vec<f32>)>> {
+    None
 }
 
 /// An error of an ONNX file with what to do about it.
@@ -217,11 +253,17 @@ fn onnx_device(device: DeviceChoice) -> Option<OnnxDevice> {
     }
 }
 
-/// An ONNX file of a model folder in ONNX Runtime, which is loaded if it is not yet.
+/// Loads ONNX Runtime and opens an ONNX file of a model folder.
 #[cfg(feature = "train")]
 pub(crate) fn onnx_network(model: &ModelDir, path: &Path, options: &OnnxOptions) -> Result<OnnxNetwork> {
     load_library()?;
-    let network = OnnxNetwork::open(path, options, model).map_err(|error| advised(error, model))?;
+    open_onnx(model, path, options).map_err(|error| advised(error, model))
+}
+
+/// Opens an ONNX file of a model folder in ONNX Runtime, which must be loaded, and logs the devices that cannot be used.
+pub(crate) fn open_onnx(model: &ModelDir, path: &Path, options: &OnnxOptions) -> splade_encode::Result<OnnxNetwork> {
+    refuse_stale(path, model)?;
+    let network = OnnxNetwork::open(path, options, model)?;
     log_placement(&network, options);
     Ok(network)
 }

@@ -3,6 +3,7 @@
 
 mod util;
 
+use std::io::{Read, Write};
 use std::path::Path;
 
 use splade_export::ModelProto;
@@ -111,10 +112,63 @@ fn files_that_state_no_checkpoint_are_compared_by_their_tensors() {
     let inspected = place.json(&["inspect", "model", "--json"]);
     assert_eq!(inspected["onnx"][0]["checkpoint"]["relation"], "alike", "{:#}", inspected["onnx"][0]["checkpoint"]);
     retrain(&place);
-    encode(&place, &["--backend", "onnx"]).fails(2, "tensors of one name differ", "export-onnx");
+    encode(&place, &["--backend", "onnx"]).fails(2, "tensors with equal names differ", "export-onnx");
     // with no checkpoint beside it, a file is all there is
     std::fs::remove_file(place.path(WEIGHTS)).unwrap();
     encode(&place, &["--backend", "onnx"]).done();
+}
+
+/// Multiplies every float of a torch checkpoint by 1.25. Torch stores each tensor as an entry `data/N` of a zip file.
+fn retrain_torch(path: &Path) {
+    let mut archive = zip::ZipArchive::new(std::fs::File::open(path).unwrap()).unwrap();
+    let mut changed = zip::ZipWriter::new(std::io::Cursor::new(Vec::new()));
+    let stored = zip::write::SimpleFileOptions::default().compression_method(zip::CompressionMethod::Stored);
+    let mut n_changed = 0;
+    for at in 0..archive.len() {
+        let mut entry = archive.by_index(at).unwrap();
+        let mut bytes = Vec::new();
+        entry.read_to_end(&mut bytes).unwrap();
+        let name = entry.name().unwrap().into_owned();
+        if name.contains("/data/") {
+            for number in bytes.as_chunks_mut::<4>().0 {
+                *number = (1.25 * f32::from_le_bytes(*number)).to_le_bytes();
+            }
+            n_changed += 1;
+        }
+        changed.start_file(name, stored).unwrap();
+        changed.write_all(&bytes).unwrap();
+    }
+    assert!(n_changed > 10, "{n_changed}");
+    std::fs::write(path, changed.finish().unwrap().into_inner()).unwrap();
+}
+
+#[test]
+fn files_beside_a_torch_checkpoint_are_compared_too() {
+    let place = setup();
+    place.copy(&ours("fixtures/models/norbert3-tiny"), "model");
+    std::fs::remove_file(place.path("model/model.safetensors")).unwrap();
+    place.write("t.jsonl", "{\"_id\": \"1\", \"text\": \"blåbær i skogen\"}\n");
+    place.ok(&["export-onnx", "model", "--no-verify"]);
+    let relation = || place.json(&["inspect", "model", "--json"])["onnx"][0]["checkpoint"]["relation"].clone();
+    let warning = "not exported from the checkpoint beside it";
+    assert_eq!(relation(), "same");
+    let published = std::fs::read(place.path("model/pytorch_model.bin")).unwrap();
+    retrain_torch(&place.path("model/pytorch_model.bin"));
+    assert_eq!(relation(), "other");
+    encode(&place, &["--backend", "onnx"]).fails(2, warning, "export-onnx");
+
+    place.write("model/pytorch_model.bin", published);
+    for name in names(&place.path("model/onnx")) {
+        without_metadata(&place.path("model/onnx").join(name));
+    }
+    assert_eq!(relation(), "alike");
+    encode(&place, &["--backend", "onnx"]).done();
+    retrain_torch(&place.path("model/pytorch_model.bin"));
+    assert_eq!(relation(), "other");
+    encode(&place, &["--backend", "onnx"]).fails(2, warning, "export-onnx");
+    let candle = encode(&place, &["--backend", "candle"]).done();
+    assert_eq!(encode(&place, &[]).done(), candle, "by default the checkpoint runs");
+    assert!(place.run(&["verify", "model"]).stderr.contains("not exported from this checkpoint"));
 }
 
 #[test]

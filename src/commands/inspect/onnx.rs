@@ -5,11 +5,12 @@ use std::path::Path;
 
 use anyhow::Result;
 use serde_json::{Value, json};
-use splade_encode::{External, OnnxNetwork, OnnxSummary, OnnxValue as Port, Provenance, provenance};
+use splade_encode::{External, OnnxNetwork, OnnxSummary, OnnxValue as Port, Provenance};
 use splade_files::ModelDir;
 
 use super::{Findings, pairs};
 use crate::console::{count, size};
+use crate::encoders::provenance;
 
 pub(super) fn inspect(path: &Path, top: usize) -> Result<Findings> {
     let summary = OnnxSummary::read(path)?;

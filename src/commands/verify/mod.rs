@@ -11,7 +11,7 @@ use report::{Outcome, Report, Row, Stage};
 use splade_core::{
     DocumentEncoder, DocumentSettings, Encoder, Network, QueryEncoder, SparseVector, TokenBatch, Vocabulary,
 };
-use splade_encode::{OnnxOptions, OnnxSummary, Provenance, load_onnx_runtime, provenance};
+use splade_encode::{OnnxOptions, OnnxSummary, Provenance, load_onnx_runtime};
 use splade_export::Head;
 use splade_export::parity::{
     BackendNetwork, CandleOnnx, Finding, Limits, Sides, compare_rankings, compare_scores, compare_tokens,
@@ -24,7 +24,7 @@ use super::interrupt;
 use crate::cli::{DeviceChoice, Role, VerifyArgs};
 use crate::console;
 use crate::encoders::{
-    candle_network, onnx_files, onnx_network, onnx_options, onnx_runtime_candidates, read_as, use_threads,
+    candle_network, onnx_files, onnx_options, onnx_runtime_candidates, open_onnx, provenance, read_as, use_threads,
 };
 use crate::failure::{bad_input, one_line};
 use crate::hub::{self, Wants};
@@ -210,9 +210,9 @@ impl<'m> Subject<'m> {
         let mut rows = match load_onnx_runtime(&onnx_runtime_candidates()) {
             Ok(_) => {
                 // whole, as every other program runs it, and split, as this one does
-                let open = |whole| {
+                let open = |whole| -> Result<_> {
                     let options = onnx_options(self.args.device, self.args.threads)?;
-                    onnx_network(self.model, file, &OnnxOptions { whole, ..options })
+                    Ok(open_onnx(self.model, file, &OnnxOptions { whole, ..options })?)
                 };
                 let network = open(true).map(|network| Shared(Arc::new(network)));
                 let mut rows = self.compared("onnx runtime", file, network, reference, precision)?;
@@ -408,11 +408,44 @@ impl Network for Shared {
     }
 }
 
-/// What went wrong, without the file and backend, which a row names anyway.
+/// Reason of an error about an ONNX file: its message without the file, which the row names, where the error keeps the two
+/// apart; else the whole message.
 fn reason(error: &anyhow::Error, file: &Path) -> String {
-    let line = one_line(error).replace(&format!("{}: ", file.display()), "");
-    let line = line.trim_start_matches("encoder: ").trim_start_matches("candle-onnx: ");
-    line.trim_end_matches('.').to_owned()
+    let of_cause = |cause: &(dyn std::error::Error + 'static)| {
+        let export = cause.downcast_ref().and_then(|error| export_reason(error, file));
+        let encode = || cause.downcast_ref().and_then(|error| encode_reason(error, file));
+        export.or_else(encode).or_else(|| cause.downcast_ref().and_then(|error| files_reason(error, file)))
+    };
+    error.chain().find_map(of_cause).unwrap_or_else(|| one_line(error))
+}
+
+fn export_reason(error: &splade_export::Error, file: &Path) -> Option<String> {
+    use splade_export::Error::{Backend, Encode, Files, MissingOperator};
+    match error {
+        Backend { message, .. } => Some(message.clone()),
+        MissingOperator { backend, operator, .. } => Some(format!("{backend} has no operator {operator}")),
+        Encode(error) => encode_reason(error, file),
+        Files(error) => files_reason(error, file),
+        _ => None,
+    }
+}
+
+fn encode_reason(error: &splade_encode::Error, file: &Path) -> Option<String> {
+    use splade_encode::Error::{Files, HeadMode, Run, Signature, Stale};
+    match error {
+        Run { message, .. } | Signature { message, .. } => Some(message.clone()),
+        Stale { reason, .. } => Some(format!("not exported from this checkpoint: {reason}")),
+        HeadMode { found, wanted, .. } => Some(format!("its logits are {found}, but the model is used as {wanted}")),
+        Files(error) => files_reason(error, file),
+        _ => None,
+    }
+}
+
+fn files_reason(error: &splade_files::Error, file: &Path) -> Option<String> {
+    match error {
+        splade_files::Error::File { path, message } if path == file => Some(message.clone()),
+        _ => None,
+    }
 }
 
 /// The texts of a file, with their ids.
@@ -458,5 +491,34 @@ fn reference(path: &Path, ids: &[String], vocabulary: &Vocabulary, dimensions: u
             "give vectors of the texts of --input",
         )),
         None => Ok(vectors),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reason_is_the_message_without_the_file() {
+        let file = Path::new("m/model.onnx");
+        let message = "encoder: candle-onnx: m/model.onnx: it failed.".to_owned();
+        let run = || splade_encode::Error::Run { file: file.to_owned(), message: message.clone() };
+        let operator = splade_export::Error::MissingOperator {
+            file: file.to_owned(),
+            backend: "candle-onnx".to_owned(),
+            operator: "Gelu".to_owned(),
+        };
+        let cases: [(anyhow::Error, &str); 7] = [
+            (run().into(), &message),
+            (splade_core::Error::from(run()).into(), &message),
+            (splade_export::Error::from(run()).into(), &message),
+            (splade_export::Error::backend(file, "candle-onnx", &message).into(), &message),
+            (operator.into(), "candle-onnx has no operator Gelu"),
+            (splade_files::Error::file(file, "not an onnx file").into(), "not an onnx file"),
+            (splade_files::Error::file("m/config.json", "broken").into(), "m/config.json: broken"),
+        ];
+        for (error, expected) in cases {
+            assert_eq!(reason(&error, file), expected);
+        }
     }
 }
