@@ -545,6 +545,8 @@ pub(crate) struct InspectArgs {
     /// Model folder or Hub id whose tokenizer names the terms of a table or vector file
     #[arg(long, value_name = "MODEL")]
     pub(crate) model: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) reading: ReadingArgs,
     /// Print the findings as JSON
     #[arg(long)]
     pub(crate) json: bool,

@@ -416,6 +416,46 @@ mod inspect {
     }
 
     #[test]
+    fn overrides_of_the_tokenizer_are_listed() {
+        let place = things();
+        let network = format!("{DOCUMENT}/tokenizer_config.json");
+        let config: Value = serde_json::from_str(&place.read(&network)).unwrap();
+        assert_eq!(place.json(&["inspect", "model", "--json"])["tokenizer"]["overrides"], json!([]));
+        for (key, value) in [("do_lower_case", json!(false)), ("strip_accents", json!(true))] {
+            let mut changed = config.clone();
+            changed["tokenizer_class"] = json!("BertTokenizer");
+            changed[key] = value;
+            for folder in [DOCUMENT, "model/query_0_SparseStaticEmbedding"] {
+                place.write(&format!("{folder}/tokenizer_config.json"), changed.to_string());
+            }
+            let found = place.json(&["inspect", "model", "--json"]);
+            let lines = found["tokenizer"]["overrides"].as_array().unwrap();
+            assert!(lines.iter().any(|line| line.as_str().unwrap().contains("normalizer")), "{key}: {lines:?}");
+            assert_eq!(found["query_tokenizer"]["overrides"], found["tokenizer"]["overrides"]);
+            let text = place.ok(&["inspect", "model"]);
+            for label in ["overrides ", "query overrides "] {
+                assert!(text.lines().any(|line| line.starts_with(label)), "{label}: {text}");
+            }
+        }
+    }
+
+    #[test]
+    fn flags_for_reading_a_model_are_shown() {
+        let place = things();
+        let config = place.read("bare/config.json").replacen('{', "{\"twist\": 1, ", 1);
+        place.write("bare/config.json", config);
+        assert_eq!(place.json(&["inspect", "bare", "--json"])["supported"], false);
+        let found = place.json(&["inspect", "bare", "--json", "--ignore-config-key", "twist"]);
+        assert_eq!((&found["supported"], &found["ignored_config_keys"]), (&json!(true), &json!(["twist"])));
+        assert!(place.ok(&["inspect", "bare", "--ignore-config-key", "twist"]).contains("twist, as asked for"));
+        place.copy(&ours("fixtures/models/norbert4-tiny"), "norbert4");
+        let found = place.json(&["inspect", "norbert4", "--json", "--mlm-head", "raw"]);
+        assert_eq!(found["mlm_head"], json!({"mode": "raw", "source": "asked for"}));
+        let ran = place.run(&["inspect", "vectors.jsonl", "--ignore-config-key", "twist"]);
+        ran.fails(2, "vectors.jsonl: not a model folder", "leave out --mlm-head and --ignore-config-key");
+    }
+
+    #[test]
     fn a_family_that_cannot_be_loaded_is_described_with_the_reason() {
         let place = things();
         let config = place.read("bare/config.json").replace("BertForMaskedLM", "GptForMaskedLM");

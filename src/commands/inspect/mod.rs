@@ -24,6 +24,13 @@ use crate::outputs::say;
 
 pub(crate) fn run(args: &InspectArgs) -> Result<()> {
     let found = inspect(args)?;
+    let has_reading_flags = args.reading.mlm_head.is_some() || !args.reading.ignore_config_key.is_empty();
+    if has_reading_flags && found.json["kind"] != model::KIND {
+        return Err(bad_input(
+            format!("{}: not a model folder", args.path.display()),
+            "leave out --mlm-head and --ignore-config-key",
+        ));
+    }
     if args.json {
         return say(format_args!("{:#}", found.json));
     }
@@ -66,7 +73,7 @@ fn inspect(args: &InspectArgs) -> Result<Findings> {
         if path.extension().is_some_and(|extension| EXTENSIONS.iter().any(|known| extension == *known)) {
             return Err(splade_files::Error::io(path)(std::io::ErrorKind::NotFound.into()).into());
         }
-        return model::inspect(&hub::locate(path, Wants::CHECKPOINT)?.folder, args.top);
+        return model::inspect(&hub::locate(path, Wants::CHECKPOINT)?.folder, args);
     }
     let name = path.file_name().unwrap_or_default().to_string_lossy().to_lowercase();
     let name = name.strip_suffix(".gz").or_else(|| name.strip_suffix(".zst")).unwrap_or(&name);
@@ -100,7 +107,7 @@ fn folder(path: &Path, args: &InspectArgs) -> Result<Findings> {
             return Err(unknown(path));
         }
     }
-    model::inspect(path, args.top)
+    model::inspect(path, args)
 }
 
 /// A query table is one row of weights, whatever surrounds it.

@@ -9,17 +9,21 @@ use splade_files::{Architecture, HeadSource, ModelDir, stated_class};
 
 use super::table::Weights;
 use super::{Findings, checkpoint, pairs};
+use crate::cli::InspectArgs;
 use crate::console::{count, size};
-use crate::encoders::onnx_files;
+use crate::encoders::{onnx_files, read_with_flags};
 
-pub(super) fn inspect(path: &Path, top: usize) -> Result<Findings> {
-    let model = ModelDir::open(path)?;
-    let mut found = Findings::new(json!({"kind": "model", "path": path}));
+/// Kind of a model folder in JSON.
+pub(super) const KIND: &str = "model";
+
+pub(super) fn inspect(path: &Path, args: &InspectArgs) -> Result<Findings> {
+    let model = read_with_flags(ModelDir::open(path)?, &args.reading)?;
+    let mut found = Findings::new(json!({"kind": KIND, "path": path}));
     found.facts.add("model", path.display());
     layout(&model, &mut found);
     network(&model, &mut found)?;
     sides(&model, &mut found)?;
-    tokenizer(&model, top, &mut found)?;
+    tokenizer(&model, args.top, &mut found)?;
     onnx(&model, &mut found);
     match model.fingerprint() {
         Ok(fingerprint) => {
@@ -74,6 +78,10 @@ fn network(model: &ModelDir, found: &mut Findings) -> Result<()> {
     let unsupported = unsupported(model);
     found.json["supported"] = unsupported.is_none().into();
     found.facts.add("network", unsupported.map_or_else(|| family.to_owned(), |why| format!("{family}: {why}")));
+    found.json["ignored_config_keys"] = json!(model.ignored_config_keys());
+    if !model.ignored_config_keys().is_empty() {
+        found.facts.add("ignored keys", format_args!("{}, as asked for", model.ignored_config_keys().join(", ")));
+    }
     let mut sizes = Vec::new();
     for (label, keys) in SIZES {
         if let Some(number) = keys.iter().find_map(|key| config[key].as_u64()) {
@@ -177,7 +185,7 @@ fn tokenizer(model: &ModelDir, top: usize, found: &mut Findings) -> Result<()> {
     found.json["tokenizer"] = json!({
         "size": vocabulary.size(), "model": algorithm, "normalizer": normalizer, "pre_tokenizer": splitter,
         "special": special, "pad": {"id": pad, "token": token(pad)}, "fingerprint": vocabulary.fingerprint(),
-        "adds_special": adds_special(&vocabulary)?,
+        "adds_special": adds_special(&vocabulary)?, "overrides": vocabulary.overrides(),
     });
     found.facts.add(
         "tokenizer",
@@ -187,10 +195,23 @@ fn tokenizer(model: &ModelDir, top: usize, found: &mut Findings) -> Result<()> {
     let added: Vec<String> = adds_special(&vocabulary)?.into_iter().map(token).collect();
     found.facts.add("put around texts", if added.is_empty() { "none".to_owned() } else { added.join(" … ") });
     found.facts.add("padding", format_args!("{} ({pad})", token(pad)));
+    overrides("overrides", &vocabulary, found);
+    if let Some(side) = model.query_side() {
+        let queries = splade_files::read_vocabulary(&side.tokenizer, usize::MAX)?;
+        found.json["query_tokenizer"] = json!({"overrides": queries.overrides()});
+        overrides("query overrides", &queries, found);
+    }
     Ok(())
 }
 
-/// The special tokens around a text: all there is of an empty one.
+/// Adds the differences between `tokenizer.json` and the tokenizer that other files of its folder make of it.
+fn overrides(label: &str, vocabulary: &Vocabulary, found: &mut Findings) {
+    if !vocabulary.overrides().is_empty() {
+        found.facts.add(label, vocabulary.overrides().join("\n"));
+    }
+}
+
+/// Special tokens around a text: the tokens of an empty one.
 fn adds_special(vocabulary: &Vocabulary) -> Result<Vec<u32>> {
     Ok(vocabulary.tokenize_for_network("")?)
 }
