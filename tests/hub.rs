@@ -430,6 +430,47 @@ mod choice {
         assert!(query.contains("idf.json") && !query.contains("model.safetensors"), "{query:?}");
     }
 
+    /// The tokenizer of a query table may lie at the root: then all its files are those of the root.
+    #[test]
+    fn the_tokenizer_of_a_table_falls_back_to_the_root_with_all_its_files() {
+        let desk = Desk::new();
+        let table = "query_0_SparseStaticEmbedding";
+        let whole = files_of(&fixture("inference-free/model"));
+        let tokenizer: Value = serde_json::from_slice(&whole[&format!("{table}/tokenizer.json")]).unwrap();
+        let words = tokenizer["model"]["vocab"].as_object().unwrap();
+        let mut by_id: Vec<(&String, u64)> = words.iter().map(|(word, id)| (word, id.as_u64().unwrap())).collect();
+        by_id.sort_by_key(|(_, id)| *id);
+        let vocab: String = by_id.iter().map(|(word, _)| format!("{word}\n")).collect();
+        let config = json!({"tokenizer_class": "BertTokenizer", "do_lower_case": false, "strip_accents": false});
+        let sources = [
+            vec![("tokenizer.json", tokenizer.to_string())],
+            vec![("vocab.txt", vocab.clone())],
+            vec![("tokenizer.json", tokenizer.to_string()), ("vocab.txt", vocab)],
+        ];
+        for source in sources {
+            let mut files = whole.clone();
+            files.retain(|name, _| !name.starts_with(table) || name.ends_with("model.safetensors"));
+            let neighbours = [
+                ("tokenizer_config.json", config.to_string()),
+                ("special_tokens_map.json", json!({"unk_token": "[UNK]"}).to_string()),
+                ("added_tokens.json", json!({}).to_string()),
+            ];
+            let at_root: Vec<_> = source.iter().cloned().chain(neighbours).collect();
+            files.extend(at_root.iter().map(|(name, text)| ((*name).to_owned(), text.clone().into_bytes())));
+            let _ = std::fs::remove_dir_all(desk.place.path("folder"));
+            for (name, bytes) in &files {
+                desk.place.write(&format!("folder/{name}"), bytes);
+            }
+            desk.hub.add("acme/all", files);
+            let fetched = fetched(&desk, &["--role", "query"]);
+            for (name, _) in &at_root {
+                assert!(fetched.contains(*name), "{name}: {fetched:?}");
+            }
+            let encode = |model| desk.ok(&["encode", model, "--input", "toy/corpus.jsonl", "--role", "query"]);
+            assert_eq!(encode("acme/all"), encode("folder"));
+        }
+    }
+
     #[test]
     fn code_comes_along_where_the_config_names_it() {
         let desk = Desk::new();
