@@ -1,4 +1,4 @@
-//! Answers to queries: hits, explanations and their JSON, for `search` and whatever else answers queries.
+//! [`Answerer`]: hits of queries, their explanations, and both as JSON.
 
 use std::collections::HashSet;
 
@@ -10,13 +10,25 @@ use splade_index::{Found, SearchOptions, Searcher, StoredDocument};
 
 use crate::cli::Mode;
 
-/// Query encoder of an index, and the vocabulary that names its dimensions.
+/// Query encoder of an index, and the vocabulary that explains hits.
 pub(crate) struct QuerySide {
-    pub(crate) encoder: Box<dyn Encoder>,
-    pub(crate) vocabulary: Vocabulary,
+    encoder: Box<dyn Encoder>,
+    /// none if hits are not explained; without a maximum length, since it tokenizes whole documents
+    vocabulary: Option<Vocabulary>,
 }
 
-/// Ranking mode, numbers of hits, and filters of a search.
+impl QuerySide {
+    /// Query side with this encoder and vocabulary; hits are explained if `explain` is true.
+    ///
+    /// # Errors
+    /// A tokenizer that cannot be built without truncation.
+    pub(crate) fn new(encoder: Box<dyn Encoder>, vocabulary: &Vocabulary, explain: bool) -> Result<Self> {
+        let vocabulary = explain.then(|| vocabulary.with_max_length(usize::MAX)).transpose()?;
+        Ok(Self { encoder, vocabulary })
+    }
+}
+
+/// Ranking mode, number of hits, fusion and filter of a search.
 pub(crate) struct SearchSettings {
     pub(crate) mode: Mode,
     /// hits per query
@@ -25,13 +37,11 @@ pub(crate) struct SearchSettings {
     pub(crate) depth: usize,
     pub(crate) fusion: Fusion,
     pub(crate) options: SearchOptions,
-    /// list the terms that matched
-    pub(crate) explain: bool,
 }
 
-/// A snapshot of an index with everything needed to answer queries.
+/// Snapshot of an index with everything needed to answer queries.
 pub(crate) struct Answerer {
-    /// none for BM25, which needs no vectors
+    /// none for BM25 without explanations, which needs no vectors
     pub(crate) side: Option<QuerySide>,
     pub(crate) searcher: Searcher,
     pub(crate) settings: SearchSettings,
@@ -43,15 +53,15 @@ pub(crate) struct Answer {
     pub(crate) found: Vec<Found>,
 }
 
-/// A hit with its document and, if asked for, its explanation.
+/// Hit with its document and its explanation.
 pub(crate) struct AnswerHit {
     pub(crate) found: Found,
     pub(crate) document: StoredDocument,
-    /// terms that query and document share, largest first
+    /// terms that query and document share, by decreasing score; none if hits are not explained
     pub(crate) terms: Option<Vec<MatchedTerm>>,
 }
 
-/// A term that query and document share.
+/// Term that query and document share.
 pub(crate) struct MatchedTerm {
     pub(crate) token: String,
     pub(crate) query_weight: f32,
@@ -63,7 +73,7 @@ pub(crate) struct MatchedTerm {
 }
 
 impl Answerer {
-    /// Encodes a query and searches for it.
+    /// Encodes a query and searches the index.
     pub(crate) fn answer(&self, query: &Query) -> Result<Answer> {
         let vector = match &self.side {
             Some(side) => side.encoder.encode(&[&query.text])?.pop().unwrap_or_default(),
@@ -73,7 +83,7 @@ impl Answerer {
         Ok(Answer { vector, found })
     }
 
-    /// Reads the documents of an answer and explains them if asked to.
+    /// Reads the documents of an answer, with explanations if this answerer has them.
     pub(crate) fn hits(&self, answer: Answer) -> Result<Vec<AnswerHit>> {
         let Answer { vector, found } = answer;
         let hits = found.into_iter().map(|found| {
@@ -99,11 +109,11 @@ impl Answerer {
         found: &Found,
         document: &StoredDocument,
     ) -> Result<Option<Vec<MatchedTerm>>> {
-        let Some(side) = self.side.as_ref().filter(|_| self.settings.explain) else { return Ok(None) };
+        let Some(vocabulary) = self.side.as_ref().and_then(|side| side.vocabulary.as_ref()) else { return Ok(None) };
         let text = format!("{} {}", document.title.as_deref().unwrap_or_default(), document.text);
-        let words: HashSet<u32> = side.vocabulary.tokenize(&text)?.into_iter().collect();
+        let words: HashSet<u32> = vocabulary.tokenize(&text)?.into_iter().collect();
         let terms = self.searcher.explain(vector, found.address)?.into_iter().map(|term| MatchedTerm {
-            token: side.vocabulary.token(term.dim).unwrap_or_else(|| format!("[{}]", term.dim)),
+            token: vocabulary.token(term.dim).unwrap_or_else(|| format!("[{}]", term.dim)),
             query_weight: term.query_weight,
             document_weight: term.document_weight,
             score: term.score,
@@ -113,7 +123,7 @@ impl Answerer {
     }
 }
 
-/// An answer as one JSON object: `query_id`, `query` and `hits`.
+/// Returns an answer as a JSON object with `query_id`, `query` and `hits`.
 pub(crate) fn to_json(query: &Query, hits: &[AnswerHit]) -> Value {
     let hits: Vec<Value> = (1..).zip(hits).map(|(rank, hit)| hit.to_json(rank)).collect();
     json!({"query_id": query.id, "query": query.text, "hits": hits})
@@ -149,7 +159,7 @@ impl MatchedTerm {
     }
 }
 
-/// The shortest decimal that reads back as the same f32: `12.3`, not the `12.300000190734863` of the nearest f64.
+/// Returns the shortest decimal number that reads back as the same f32: `12.3` instead of the f64 `12.300000190734863`.
 fn number(weight: f32) -> Value {
     json!(weight.to_string().parse::<f64>().unwrap_or(weight.into()))
 }

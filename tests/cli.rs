@@ -427,6 +427,27 @@ mod index {
         assert!(place.ok(&["search", "--index", "other.index", "Oslo", "--model", "other"]).contains(" 1. "));
     }
 
+    /// Documents are tokenized whole to find expansion terms, whatever the maximum length of queries is.
+    #[test]
+    fn a_word_beyond_the_length_of_a_query_is_no_expansion() {
+        let place = place();
+        let settings = "model/query_0_SparseStaticEmbedding/tokenizer_config.json";
+        let mut config: serde_json::Value = serde_json::from_str(&place.read(settings)).unwrap();
+        config["model_max_length"] = 4.into();
+        place.write(settings, config.to_string());
+        let text = format!("{} fisk", "og ".repeat(300));
+        place.write("long.jsonl", serde_json::json!({"_id": "long", "text": text}).to_string());
+        let query = ["encode", "model", "--role", "query", "--input", "-"];
+        place.write("v.jsonl", place.feed(&query, "{\"_id\": \"long\", \"text\": \"fisk\"}\n").done());
+        place.ok(&["index", "model", "--input", "long.jsonl", "--vectors", "v.jsonl", "--index", "long.index"]);
+        for more in [&[][..], &["--model", "model"]] {
+            let search = ["search", "--index", "long.index", "fisk", "--explain", "--json"];
+            let found = place.json(&with(&search, more));
+            let terms = found["hits"][0]["terms"].as_array().unwrap();
+            assert!(!terms.is_empty() && terms.iter().all(|term| term["expansion"] == false), "{found:#}");
+        }
+    }
+
     #[test]
     fn wrong_wishes_are_refused() {
         let place = place_with_index();
@@ -734,6 +755,51 @@ mod interrupts {
         assert!(place.ok(&["search", "--index", "toy.index", "hovedstaden", "--mode", "bm25"]).contains("oslo"));
     }
 
+    /// Starts a command, signals it once `begun` is true, and checks that it ends in order.
+    #[track_caller]
+    fn interrupt_when(place: &Place, args: &[&str], begun: impl Fn() -> bool) {
+        for (name, code) in SIGNALS {
+            std::fs::create_dir(place.path("tmp")).unwrap();
+            let child = place.command(args).env("TMPDIR", place.path("tmp")).spawn().unwrap();
+            wait_until("the command has begun to write", &begun);
+            signal(name, &child);
+            finish(child).fails(code, "interrupted", "");
+            // ONNX Runtime keeps a file of its own there
+            let left = names(&place.path("tmp"));
+            assert!(!left.iter().any(|name| name.contains("splade")), "{left:?}");
+            std::fs::remove_dir_all(place.path("tmp")).unwrap();
+        }
+    }
+
+    #[test]
+    fn an_interrupted_export_leaves_no_trace() {
+        let place = place();
+        let network = place.path("model/document_0_Transformer");
+        let before = names(&network);
+        let args = ["export-onnx", "model", "--precision", "fp32,fp16,int8"];
+        interrupt_when(&place, &args, || network.join("onnx").exists());
+        assert_eq!(names(&network), before);
+        place.ok(&["export-onnx", "model", "--head", "splade"]);
+        let file = network.join("onnx/model_splade.onnx");
+        let exported = std::fs::read(&file).unwrap();
+        let is_writing = || names(&network.join("onnx")).iter().any(|name| name.ends_with(".tmp"));
+        interrupt_when(&place, &with(&args, &["--overwrite"]), is_writing);
+        assert_eq!(names(&network.join("onnx")), ["model_splade.onnx"]);
+        assert_eq!(std::fs::read(&file).unwrap(), exported);
+    }
+
+    #[test]
+    fn an_interrupted_evaluation_leaves_no_trace() {
+        let place = place();
+        place.copy(&ours("data/toy"), "toy");
+        let corpus = place.read("toy/corpus.jsonl");
+        let more = |id: usize| format!("{{\"_id\": \"{id}\", \"text\": \"en fisk i fjorden og {id} båter\"}}\n");
+        place.write("toy/corpus.jsonl", corpus + &(0..20_000).map(more).collect::<String>());
+        let args = ["eval-mteb", "model", "--data", "toy", "--save-runs"];
+        interrupt_when(&place, &args, || names(&place.path("tmp")).iter().any(|name| name.starts_with("splade-")));
+        assert_eq!(place.names(), ["corpus.jsonl", "model", "queries.jsonl", "toy"]);
+    }
+
     /// B11: an interrupted training is saved, and is not done: its exit code says so.
     #[test]
     fn an_interrupted_training_saves_and_exits_as_the_signal_says() {
@@ -990,6 +1056,80 @@ mod full_disks {
         assert!(names(&place.path("")).iter().all(|name| !name.contains("splade") && name != "new.index"));
         place.write("one.jsonl", line(1));
         place.ok(&with(&append, &["one.jsonl"]));
+    }
+
+    #[test]
+    fn vectors_that_do_not_fit_leave_the_old_ones() {
+        let place = place();
+        let encode = with(&ENCODE, &["--backend", "candle", "--output"]);
+        let new = with(&encode, &["new/folder/v.jsonl"]);
+        run_with_limit(&place, 8, &new).fails(1, "error: new/folder/v.jsonl: file too large", "");
+        assert_eq!(place.names(), ["corpus.jsonl", "model", "queries.jsonl"]);
+        place.write("v.jsonl", "old\n");
+        let old = with(&encode, &["v.jsonl", "--overwrite"]);
+        run_with_limit(&place, 8, &old).fails(1, "error: v.jsonl: file too large", "");
+        assert_eq!(place.read("v.jsonl"), "old\n");
+        assert_eq!(place.names(), ["corpus.jsonl", "model", "queries.jsonl", "v.jsonl"]);
+    }
+
+    #[test]
+    fn an_export_that_does_not_fit_leaves_the_old_files() {
+        let place = place();
+        let onnx = "model/document_0_Transformer/onnx";
+        let export = ["export-onnx", "model", "--head", "splade"];
+        let says = format!("error: {onnx}/model_splade.onnx: file too large");
+        run_with_limit(&place, 8, &export).fails(1, &says, "");
+        assert!(!place.path(onnx).exists());
+        run_with_limit(&place, 8, &with(&export, &["--output", "new/folder"])).fails(
+            1,
+            "error: new/folder/model_splade.onnx: file too large",
+            "",
+        );
+        assert!(!place.path("new").exists());
+        place.ok(&export);
+        let before = std::fs::read(place.path(onnx).join("model_splade.onnx")).unwrap();
+        run_with_limit(&place, 8, &with(&export, &["--overwrite"])).fails(1, &says, "");
+        assert_eq!(files(&place.path(onnx)), ["model_splade.onnx"]);
+        assert_eq!(std::fs::read(place.path(onnx).join("model_splade.onnx")).unwrap(), before);
+    }
+
+    #[test]
+    fn runs_that_do_not_fit_leave_the_old_results() {
+        let place = place();
+        place.copy(&ours("data/toy"), "toy");
+        // many queries: the run is much larger than every file of the temporary index
+        let query = |id: usize| format!("{{\"_id\": \"q{id}\", \"text\": \"fisk i fjorden\"}}\n");
+        let judged = |id: usize| format!("q{id}\toslo\t1\n");
+        place.write("toy/queries.jsonl", (0..2000).map(query).collect::<String>());
+        place.write(
+            "toy/qrels/test.tsv",
+            format!("query-id\tcorpus-id\tscore\n{}", (0..2000).map(judged).collect::<String>()),
+        );
+        let evaluate = ["eval-mteb", "model", "--data", "toy", "--save-runs", "--backend", "candle"];
+        run_with_limit(&place, 400, &evaluate).fails(1, "toy.run.trec: file too large", "");
+        assert_eq!(place.names(), ["corpus.jsonl", "model", "queries.jsonl", "toy"]);
+        place.ok(&evaluate);
+        let before = files(&place.path("results"));
+        assert!(before.iter().any(|name| name.ends_with("toy.run.trec")), "{before:?}");
+        run_with_limit(&place, 400, &with(&evaluate, &["--overwrite"])).fails(1, "toy.run.trec: file too large", "");
+        assert_eq!(files(&place.path("results")), before);
+        // a temporary index that does not fit
+        run_with_limit(&place, 0, &with(&evaluate, &["--overwrite"])).fails(1, "file too large", "");
+        assert_eq!(files(&place.path("results")), before);
+    }
+
+    /// `/dev/full` is a device on which every write fails as on a full disk.
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn results_on_a_full_stdout_are_an_error() {
+        let place = place();
+        place.ok(&INDEX);
+        let search = ["search", "--index", "toy.index", "Oslo"];
+        for args in [with(&ENCODE, &["-q"]), search.to_vec(), with(&search, &["--json"]), vec!["doctor"]] {
+            let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
+            let ran = finish(place.command(&args).stdout(full).spawn().unwrap());
+            ran.fails(1, "error: <stdout>: no space left on device", "");
+        }
     }
 
     #[test]

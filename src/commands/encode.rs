@@ -34,8 +34,8 @@ pub(crate) fn run(args: &EncodeArgs) -> Result<()> {
             None => vector,
         };
         match args.format {
-            VectorFormat::Indices => write_vector(&mut output, &text.id, &vector)?,
-            VectorFormat::Tokens => write_tokens(&mut output, &text.id, &vector, token)?,
+            VectorFormat::Indices => output.put(|output| write_vector(output, &text.id, &vector))?,
+            VectorFormat::Tokens => output.put(|output| write_tokens(output, &text.id, &vector, token))?,
         }
         bar.inc(1);
         Ok(())

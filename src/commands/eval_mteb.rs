@@ -19,7 +19,7 @@ use crate::encoders::{document_encoder, query_encoder, read_as};
 use crate::evaluation::{Encoders, TaskEvaluation, evaluate_task, label, model_name, open_tasks};
 use crate::failure::bad_input;
 use crate::hub::{self, Origin, Wants};
-use crate::outputs::{refuse_existing, say};
+use crate::outputs::{NewFolders, print, refuse_existing, say};
 
 /// Scores in the table; the result files have all of them.
 const SHOWN: [&str; 5] = ["ndcg_at_10", "mrr_at_10", "map_at_100", "recall_at_100", "precision_at_10"];
@@ -163,6 +163,9 @@ impl ResultFolder<'_> {
 
     /// Writes all files of a task to disk before the first of them appears under its name.
     fn write(&self, task: &FinishedTask) -> Result<()> {
+        let folders: Vec<_> = self.args.modes.iter().map(|mode| self.of(*mode)).collect::<Result<_>>()?;
+        // dropped after the staged files, whose folders are then empty
+        let folders: Vec<_> = folders.iter().map(|folder| NewFolders::above(&folder.join("run.trec"))).collect();
         let mut staged = Vec::new();
         for (position, mode) in self.args.modes.iter().enumerate() {
             if self.args.save_runs {
@@ -174,7 +177,9 @@ impl ResultFolder<'_> {
             let result = &task.results[position..=position];
             staged.extend(stage_mteb_results(&self.results, &self.meta, experiment(*mode), result)?);
         }
-        staged.into_iter().try_for_each(|file| Ok(file.commit()?))
+        staged.into_iter().try_for_each(|file| file.commit())?;
+        folders.into_iter().for_each(NewFolders::keep);
+        Ok(())
     }
 }
 
@@ -233,7 +238,6 @@ impl Encoder for NoVectors {
 }
 
 fn print_tables(evaluated: &[(&Task, &TaskEvaluation)], args: &EvalMtebArgs) -> Result<()> {
-    let mut output = std::io::stdout();
     let mut table = Table::new(["task", "mode"].into_iter().chain(SHOWN));
     for (task, evaluation) in evaluated {
         for (mode, scored) in args.modes.iter().zip(&evaluation.modes) {
@@ -241,9 +245,9 @@ fn print_tables(evaluated: &[(&Task, &TaskEvaluation)], args: &EvalMtebArgs) -> 
             table.row([label(task), mode.name().to_owned()].into_iter().chain(shown));
         }
     }
-    write!(output, "{table}")?;
+    print(table)?;
     if args.analyze_sparsity {
-        write!(output, "\n{}", sparsity_table(evaluated))?;
+        print(format_args!("\n{}", sparsity_table(evaluated)))?;
     }
     Ok(())
 }
@@ -320,7 +324,7 @@ fn print_comparison(ours: &[TaskResult], baseline: &[TaskResult], args: &EvalMte
     if args.json {
         write!(std::io::stderr(), "{table}")?;
     } else {
-        write!(std::io::stdout(), "\n{table}")?;
+        print(format_args!("\n{table}"))?;
     }
     Ok(())
 }

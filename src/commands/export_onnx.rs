@@ -1,7 +1,6 @@
 //! `splade export-onnx`: checkpoint → ONNX files that agree with it, and how well each precision ranks.
 
 use std::collections::BTreeMap;
-use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
@@ -11,18 +10,18 @@ use splade_encode::{OnnxModel, load_onnx_runtime, metadata};
 use splade_eval::{MAIN_SCORE, Task};
 use splade_export::parity::{Backend, CandleOnnx, OnnxRuntime, Reference, Report, compare_within, limits};
 use splade_export::{Head, ModelProto, Options, convert, export, write};
-use splade_files::{Architecture, ModelDir, Precision};
+use splade_files::{Architecture, AtomicFolder, ModelDir, Precision};
 use splade_index::Language;
 use splade_trainer::model::{TransformerConfig, Weights};
 
 use super::interrupt;
 use crate::cli::{DeviceChoice, ExportOnnxArgs, HeadChoice, Mode};
-use crate::console::Table;
+use crate::console::{Table, size};
 use crate::encoders::{load_library, onnx_network, onnx_options, onnx_runtime_candidates, read_as, use_threads};
 use crate::evaluation::{Encoders, evaluate_task, label, model_name, open_tasks};
 use crate::failure::bad_input;
 use crate::hub::{self, Wants};
-use crate::outputs::{refuse_existing, say};
+use crate::outputs::{NewFolders, print, refuse_existing, say};
 use crate::texts::built_in;
 
 pub(crate) fn run(args: &ExportOnnxArgs) -> Result<()> {
@@ -42,29 +41,26 @@ pub(crate) fn run(args: &ExportOnnxArgs) -> Result<()> {
         load_library()?;
     }
     let source = Source::read(args, model, id)?;
-    let is_new = !folder.exists();
-    std::fs::create_dir_all(&folder).map_err(splade_files::Error::io(&folder))?;
-    let files = write_all(&source, wanted, &folder).inspect_err(|_| {
-        // only if it is empty
-        if is_new {
-            let _ = std::fs::remove_dir(&folder);
-        }
-    })?;
+    let folders = NewFolders::above(&folder.join("model.onnx"));
+    let files = write_all(&source, wanted, &folder)?;
+    folders.keep();
     let judged = if tasks.is_empty() { Vec::new() } else { source.judge(&files, &tasks)? };
     if args.json { print_json(&files, &judged) } else { print_tables(&files, &judged) }
 }
 
-/// Writes all files aside, proves them, and moves them to their places: all of them, or after a failure none.
+/// Writes all files to a temporary folder, compares them with the checkpoint, and moves them to `folder`. If one fails,
+/// none is moved.
 fn write_all(source: &Source<'_>, wanted: Vec<Wanted>, folder: &Path) -> Result<Vec<Exported>> {
-    // in the same folder, so that moving a file is a rename
-    let aside =
-        tempfile::Builder::new().prefix(".splade-").tempdir_in(folder).map_err(splade_files::Error::io(folder))?;
+    // Beside the destination, so that a move is a rename. It is never committed as a folder: it is removed on return, and
+    // that of a killed process by the next export.
+    let aside = AtomicFolder::create(&folder.join("export"))?;
     let batches = if source.args.no_verify { Vec::new() } else { batches(&source.model)? };
     let mut proved = Vec::new();
     for wanted in wanted {
         interrupt::check()?;
         let unproved = aside.path().join(wanted.path.file_name().unwrap_or_default());
-        write(source.record(wanted.head, wanted.precision)?, &unproved)?;
+        write(source.record(wanted.head, wanted.precision)?, &unproved)
+            .map_err(|error| moved(error, aside.path(), folder))?;
         let mut report = None;
         if !source.args.no_verify {
             let found = Report { file: wanted.path.clone(), ..source.verify(&unproved, &wanted, &batches)? };
@@ -77,10 +73,20 @@ fn write_all(source: &Source<'_>, wanted: Vec<Wanted>, folder: &Path) -> Result<
     let mut files = Vec::new();
     for (wanted, report) in proved {
         let bytes = put(aside.path(), &wanted.path).map_err(splade_files::Error::io(&wanted.path))?;
-        tracing::info!("{}: {}", wanted.path.display(), megabytes(bytes));
+        tracing::info!("{}: {}", wanted.path.display(), size(bytes));
         files.push(Exported { wanted, bytes, report });
     }
     Ok(files)
+}
+
+/// The error of a file in `aside` as the error of the file in `folder` that it would become.
+fn moved(mut error: splade_export::Error, aside: &Path, folder: &Path) -> splade_export::Error {
+    if let splade_export::Error::Files(splade_files::Error::Io { path, .. }) = &mut error
+        && let Ok(name) = path.strip_prefix(aside)
+    {
+        *path = folder.join(name);
+    }
+    error
 }
 
 /// A file that is to be written, and where it belongs.
@@ -259,20 +265,20 @@ fn put(aside: &Path, path: &Path) -> std::io::Result<u64> {
     let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let data = format!("{name}_data");
     let (from, to) = (aside.join(&data), path.with_file_name(&data));
-    let size = |path: &Path| std::fs::metadata(path).map(|metadata| metadata.len());
+    let length = |path: &Path| std::fs::metadata(path).map(|metadata| metadata.len());
     let is_large = from.exists();
     if is_large {
         std::fs::rename(&from, &to)?;
     }
     std::fs::rename(aside.join(&name), path)?;
     if is_large {
-        return Ok(size(path)? + size(&to)?);
+        return Ok(length(path)? + length(&to)?);
     }
     if to.exists() {
         // of a larger file that was replaced
         std::fs::remove_file(&to)?;
     }
-    size(path)
+    length(path)
 }
 
 /// The built-in texts, one by one and some of them padded to the longest.
@@ -289,10 +295,6 @@ fn batches(model: &ModelDir) -> Result<Vec<TokenBatch>> {
     let padded: Vec<&Vec<u32>> = ids.iter().rev().step_by(3).collect();
     batches.push(TokenBatch::new(&padded, pad));
     Ok(batches)
-}
-
-fn megabytes(bytes: u64) -> String {
-    format!("{:.1} MB", bytes as f64 / 1e6)
 }
 
 fn print_json(files: &[Exported], judged: &[Judged]) -> Result<()> {
@@ -327,19 +329,18 @@ fn print_json(files: &[Exported], judged: &[Judged]) -> Result<()> {
 }
 
 fn print_tables(files: &[Exported], judged: &[Judged]) -> Result<()> {
-    let mut output = std::io::stdout();
     let mut table =
         Table::new(["file", "size", "runtime", "vectors", "difference", "allowed", "cosine", "same top 10"]);
     for file in files {
         let name = file.wanted.path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let Some(report) = &file.report else {
-            table.row([name, megabytes(file.bytes), "not compared".to_owned()]);
+            table.row([name, size(file.bytes), "not compared".to_owned()]);
             continue;
         };
         for agreement in &report.agreements {
             table.row([
                 name.clone(),
-                megabytes(file.bytes),
+                size(file.bytes),
                 agreement.backend.clone(),
                 agreement.vectors.to_string(),
                 format!("{:.1e}", agreement.difference),
@@ -349,7 +350,7 @@ fn print_tables(files: &[Exported], judged: &[Judged]) -> Result<()> {
             ]);
         }
     }
-    write!(output, "{table}")?;
+    print(table)?;
     if !judged.is_empty() {
         let mut table = Table::new(["task", "precision", "ndcg_at_10", "difference", "documents a second"]);
         for judged in judged {
@@ -361,7 +362,7 @@ fn print_tables(files: &[Exported], judged: &[Judged]) -> Result<()> {
                 format!("{:.0}", judged.documents_per_second),
             ]);
         }
-        write!(output, "\n{table}")?;
+        print(format_args!("\n{table}"))?;
     }
     Ok(())
 }

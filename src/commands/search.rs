@@ -31,7 +31,6 @@ pub(crate) fn run(args: &SearchArgs) -> Result<()> {
             depth: args.depth,
             fusion: Fusion::named(&args.fusion, &parameters)?,
             options: SearchOptions { filter: filter(args)?, threads: args.network.threads, ..SearchOptions::default() },
-            explain: args.explain,
         },
     };
     let format = if args.json { HitFormat::Json } else { args.format };
@@ -43,10 +42,17 @@ pub(crate) fn run(args: &SearchArgs) -> Result<()> {
         let answer = answerer.answer(&query)?;
         match format {
             HitFormat::Table => {
-                print_table(&mut output, &query, &answerer.hits(answer)?, args.queries.is_some())?;
+                let hits = answerer.hits(answer)?;
+                output.put(|output| print_table(output, &query, &hits, args.queries.is_some()))?;
             }
-            HitFormat::Json => writeln!(output, "{}", to_json(&query, &answerer.hits(answer)?))?,
-            HitFormat::Trec => write_trec(&mut output, &query, answer.found)?,
+            HitFormat::Json => {
+                let json = to_json(&query, &answerer.hits(answer)?);
+                output.put(|output| writeln!(output, "{json}"))?;
+            }
+            HitFormat::Trec => {
+                let lines = trec_lines(&query, answer.found)?;
+                output.put(|output| output.write_all(&lines))?;
+            }
         }
         n_queries += 1;
     }
@@ -60,14 +66,17 @@ pub(crate) fn run(args: &SearchArgs) -> Result<()> {
     output.finish()
 }
 
-/// The hits of a query as lines of a TREC run, all of them or none.
-fn write_trec(output: &mut Output, query: &Query, found: Vec<Found>) -> Result<()> {
+/// Lines of a TREC run with the hits of a query.
+///
+/// # Errors
+/// An id that a TREC run cannot hold.
+fn trec_lines(query: &Query, found: Vec<Found>) -> Result<Vec<u8>> {
     let run: Run = [(query.id.clone(), to_ranking(&found))].into_iter().collect();
     let mut lines = Vec::new();
-    // a buffer takes every line: what fails is an id
+    // a write to memory cannot fail, so the error is about an id
     run.write_trec(&mut lines, "splade")
         .map_err(|error| bad_input(error.to_string(), "take --format json, which holds any id"))?;
-    Ok(output.write_all(&lines)?)
+    Ok(lines)
 }
 
 fn queries(args: &SearchArgs) -> Result<Box<dyn Iterator<Item = Result<Query>>>> {
@@ -94,7 +103,7 @@ fn query_side(index: &ImpactIndex, args: &SearchArgs) -> Result<Option<QuerySide
         let terms = u32::try_from(model.dimensions()?)?;
         let fingerprint = model.fingerprint_like(&index.settings().model_fingerprint)?;
         index.expect_model(terms, &fingerprint, vocabulary.fingerprint())?;
-        return Ok(Some(QuerySide { encoder: query_encoder(&model, &args.network)?, vocabulary }));
+        return Ok(Some(QuerySide::new(query_encoder(&model, &args.network)?, &vocabulary, args.explain)?));
     }
     let encoder = index.read_query_encoder()?.ok_or_else(|| {
         bad_input(
@@ -103,10 +112,10 @@ fn query_side(index: &ImpactIndex, args: &SearchArgs) -> Result<Option<QuerySide
         )
     })?;
     let vocabulary = encoder.vocabulary().clone();
-    Ok(Some(QuerySide { encoder: Box::new(encoder), vocabulary }))
+    Ok(Some(QuerySide::new(Box::new(encoder), &vocabulary, args.explain)?))
 }
 
-fn print_table(output: &mut Output, query: &Query, hits: &[AnswerHit], many: bool) -> Result<()> {
+fn print_table(output: &mut Output, query: &Query, hits: &[AnswerHit], many: bool) -> std::io::Result<()> {
     if many {
         writeln!(output, "{}: {}", query.id, query.text)?;
     }

@@ -14,7 +14,7 @@ use splade_trainer::{
 
 use super::interrupt;
 use crate::cli::TrainArgs;
-use crate::console;
+use crate::console::{self, size};
 use crate::encoders::use_threads;
 use crate::hub::{self, Wants};
 use crate::outputs::say;
@@ -145,8 +145,8 @@ fn describe(plan: &Plan) -> Vec<String> {
         plan.dimensions,
         plan.batches_per_epoch,
         plan.total_steps,
-        megabytes(plan.state_bytes),
-        megabytes(plan.activation_bytes),
+        size(plan.state_bytes),
+        size(plan.activation_bytes),
     ));
     for GroupPlan { n_tensors, learning_rate, weight_decay } in &plan.groups {
         lines.push(format!(
@@ -154,10 +154,6 @@ fn describe(plan: &Plan) -> Vec<String> {
         ));
     }
     lines
-}
-
-fn megabytes(bytes: u64) -> String {
-    format!("{:.0} MB", bytes as f64 / 1e6)
 }
 
 /// Shows the progress of a training: a bar on a terminal, and a line for each line of the log.
