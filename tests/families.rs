@@ -65,6 +65,7 @@ fn encoded(place: &Place, dimensions: usize, more: &[&str]) -> Vec<Vec<f32>> {
 
 #[track_caller]
 fn assert_close(what: &str, found: &[Vec<f32>], expected: &[Vec<f32>]) {
+    assert!(!expected.is_empty(), "{what}");
     assert_eq!(found.len(), expected.len(), "{what}");
     for (row, (found, expected)) in found.iter().zip(expected).enumerate() {
         for (dim, (found, expected)) in found.iter().zip(expected).enumerate() {

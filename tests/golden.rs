@@ -61,6 +61,7 @@ fn dense(lines: &[Value], dimensions: usize) -> Vec<Vec<f32>> {
 }
 
 fn assert_close(what: &str, found: &[Vec<f32>], expected: &[Vec<f32>], tolerance: f32) {
+    assert!(!expected.is_empty(), "{what}");
     assert_eq!(found.len(), expected.len(), "{what}");
     for (row, (found, expected)) in found.iter().zip(expected).enumerate() {
         for (dim, (found, expected)) in found.iter().zip(expected).enumerate() {
@@ -109,7 +110,7 @@ fn tokens_are_the_words_of_the_reference() {
         for role in ["query", "document"] {
             let lines = encode(&place, role, &["--format", "tokens", "--top-k", "10"]);
             let expected = expected[format!("decode_top10_{role}")].as_array().unwrap();
-            assert_eq!(lines.len(), expected.len());
+            assert!(!lines.is_empty() && lines.len() == expected.len());
             for (line, expected) in lines.iter().zip(expected) {
                 let expected = expected.as_array().unwrap();
                 let found = line["tokens"].as_object().unwrap();
@@ -130,19 +131,12 @@ fn tokens_are_the_words_of_the_reference() {
     }
 }
 
-/// A trained model on two real sets: 0.6425 and 0.3760, the same through both backends.
+/// nDCG@10 of a trained model on two data sets, 0.6425 and 0.3760, in both backends.
 #[test]
-fn a_real_model_scores_what_the_reference_scores() {
-    // a build without optimization takes minutes for this
-    if std::env::var_os("SPLADE_LONG_TESTS").is_none() {
-        eprintln!("skipped: the whole of scifact and cranfield; SPLADE_LONG_TESTS=1 runs them");
-        return;
-    }
-    let (Some(model), Some(scifact), Some(cranfield)) =
-        (shared("models/splade-tiny"), shared("data/scifact-sub"), shared("data/cranfield"))
-    else {
-        return;
-    };
+#[ignore = "needs ../shared and minutes; run with `cargo test --release --workspace --test golden -- --ignored`"]
+fn a_real_model_scores_as_the_reference() {
+    let model = shared("models/splade-tiny");
+    let (scifact, cranfield) = (shared("data/scifact-sub"), shared("data/cranfield"));
     let place = setup();
     place.copy(&model, "splade-tiny");
     place.ok(&["export-onnx", "splade-tiny"]);
@@ -151,8 +145,7 @@ fn a_real_model_scores_what_the_reference_scores() {
             let args = ["eval-mteb", "splade-tiny", "--data", data.to_str().unwrap(), "--max-length", "256", "--json"];
             let json = place.json(&[&args[..], &["--backend", backend, "--output-dir", backend]].concat());
             let found = json["tasks"][0]["scores"]["sparse"]["ndcg_at_10"].as_f64().unwrap();
-            eprintln!("{name} through {backend}: nDCG@10 {found:.4}");
-            assert!((found - expected).abs() <= 2e-4, "{name} through {backend}: {found}, not {expected}");
+            assert!((found - expected).abs() <= 2e-4, "{name} in {backend}: {found}, not {expected}");
         }
     }
 }

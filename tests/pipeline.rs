@@ -50,7 +50,7 @@ fn vectors(lines: &str) -> Vec<(String, BTreeMap<u64, f64>)> {
 
 fn assert_close(a: &str, b: &str) {
     let (a, b) = (vectors(a), vectors(b));
-    assert_eq!(a.len(), b.len());
+    assert!(!a.is_empty() && a.len() == b.len());
     for ((id, a), (other, b)) in a.iter().zip(&b) {
         assert_eq!(id, other);
         for dim in a.keys().chain(b.keys()) {
@@ -72,7 +72,9 @@ fn from_a_config_to_an_evaluation() {
     }
     train(&place);
     let parity = place.json(&["export-onnx", "run/final", "--json"]);
-    for file in parity["files"].as_array().unwrap() {
+    let files = parity["files"].as_array().unwrap();
+    assert_eq!(files.len(), 2);
+    for file in files {
         assert_eq!(file["runtimes"].as_array().unwrap().len(), 2, "{file:#}");
     }
     encode(&place);
@@ -91,7 +93,9 @@ fn train(place: &Place) {
             || place.path("run/final/document_0_MLMTransformer").join(name).is_file();
         assert!(found, "{name} in {:?}", names(&place.path("run/final")));
     }
-    for line in place.read("run/log.jsonl").lines() {
+    let log = place.read("run/log.jsonl");
+    assert!(log.lines().count() > 2, "{log}");
+    for line in log.lines() {
         assert!(serde_json::from_str::<Value>(line).is_ok(), "{line}");
     }
 }
@@ -106,6 +110,7 @@ fn encode(place: &Place) {
         assert_close(&onnx, &encode(role, "candle", &[]));
         // tokens are the same vectors under other names, weight descending
         let tokens = encode(role, "onnx", &["--format", "tokens", "--top-k", "3"]);
+        assert_eq!(tokens.lines().count(), onnx.lines().count());
         for (line, (id, vector)) in tokens.lines().zip(vectors(&onnx)) {
             let line: Value = serde_json::from_str(line).unwrap();
             assert_eq!(line["_id"], id.as_str());

@@ -39,16 +39,11 @@ pub(crate) fn fixture(path: &str) -> PathBuf {
     ours("fixtures/sparse-encoder").join(path)
 }
 
-/// What lies beside the repository on machines that have it; `None` says so on stderr.
-pub(crate) fn shared(path: &str) -> Option<PathBuf> {
+/// Path in the folder `shared` beside the repository, or in the folder that `SPLADE_SHARED` names. Tests that need it are
+/// ignored by default.
+pub(crate) fn shared(path: &str) -> PathBuf {
     let root = std::env::var_os("SPLADE_SHARED").map(PathBuf::from);
-    let root = root.unwrap_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared"));
-    let path = root.join(path);
-    if !path.exists() {
-        eprintln!("skipped: {} is not here", path.display());
-        return None;
-    }
-    Some(path)
+    root.unwrap_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared")).join(path)
 }
 
 /// ONNX Runtime: what `ORT_DYLIB_PATH` says, else what `make setup` put into `.onnxruntime/`.
