@@ -1,4 +1,4 @@
-//! What goes to the terminal beside results: log lines and progress on stderr, tables on stdout.
+//! Text for people: log lines and progress bars on stderr, tables on stdout.
 
 use std::fmt;
 use std::io::IsTerminal;
@@ -13,7 +13,7 @@ use tracing_subscriber::registry::LookupSpan;
 
 use crate::cli::{Console, LogFormat};
 
-/// Log lines of all crates go to stderr from here on.
+/// Starts logging of all crates to stderr.
 pub(crate) fn start(console: &Console) {
     let level = match (console.quiet, console.verbose) {
         (true, _) => "error",
@@ -21,14 +21,14 @@ pub(crate) fn start(console: &Console) {
         _ => "splade=info,splade_index=info,splade_trainer=info,splade_export=info,error",
     };
     let builder = tracing_subscriber::fmt().with_writer(std::io::stderr).with_env_filter(level);
-    // a second start (in tests) changes nothing
+    // fails if logging was started before, which changes nothing
     let _ = match console.log_format {
         LogFormat::Text => builder.event_format(Plain).try_init(),
         LogFormat::Json => builder.json().flatten_event(true).try_init(),
     };
 }
 
-/// `warning: …` and bare information, without time and target: lines for people.
+/// Log lines for people, without time and target: `error: …`, `warning: …`, and other messages without a prefix.
 struct Plain;
 
 impl<S, N> FormatEvent<S, N> for Plain
@@ -61,7 +61,7 @@ impl Visit for Message {
     }
 }
 
-/// A bar on a terminal, nothing elsewhere; `total` may be unknown.
+/// Creates a progress bar, hidden unless stderr is a terminal. `total` is none if it is not known.
 pub(crate) fn progress(what: &str, total: Option<u64>) -> ProgressBar {
     if !std::io::stderr().is_terminal() || !tracing::enabled!(Level::INFO) {
         return ProgressBar::hidden();
@@ -74,12 +74,12 @@ pub(crate) fn progress(what: &str, total: Option<u64>) -> ProgressBar {
     bar.with_message(what.to_owned())
 }
 
-/// A progress style of our own making.
+/// Style of a progress bar from a template, which must be valid.
 pub(crate) fn style(template: &str) -> ProgressStyle {
-    ProgressStyle::with_template(template).expect("our templates are well formed")
+    ProgressStyle::with_template(template).expect("every template of this program is valid")
 }
 
-/// A plain table: the first column and those of text are left-aligned, the others, which are numbers, right-aligned.
+/// Plain table. The first column and columns of text are left-aligned, columns of numbers right-aligned.
 #[derive(Debug, Default)]
 pub(crate) struct Table {
     rows: Vec<Vec<String>>,
@@ -87,12 +87,12 @@ pub(crate) struct Table {
 }
 
 impl Table {
-    /// A table with this heading.
+    /// Creates a table with this heading.
     pub(crate) fn new<S: Into<String>>(heading: impl IntoIterator<Item = S>) -> Self {
         Self { rows: vec![heading.into_iter().map(Into::into).collect()], text: vec![0] }
     }
 
-    /// Further columns of text.
+    /// Adds to the columns of text.
     pub(crate) fn with_text(mut self, columns: &[usize]) -> Self {
         self.text.extend(columns);
         self
@@ -128,14 +128,14 @@ impl fmt::Display for Table {
     }
 }
 
-/// What a thing is, in two columns: a label and a few words, which may take several lines.
+/// Description in two columns: labels and values. A value may have several lines.
 #[derive(Debug, Default)]
 pub(crate) struct Facts {
     rows: Vec<(String, String)>,
 }
 
 impl Facts {
-    /// Adds a line; a label that is empty continues the one above.
+    /// Adds a line. An empty label continues the line above.
     pub(crate) fn add(&mut self, label: &str, value: impl fmt::Display) {
         self.rows.push((label.to_owned(), value.to_string()));
     }
@@ -155,7 +155,7 @@ impl fmt::Display for Facts {
     }
 }
 
-/// Bytes as people read them: `812 B`, `34.5 kB`, `9.5 MB`.
+/// Formats a number of bytes: `812 B`, `34.5 kB`, `9.5 MB`.
 pub(crate) fn size(bytes: u64) -> String {
     let units = ["B", "kB", "MB", "GB", "TB"];
     let (mut value, mut unit) = (bytes as f64, 0);
@@ -165,7 +165,7 @@ pub(crate) fn size(bytes: u64) -> String {
     if unit == 0 { format!("{bytes} B") } else { format!("{value:.1} {}", units[unit]) }
 }
 
-/// A large number of things: `4.4 M`, `151 k`, `420`.
+/// Formats a count: `4.4 M`, `151.0 k`, `420`.
 pub(crate) fn count(number: u64) -> String {
     match number {
         0..10_000 => number.to_string(),

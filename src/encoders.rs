@@ -1,4 +1,4 @@
-//! Encoders of a model folder: which backend runs the network, and why.
+//! Encoders of a model folder, and the choice of the backend that runs the network.
 
 use std::path::{Path, PathBuf};
 
@@ -10,10 +10,10 @@ use splade_files::{Architecture, CheckpointFiles, CheckpointFormat, HeadSource, 
 use crate::cli::{Backend, DeviceChoice, NetworkArgs, ReadingArgs};
 use crate::failure::bad_input;
 
-/// Makes rayon and everything that runs on it use `threads` threads; 0 leaves it at all of them.
+/// Sets the number of threads of rayon; 0 keeps the default, one per core.
 pub(crate) fn use_threads(threads: usize) {
     if threads > 0 {
-        // a pool that exists already keeps its size: only tests start two commands in one process
+        // fails if the pool exists already; its size is then kept
         let _ = rayon::ThreadPoolBuilder::new().num_threads(threads).build_global();
     }
 }
@@ -33,12 +33,12 @@ pub(crate) fn read_as(model: ModelDir, args: &ReadingArgs) -> Result<ModelDir> {
     if let Some(choice) = model.head_choice() {
         let known = match choice.source {
             HeadSource::Asked | HeadSource::Stated => return Ok(model),
-            HeadSource::Code => "by the code beside its weights, which training may have changed in memory",
-            HeadSource::Guessed => "as published, for nothing in the folder tells how it was trained",
+            HeadSource::Code => "according to the code in the folder, which training may have patched",
+            HeadSource::Guessed => "a guess: the folder does not state how the model was trained",
         };
         tracing::warn!(
-            "{}: logits are used in the mode {} ({known}); --mlm-head chooses another: published (no weight is ever 0, \
-             prune the vectors), raw-shifted (trained from a base without the sigmoid), raw, soft-cap (trained here)",
+            "{}: logits are used in mode {} ({known}); --mlm-head selects another: published (no weight is 0: prune the \
+             vectors), raw-shifted (trained from a base without the sigmoid), raw, soft-cap (trained with this program)",
             model.root().display(),
             choice.mode,
         );
@@ -46,7 +46,7 @@ pub(crate) fn read_as(model: ModelDir, args: &ReadingArgs) -> Result<ModelDir> {
     Ok(model)
 }
 
-/// The query side: the static table of an inference-free model, else the network.
+/// Encoder of queries: the query table of an inference-free model, else the network.
 pub(crate) fn query_encoder(model: &ModelDir, args: &NetworkArgs) -> Result<Box<dyn Encoder>> {
     match model.architecture() {
         Architecture::InferenceFree => Ok(Box::new(static_query_encoder(model, args)?)),
@@ -54,14 +54,14 @@ pub(crate) fn query_encoder(model: &ModelDir, args: &NetworkArgs) -> Result<Box<
     }
 }
 
-/// The static table of an inference-free model.
+/// Encoder of queries by the query table of an inference-free model.
 pub(crate) fn static_query_encoder(model: &ModelDir, args: &NetworkArgs) -> Result<QueryEncoder> {
     let encoder = model.query_encoder()?;
     let dropped = if args.drop_special_terms { encoder.vocabulary().special_dims() } else { Vec::new() };
     Ok(encoder.without_terms(&dropped))
 }
 
-/// The document side.
+/// Encoder of documents.
 pub(crate) fn document_encoder(model: &ModelDir, args: &NetworkArgs) -> Result<DocumentEncoder> {
     network_encoder(model, args, model.document_prompt())
 }
@@ -77,21 +77,20 @@ fn network_encoder(model: &ModelDir, args: &NetworkArgs, prompt: &str) -> Result
     };
     let network = network(model, args)?;
     if let Some(most) = network.max_length().filter(|most| *most < vocabulary.max_length()) {
-        tracing::warn!("texts are truncated to {most} tokens: the ONNX file takes no more");
+        tracing::warn!("texts are truncated to {most} tokens, the maximum of the ONNX file");
     }
     Ok(DocumentEncoder::new(vocabulary, network, settings)?)
 }
 
-/// The network of a model folder in the backend that was asked for.
+/// Opens the network of a model folder in the requested backend.
 fn network(model: &ModelDir, args: &NetworkArgs) -> Result<Box<dyn Network>> {
     let precision = Precision::from(args.precision);
     match args.backend {
-        Backend::Candle if precision != Precision::Fp32 => Err(bad_input(
-            format!("--precision {precision} is one of ONNX files, not of Candle"),
-            "take --backend onnx",
-        )),
+        Backend::Candle if precision != Precision::Fp32 => {
+            Err(bad_input(format!("--precision {precision} is for ONNX files, not for Candle"), "take --backend onnx"))
+        }
         Backend::Candle => candle(model, args.device),
-        // a checkpoint has no other precision: only a file can be meant
+        // other precisions exist as ONNX files only
         Backend::Auto if precision == Precision::Fp32 => auto(model, args),
         Backend::Auto | Backend::Onnx => {
             let path = onnx_path(model, precision)?;
@@ -102,12 +101,12 @@ fn network(model: &ModelDir, args: &NetworkArgs) -> Result<Box<dyn Network>> {
     }
 }
 
-/// The ONNX file where there is one that can be run, else the checkpoint in Candle.
+/// Opens an ONNX file if there is one that can run, else the checkpoint in Candle.
 fn auto(model: &ModelDir, args: &NetworkArgs) -> Result<Box<dyn Network>> {
     let why = if model.onnx_paths().is_empty() {
         "the model folder has no ONNX file".to_owned()
     } else if args.device == DeviceChoice::Metal {
-        "metal is a device of Candle alone".to_owned()
+        "only Candle supports the device metal".to_owned()
     } else {
         match load_onnx_runtime(&onnx_runtime_candidates()) {
             Ok(_) => match onnx(model, &onnx_path(model, Precision::Fp32)?, args) {
@@ -125,7 +124,7 @@ fn auto(model: &ModelDir, args: &NetworkArgs) -> Result<Box<dyn Network>> {
     candle(model, args.device)
 }
 
-/// True if an error is one of the ONNX file alone, and the checkpoint can run in its place.
+/// True if an error is about the ONNX file alone, and the checkpoint can run instead.
 fn has_candle(error: &splade_encode::Error, model: &ModelDir, args: &NetworkArgs) -> bool {
     use splade_encode::Error::{Signature, Stale};
     cfg!(feature = "train")
@@ -134,12 +133,12 @@ fn has_candle(error: &splade_encode::Error, model: &ModelDir, args: &NetworkArgs
         && args.device != DeviceChoice::Coreml
 }
 
-/// The preferred ONNX file of a precision.
+/// Preferred ONNX file of a precision.
 fn onnx_path(model: &ModelDir, precision: Precision) -> Result<PathBuf> {
     model.onnx_paths_in(precision).into_iter().next().ok_or_else(|| no_file(model, precision))
 }
 
-/// An ONNX file in ONNX Runtime, which is loaded. Logs what runs where.
+/// Opens an ONNX file in ONNX Runtime, which must be loaded, and logs how it runs.
 fn onnx(model: &ModelDir, path: &Path, args: &NetworkArgs) -> splade_encode::Result<Box<dyn Network>> {
     let device = onnx_device(args.device).unwrap_or_default();
     let provider_options = args.ep_option.clone();
@@ -154,7 +153,7 @@ fn onnx(model: &ModelDir, path: &Path, args: &NetworkArgs) -> splade_encode::Res
     );
     match network.not_split() {
         None => tracing::info!("output layer: fused with the maximum over tokens, in this program"),
-        Some(reason) => tracing::info!("output layer: in the file, several times slower than the fused one: {reason}"),
+        Some(reason) => tracing::info!("output layer: in the file, several times slower: {reason}"),
     }
     if !file.can_pad() {
         tracing::warn!(
@@ -164,7 +163,7 @@ fn onnx(model: &ModelDir, path: &Path, args: &NetworkArgs) -> splade_encode::Res
         );
     }
     if let Some(texts) = file.fixed_batch() {
-        tracing::info!("{}: runs {texts} texts at a time, as it declares", path.display());
+        tracing::info!("{}: runs {texts} texts at a time, its fixed batch size", path.display());
     }
     Ok(Box::new(network))
 }
@@ -200,14 +199,14 @@ fn torch_vectors(_: &ModelDir, _: &CheckpointFiles) -> Option<Vec<(String, Vec<f
     None
 }
 
-/// An error of an ONNX file with what to do about it.
+/// Adds a hint to an error of an ONNX file.
 pub(crate) fn advised(error: splade_encode::Error, model: &ModelDir) -> anyhow::Error {
     use splade_encode::Error::{HeadMode, Signature, Stale};
     let root = model.root().display();
     let hint = match &error {
         Stale { .. } => format!("run `splade export-onnx {root} --overwrite`, or take --backend candle"),
-        Signature { .. } => "take --backend candle, or a file that `splade export-onnx` writes".to_owned(),
-        HeadMode { found, .. } => format!("export it again, or say --mlm-head {found}"),
+        Signature { .. } => "take --backend candle, or export the model with `splade export-onnx`".to_owned(),
+        HeadMode { found, .. } => format!("export it again, or use --mlm-head {found}"),
         _ => return error.into(),
     };
     bad_input(error.to_string(), hint)
@@ -218,11 +217,11 @@ pub(crate) fn load_library() -> Result<&'static Path> {
     load_onnx_runtime(&onnx_runtime_candidates()).map_err(|error| bad_input(error.to_string(), LIBRARY_HINT))
 }
 
-/// What to do where ONNX Runtime is missing.
-pub(crate) const LIBRARY_HINT: &str = "run `make setup`, or let ORT_DYLIB_PATH name the library (it is in the Python \
+/// Hint for a missing ONNX Runtime.
+pub(crate) const LIBRARY_HINT: &str = "run `make setup`, or set ORT_DYLIB_PATH to the library (it is in the Python \
                                        wheel onnxruntime), or take --backend candle";
 
-/// The ONNX files of a model folder: those that are run by their names, then those of other tools.
+/// ONNX files of a model folder: first those with the names that this program runs, then the others.
 pub(crate) fn onnx_files(model: &ModelDir) -> Vec<PathBuf> {
     let mut files = model.all_onnx_paths();
     for folder in [model.onnx_dir(), model.transformer_dir().to_owned()] {
@@ -235,14 +234,14 @@ pub(crate) fn onnx_files(model: &ModelDir) -> Vec<PathBuf> {
     files
 }
 
-/// Options for a file that is run on a device with so many threads.
+/// Options for a device and a number of threads.
 pub(crate) fn onnx_options(device: DeviceChoice, threads: usize) -> Result<OnnxOptions> {
     let device = onnx_device(device)
-        .ok_or_else(|| bad_input("metal is a device of Candle", "take --backend candle, or --device coreml"))?;
+        .ok_or_else(|| bad_input("metal is a device of Candle only", "take --backend candle, or --device coreml"))?;
     Ok(OnnxOptions { device, threads, ..OnnxOptions::default() })
 }
 
-/// A device as ONNX Runtime knows it; none for one of Candle alone.
+/// Device of ONNX Runtime; none for a device that only Candle supports.
 fn onnx_device(device: DeviceChoice) -> Option<OnnxDevice> {
     match device {
         DeviceChoice::Auto => Some(OnnxDevice::Auto),
@@ -268,7 +267,7 @@ pub(crate) fn open_onnx(model: &ModelDir, path: &Path, options: &OnnxOptions) ->
     Ok(network)
 }
 
-/// Names the devices that could not be used.
+/// Logs the devices that could not be used.
 fn log_placement(network: &OnnxNetwork, options: &OnnxOptions) {
     let placement = network.model().placement();
     for (refused, reason) in &placement.refused {
@@ -301,7 +300,7 @@ fn candle(model: &ModelDir, device: DeviceChoice) -> Result<Box<dyn Network>> {
     Ok(Box::new(candle_network(model, device)?))
 }
 
-/// The checkpoint of a model folder in Candle.
+/// Opens the checkpoint of a model folder in Candle.
 #[cfg(feature = "train")]
 pub(crate) fn candle_network(model: &ModelDir, device: DeviceChoice) -> Result<splade_trainer::model::CandleNetwork> {
     let device = match device {
@@ -309,7 +308,9 @@ pub(crate) fn candle_network(model: &ModelDir, device: DeviceChoice) -> Result<s
         DeviceChoice::Cpu => splade_trainer::device("cpu")?,
         DeviceChoice::Cuda => splade_trainer::device("cuda")?,
         DeviceChoice::Metal => splade_trainer::device("metal")?,
-        DeviceChoice::Coreml => return Err(bad_input("coreml is a device of ONNX Runtime", "take --device metal")),
+        DeviceChoice::Coreml => {
+            return Err(bad_input("coreml is a device of ONNX Runtime only", "take --device metal"));
+        }
     };
     Ok(splade_trainer::model::CandleNetwork::read(model, &device)?)
 }
@@ -319,8 +320,8 @@ fn candle(_: &ModelDir, _: DeviceChoice) -> Result<Box<dyn Network>> {
     Err(bad_input("this program was built without Candle", "build it with the feature train, or use ONNX Runtime"))
 }
 
-/// Where ONNX Runtime is looked for, in this order: `ORT_DYLIB_PATH` (alone, if it is set), beside the program, and in
-/// `.onnxruntime/` of this folder and those above it. The system's loader comes last, by itself.
+/// Paths of ONNX Runtime's library, in the order in which they are tried: `ORT_DYLIB_PATH` (alone, if it is set), beside
+/// the program, in `.onnxruntime/` of the working folder and of the folders above it. The loader of the system is last.
 pub(crate) fn onnx_runtime_candidates() -> Vec<PathBuf> {
     if let Some(path) = std::env::var_os("ORT_DYLIB_PATH").filter(|path| !path.is_empty()) {
         return vec![PathBuf::from(path)];
@@ -335,7 +336,7 @@ pub(crate) fn onnx_runtime_candidates() -> Vec<PathBuf> {
     folders.iter().flat_map(|folder| libraries_in(folder)).collect()
 }
 
-/// Files named like the library, versioned ones too, newest name first.
+/// Files with the name of the library, with and without a version, by descending name.
 fn libraries_in(folder: &Path) -> Vec<PathBuf> {
     let (stem, _) = splade_encode::LIBRARY.split_once('.').unwrap_or((splade_encode::LIBRARY, ""));
     let is_library = |path: &PathBuf| {

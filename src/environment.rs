@@ -1,4 +1,4 @@
-//! Environment variables as values: an empty one counts as one that is not set.
+//! Values of environment variables. An empty variable counts as unset.
 
 use std::path::PathBuf;
 
@@ -7,7 +7,7 @@ pub(crate) fn text(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|value| !value.trim().is_empty())
 }
 
-/// True for the words that huggingface_hub takes for yes.
+/// True for the values that huggingface_hub reads as true.
 pub(crate) fn flag(name: &str) -> bool {
     text(name).is_some_and(|value| ["1", "ON", "YES", "TRUE"].contains(&value.trim().to_uppercase().as_str()))
 }

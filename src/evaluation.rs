@@ -33,7 +33,10 @@ pub(crate) struct TaskEvaluation {
     pub(crate) documents_per_second: f64,
 }
 
-/// The tasks of data folders; a task that two folders hold is an error. What a user should know about the data is logged.
+/// Opens the tasks of data folders. Logs remarks about the data.
+///
+/// # Errors
+/// A folder that cannot be read; a task in two folders.
 pub(crate) fn open_tasks(folders: &[PathBuf], split: Option<&str>) -> Result<Vec<Task>> {
     let mut tasks = Vec::new();
     for folder in folders {
@@ -60,7 +63,7 @@ pub(crate) fn label(task: &Task) -> String {
     }
 }
 
-/// Name of a model by its folder, and by the folder of its run for `final` and `checkpoint-10`.
+/// Name of a model: the name of its folder, after the name of the folder above for `final` and `checkpoint-10`.
 pub(crate) fn model_name(model: &ModelDir) -> Result<String> {
     let folder = std::fs::canonicalize(model.root()).map_err(splade_files::Error::io(model.root()))?;
     let last = |path: &std::path::Path| path.file_name().map(|name| name.to_string_lossy().into_owned());
@@ -71,8 +74,7 @@ pub(crate) fn model_name(model: &ModelDir) -> Result<String> {
     })
 }
 
-/// Encodes and indexes a task in a temporary folder and evaluates the index in every mode. `check_id` may refuse the id
-/// of a document.
+/// Encodes a task into a temporary index and evaluates it in every mode. `check_id` may refuse the id of a document.
 pub(crate) fn evaluate_task(
     task: &Task,
     encoders: &Encoders,
@@ -101,7 +103,7 @@ pub(crate) fn evaluate_task(
     if encoded.missing_relevant() > 0 {
         let missing = encoded.missing_relevant();
         tracing::warn!(
-            "{}: relevant documents that are not in the corpus and count as not found: {missing}",
+            "{}: relevant documents that are not in the corpus, which count as not found: {missing}",
             label(task)
         );
     }
@@ -127,7 +129,7 @@ fn evaluate_mode(mode: Mode, searcher: &Searcher, task: &EncodedTask) -> Result<
     Ok(evaluate(retriever, task)?)
 }
 
-/// Logs if queries found, or lost, the document of their own id.
+/// Logs rankings that have, or leave out, the document with the query's own id.
 fn remark_own_documents(task: &Task, modes: &[Evaluation]) {
     let most =
         |count: fn(&OwnDocuments) -> usize| modes.iter().map(|mode| count(&mode.own_documents)).max().unwrap_or(0);
@@ -142,8 +144,8 @@ fn remark_own_documents(task: &Task, modes: &[Evaluation]) {
     }
     if ranked > 0 {
         tracing::warn!(
-            "{name}: {ranked} of {queries} queries find the document with their own id among the best 10; if queries are \
-             documents of the corpus, --ignore-identical-ids leaves it out"
+            "{name}: {ranked} of {queries} queries have the document with their own id among the first 10 hits; if queries \
+             are documents of the corpus, --ignore-identical-ids leaves it out"
         );
     }
 }

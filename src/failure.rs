@@ -1,4 +1,4 @@
-//! Errors on the terminal: one `error:` line, a `hint:` line where there is something to do, and an exit code.
+//! Errors on stderr: an `error:` line, a `hint:` line if there is advice, and an exit code.
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -8,7 +8,7 @@ use clap::error::ErrorKind;
 use crate::cli::{Console, LogFormat};
 use crate::commands::interrupt;
 
-/// Error of the program itself: what failed, what to do, and whose fault it is.
+/// Error of the program itself, with a hint, and with a flag for bad input.
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("{message}")]
 pub(crate) struct Failure {
@@ -18,12 +18,12 @@ pub(crate) struct Failure {
 }
 
 impl Failure {
-    /// A fault of what was given, a command line or a file: exit code 2.
+    /// An error in the command line or in an input file: exit code 2.
     pub(crate) fn input(message: impl Into<String>, hint: impl Into<String>) -> Self {
         Self { message: message.into(), hint: hint.into(), is_bad_input: true }
     }
 
-    /// Any other fault: exit code 1.
+    /// Any other error: exit code 1.
     pub(crate) fn run(message: impl Into<String>, hint: impl Into<String>) -> Self {
         Self { message: message.into(), hint: hint.into(), is_bad_input: false }
     }
@@ -34,48 +34,49 @@ pub(crate) fn bad_input(message: impl Into<String>, hint: impl Into<String>) -> 
     Failure::input(message, hint).into()
 }
 
-/// Prints what failed; nothing if the reader of our output has closed it.
+/// Prints an error. Prints nothing if stdout is a pipe that its reader has closed.
 ///
 /// After a signal the exit code is that of the signal, whatever error the command ended with.
 pub(crate) fn report(error: &anyhow::Error, console: &Console) -> ExitCode {
-    if is_closed_pipe(error) && !interrupt::came() {
+    if is_closed_pipe(error) && !interrupt::received() {
         return ExitCode::SUCCESS;
     }
     let (hint, bad_input) = advice(error);
     let message = one_line(error);
     match console.log_format {
         LogFormat::Text => {
-            complain(&format!("error: {message}"));
-            hint.iter().for_each(|hint| complain(&format!("hint: {hint}")));
+            print_line(&format!("error: {message}"));
+            hint.iter().for_each(|hint| print_line(&format!("hint: {hint}")));
         }
         LogFormat::Json => {
-            complain(&serde_json::json!({"level": "ERROR", "message": message, "hint": hint}).to_string());
+            print_line(&serde_json::json!({"level": "ERROR", "message": message, "hint": hint}).to_string());
         }
     }
     ExitCode::from(interrupt::exit_code().unwrap_or(if bad_input { 2 } else { 1 }))
 }
 
 /// Prints a line to stderr; a failure to do so is ignored.
-fn complain(line: &str) {
+fn print_line(line: &str) {
     let _ = writeln!(std::io::stderr(), "{line}");
 }
 
-/// Prints wrong flags in the same two lines; prints help and version, which clap calls errors too.
+/// Prints an error of the command line as an `error:` and a `hint:` line. Prints help and version, which clap returns as
+/// errors too.
 pub(crate) fn report_usage(error: &clap::Error) -> ExitCode {
     if !error.use_stderr() || error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
         let _ = error.print();
         return ExitCode::from(if error.use_stderr() { 2 } else { 0 });
     }
     let text = error.render().to_string();
-    // clap's paragraphs: what is wrong, tips, usage, where to find help
+    // clap's paragraphs: the error, tips, usage, a pointer to the help
     let mut paragraphs = text.split("\n\n").map(|paragraph| paragraph.split_whitespace().collect::<Vec<_>>().join(" "));
-    complain(&paragraphs.next().unwrap_or_default());
+    print_line(&paragraphs.next().unwrap_or_default());
     let tip = paragraphs.find_map(|paragraph| Some(paragraph.strip_prefix("tip: ")?.to_owned()));
-    complain(&format!("hint: {}", tip.unwrap_or_else(|| "see --help".to_owned())));
+    print_line(&format!("hint: {}", tip.unwrap_or_else(|| "see --help".to_owned())));
     ExitCode::from(2)
 }
 
-/// Chain of causes as one line, without causes whose text is already in it.
+/// Joins an error and its causes in one line, without causes whose text is already in it.
 pub(crate) fn one_line(error: &anyhow::Error) -> String {
     let mut line = String::new();
     for cause in error.chain() {
@@ -93,7 +94,7 @@ pub(crate) fn one_line(error: &anyhow::Error) -> String {
     line.replace('\n', " ")
 }
 
-/// Message of the system, without its capital letter and number.
+/// Message of the system, without its capital letter and its error number.
 pub(crate) fn in_words(error: &std::io::Error) -> String {
     if error.kind() == std::io::ErrorKind::NotFound {
         return "no such file or folder".to_owned();
@@ -104,9 +105,9 @@ pub(crate) fn in_words(error: &std::io::Error) -> String {
     first.into_iter().flatten().chain(characters).collect()
 }
 
-/// Advice for keys of a model's config.json that are not known.
+/// Hint for unknown keys of a model's `config.json`.
 #[cfg(feature = "train")]
-const IGNORE_KEYS: &str = "remove what changes nothing in the forward pass, or ignore it: --ignore-config-key KEY, in a \
+const IGNORE_KEYS: &str = "if the key changes nothing in the forward pass, ignore it: --ignore-config-key KEY, in a \
                            training config model.ignored_config_keys";
 
 /// Hint of an error, and true if the input is at fault.
@@ -122,7 +123,7 @@ fn advice(error: &anyhow::Error) -> (Option<String>, bool) {
     (None, false)
 }
 
-/// The hint and the fault of an error of one of our libraries.
+/// Hint of an error of a library crate, and true if the input is at fault.
 fn library_advice(cause: &(dyn std::error::Error + 'static)) -> Option<(Option<String>, bool)> {
     macro_rules! of {
         ($($error:ty),*) => {

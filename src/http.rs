@@ -1,7 +1,7 @@
-//! [`HttpClient`]: the one HTTP client of the program, with its time limits, proxies and trusted certificates.
+//! [`HttpClient`]: the only HTTP client of the program, with time limits, proxies and trusted certificates.
 //!
-//! Proxies are those of `ALL_PROXY`, `HTTPS_PROXY`, `HTTP_PROXY` and `NO_PROXY`. Redirects are not followed here, since
-//! only the caller knows which hosts may see its credentials.
+//! Proxies come from `ALL_PROXY`, `HTTPS_PROXY`, `HTTP_PROXY` and `NO_PROXY`. Redirects are not followed here, since only
+//! the caller knows which hosts may receive its credentials.
 
 use std::fmt;
 use std::io;
@@ -37,7 +37,7 @@ pub(crate) struct HttpClient {
 pub(crate) enum NetworkError {
     HostNotFound,
     Timeout,
-    /// the connection ended in mid-answer, or was refused
+    /// the connection was refused, or ended before the answer was complete
     Broken(String),
     /// the server's certificate is not trusted
     Certificate(String),
@@ -61,21 +61,21 @@ impl fmt::Display for NetworkError {
 }
 
 impl HttpClient {
-    /// A client that gives up when no byte comes for `patience`. Nothing is sent yet.
+    /// Creates a client whose requests fail if no byte arrives for `timeout`. It sends no request yet.
     ///
     /// # Errors
     /// Certificates in `SSL_CERT_FILE` that cannot be read.
-    pub(crate) fn new(patience: Duration) -> Result<Self> {
-        let patience = Some(patience);
+    pub(crate) fn new(timeout: Duration) -> Result<Self> {
+        let timeout = Some(timeout);
         let config = Agent::config_builder()
             .user_agent(concat!("splade/", env!("CARGO_PKG_VERSION")))
-            // sizes and ranges are those of the files
+            // without compression, sizes and ranges are those of the files
             .accept_encoding("identity")
             .http_status_as_error(false)
             .max_redirects(0)
-            .timeout_connect(patience)
-            .timeout_per_read(patience)
-            .timeout_per_write(patience)
+            .timeout_connect(timeout)
+            .timeout_per_read(timeout)
+            .timeout_per_write(timeout)
             .tls_config(TlsConfig::builder().root_certs(root_certs()?).build());
         Ok(Self { agent: Agent::with_parts(config.build(), DefaultConnector::default(), NamedResolver::default()) })
     }
@@ -102,7 +102,7 @@ impl HttpClient {
     }
 }
 
-/// The system's resolver, whose failures are a kind of their own and not a text to be searched.
+/// Resolver of the system. Its errors become [`ureq::Error::HostNotFound`], so that no error text has to be searched.
 #[derive(Debug, Default)]
 struct NamedResolver(DefaultResolver);
 
@@ -150,7 +150,8 @@ impl From<rustls::Error> for NetworkError {
     }
 }
 
-/// The certificates trusted: those of `SSL_CERT_FILE`, for networks whose proxy signs connections itself, else Mozilla's.
+/// Trusted certificates: those of `SSL_CERT_FILE`, else Mozilla's. A network needs the former if its proxy signs
+/// connections itself.
 fn root_certs() -> Result<RootCerts> {
     let Some(path) = environment::path("SSL_CERT_FILE") else { return Ok(RootCerts::WebPki) };
     let failed = |why: String| bad_input(format!("SSL_CERT_FILE: {}: {why}", path.display()), "");
@@ -161,12 +162,12 @@ fn root_certs() -> Result<RootCerts> {
     };
     let certificates: Vec<_> = parse_pem(&bytes).filter_map(certificate).collect();
     if certificates.is_empty() {
-        return Err(failed("no certificate in it".to_owned()));
+        return Err(failed("the file has no certificate".to_owned()));
     }
     Ok(RootCerts::from(certificates))
 }
 
-/// A header as text.
+/// Value of a header, if it is text.
 pub(crate) fn header<'a>(response: &'a Response<Body>, name: &str) -> Option<&'a str> {
     response.headers().get(name)?.to_str().ok()
 }
@@ -177,7 +178,7 @@ pub(crate) fn is_web_address(url: &str) -> bool {
     is_web && url.parse::<Uri>().is_ok_and(|uri| uri.host().is_some_and(|host| !host.is_empty()))
 }
 
-/// True if both addresses are of the same server: scheme, host and port.
+/// True if two addresses have the same scheme, host and port.
 pub(crate) fn is_same_server(a: &str, b: &str) -> bool {
     server(a).is_some_and(|of_a| Some(of_a) == server(b))
 }
@@ -189,7 +190,7 @@ fn server(url: &str) -> Option<(String, String, u16)> {
     Some((scheme, uri.host()?.to_ascii_lowercase(), port))
 }
 
-/// Address that a `Location` header stands for in the answer of `url`.
+/// Address that a `Location` header in the answer of `url` stands for.
 pub(crate) fn joined(url: &str, location: &str) -> String {
     let scheme = url.find("://").map_or(0, |at| at + 3);
     let root = scheme + url[scheme..].find(['/', '?', '#']).unwrap_or(url.len() - scheme);
@@ -206,7 +207,7 @@ pub(crate) fn joined(url: &str, location: &str) -> String {
     }
 }
 
-/// Percent-encoded as a part of a path, or as a path whose slashes stay.
+/// Percent-encodes a text for a path. Slashes are kept if `keep_slashes` is true.
 pub(crate) fn escaped(text: &str, keep_slashes: bool) -> String {
     let mut escaped = String::new();
     for byte in text.bytes() {
@@ -246,7 +247,7 @@ mod tests {
         for other in ["http://hub.example", "https://hub.example.evil", "https://hub.example:444", "https://hub"] {
             assert!(!is_same_server("https://hub.example", other), "{other}");
         }
-        // what comes before an @ is not the host
+        // the part before an @ is not the host
         assert!(!is_same_server("https://hub.example", "https://hub.example@evil.example/"));
     }
 

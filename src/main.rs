@@ -41,7 +41,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// Keeps panics silent that the libraries catch and return as errors.
+/// Silences panics that the libraries catch and return as errors.
 fn silence_guarded_panics() {
     let default = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |info| {

@@ -1,6 +1,6 @@
-//! Texts to compare models on, where the user gives none.
+//! Built-in texts for comparisons of models.
 
-/// Of different lengths and scripts of the languages served: nothing, white space, a word, sentences, signs.
+/// Texts by id, of different lengths, languages and scripts: none, white space, a word, sentences, symbols.
 pub(crate) const TEXTS: [(&str, &str); 12] = [
     ("empty", ""),
     ("blank", " \t\n "),
@@ -22,7 +22,7 @@ pub(crate) const TEXTS: [(&str, &str); 12] = [
     ),
 ];
 
-/// The texts, and one that is longer than `tokens` tokens: every word is a token at least.
+/// Returns [`TEXTS`] and a text of more than `tokens` tokens: every word has at least one token.
 pub(crate) fn built_in(tokens: usize) -> Vec<(String, String)> {
     let all = TEXTS.map(|(_, text)| text).join(" ");
     let times = tokens / all.split_whitespace().count() + 1;
@@ -36,7 +36,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_last_text_is_longer_than_asked() {
+    fn the_last_text_has_more_tokens_than_requested() {
         for tokens in [0, 1, 100, 512] {
             let texts = built_in(tokens);
             let (id, long) = texts.last().unwrap();

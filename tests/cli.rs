@@ -1,4 +1,4 @@
-//! What the program says when something is wrong, and that it leaves nothing half done (docs: exit codes 0, 1, 2).
+//! Error messages, exit codes, and the outputs that a failed command leaves.
 #![cfg(feature = "train")]
 
 mod util;
@@ -9,7 +9,7 @@ use std::process::{Command, Stdio};
 
 use util::{Place, finish, fixture, names, ours, setup, wait_until};
 
-/// The smallest training there is.
+/// Config of a very small training.
 const TINY: &str = "
 model:
   architecture: splade
@@ -26,7 +26,7 @@ datasets:
   a: {files: [train.jsonl]}
 ";
 
-/// A folder with the two tiny models, a corpus, queries and a training.
+/// A folder with a tiny model, a corpus and queries.
 fn place() -> Place {
     let place = setup();
     place.copy(&fixture("inference-free/model"), "model");
@@ -130,7 +130,7 @@ mod input {
     }
 
     #[test]
-    fn a_torn_archive_is_named() {
+    fn a_truncated_archive_is_named() {
         let place = place();
         let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
         packed.write_all(place.read("corpus.jsonl").as_bytes()).unwrap();
@@ -192,7 +192,7 @@ mod model {
         format!("{NETWORK}/{name}")
     }
 
-    /// Every command that runs the network says the same.
+    /// Checks that every command that reads the network fails with the same message.
     #[track_caller]
     fn all_fail(place: &Place, error: &str, hint: &str) {
         place.run(&ENCODE).fails(2, error, hint);
@@ -211,7 +211,7 @@ mod model {
     }
 
     #[test]
-    fn what_is_no_model_folder_is_refused() {
+    fn a_folder_that_is_no_model_is_refused() {
         let place = place();
         let encode = |model| place.run(&["encode", model, "--input", "corpus.jsonl", "--role", "document"]);
         encode("no").fails(2, "no: no such folder", "give the folder of a model");
@@ -240,7 +240,7 @@ mod model {
         let ran = place.run(&with(&ENCODE, &["--max-length", "1"]));
         ran.fails(2, "texts of 1 tokens have no room for a word beside 2 special tokens", "allow at least 3");
         assert_eq!(place.ok(&with(&ENCODE, &["--max-length", "3"])).lines().count(), 12);
-        // more than the network has positions for is cut to those
+        // longer texts are truncated to the positions of the network
         assert_eq!(
             place.ok(&with(&ENCODE, &["--max-length", "100000"])),
             place.ok(&with(&ENCODE, &["--max-length", "64"]))
@@ -278,7 +278,7 @@ mod model {
     }
 
     #[test]
-    fn an_architecture_we_lack_is_named() {
+    fn an_unsupported_architecture_is_named() {
         let place = place();
         edit(&place, &file("config.json"), "BertForMaskedLM", "ReformerForMaskedLM");
         edit(&place, &file("config.json"), "\"model_type\": \"bert\"", "\"model_type\": \"reformer\"");
@@ -290,9 +290,9 @@ mod model {
     }
 
     #[test]
-    fn an_encoder_without_a_head_is_told_so() {
+    fn a_checkpoint_without_a_head_is_refused() {
         let place = place();
-        // the name of the class alone is no reason: its checkpoint may have the head
+        // the name of the class is not enough: its checkpoint may have the head
         edit(&place, &file("config.json"), "BertForMaskedLM", "BertModel");
         place.ok(&ENCODE);
         let weights = std::fs::read(place.path(&file("model.safetensors"))).unwrap();
@@ -307,7 +307,7 @@ mod backend {
     use super::*;
 
     #[test]
-    fn without_onnx_runtime_candle_steps_in_and_says_so() {
+    fn without_onnx_runtime_candle_runs_and_the_reason_is_logged() {
         let place = place();
         let run = |args: &[&str]| {
             finish(place.command(args).env("ORT_DYLIB_PATH", place.path("lib/libonnxruntime.so")).spawn().unwrap())
@@ -323,14 +323,14 @@ mod backend {
         assert_eq!(ran.done().lines().count(), 12);
 
         let ran = run(&with(&ENCODE, &["--backend", "onnx"]));
-        ran.fails(2, "lib/libonnxruntime.so", "run `make setup`, or let ORT_DYLIB_PATH name the library");
+        ran.fails(2, "lib/libonnxruntime.so", "run `make setup`, or set ORT_DYLIB_PATH to the library");
 
         let doctor = run(&["doctor"]).done();
         assert!(doctor.contains("was not found") && doctor.contains("make setup"), "{doctor}");
     }
 
     #[test]
-    fn a_library_that_is_none_is_named() {
+    fn a_broken_library_is_named() {
         let place = place();
         place.write("libonnxruntime.so", "not a library");
         place.ok(&["export-onnx", "model"]);
@@ -383,7 +383,7 @@ mod backend {
 mod index {
     use super::*;
 
-    /// The other tiny model: another tokenizer.
+    /// Adds an index, and another tiny model with another tokenizer.
     fn place_with_index() -> Place {
         let place = place();
         place.ok(&INDEX);
@@ -446,7 +446,7 @@ mod index {
     }
 
     #[test]
-    fn wrong_wishes_are_refused() {
+    fn invalid_arguments_are_refused() {
         let place = place_with_index();
         let search = |args: &[&str]| place.run(&with(&["search", "--index", "toy.index", "i Norge"], args));
         search(&["--filter", "theme"]).fails(2, "the filter \"theme\" is not of the form", "for instance");
@@ -475,7 +475,7 @@ mod index {
     }
 
     #[test]
-    fn a_damaged_index_is_told_so() {
+    fn a_damaged_index_is_refused() {
         let place = place_with_index();
         let manifest = place.read("toy.index/manifest.json");
         place.write("toy.index/manifest.json", &manifest[..manifest.len() / 2]);
@@ -583,7 +583,7 @@ mod evaluation {
     const EVALUATE: [&str; 4] = ["eval-mteb", "model", "--data", "toy"];
 
     #[test]
-    fn data_that_cannot_be_judged_is_explained() {
+    fn invalid_data_is_explained() {
         for (file, text, error, hint) in [
             ("corpus.jsonl", "", "toy: its corpus has no documents", ""),
             ("corpus.jsonl", "{", "corpus.jsonl:1: broken JSON", ""),
@@ -606,7 +606,7 @@ mod evaluation {
     }
 
     #[test]
-    fn wrong_wishes_are_refused() {
+    fn invalid_arguments_are_refused() {
         let place = place_with_data();
         place.run(&with(&EVALUATE, &["--tasks", "frob"])).fails(2, "no data folder holds the task frob", "found: toy");
         place.run(&with(&EVALUATE, &["toy"])).fails(2, "two data folders hold the task toy", "each folder once");
@@ -622,7 +622,7 @@ mod outputs {
     use super::*;
 
     #[test]
-    fn nothing_is_replaced_unasked() {
+    fn nothing_is_replaced_without_overwrite() {
         let place = place();
         place.copy(&ours("data/toy"), "toy");
         let evaluate = ["eval-mteb", "model", "--data", "toy", "--modes", "sparse,bm25"];
@@ -669,7 +669,7 @@ mod outputs {
     }
 
     #[test]
-    fn results_alone_are_on_stdout() {
+    fn only_results_are_on_stdout() {
         let place = place();
         let ran = place.run(&with(&ENCODE, &["-q"]));
         assert_eq!(ran.stderr, "");
@@ -688,7 +688,7 @@ mod outputs {
     }
 
     #[test]
-    fn a_reader_that_goes_away_is_no_error() {
+    fn a_closed_pipe_is_no_error() {
         let place = place();
         let many: String = (0..20_000).map(|id| format!("{{\"_id\": \"{id}\", \"text\": \"Oslo {id}\"}}\n")).collect();
         place.write("many.jsonl", many);
@@ -732,9 +732,11 @@ mod interrupts {
             let corpus = place.read("corpus.jsonl");
             let (first, rest) = corpus.split_at(corpus.find('\n').unwrap() + 1);
             stdin.write_all(first.as_bytes()).unwrap();
-            wait_until("it writes aside", || place.names().iter().any(|name| name.ends_with(aside)));
+            wait_until("the command has made its temporary file", || {
+                place.names().iter().any(|name| name.ends_with(aside))
+            });
             signal(name, &child);
-            // it may be gone already
+            // the process may have ended already
             let _ = stdin.write_all(rest.as_bytes());
             drop(stdin);
             finish(child).fails(code, "interrupted", "");
@@ -743,7 +745,7 @@ mod interrupts {
     }
 
     #[test]
-    fn an_interrupted_command_leaves_no_trace() {
+    fn an_interrupted_command_leaves_no_files() {
         let place = place();
         interrupt(&place, &["encode", "model", "--input", "-", "--role", "document", "--output", "v.jsonl"], ".tmp");
         interrupt(&place, &["index", "model", "--input", "-", "--index", "toy.index"], ".tmp");
@@ -769,7 +771,7 @@ mod interrupts {
     }
 
     #[test]
-    fn an_interrupted_export_leaves_no_trace() {
+    fn an_interrupted_export_leaves_no_files() {
         let place = place();
         let network = place.path("model/document_0_Transformer");
         let before = names(&network);
@@ -786,7 +788,7 @@ mod interrupts {
     }
 
     #[test]
-    fn an_interrupted_evaluation_leaves_no_trace() {
+    fn an_interrupted_evaluation_leaves_no_files() {
         let place = place();
         place.copy(&ours("data/toy"), "toy");
         let corpus = place.read("toy/corpus.jsonl");
@@ -797,15 +799,17 @@ mod interrupts {
         assert_eq!(place.names(), ["corpus.jsonl", "model", "queries.jsonl", "toy"]);
     }
 
-    /// B11: an interrupted training is saved, and is not done: its exit code says so.
+    /// B11: an interrupted training is saved, and its exit code shows that it is not complete.
     #[test]
-    fn an_interrupted_training_saves_and_exits_as_the_signal_says() {
+    fn an_interrupted_training_is_saved_and_exits_with_the_code_of_the_signal() {
         for (name, code) in SIGNALS {
             let place = place_to_train();
             let long = ["training.max_steps=100000", "training.save_steps=100000", "training.logging_steps=1"];
             let long = long.map(|set| ["--set", set]).concat();
             let child = place.command(&[&["train", "train.yaml"], &long[..]].concat()).spawn().unwrap();
-            wait_until("it trains", || std::fs::read(place.path("out/log.jsonl")).is_ok_and(|log| !log.is_empty()));
+            wait_until("the training has logged a step", || {
+                std::fs::read(place.path("out/log.jsonl")).is_ok_and(|log| !log.is_empty())
+            });
             signal(name, &child);
             let ran = finish(child);
             ran.fails(code, "saved in out/checkpoint-", "--resume continues the training");
@@ -821,38 +825,40 @@ mod interrupts {
         }
     }
 
-    /// B12: each step stands once in the log after a kill between two checkpoints and a resume.
+    /// B12: the log has each step once after a kill between two checkpoints and a resume.
     #[test]
     fn a_killed_training_that_is_resumed_logs_each_step_once() {
         let place = place_to_train();
         let log = |place: &Place| -> Vec<u64> {
             let lines = place.read("out/log.jsonl");
-            // the line that a killed process was writing may be there in part
+            // the last line of a killed process may be incomplete
             let lines = lines.lines().map_while(|line| serde_json::from_str::<serde_json::Value>(line).ok());
             lines.map(|line| line["step"].as_u64().unwrap()).collect()
         };
         let every = ["--set", "training.logging_steps=1", "--set", "training.save_steps=3"];
         let args = [&["train", "train.yaml", "--set", "training.max_steps=100000"], &every[..]].concat();
         let mut child = place.command(&args).spawn().unwrap();
-        // step 5 is after the first checkpoint, which later ones may have replaced already
-        wait_until("it is past a checkpoint", || place.path("out/log.jsonl").exists() && log(&place).len() > 4);
+        // step 5 is after the first checkpoint, which a later one may have replaced
+        wait_until("the training has passed a checkpoint", || {
+            place.path("out/log.jsonl").exists() && log(&place).len() > 4
+        });
         signal("-KILL", &child);
         child.wait().unwrap();
         let last = format!("training.max_steps={}", log(&place).last().unwrap() + 5);
         place.ok(&[&["train", "train.yaml", "--resume", "--set", &last], &every[..]].concat());
         let steps = log(&place);
         let total = *steps.last().unwrap();
-        // the summary of the training has the last step too
+        // the summary of the training repeats the last step
         assert_eq!(steps, (1..=total).chain([total]).collect::<Vec<_>>());
     }
 
     #[test]
-    fn a_killed_training_leaves_whole_checkpoints() {
+    fn a_killed_training_leaves_complete_checkpoints() {
         let place = place_to_train();
         let long = ["--set", "training.max_steps=100000", "--set", "training.save_steps=1"];
         let all = ["--set", "training.save_total_limit=0"];
         let mut child = place.command(&[&["train", "train.yaml"], &long[..], &all].concat()).spawn().unwrap();
-        wait_until("it saves", || place.path("out/checkpoint-5").exists());
+        wait_until("the training has saved checkpoint 5", || place.path("out/checkpoint-5").exists());
         signal("-KILL", &child);
         child.wait().unwrap();
         let checkpoints = |out: &Path| -> Vec<String> {
@@ -878,7 +884,7 @@ mod training {
     use super::*;
 
     #[test]
-    fn a_config_that_cannot_be_is_explained() {
+    fn an_invalid_config_is_explained() {
         let place = place_to_train();
         let train = |yaml: &str| {
             place.write("bad.yaml", yaml);
@@ -908,7 +914,7 @@ mod training {
     }
 
     #[test]
-    fn numbers_that_cannot_be_are_explained() {
+    fn invalid_numbers_are_explained() {
         let place = place_to_train();
         let train = |set: &str| place.run(&["train", "train.yaml", "--set", set]);
         train("training.num_train_epochs=0").fails(2, "training.num_train_epochs: 0 is not above 0", "");
@@ -931,7 +937,7 @@ mod training {
     }
 
     #[test]
-    fn a_training_is_not_written_over() {
+    fn a_training_is_not_overwritten() {
         let place = place_to_train();
         assert_eq!(place.ok(&["train", "train.yaml"]), "out/final\n");
         place.run(&["train", "train.yaml"]).fails(2, "out: already holds a training", "resume it");
@@ -944,21 +950,21 @@ mod training {
     }
 
     #[test]
-    fn a_dry_run_says_what_would_be_done_and_touches_nothing() {
+    fn a_dry_run_prints_the_plan_and_writes_nothing() {
         let place = place_to_train();
         let text = place.ok(&["train", "train.yaml", "--dry-run"]);
         for part in ["max_steps: 4", "learning_rate: 0.00002", "a: 48 examples", "12 batches an epoch, 4 steps"] {
             assert!(text.contains(part), "{part}: {text}");
         }
         assert_eq!(place.names(), ["train.jsonl", "train.yaml"]);
-        // what it prints is a config again, up to the blank line
+        // the output up to the blank line is a config
         let (resolved, _) = text.split_once("\n\n").unwrap();
         place.write("resolved.yaml", resolved);
         assert_eq!(place.ok(&["train", "resolved.yaml", "--dry-run"]), text);
     }
 
     #[test]
-    fn a_pattern_that_does_not_move_what_it_names_is_warned_about() {
+    fn a_pattern_without_the_expected_effect_gets_a_warning() {
         let place = place_to_train();
         let yaml = TINY.replace("architecture: splade", "architecture: inference-free-splade");
         let yaml = yaml.replace("loss:", "router: {learning_rate_patterns: {'.*query.*': 1.0e-3}}\nunused:");
@@ -971,7 +977,7 @@ mod training {
     }
 }
 
-/// A disk that is full, by a limit on the size of files: no file grows beyond so many blocks of 512 bytes.
+/// Full disks, simulated by a limit on the size of files in blocks of 512 bytes.
 #[cfg(unix)]
 mod full_disks {
     use super::*;
@@ -985,7 +991,7 @@ mod full_disks {
         finish(command.spawn().unwrap())
     }
 
-    /// Every file below a folder, sorted.
+    /// Paths of all files below a folder, sorted.
     fn files(folder: &Path) -> Vec<String> {
         let mut found = Vec::new();
         for name in names(folder) {
@@ -1027,7 +1033,7 @@ mod full_disks {
     }
 
     #[test]
-    fn a_result_that_does_not_fit_is_not_there() {
+    fn a_result_that_does_not_fit_is_not_written() {
         let place = place_to_train();
         let unsaved =
             [&TRAIN[..], &["--set", "training.save_strategy=no", "--set", "training.load_best_model_at_end=false"]]
@@ -1147,8 +1153,7 @@ mod full_disks {
 }
 
 #[test]
-fn a_child_that_reads_is_never_left_waiting() {
-    // stdin that is closed at once is an empty input, not a reason to hang
+fn a_closed_stdin_is_an_empty_input() {
     let place = place();
     let mut child = place.command(&["encode", "model", "--input", "-", "--role", "query"]).spawn().unwrap();
     let mut text = String::new();

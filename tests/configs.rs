@@ -1,4 +1,4 @@
-//! The configs of the repository: each resolves as it stands, and what is said of them names files that exist.
+//! Configs of the repository: each resolves without a warning, and every path of a config in texts exists.
 #![cfg(feature = "train")]
 
 mod util;
@@ -27,7 +27,7 @@ fn every_config_resolves_without_a_warning() {
     for name in configs {
         let path = format!("configs/{name}");
         let mut args = vec!["train", &path, "--dry-run"];
-        // the base model of the second half of the demo is the result of the first
+        // the base model of the second config is the result of the first
         if name == "demo.yaml" {
             args.extend(["--set", "model.base_model=tests/fixtures/models/bert-tiny"]);
         }
@@ -38,7 +38,7 @@ fn every_config_resolves_without_a_warning() {
 }
 
 #[test]
-fn what_is_said_of_configs_names_files_that_exist() {
+fn paths_of_configs_in_texts_exist() {
     let help = run(&["train", "--help"]).done();
     let file = |name: &str| std::fs::read_to_string(repository().join(name)).unwrap();
     let texts = [help, file("README.md"), file("scripts/demo.sh"), file("Makefile")];
@@ -55,7 +55,7 @@ fn what_is_said_of_configs_names_files_that_exist() {
 
 /// The example of `splade train --help`.
 #[test]
-fn the_example_of_help_runs() {
+fn the_example_of_the_help_runs() {
     let help = run(&["train", "--help"]).done();
     let (_, examples) = help.split_once("Example:\n").unwrap();
     let example = examples.lines().next().unwrap();

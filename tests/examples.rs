@@ -1,7 +1,7 @@
-//! Every example of `--help` and every `splade` command of the README runs as it is written.
+//! Runs every example of `--help` and every `splade` command of the README.
 //!
-//! A place is made that has the files they name: a tiny model as `demo/model/final`, a toy corpus, and so on. Examples that
-//! would take long are shortened (`shortened`), and nothing else about them is changed.
+//! The working folder has the files that they name: a tiny model as `demo/model/final`, a toy corpus, and so on. Only
+//! `shortened` changes an example.
 #![cfg(all(feature = "train", unix))]
 
 mod util;
@@ -38,14 +38,14 @@ fn place() -> Place {
     place
 }
 
-/// The example, with `--dry-run` for trainings, and with `--overwrite` where an earlier example wrote the same files.
+/// Adds `--dry-run` to trainings, and `--overwrite` where an earlier example wrote the same files.
 fn shortened(example: &str) -> String {
     let writes = ["splade export-onnx ", "splade index ", "splade eval-mteb ", "splade encode "];
     let writes = writes.iter().any(|command| example.contains(command)) && !example.contains("--append");
     if example.contains("splade train ") && !example.contains("--dry-run") {
         format!("{example} --dry-run")
     } else if example.starts_with("splade verify ") {
-        // weights drawn at random are further from their 8-bit form than verify allows for a trained model
+        // random weights lose more in 8 bits than `verify` allows for a trained model
         format!("rm -f demo/model/final/*/onnx/*int8*; {example}")
     } else if writes && !example.contains("--check") {
         format!("{example} --overwrite")
@@ -72,7 +72,7 @@ fn run(place: &Place, line: &str) {
     assert!(output.status.success(), "`{line}` failed: {stderr}");
 }
 
-/// Lines below `Example:` or `Examples:` that begin with `splade` or pipe into it.
+/// Lines below `Example:` or `Examples:` that start with `splade` or pipe into it.
 fn examples(help: &str) -> Vec<String> {
     let after = help.lines().skip_while(|line| !line.starts_with("Example"));
     let commands = after.skip(1).map(str::trim).filter(|line| line.contains("splade "));
@@ -94,7 +94,7 @@ fn every_example_of_the_help_runs() {
     assert!(ran >= 14, "{ran} examples");
 }
 
-/// `splade` lines of the fenced `sh` blocks.
+/// Lines of the `sh` blocks that start with `splade`.
 fn readme_commands() -> Vec<String> {
     let text = std::fs::read_to_string(ours("../README.md")).unwrap();
     let mut commands = Vec::new();

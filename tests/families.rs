@@ -1,6 +1,6 @@
-//! Every family through the program: token ids, vectors in both backends, head modes, torch files, training.
+//! Every family in the program: token ids, vectors in both backends, head modes, torch files, training.
 //!
-//! Goldens are those of docs/architectures.md section 10.
+//! Expected values come from the original code of each family.
 #![cfg(feature = "train")]
 
 #[path = "fixtures/families.rs"]
@@ -14,12 +14,12 @@ use splade_core::HeadMode;
 use splade_files::{HeadSource, ModelDir};
 use util::{Place, ours, setup};
 
-/// Every golden model.
+/// Names of the golden models.
 fn families() -> Vec<String> {
     fixtures::families(Path::new(env!("CARGO_MANIFEST_DIR")))
 }
 
-/// architectures.md section 10.
+/// Largest difference of a weight: weights are of the order of 1, and both sides compute in f32.
 const TOLERANCE: f32 = 1e-4;
 
 fn texts(family: &str) -> Value {
@@ -27,7 +27,7 @@ fn texts(family: &str) -> Value {
     serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()
 }
 
-/// The family's folder as `model`, without its goldens, and its texts as `texts.txt`.
+/// A folder with a golden model as `model`, without its expected values, and its texts as `texts.txt`.
 fn place(family: &str) -> Place {
     let place = setup();
     place.copy(&ours("fixtures/models").join(family), "model");
@@ -50,7 +50,7 @@ fn expected(family: &str, name: &str) -> Vec<Vec<f32>> {
     floats.chunks(tensor.shape()[1]).map(<[f32]>::to_vec).collect()
 }
 
-/// What `splade encode` gives for the texts, as dense rows.
+/// Vectors of the texts by `splade encode`, as dense rows.
 fn encoded(place: &Place, dimensions: usize, more: &[&str]) -> Vec<Vec<f32>> {
     let args = ["encode", "model", "--input", "texts.txt", "--role", "document"];
     let row = |line: &Value| {
@@ -110,7 +110,7 @@ fn every_family_gives_the_vectors_of_the_reference_in_both_backends() {
 }
 
 #[test]
-fn every_head_mode_is_an_option_wherever_a_model_is_loaded() {
+fn every_head_mode_is_selected_by_a_flag() {
     let cases = [
         ("published", "splade"),
         ("raw-shifted", "splade_raw_shifted"),
@@ -126,7 +126,7 @@ fn every_head_mode_is_an_option_wherever_a_model_is_loaded() {
             assert_close(&format!("{mode} {backend}"), &found, &expected);
         }
     }
-    // the file is of the last mode and is not taken for another
+    // the file has the last mode and is not used in another
     let args = ["encode", "model", "--input", "texts.txt", "--role", "document", "--backend", "onnx"];
     let wrong = place.run(&[&args[..], &["--mlm-head", "raw"]].concat());
     wrong.fails(2, "its logits are soft-cap, but the model is used as raw", "--mlm-head soft-cap");
@@ -140,22 +140,22 @@ fn every_head_mode_is_an_option_wherever_a_model_is_loaded() {
 }
 
 #[test]
-fn a_foreign_checkpoint_whose_mode_cannot_be_known_gets_a_warning() {
+fn a_checkpoint_without_a_head_mode_gets_a_warning() {
     let place = place("norbert4-tiny");
     let args = ["encode", "model", "--input", "texts.txt", "--role", "document", "--backend", "candle"];
     let warned = |more: &[&str]| {
         let ran = place.run(&[&args[..], more].concat());
         assert_eq!(ran.code, Some(0), "{}", ran.stderr);
-        ran.stderr.lines().find(|line| line.contains("--mlm-head chooses another")).map(str::to_owned)
+        ran.stderr.lines().find(|line| line.contains("--mlm-head selects another")).map(str::to_owned)
     };
     let line = warned(&[]).expect("a warning");
-    assert!(line.contains("mode published (as published, for nothing in the folder tells"), "{line}");
+    assert!(line.contains("mode published (a guess: the folder does not state"), "{line}");
     assert_eq!(warned(&["--mlm-head", "raw"]), None);
 
     place.write("model/modeling_gptbert.py", "logits = 30 * torch.sigmoid(logits / 7.5)\n");
-    assert!(warned(&[]).unwrap().contains("mode published (by the code beside"));
+    assert!(warned(&[]).unwrap().contains("mode published (according to the code"));
     place.write("model/modeling_gptbert.py", "logits = self.classifier(hidden)\n");
-    assert!(warned(&[]).unwrap().contains("mode raw-shifted (by the code beside"));
+    assert!(warned(&[]).unwrap().contains("mode raw-shifted (according to the code"));
     place.write("model/splade.json", r#"{"format_version": 1, "mlm_head": "soft-cap"}"#);
     assert_eq!(warned(&[]), None);
     let expected = expected("norbert4-tiny", "splade_softcap");
@@ -176,13 +176,13 @@ fn a_model_published_as_a_torch_file_alone_is_read() {
 }
 
 #[test]
-fn special_terms_are_kept_unless_they_are_dropped() {
+fn special_terms_are_kept_without_drop_special_terms() {
     let place = place("bert-tiny");
     let expected = expected("bert-tiny", "splade");
     let special = ModelDir::open(&place.path("model")).unwrap().vocabulary(None).unwrap().special_dims();
     assert!(
         expected.iter().any(|row| special.iter().any(|term| row[*term as usize] > 0.0)),
-        "the test tests something"
+        "a special term has a weight"
     );
     let found = encoded(&place, expected[0].len(), &["--drop-special-terms"]);
     let dropped: Vec<Vec<f32>> = expected
@@ -196,7 +196,7 @@ fn special_terms_are_kept_unless_they_are_dropped() {
 }
 
 #[test]
-fn texts_longer_than_a_table_are_cut_and_longer_than_a_window_are_not() {
+fn texts_are_truncated_to_the_position_table_but_not_to_a_window() {
     for (family, longest) in
         [("roberta-tiny", Some(128)), ("bert-tiny", Some(96)), ("modernbert-tiny", None), ("norbert3-tiny", None)]
     {
@@ -266,7 +266,7 @@ fn a_norbert4_model_trained_here_states_its_head_mode() {
 }
 
 #[test]
-fn what_is_unknown_in_a_config_or_a_checkpoint_is_named() {
+fn unknown_parts_of_a_config_or_checkpoint_are_named() {
     let place = place("modernbert-tiny");
     let args = ["encode", "model", "--input", "texts.txt", "--role", "document", "--backend", "candle"];
     let original: Value = serde_json::from_str(&place.read("model/config.json")).unwrap();
@@ -312,7 +312,7 @@ fn both_spellings_of_a_modernbert_config_are_the_same_model() {
     keys.insert("layer_types".into(), json!([full, sliding, sliding, full]));
     place.write("model/config.json", config.to_string());
     assert_close("new", &encoded(&place, expected[0].len(), &["--backend", "candle"]), &expected);
-    // where a file has both, the new form counts
+    // if a file has both spellings, the new one counts
     config["global_attn_every_n_layers"] = json!(2);
     config["local_rope_theta"] = json!(7.0);
     place.write("model/config.json", config.to_string());
@@ -323,7 +323,7 @@ fn both_spellings_of_a_modernbert_config_are_the_same_model() {
     assert!(other != expected, "the layer types are read");
 }
 
-/// What Candle gives for the texts, bit by bit.
+/// Output of `splade encode` in Candle.
 fn exactly(place: &Place, more: &[&str]) -> String {
     let args = ["encode", "model", "--input", "texts.txt", "--role", "document", "--backend", "candle"];
     place.ok(&[&args, more].concat())
@@ -337,7 +337,7 @@ fn with_config(place: &Place, original: &Value, change: impl FnOnce(&mut serde_j
 }
 
 #[test]
-fn every_spelling_of_a_family_gives_the_vectors_of_the_plain_one() {
+fn every_spelling_of_a_family_gives_the_same_vectors() {
     for family in &families() {
         let place = place(family);
         let config: Value = serde_json::from_str(&place.read("model/config.json")).unwrap();
@@ -380,7 +380,7 @@ fn every_spelling_of_a_family_gives_the_vectors_of_the_plain_one() {
 }
 
 #[test]
-fn a_checkpoint_in_shards_gives_the_vectors_of_the_whole_one() {
+fn a_checkpoint_in_shards_gives_the_same_vectors() {
     for family in &families() {
         let place = place(family);
         let expected = exactly(&place, &[]);
@@ -399,7 +399,7 @@ fn a_checkpoint_in_shards_gives_the_vectors_of_the_whole_one() {
         assert!(place.ok(&["inspect", "model"]).contains("model.safetensors.index.json in 2 shards"), "{family}");
         let whole = place.json(&["inspect", "model/model.safetensors.index.json", "--json"]);
         assert_eq!(whole["parameters"], floats, "{family}");
-        // every shard counts in the fingerprint
+        // every shard is part of the fingerprint
         let shard = "model/model-00002-of-00002.safetensors";
         let (before, bytes) = (fingerprint(&place), std::fs::read(place.path(shard)).unwrap());
         let mut changed = bytes.clone();
@@ -494,7 +494,7 @@ fn unknown_config_keys_are_ignored_by_name_only() {
     place.ok(&[&["export-onnx", "model"], &ignored[..]].concat());
     place.ok(&[&["verify", "model"], &ignored[..]].concat());
 
-    // a model trained from it is read as it is
+    // a model trained from it is read without the flag
     place.write("pairs.jsonl", "{\"query\": \"fisk\", \"positive\": \"fisk i fjord\"}\n".repeat(8));
     let training = json!({
         "model": {"base_model": "model", "architecture": "splade"},

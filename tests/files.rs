@@ -1,4 +1,4 @@
-//! Files as people have them: columns without annotations, ids with white space, clones without git-lfs, empty files.
+//! Unusual input files: parquet columns without annotations, ids with white space, git-lfs pointers, empty files.
 #![cfg(feature = "train")]
 
 mod util;
@@ -178,7 +178,7 @@ fn ids_to_delete_are_taken_exactly() {
 }
 
 #[test]
-fn filters_hold_commas_and_compare_numbers() {
+fn filters_take_quoted_commas_and_compare_numbers() {
     let corpus = [
         r#"{"_id": "a", "text": "båt", "place": "Oslo, Norge", "n": 5, "dc.lang": "nb"}"#,
         r#"{"_id": "b", "text": "båt", "place": "Oslo", "n": 5.0, "dc": {"lang": "nb"}}"#,

@@ -1,8 +1,9 @@
-//! The fuzz targets on what fuzzing found before, and on a fixed number of mutations of their seeds, the same every time.
+//! Runs the fuzz targets on earlier findings, and on a fixed number of mutations of their seeds, which are equal in every
+//! run.
 #![cfg(feature = "train")]
 
 #[path = "../fuzz/src/targets/mod.rs"]
-#[allow(unreachable_pub, dead_code)] // a crate of its own there
+#[allow(unreachable_pub, dead_code)] // the same file is a crate in fuzz/
 mod targets;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -15,7 +16,7 @@ fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-fn survives(target: &Target, bytes: &[u8], what: &str) {
+fn check(target: &Target, bytes: &[u8], what: &str) {
     if catch_unwind(AssertUnwindSafe(|| (target.run)(bytes))).is_err() {
         let kept = std::env::temp_dir().join(format!("splade-fuzz-{}", target.name));
         std::fs::write(&kept, bytes).unwrap();
@@ -23,7 +24,7 @@ fn survives(target: &Target, bytes: &[u8], what: &str) {
     }
 }
 
-/// Seeds and findings by name.
+/// Seeds and earlier findings, by name.
 fn known(target: &Target) -> Vec<(String, Vec<u8>)> {
     let seeds = (target.seeds)(root()).into_iter().enumerate();
     let mut known: Vec<_> = seeds.map(|(n, seed)| (format!("seed-{n}"), seed)).collect();
@@ -38,21 +39,21 @@ fn known(target: &Target) -> Vec<(String, Vec<u8>)> {
 fn smoke(name: &str, mutations: usize) {
     let target = &target(name);
     let known = known(target);
-    // where `cargo fuzz` begins
+    // writes the corpus with which `cargo fuzz` starts
     if let Some(corpus) = std::env::var_os("FUZZ_CORPUS") {
         let folder = root().join(corpus).join(name);
         std::fs::create_dir_all(&folder).unwrap();
         known.iter().for_each(|(file, bytes)| std::fs::write(folder.join(file), bytes).unwrap());
     }
-    known.iter().for_each(|(file, bytes)| survives(target, bytes, file));
+    known.iter().for_each(|(file, bytes)| check(target, bytes, file));
     let seeds: Vec<Vec<u8>> = known.into_iter().map(|(_, bytes)| bytes).collect();
-    // FUZZ_ROUNDS=1000 goes on for so many times longer, with other mutations
+    // FUZZ_ROUNDS=1000 runs 1000 times as many mutations, from another random seed
     let rounds = std::env::var("FUZZ_ROUNDS").ok().and_then(|rounds| rounds.parse().ok()).unwrap_or(1);
     let mut rng = generator(rounds);
     for n in 0..mutations * rounds as usize {
         let mut bytes = seeds.choose(&mut rng).expect("seeds").clone();
         mutate(&mut bytes, &seeds, &mut rng);
-        survives(target, &bytes, &format!("mutation {n}"));
+        check(target, &bytes, &format!("mutation {n}"));
     }
 }
 

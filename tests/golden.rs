@@ -1,4 +1,4 @@
-//! What the program prints against what sentence-transformers and mteb computed (docs/formats.md section 6).
+//! Output of the program, compared with that of sentence-transformers and mteb.
 #![cfg(feature = "train")]
 
 mod util;
@@ -6,10 +6,10 @@ mod util;
 use serde_json::Value;
 use util::{Place, fixture, setup, shared};
 
-/// formats.md section 6: weights are O(1).
+/// Largest difference of a weight: weights are of the order of 1.
 const TOLERANCE: f32 = 1e-4;
 
-/// Every layout, and the expected vectors it must give.
+/// Every layout, with the folder of its expected vectors.
 const LAYOUTS: [(&str, &str); 5] = [
     ("inference-free/model", "inference-free"),
     ("splade/model", "splade"),
@@ -88,7 +88,7 @@ fn every_layout_gives_the_vectors_of_the_reference_in_both_backends() {
 }
 
 #[test]
-fn the_batch_does_not_matter() {
+fn vectors_do_not_depend_on_the_batch() {
     for (model, kind) in &LAYOUTS[..2] {
         let place = place(model, kind);
         for backend in ["onnx", "candle"] {
@@ -102,7 +102,7 @@ fn the_batch_does_not_matter() {
 }
 
 #[test]
-fn tokens_are_the_words_of_the_reference() {
+fn tokens_are_those_of_the_reference() {
     for (model, kind) in LAYOUTS {
         let place = place(model, kind);
         let expected: Value =
@@ -114,7 +114,7 @@ fn tokens_are_the_words_of_the_reference() {
             for (line, expected) in lines.iter().zip(expected) {
                 let expected = expected.as_array().unwrap();
                 let found = line["tokens"].as_object().unwrap();
-                // two words of nearly the same weight may change places
+                // two words of nearly equal weight may be in another order
                 for (pair, (token, weight)) in expected.iter().zip(found) {
                     let (their_token, their_weight) = (pair[0].as_str().unwrap(), pair[1].as_f64().unwrap());
                     let weight = weight.as_f64().unwrap();

@@ -1,4 +1,4 @@
-//! Models by their id, through the real program against a Hub of our own on this machine: `util::hub` plays it.
+//! Models by their Hub id: the program against the server of `util::hub` on this machine.
 #![cfg(feature = "train")]
 
 mod util;
@@ -13,13 +13,13 @@ use util::{Place, Ran, finish, fixture, ours, setup, wait_until};
 
 const TOKEN: &str = "hf_secret";
 
-/// A folder with the toy data, to run the program in against a Hub.
-struct Desk {
+/// A folder with the toy data, and a Hub.
+struct Test {
     place: Place,
     hub: Hub,
 }
 
-impl Desk {
+impl Test {
     /// A Hub with the bare checkpoint `ltg/bert-tiny` and the sparse encoder `acme/splade`.
     fn new() -> Self {
         let place = setup();
@@ -70,7 +70,7 @@ fn encode(model: &str) -> [&str; 8] {
     ["encode", model, "--input", "toy/corpus.jsonl", "--role", "document", "--backend", "candle"]
 }
 
-/// Every file below a folder with what it holds; links as ` -> target`.
+/// Files below a folder with the hash of their contents; links as ` -> target`.
 fn tree(root: &Path) -> BTreeMap<String, String> {
     fn walk(folder: &Path, root: &Path, found: &mut BTreeMap<String, String>) {
         for name in util::names(folder) {
@@ -94,72 +94,72 @@ mod commands {
     use super::*;
 
     #[test]
-    fn each_takes_an_id_as_it_takes_the_folder() {
-        let desk = Desk::new();
-        desk.place.copy(&ours("fixtures/models/bert-tiny"), "bert");
-        desk.place.copy(&fixture("inference-free/model"), "splade");
+    fn an_id_gives_the_results_of_the_folder() {
+        let test = Test::new();
+        test.place.copy(&ours("fixtures/models/bert-tiny"), "bert");
+        test.place.copy(&fixture("inference-free/model"), "splade");
         for (id, folder) in [("ltg/bert-tiny", "bert"), ("acme/splade", "splade")] {
             for role in ["query", "document"] {
-                let encode = |model| desk.ok(&["encode", model, "--input", "toy/corpus.jsonl", "--role", role]);
+                let encode = |model| test.ok(&["encode", model, "--input", "toy/corpus.jsonl", "--role", role]);
                 assert_eq!(encode(id), encode(folder), "{id} {role}");
             }
             let index = format!("{folder}.index");
-            desk.ok(&["index", id, "--input", "toy/corpus.jsonl", "--index", &index]);
-            let search = |model| desk.ok(&["search", "--index", &index, "nordlys", "--model", model, "--json"]);
+            test.ok(&["index", id, "--input", "toy/corpus.jsonl", "--index", &index]);
+            let search = |model| test.ok(&["search", "--index", &index, "nordlys", "--model", model, "--json"]);
             assert_eq!(search(id), search(folder), "{id}");
-            desk.ok(&["eval-mteb", id, "--data", "toy"]);
+            test.ok(&["eval-mteb", id, "--data", "toy"]);
             let meta = format!("results/results/{}/{COMMIT}/model_meta.json", id.replace('/', "__"));
-            let meta: Value = serde_json::from_str(&desk.place.read(&meta)).unwrap();
+            let meta: Value = serde_json::from_str(&test.place.read(&meta)).unwrap();
             assert_eq!((&meta["name"], &meta["revision"]), (&json!(id), &json!(COMMIT)));
         }
     }
 
     #[test]
-    fn a_checkpoint_in_shards_is_fetched_whole() {
-        let desk = Desk::new();
+    fn all_shards_of_a_checkpoint_are_downloaded() {
+        let test = Test::new();
         let mut files = files_of(&ours("fixtures/models/bert-tiny"));
         let weights = files.remove("model.safetensors").unwrap();
         files.extend(util::shards_of(&weights));
-        desk.hub.add("acme/shards", files);
-        desk.place.copy(&ours("fixtures/models/bert-tiny"), "bert");
-        assert_eq!(desk.encode("acme/shards").done(), desk.encode("bert").done());
+        test.hub.add("acme/shards", files);
+        test.place.copy(&ours("fixtures/models/bert-tiny"), "bert");
+        assert_eq!(test.encode("acme/shards").done(), test.encode("bert").done());
     }
 
-    /// NorBERT3 is published as a pickle only, NorBERT4 with code that tells how its head is meant.
+    /// NorBERT3 is published as a torch file only, NorBERT4 with code that decides its head mode.
     #[test]
-    fn fresh_base_models_of_norwegian() {
-        let desk = Desk::new();
+    fn torch_files_and_model_code_are_downloaded() {
+        let test = Test::new();
         let mut norbert3 = files_of(&ours("fixtures/models/norbert3-tiny"));
         norbert3.remove("model.safetensors");
-        desk.hub.add("ltg/norbert3-xs", norbert3);
+        test.hub.add("ltg/norbert3-xs", norbert3);
         let mut norbert4 = files_of(&ours("fixtures/models/norbert4-tiny"));
         norbert4.insert("modeling_gptbert.py".to_owned(), b"# nothing is capped here".to_vec());
-        desk.hub.add("ltg/norbert4-xs", norbert4);
-        desk.place.copy(&fixture("training-data/dataset_a.jsonl"), "train.jsonl");
+        test.hub.add("ltg/norbert4-xs", norbert4);
+        test.place.copy(&fixture("training-data/dataset_a.jsonl"), "train.jsonl");
         for folder in ["norbert3-tiny", "norbert4-tiny"] {
-            desk.place.copy(&ours("fixtures/models").join(folder), folder);
+            test.place.copy(&ours("fixtures/models").join(folder), folder);
         }
-        desk.place.write("norbert4-tiny/modeling_gptbert.py", "# nor here");
+        test.place.write("norbert4-tiny/modeling_gptbert.py", "# nor here");
         for (id, folder) in [("ltg/norbert3-xs", "norbert3-tiny"), ("ltg/norbert4-xs", "norbert4-tiny")] {
-            assert_eq!(desk.encode(id).done(), desk.encode(folder).done(), "{id}");
-            desk.ok(&["index", id, "--input", "toy/corpus.jsonl", "--index", &format!("{folder}.index")]);
-            desk.ok(&["eval-mteb", id, "--data", "toy"]);
+            assert_eq!(test.encode(id).done(), test.encode(folder).done(), "{id}");
+            test.ok(&["index", id, "--input", "toy/corpus.jsonl", "--index", &format!("{folder}.index")]);
+            test.ok(&["eval-mteb", id, "--data", "toy"]);
             let training = format!(
                 "{{model: {{base_model: {id}}}, datasets: {{a: {{files: [train.jsonl]}}}}, training: {{output_dir: {folder}-out, \
                  max_steps: 1, per_device_train_batch_size: 4, max_seq_length: 32, eval_strategy: no}}}}"
             );
-            desk.place.write("train.yaml", training);
-            desk.ok(&["train", "train.yaml"]);
-            desk.encode(&format!("{folder}-out/final")).done();
+            test.place.write("train.yaml", training);
+            test.ok(&["train", "train.yaml"]);
+            test.encode(&format!("{folder}-out/final")).done();
         }
-        assert!(desk.snapshot("ltg/norbert3-xs").join("pytorch_model.bin").is_file());
+        assert!(test.snapshot("ltg/norbert3-xs").join("pytorch_model.bin").is_file());
     }
 
     #[test]
-    fn a_training_begins_with_an_id_and_keeps_it() {
-        let desk = Desk::new();
-        desk.place.copy(&fixture("training-data/dataset_a.jsonl"), "train.jsonl");
-        desk.place.write(
+    fn a_training_starts_from_an_id_and_records_it() {
+        let test = Test::new();
+        test.place.copy(&fixture("training-data/dataset_a.jsonl"), "train.jsonl");
+        test.place.write(
             "train.yaml",
             "
 model: {base_model: ltg/bert-tiny@main}
@@ -167,20 +167,20 @@ training: {output_dir: out, max_steps: 2, save_steps: 1, per_device_train_batch_
 datasets: {a: {files: [train.jsonl]}}
 ",
         );
-        assert!(desk.ok(&["train", "train.yaml", "--dry-run"]).contains("base_model: ltg/bert-tiny@main"));
-        desk.ok(&["train", "train.yaml", "--set", "training.max_steps=1"]);
-        let config: Value = serde_json::from_str(&desk.place.read("out/final/training_config.json")).unwrap();
+        assert!(test.ok(&["train", "train.yaml", "--dry-run"]).contains("base_model: ltg/bert-tiny@main"));
+        test.ok(&["train", "train.yaml", "--set", "training.max_steps=1"]);
+        let config: Value = serde_json::from_str(&test.place.read("out/final/training_config.json")).unwrap();
         assert_eq!(config["model"]["base_model"], "ltg/bert-tiny@main");
         assert_eq!(config["model"].get("base_folder"), None);
-        let card = desk.place.read("out/final/README.md");
+        let card = test.place.read("out/final/README.md");
         assert!(card.contains("\nbase_model: \"ltg/bert-tiny\"\n"), "{card}");
-        // a checkpoint needs no base any more, cached or not
-        std::fs::remove_dir_all(desk.place.path("home")).unwrap();
-        desk.hub.requests();
-        desk.ok(&["train", "train.yaml", "--resume"]);
-        assert_eq!(desk.hub.requests(), [] as [String; 0]);
+        // to resume, no base model is needed
+        std::fs::remove_dir_all(test.place.path("home")).unwrap();
+        test.hub.requests();
+        test.ok(&["train", "train.yaml", "--resume"]);
+        assert_eq!(test.hub.requests(), [] as [String; 0]);
 
-        let missing = desk.run(&["train", "train.yaml", "--overwrite", "--set", "model.base_model=ltg/nothing"]);
+        let missing = test.run(&["train", "train.yaml", "--overwrite", "--set", "model.base_model=ltg/nothing"]);
         missing.fails(
             2,
             "model.base_model: ltg/nothing: no such folder here, and no such model on the Hub",
@@ -189,42 +189,42 @@ datasets: {a: {files: [train.jsonl]}}
     }
 
     #[test]
-    fn an_export_leaves_the_cache_alone_and_makes_a_folder_of_its_own() {
-        let desk = Desk::new();
-        desk.encode("acme/splade").done();
-        let before = tree(&desk.place.path("home"));
-        desk.ok(&["export-onnx", "acme/splade", "--head", "splade"]);
-        assert_eq!(tree(&desk.place.path("home")), before);
-        assert!(desk.place.path("splade/document_0_Transformer/onnx/model_splade.onnx").is_file());
-        let candle = desk.encode("acme/splade").done();
+    fn an_export_writes_into_a_copy_and_not_into_the_cache() {
+        let test = Test::new();
+        test.encode("acme/splade").done();
+        let before = tree(&test.place.path("home"));
+        test.ok(&["export-onnx", "acme/splade", "--head", "splade"]);
+        assert_eq!(tree(&test.place.path("home")), before);
+        assert!(test.place.path("splade/document_0_Transformer/onnx/model_splade.onnx").is_file());
+        let candle = test.encode("acme/splade").done();
         let onnx = ["encode", "splade", "--input", "toy/corpus.jsonl", "--role", "document", "--backend", "onnx"];
-        assert_eq!(desk.ok(&onnx).lines().count(), candle.lines().count());
-        // the copy is of real files
-        assert!(tree(&desk.place.path("splade")).values().all(|file| !file.contains("->")));
+        assert_eq!(test.ok(&onnx).lines().count(), candle.lines().count());
+        // the copy has files and no links
+        assert!(tree(&test.place.path("splade")).values().all(|file| !file.contains("->")));
 
-        let again = desk.run(&["export-onnx", "acme/splade"]);
+        let again = test.run(&["export-onnx", "acme/splade"]);
         again.fails(2, "splade: exists already, and a copy of acme/splade would go there", "--output");
-        desk.ok(&["export-onnx", "acme/splade", "--output", "elsewhere", "--head", "logits"]);
-        assert_eq!(util::names(&desk.place.path("elsewhere")), ["model.onnx"]);
-        assert_eq!(tree(&desk.place.path("home")), before);
+        test.ok(&["export-onnx", "acme/splade", "--output", "elsewhere", "--head", "logits"]);
+        assert_eq!(util::names(&test.place.path("elsewhere")), ["model.onnx"]);
+        assert_eq!(tree(&test.place.path("home")), before);
     }
 
     #[test]
-    fn a_path_that_exists_wins() {
-        let desk = Desk::new();
-        desk.place.copy(&ours("fixtures/models/bert-tiny"), "acme/splade");
-        desk.encode("acme/splade").done();
-        assert_eq!(desk.hub.requests(), [] as [String; 0]);
-        desk.encode("ltg/norbert").fails(
+    fn an_existing_path_takes_precedence() {
+        let test = Test::new();
+        test.place.copy(&ours("fixtures/models/bert-tiny"), "acme/splade");
+        test.encode("acme/splade").done();
+        assert_eq!(test.hub.requests(), [] as [String; 0]);
+        test.encode("ltg/norbert").fails(
             2,
             "ltg/norbert: no such folder here, and no such model on the Hub",
             "HF_TOKEN",
         );
-        desk.hub.requests();
+        test.hub.requests();
         for path in ["norbert", "./ltg/norbert", "a/b/c", "ltg/"] {
-            desk.encode(path).fails(2, &format!("{path}: no such folder"), "or a Hub id such as ltg/norbert3-xs");
+            test.encode(path).fails(2, &format!("{path}: no such folder"), "or a Hub id such as ltg/norbert3-xs");
         }
-        assert_eq!(desk.hub.requests(), [] as [String; 0]);
+        assert_eq!(test.hub.requests(), [] as [String; 0]);
     }
 }
 
@@ -232,9 +232,9 @@ mod cache {
     use super::*;
 
     #[test]
-    fn lies_as_python_lays_it() {
-        let desk = Desk::new();
-        desk.encode("ltg/bert-tiny").done();
+    fn the_layout_is_that_of_python() {
+        let test = Test::new();
+        test.encode("ltg/bert-tiny").done();
         let files = files_of(&ours("fixtures/models/bert-tiny"));
         let needed =
             ["config.json", "model.safetensors", "special_tokens_map.json", "tokenizer.json", "tokenizer_config.json"];
@@ -244,118 +244,118 @@ mod cache {
             expected.insert(format!("blobs/{etag}"), hash(&files[name]));
             expected.insert(format!("snapshots/{COMMIT}/{name}"), format!(" -> ../../blobs/{etag}"));
         }
-        let mut found = tree(&desk.cached("ltg/bert-tiny"));
-        // files a commit is known not to have: empty, as Python notes them
+        let mut found = tree(&test.cached("ltg/bert-tiny"));
+        // files that the commit lacks: empty, as Python records them
         let absent: Vec<String> = found.keys().filter(|name| name.starts_with(".no_exist/")).cloned().collect();
         assert!(absent.contains(&format!(".no_exist/{COMMIT}/modules.json")), "{absent:?}");
         for name in &absent {
             assert_eq!(found.remove(name), Some(hash(b"")), "{name}");
         }
         assert_eq!(found, expected);
-        let hub = desk.place.path("home/hub");
+        let hub = test.place.path("home/hub");
         assert_eq!(util::names(&hub), [".locks", "CACHEDIR.TAG", "models--ltg--bert-tiny"]);
-        assert!(desk.place.read("home/hub/CACHEDIR.TAG").starts_with("Signature: 8a477f597d28d172789f06886806bc55\n"));
+        assert!(test.place.read("home/hub/CACHEDIR.TAG").starts_with("Signature: 8a477f597d28d172789f06886806bc55\n"));
         let locks: BTreeSet<String> = util::names(&hub.join(".locks/models--ltg--bert-tiny")).into_iter().collect();
         let etags = needed.map(|name| format!("{}.lock", Hub::etag(name, &files[name])));
         assert_eq!(locks, etags.into());
     }
 
     #[test]
-    fn modules_folders_and_their_depth() {
-        let desk = Desk::new();
-        desk.encode("acme/splade").done();
+    fn links_in_folders_of_modules_lead_to_blobs() {
+        let test = Test::new();
+        test.encode("acme/splade").done();
         let files = files_of(&fixture("inference-free/model"));
         let name = "document_0_Transformer/model.safetensors";
-        let link = tree(&desk.snapshot("acme/splade"))[name].clone();
+        let link = tree(&test.snapshot("acme/splade"))[name].clone();
         assert_eq!(link, format!(" -> ../../../blobs/{}", Hub::etag(name, &files[name])));
-        let cached: BTreeSet<String> = tree(&desk.snapshot("acme/splade")).into_keys().collect();
+        let cached: BTreeSet<String> = tree(&test.snapshot("acme/splade")).into_keys().collect();
         assert_eq!(cached, files.into_keys().collect());
     }
 
     #[test]
-    fn what_is_there_is_not_asked_for_again() {
-        let desk = Desk::new();
-        desk.encode("ltg/bert-tiny").done();
-        assert!(desk.hub.requests().len() > 5);
-        let first = desk.encode("ltg/bert-tiny").done();
-        assert_eq!(desk.hub.requests(), ["GET /api/models/ltg/bert-tiny/revision/main"]);
+    fn cached_files_are_not_requested_again() {
+        let test = Test::new();
+        test.encode("ltg/bert-tiny").done();
+        assert!(test.hub.requests().len() > 5);
+        let first = test.encode("ltg/bert-tiny").done();
+        assert_eq!(test.hub.requests(), ["GET /api/models/ltg/bert-tiny/revision/main"]);
         // a commit never changes
-        let pinned = desk.encode(&format!("ltg/bert-tiny@{COMMIT}")).done();
-        assert_eq!(desk.hub.requests(), [] as [String; 0]);
+        let pinned = test.encode(&format!("ltg/bert-tiny@{COMMIT}")).done();
+        assert_eq!(test.hub.requests(), [] as [String; 0]);
         assert_eq!(pinned, first);
     }
 
-    /// A Python that lists a commit's files beside them, and notes no absent ones.
+    /// Some versions of Python write a list of a commit's files and do not record absent files.
     #[test]
-    fn what_python_listed_is_known_here() {
-        let desk = Desk::new();
-        let whole = desk.encode("ltg/bert-tiny").done();
-        std::fs::remove_dir_all(desk.cached("ltg/bert-tiny").join(".no_exist")).unwrap();
+    fn lists_of_files_by_python_are_read() {
+        let test = Test::new();
+        let whole = test.encode("ltg/bert-tiny").done();
+        std::fs::remove_dir_all(test.cached("ltg/bert-tiny").join(".no_exist")).unwrap();
         let pinned = format!("ltg/bert-tiny@{COMMIT}");
-        desk.hub.requests();
-        assert_eq!(desk.encode(&pinned).done(), whole);
-        assert_eq!(desk.hub.requests().len(), 1, "nobody knows what else there is");
-        std::fs::remove_dir_all(desk.cached("ltg/bert-tiny").join(".no_exist")).unwrap();
+        test.hub.requests();
+        assert_eq!(test.encode(&pinned).done(), whole);
+        assert_eq!(test.hub.requests().len(), 1, "the list of files is requested");
+        std::fs::remove_dir_all(test.cached("ltg/bert-tiny").join(".no_exist")).unwrap();
         let files: BTreeMap<String, Value> = files_of(&ours("fixtures/models/bert-tiny"))
             .into_keys()
             .map(|name| (name, json!({"size": 1, "blob_id": "x"})))
             .collect();
         let tree = json!({"format_version": 1, "files": files}).to_string();
-        desk.place.write(&format!("home/hub/models--ltg--bert-tiny/trees/{COMMIT}.json"), tree);
-        assert_eq!(desk.encode(&pinned).done(), whole);
-        assert_eq!(desk.hub.requests(), [] as [String; 0]);
-        std::fs::remove_file(desk.snapshot("ltg/bert-tiny").join("tokenizer_config.json")).unwrap();
-        let offline = desk.run_with(&[("HF_HUB_OFFLINE", "1")], &encode("ltg/bert-tiny"));
+        test.place.write(&format!("home/hub/models--ltg--bert-tiny/trees/{COMMIT}.json"), tree);
+        assert_eq!(test.encode(&pinned).done(), whole);
+        assert_eq!(test.hub.requests(), [] as [String; 0]);
+        std::fs::remove_file(test.snapshot("ltg/bert-tiny").join("tokenizer_config.json")).unwrap();
+        let offline = test.run_with(&[("HF_HUB_OFFLINE", "1")], &encode("ltg/bert-tiny"));
         offline.fails(2, "without tokenizer_config.json (offline)", "run once without --offline");
     }
 
     #[test]
-    fn a_revision_is_taken_as_it_stands() {
-        let desk = Desk::new();
+    fn each_revision_has_its_own_files() {
+        let test = Test::new();
         let mut files = files_of(&ours("fixtures/models/bert-tiny"));
-        let old = desk.encode("ltg/bert-tiny").done();
+        let old = test.encode("ltg/bert-tiny").done();
         let config = String::from_utf8(files["config.json"].clone()).unwrap().replace("1e-12", "1e-1");
         files.insert("config.json".to_owned(), config.into_bytes());
         let next = "b".repeat(40);
-        desk.hub.commit("ltg/bert-tiny", &next, files, &["main", "refs/pr/1"]);
-        desk.hub.requests();
-        let new = desk.encode("ltg/bert-tiny").done();
+        test.hub.commit("ltg/bert-tiny", &next, files, &["main", "refs/pr/1"]);
+        test.hub.requests();
+        let new = test.encode("ltg/bert-tiny").done();
         assert_ne!(new, old);
         let fetched: Vec<String> =
-            desk.hub.requests().into_iter().filter(|line| line.starts_with("GET /ltg")).collect();
-        assert_eq!(fetched, [format!("GET /ltg/bert-tiny/resolve/{next}/config.json")], "the rest is the same bytes");
-        assert_eq!(desk.encode("ltg/bert-tiny@refs/pr/1").done(), new);
-        assert_eq!(std::fs::read_to_string(desk.cached("ltg/bert-tiny").join("refs/refs/pr/1")).unwrap(), next);
-        assert_eq!(desk.encode(&format!("ltg/bert-tiny@{COMMIT}")).done(), old);
-        assert_eq!(desk.encode("ltg/bert-tiny@v1").done(), old, "a tag of the first commit");
+            test.hub.requests().into_iter().filter(|line| line.starts_with("GET /ltg")).collect();
+        assert_eq!(fetched, [format!("GET /ltg/bert-tiny/resolve/{next}/config.json")], "all other blobs are cached");
+        assert_eq!(test.encode("ltg/bert-tiny@refs/pr/1").done(), new);
+        assert_eq!(std::fs::read_to_string(test.cached("ltg/bert-tiny").join("refs/refs/pr/1")).unwrap(), next);
+        assert_eq!(test.encode(&format!("ltg/bert-tiny@{COMMIT}")).done(), old);
+        assert_eq!(test.encode("ltg/bert-tiny@v1").done(), old, "a tag of the first commit");
     }
 
     #[test]
     fn several_processes_share_one_download() {
-        let desk = Desk::new();
-        let running: Vec<_> = (0..4).map(|_| desk.command(&encode("ltg/bert-tiny")).spawn().unwrap()).collect();
+        let test = Test::new();
+        let running: Vec<_> = (0..4).map(|_| test.command(&encode("ltg/bert-tiny")).spawn().unwrap()).collect();
         let printed: BTreeSet<String> = running.into_iter().map(|child| finish(child).done()).collect();
         assert_eq!(printed.len(), 1);
-        let requests = desk.hub.requests();
+        let requests = test.hub.requests();
         let blobs: Vec<&String> = requests.iter().filter(|line| line.starts_with("CDN GET")).collect();
         assert_eq!(blobs.len(), 1, "{requests:?}");
     }
 
     #[test]
-    fn names_its_place_by_the_environment() {
-        let desk = Desk::new();
-        let elsewhere = desk.place.path("elsewhere");
+    fn the_environment_selects_the_folder() {
+        let test = Test::new();
+        let elsewhere = test.place.path("elsewhere");
         let variables = [("HF_HUB_CACHE", elsewhere.to_str().unwrap())];
-        desk.run_with(&variables, &encode("ltg/bert-tiny")).done();
+        test.run_with(&variables, &encode("ltg/bert-tiny")).done();
         assert!(elsewhere.join("models--ltg--bert-tiny/refs/main").is_file());
-        assert!(!desk.place.path("home").exists());
+        assert!(!test.place.path("home").exists());
     }
 
     #[test]
     fn a_folder_that_cannot_be_written_is_named() {
-        let desk = Desk::new();
-        desk.place.write("home/hub", "a file where a folder should be");
-        let ran = desk.encode("ltg/bert-tiny");
+        let test = Test::new();
+        test.place.write("home/hub", "a file where a folder should be");
+        let ran = test.encode("ltg/bert-tiny");
         assert!(ran.code == Some(1) || ran.code == Some(2), "{ran:?}");
         assert!(ran.stderr.contains("error: ") && ran.stderr.contains("home/hub"), "{}", ran.stderr);
     }
@@ -364,12 +364,12 @@ mod cache {
 mod choice {
     use super::*;
 
-    /// What a run of `encode` with these flags fetched of a model with many files.
-    fn fetched(desk: &Desk, args: &[&str]) -> BTreeSet<String> {
-        let _ = std::fs::remove_dir_all(desk.place.path("home"));
-        desk.hub.requests();
-        desk.run(&[&["encode", "acme/all", "--input", "toy/corpus.jsonl"], args].concat());
-        let requests = desk.hub.requests();
+    /// Files of a model that `encode` downloads with these flags.
+    fn fetched(test: &Test, args: &[&str]) -> BTreeSet<String> {
+        let _ = std::fs::remove_dir_all(test.place.path("home"));
+        test.hub.requests();
+        test.run(&[&["encode", "acme/all", "--input", "toy/corpus.jsonl"], args].concat());
+        let requests = test.hub.requests();
         let file = |line: &String| Some(line.strip_prefix("GET /acme/all/resolve/")?.split_once('/')?.1.to_owned());
         requests.iter().filter_map(file).collect()
     }
@@ -380,8 +380,8 @@ mod choice {
     }
 
     #[test]
-    fn only_what_is_needed_is_fetched() {
-        let desk = Desk::new();
+    fn only_needed_files_are_downloaded() {
+        let test = Test::new();
         let mut files = files_of(&ours("fixtures/models/bert-tiny"));
         let others = [
             "README.md",
@@ -397,43 +397,43 @@ mod choice {
             "train.py",
         ];
         files.extend(others.map(|name| (name.to_owned(), name.as_bytes().to_vec())));
-        desk.hub.add("acme/all", files.clone());
+        test.hub.add("acme/all", files.clone());
         let small = ["config.json", "special_tokens_map.json", "tokenizer.json", "tokenizer_config.json"];
-        let candle = fetched(&desk, &["--role", "document", "--backend", "candle"]);
+        let candle = fetched(&test, &["--role", "document", "--backend", "candle"]);
         assert_eq!(large(&candle), ["model.safetensors"]);
         assert_eq!(candle.len(), 1 + small.len(), "{candle:?}");
-        let onnx = fetched(&desk, &["--role", "document", "--backend", "onnx"]);
+        let onnx = fetched(&test, &["--role", "document", "--backend", "onnx"]);
         assert_eq!(large(&onnx), ["onnx/model_splade.onnx"]);
-        let auto = fetched(&desk, &["--role", "document"]);
+        let auto = fetched(&test, &["--role", "document"]);
         assert_eq!(large(&auto), ["model.safetensors", "onnx/model_splade.onnx"]);
-        // what it is made of for want of the better
+        // without the preferred files, others are downloaded
         files.remove("model.safetensors");
         files.remove("onnx/model_splade.onnx");
-        desk.hub.add("acme/all", files);
-        let auto = fetched(&desk, &["--role", "document"]);
+        test.hub.add("acme/all", files);
+        let auto = fetched(&test, &["--role", "document"]);
         assert_eq!(large(&auto), ["onnx/model.onnx", "onnx/model.onnx_data", "pytorch_model.bin"]);
     }
 
     #[test]
-    fn static_queries_need_no_network_of_the_model() {
-        let desk = Desk::new();
-        desk.hub.add("acme/all", files_of(&fixture("inference-free/model")));
-        let query = fetched(&desk, &["--role", "query"]);
+    fn static_queries_download_no_network() {
+        let test = Test::new();
+        test.hub.add("acme/all", files_of(&fixture("inference-free/model")));
+        let query = fetched(&test, &["--role", "query"]);
         assert_eq!(large(&query), ["query_0_SparseStaticEmbedding/model.safetensors"]);
         let both = ["document_0_Transformer/model.safetensors", "query_0_SparseStaticEmbedding/model.safetensors"];
-        assert_eq!(large(&fetched(&desk, &["--role", "document"])), both);
-        // a query table lies beside a bare checkpoint too
+        assert_eq!(large(&fetched(&test, &["--role", "document"])), both);
+        // a bare checkpoint may have a query table too
         let mut files = files_of(&ours("fixtures/models/bert-tiny"));
         files.insert("idf.json".to_owned(), b"{\"og\": 1.5}".to_vec());
-        desk.hub.add("acme/all", files);
-        let query = fetched(&desk, &["--role", "query"]);
+        test.hub.add("acme/all", files);
+        let query = fetched(&test, &["--role", "query"]);
         assert!(query.contains("idf.json") && !query.contains("model.safetensors"), "{query:?}");
     }
 
     /// The tokenizer of a query table may lie at the root: then all its files are those of the root.
     #[test]
     fn the_tokenizer_of_a_table_falls_back_to_the_root_with_all_its_files() {
-        let desk = Desk::new();
+        let test = Test::new();
         let table = "query_0_SparseStaticEmbedding";
         let whole = files_of(&fixture("inference-free/model"));
         let tokenizer: Value = serde_json::from_slice(&whole[&format!("{table}/tokenizer.json")]).unwrap();
@@ -457,52 +457,52 @@ mod choice {
             ];
             let at_root: Vec<_> = source.iter().cloned().chain(neighbours).collect();
             files.extend(at_root.iter().map(|(name, text)| ((*name).to_owned(), text.clone().into_bytes())));
-            let _ = std::fs::remove_dir_all(desk.place.path("folder"));
+            let _ = std::fs::remove_dir_all(test.place.path("folder"));
             for (name, bytes) in &files {
-                desk.place.write(&format!("folder/{name}"), bytes);
+                test.place.write(&format!("folder/{name}"), bytes);
             }
-            desk.hub.add("acme/all", files);
-            let fetched = fetched(&desk, &["--role", "query"]);
+            test.hub.add("acme/all", files);
+            let fetched = fetched(&test, &["--role", "query"]);
             for (name, _) in &at_root {
                 assert!(fetched.contains(*name), "{name}: {fetched:?}");
             }
-            let encode = |model| desk.ok(&["encode", model, "--input", "toy/corpus.jsonl", "--role", "query"]);
+            let encode = |model| test.ok(&["encode", model, "--input", "toy/corpus.jsonl", "--role", "query"]);
             assert_eq!(encode("acme/all"), encode("folder"));
         }
     }
 
     #[test]
-    fn code_comes_along_where_the_config_names_it() {
-        let desk = Desk::new();
+    fn code_that_the_config_names_is_downloaded() {
+        let test = Test::new();
         let mut files = files_of(&ours("fixtures/models/bert-tiny"));
         let mut config: Value = serde_json::from_slice(&files["config.json"]).unwrap();
         config["auto_map"] = json!({"AutoModelForMaskedLM": "modeling_gptbert.GptBertForMaskedLM"});
         files.insert("config.json".to_owned(), config.to_string().into_bytes());
         files.insert("modeling_gptbert.py".to_owned(), b"raise SystemExit".to_vec());
         files.insert("setup.py".to_owned(), b"raise SystemExit".to_vec());
-        desk.hub.add("acme/all", files);
-        let fetched = fetched(&desk, &["--role", "document"]);
+        test.hub.add("acme/all", files);
+        let fetched = fetched(&test, &["--role", "document"]);
         assert!(fetched.contains("modeling_gptbert.py") && !fetched.contains("setup.py"), "{fetched:?}");
     }
 
     #[test]
-    fn what_is_no_model_of_ours_says_so_before_a_large_download() {
-        let desk = Desk::new();
+    fn an_unsupported_model_is_refused_before_a_large_download() {
+        let test = Test::new();
         let bert = files_of(&ours("fixtures/models/bert-tiny"));
         let with = |change: &dyn Fn(&mut Files)| {
             let mut files = bert.clone();
             change(&mut files);
-            let _ = std::fs::remove_dir_all(desk.place.path("home"));
-            desk.hub.add("acme/all", files);
-            desk.hub.requests();
-            let ran = desk.encode("acme/all");
-            let requests = desk.hub.requests();
+            let _ = std::fs::remove_dir_all(test.place.path("home"));
+            test.hub.add("acme/all", files);
+            test.hub.requests();
+            let ran = test.encode("acme/all");
+            let requests = test.hub.requests();
             assert!(!requests.iter().any(|line| line.contains("CDN")), "{requests:?}");
             ran
         };
         with(&|files| _ = files.remove("config.json")).fails(
             2,
-            "acme/all: no model for this program",
+            "acme/all: not a model that can be read",
             "ltg/norbert3-xs",
         );
         with(&|files| _ = files.remove("model.safetensors")).fails(2, "acme/all: no weights", "--backend onnx");
@@ -532,21 +532,21 @@ mod choice {
     }
 
     #[test]
-    fn names_lead_nowhere_else() {
-        let desk = Desk::new();
+    fn names_that_lead_out_of_the_folder_are_refused() {
+        let test = Test::new();
         for path in ["../../../../secret", "/etc", "a/../../b"] {
             let module =
                 |idx: usize, path: &str, class: &str| json!({"idx": idx, "name": "x", "path": path, "type": class});
             let modules = json!([module(0, path, "x.Transformer"), module(1, "p", "x.SpladePooling")]);
-            desk.hub.add("acme/evil", [("modules.json".to_owned(), modules.to_string().into_bytes())].into());
-            desk.encode("acme/evil").fails(2, "which cannot be one of its own", "");
-            let _ = std::fs::remove_dir_all(desk.place.path("home"));
+            test.hub.add("acme/evil", [("modules.json".to_owned(), modules.to_string().into_bytes())].into());
+            test.encode("acme/evil").fails(2, "which is not in its folder", "");
+            let _ = std::fs::remove_dir_all(test.place.path("home"));
         }
-        desk.hub.fault("/revision/", Fault::Answer(200, "{\"sha\": \"../../x\", \"siblings\": []}"));
-        desk.encode("ltg/bert-tiny").fails(1, "answers with no list of files", "HF_ENDPOINT");
-        desk.hub.fault("HEAD ", Fault::Etag("../../../evil"));
-        desk.encode("ltg/bert-tiny").fails(1, "without an ETag", "HF_ENDPOINT");
-        assert!(!desk.place.path("home/hub/evil").exists() && !desk.place.path("evil").exists());
+        test.hub.fault("/revision/", Fault::Answer(200, "{\"sha\": \"../../x\", \"siblings\": []}"));
+        test.encode("ltg/bert-tiny").fails(1, "sends no list of files", "HF_ENDPOINT");
+        test.hub.fault("HEAD ", Fault::Etag("../../../evil"));
+        test.encode("ltg/bert-tiny").fails(1, "without an ETag", "HF_ENDPOINT");
+        assert!(!test.place.path("home/hub/evil").exists() && !test.place.path("evil").exists());
     }
 }
 
@@ -554,78 +554,78 @@ mod access {
     use super::*;
 
     #[test]
-    fn the_token_is_shown_to_the_hub_and_to_nobody_else() {
-        let desk = Desk::new();
-        desk.hub.require_token("ltg/bert-tiny", TOKEN, false);
-        desk.run_with(&[("HF_TOKEN", TOKEN)], &encode("ltg/bert-tiny")).done();
-        let (to_hub, to_cdn) = desk.hub.authorizations();
+    fn only_the_hub_receives_the_token() {
+        let test = Test::new();
+        test.hub.require_token("ltg/bert-tiny", TOKEN, false);
+        test.run_with(&[("HF_TOKEN", TOKEN)], &encode("ltg/bert-tiny")).done();
+        let (to_hub, to_cdn) = test.hub.authorizations();
         assert_eq!(to_hub, BTreeSet::from([Some(format!("Bearer {TOKEN}"))]));
         assert_eq!(to_cdn, BTreeSet::from([None]));
     }
 
     #[test]
-    fn a_stored_token_does_too() {
-        let desk = Desk::new();
-        desk.hub.require_token("ltg/bert-tiny", TOKEN, false);
-        desk.place.write("home/token", format!("{TOKEN}\n"));
-        desk.encode("ltg/bert-tiny").done();
-        desk.place.write("home/token", "hf_old");
-        desk.run_with(&[("HF_TOKEN", TOKEN)], &encode("ltg/bert-tiny")).done();
+    fn a_stored_token_is_used() {
+        let test = Test::new();
+        test.hub.require_token("ltg/bert-tiny", TOKEN, false);
+        test.place.write("home/token", format!("{TOKEN}\n"));
+        test.encode("ltg/bert-tiny").done();
+        test.place.write("home/token", "hf_old");
+        test.run_with(&[("HF_TOKEN", TOKEN)], &encode("ltg/bert-tiny")).done();
     }
 
     #[test]
-    fn who_may_not_is_told_what_to_do() {
-        let desk = Desk::new();
-        desk.hub.require_token("acme/splade", TOKEN, false);
-        let ask = |token: &str| desk.run_with(&[("HF_TOKEN", token)], &encode("acme/splade"));
+    fn refused_access_is_explained() {
+        let test = Test::new();
+        test.hub.require_token("acme/splade", TOKEN, false);
+        let ask = |token: &str| test.run_with(&[("HF_TOKEN", token)], &encode("acme/splade"));
         ask("").fails(2, "acme/splade: no such folder here, and no such model on the Hub", "set HF_TOKEN");
-        ask("hf_wrong").fails(2, "acme/splade: the Hub at http://127.0.0.1", "set HF_TOKEN to a valid one");
+        ask("hf_wrong").fails(2, "acme/splade: the Hub at http://127.0.0.1", "set HF_TOKEN to a valid token");
         ask("two words").fails(2, "HF_TOKEN: not a token", "one word");
-        desk.hub.require_token("acme/splade", TOKEN, true);
+        test.hub.require_token("acme/splade", TOKEN, true);
         ask("").fails(2, "acme/splade: gated", "then set HF_TOKEN");
-        ask("hf_other").fails(2, "acme/splade: gated", "this token has none");
+        ask("hf_other").fails(2, "acme/splade: gated", "this token has no access");
         let all = ["", "hf_wrong", "hf_other"].map(|token| ask(token).stderr).concat();
-        assert!(!all.contains("hf_"), "tokens are not shown: {all}");
+        assert!(!all.contains("hf_"), "messages have no token: {all}");
         ask(TOKEN).done();
     }
 
     #[test]
-    fn what_is_not_there_is_named() {
-        let desk = Desk::new();
-        desk.encode("ltg/berd-tiny").fails(
+    fn missing_models_and_revisions_are_named() {
+        let test = Test::new();
+        test.encode("ltg/berd-tiny").fails(
             2,
             "ltg/berd-tiny: no such folder here, and no such model",
             "check the spelling",
         );
-        desk.encode("ltg/bert-tiny@v9").fails(2, "ltg/bert-tiny: no revision \"v9\"", "a branch, a tag or a commit");
+        test.encode("ltg/bert-tiny@v9").fails(2, "ltg/bert-tiny: no revision \"v9\"", "a branch, a tag or a commit");
         let unknown = "c".repeat(40);
-        desk.encode(&format!("ltg/bert-tiny@{unknown}")).fails(2, "no revision \"cccc", "a branch, a tag or a commit");
-        desk.encode("ltg/bert-tiny@../x").fails(2, "\"../x\" is no revision", "ltg/bert-tiny@main");
-        desk.hub.fault("/tokenizer.json", Fault::Gone);
-        desk.encode("ltg/bert-tiny").fails(1, "names a file that is gone", "run again");
-        desk.encode("ltg/bert-tiny").done();
+        test.encode(&format!("ltg/bert-tiny@{unknown}")).fails(2, "no revision \"cccc", "a branch, a tag or a commit");
+        test.encode("ltg/bert-tiny@../x").fails(2, "\"../x\" is not a revision", "ltg/bert-tiny@main");
+        test.hub.fault("/tokenizer.json", Fault::Gone);
+        test.encode("ltg/bert-tiny").fails(1, "names a file that does not exist", "run again");
+        test.encode("ltg/bert-tiny").done();
     }
 
     #[test]
     fn a_renamed_model_is_found() {
-        let desk = Desk::new();
-        desk.hub.rename("old/name", "ltg/bert-tiny");
-        assert_eq!(desk.encode("old/name").done(), desk.encode("ltg/bert-tiny").done());
-        assert!(desk.cached("old/name").join("refs/main").is_file());
+        let test = Test::new();
+        test.hub.rename("old/name", "ltg/bert-tiny");
+        assert_eq!(test.encode("old/name").done(), test.encode("ltg/bert-tiny").done());
+        assert!(test.cached("old/name").join("refs/main").is_file());
     }
 
     #[test]
-    fn redirects_end() {
-        let desk = Desk::new();
-        desk.hub.rename("old/name", "old/name");
-        desk.encode("old/name").fails(1, "redirects without end", "network");
+    fn endless_redirects_are_an_error() {
+        let test = Test::new();
+        test.hub.rename("old/name", "old/name");
+        test.encode("old/name").fails(1, "redirects without end", "network");
     }
 
     #[test]
-    fn an_endpoint_that_is_none_is_named() {
-        let desk = Desk::new();
+    fn an_invalid_endpoint_is_named() {
+        let test = Test::new();
         for endpoint in ["localhost:80", "ftp://hub", "http://", "https:// x"] {
-            let ran = desk.run_with(&[("HF_ENDPOINT", endpoint)], &encode("ltg/bert-tiny"));
+            let ran = test.run_with(&[("HF_ENDPOINT", endpoint)], &encode("ltg/bert-tiny"));
             ran.fails(2, "HF_ENDPOINT: ", "unset it");
         }
     }
@@ -634,7 +634,7 @@ mod access {
 mod outage {
     use super::*;
 
-    /// Bytes of bert-tiny's weights.
+    /// Bytes of the weights of bert-tiny.
     fn weights() -> Vec<u8> {
         std::fs::read(ours("fixtures/models/bert-tiny/model.safetensors")).unwrap()
     }
@@ -645,54 +645,54 @@ mod outage {
     }
 
     #[test]
-    fn a_cut_connection_is_taken_up_where_it_broke() {
-        let desk = Desk::new();
-        let whole = desk.encode("ltg/bert-tiny").done();
-        std::fs::remove_dir_all(desk.place.path("home")).unwrap();
-        desk.hub.fault("CDN", Fault::Cut(100_000));
-        desk.hub.fault("CDN", Fault::Cut(50_000));
-        desk.hub.requests();
-        assert_eq!(desk.encode("ltg/bert-tiny").done(), whole);
-        assert_eq!(ranges(&desk.hub.requests()), ["", "bytes=100000-", "bytes=150000-"]);
-        assert!(!tree(&desk.cached("ltg/bert-tiny")).keys().any(|name| name.contains("incomplete")));
+    fn a_broken_download_resumes() {
+        let test = Test::new();
+        let whole = test.encode("ltg/bert-tiny").done();
+        std::fs::remove_dir_all(test.place.path("home")).unwrap();
+        test.hub.fault("CDN", Fault::Cut(100_000));
+        test.hub.fault("CDN", Fault::Cut(50_000));
+        test.hub.requests();
+        assert_eq!(test.encode("ltg/bert-tiny").done(), whole);
+        assert_eq!(ranges(&test.hub.requests()), ["", "bytes=100000-", "bytes=150000-"]);
+        assert!(!tree(&test.cached("ltg/bert-tiny")).keys().any(|name| name.contains("incomplete")));
     }
 
     #[test]
-    fn what_came_before_giving_up_is_kept() {
-        let desk = Desk::new();
-        desk.hub.fault("CDN", Fault::Cut(100_000));
-        (0..5).for_each(|_| desk.hub.fault("CDN", Fault::Cut(0)));
-        let ran = desk.encode("ltg/bert-tiny");
+    fn the_downloaded_part_is_kept_after_the_last_attempt() {
+        let test = Test::new();
+        test.hub.fault("CDN", Fault::Cut(100_000));
+        (0..5).for_each(|_| test.hub.fault("CDN", Fault::Cut(0)));
+        let ran = test.encode("ltg/bert-tiny");
         ran.fails(
             1,
             "ltg/bert-tiny: model.safetensors: the connection broke after 100.0 kB of 341.2 kB",
             "resumes where it stopped",
         );
         let etag = Hub::etag("model.safetensors", &weights());
-        let blobs = desk.cached("ltg/bert-tiny").join("blobs");
-        assert!(!blobs.join(&etag).exists(), "no half file under its name");
+        let blobs = test.cached("ltg/bert-tiny").join("blobs");
+        assert!(!blobs.join(&etag).exists(), "the blob is not complete");
         assert_eq!(std::fs::read(blobs.join(format!("{etag}.incomplete"))).unwrap(), &weights()[..100_000]);
-        assert!(!desk.cached("ltg/bert-tiny").join("refs/main").exists(), "a ref is for what is whole");
-        desk.hub.requests();
-        desk.encode("ltg/bert-tiny").done();
-        assert_eq!(ranges(&desk.hub.requests()), ["bytes=100000-"]);
+        assert!(!test.cached("ltg/bert-tiny").join("refs/main").exists(), "a ref stands for a complete snapshot");
+        test.hub.requests();
+        test.encode("ltg/bert-tiny").done();
+        assert_eq!(ranges(&test.hub.requests()), ["bytes=100000-"]);
     }
 
     #[test]
-    fn a_connection_that_stalls_is_given_up() {
-        let desk = Desk::new();
-        desk.hub.fault("CDN", Fault::Stall(70_000));
-        let ran = desk.run_with(&[("HF_HUB_DOWNLOAD_TIMEOUT", "1")], &encode("ltg/bert-tiny"));
+    fn a_stalled_download_resumes_on_a_new_connection() {
+        let test = Test::new();
+        test.hub.fault("CDN", Fault::Stall(70_000));
+        let ran = test.run_with(&[("HF_HUB_DOWNLOAD_TIMEOUT", "1")], &encode("ltg/bert-tiny"));
         ran.done();
-        assert_eq!(ranges(&desk.hub.requests()), ["", "bytes=70000-"]);
+        assert_eq!(ranges(&test.hub.requests()), ["", "bytes=70000-"]);
     }
 
     #[test]
-    fn half_a_cache_is_made_whole() {
-        let desk = Desk::new();
-        let whole = desk.encode("ltg/bert-tiny").done();
+    fn an_incomplete_cache_is_completed() {
+        let test = Test::new();
+        let whole = test.encode("ltg/bert-tiny").done();
         let etag = Hub::etag("model.safetensors", &weights());
-        let (blob, snapshot) = (desk.cached("ltg/bert-tiny").join("blobs").join(&etag), desk.snapshot("ltg/bert-tiny"));
+        let (blob, snapshot) = (test.cached("ltg/bert-tiny").join("blobs").join(&etag), test.snapshot("ltg/bert-tiny"));
         let incomplete = PathBuf::from(format!("{}.incomplete", blob.display()));
         let length = weights().len();
         let wrong = vec![7; 1000];
@@ -707,59 +707,59 @@ mod outage {
             if let Some(half) = half {
                 std::fs::write(&incomplete, half).unwrap();
             }
-            desk.hub.requests();
-            assert_eq!(desk.encode("ltg/bert-tiny").done(), whole);
-            assert_eq!(ranges(&desk.hub.requests()), expected, "{:?} of {length}", half.map(<[u8]>::len));
+            test.hub.requests();
+            assert_eq!(test.encode("ltg/bert-tiny").done(), whole);
+            assert_eq!(ranges(&test.hub.requests()), expected, "{:?} of {length}", half.map(<[u8]>::len));
             assert!(!incomplete.exists());
         }
-        // a link that is missing while its blob is there
+        // a missing link to a cached blob
         for name in ["model.safetensors", "tokenizer_config.json"] {
             std::fs::remove_file(snapshot.join(name)).unwrap();
-            desk.hub.requests();
-            assert_eq!(desk.encode("ltg/bert-tiny").done(), whole);
-            let requests = desk.hub.requests();
+            test.hub.requests();
+            assert_eq!(test.encode("ltg/bert-tiny").done(), whole);
+            let requests = test.hub.requests();
             assert!(snapshot.join(name).is_file());
             assert_eq!(requests.len(), 2, "the revision and the file's headers: {requests:?}");
         }
-        // and of a pinned commit, where nothing else would have been asked
+        // a missing link of a pinned commit, for which no other request is sent
         std::fs::remove_file(snapshot.join("tokenizer_config.json")).unwrap();
-        assert_eq!(desk.encode(&format!("ltg/bert-tiny@{COMMIT}")).done(), whole);
+        assert_eq!(test.encode(&format!("ltg/bert-tiny@{COMMIT}")).done(), whole);
         assert!(snapshot.join("tokenizer_config.json").is_file());
     }
 
     #[test]
-    fn bytes_that_are_not_those_announced_are_thrown_away() {
-        let desk = Desk::new();
-        (0..2).for_each(|_| desk.hub.fault("CDN", Fault::Garble));
-        let ran = desk.encode("ltg/bert-tiny");
-        ran.fails(1, "model.safetensors: what came is not what the Hub announced", "starts anew");
-        let blobs = util::names(&desk.cached("ltg/bert-tiny").join("blobs"));
+    fn wrong_bytes_are_removed() {
+        let test = Test::new();
+        (0..2).for_each(|_| test.hub.fault("CDN", Fault::Garble));
+        let ran = test.encode("ltg/bert-tiny");
+        ran.fails(1, "model.safetensors: the bytes are not those that the Hub announced", "starts anew");
+        let blobs = util::names(&test.cached("ltg/bert-tiny").join("blobs"));
         assert!(!blobs.iter().any(|name| name.starts_with(&Hub::etag("model.safetensors", &weights()))), "{blobs:?}");
-        // once is forgiven
-        desk.hub.fault("CDN", Fault::Garble);
-        desk.encode("ltg/bert-tiny").done();
+        // the first mismatch is repeated
+        test.hub.fault("CDN", Fault::Garble);
+        test.encode("ltg/bert-tiny").done();
     }
 
     #[test]
-    fn a_server_that_knows_no_ranges_begins_again() {
-        let desk = Desk::new();
-        desk.hub.fault("CDN", Fault::Cut(100_000));
-        desk.hub.fault("CDN", Fault::Whole);
-        desk.encode("ltg/bert-tiny").done();
+    fn a_server_without_ranges_sends_the_whole_file() {
+        let test = Test::new();
+        test.hub.fault("CDN", Fault::Cut(100_000));
+        test.hub.fault("CDN", Fault::Whole);
+        test.encode("ltg/bert-tiny").done();
     }
 
     #[test]
-    fn a_busy_hub_is_asked_again() {
-        let desk = Desk::new();
-        desk.hub.fault("/api/", Fault::Answer(503, ""));
-        desk.hub.fault("HEAD ", Fault::Answer(429, ""));
-        desk.hub.fault("CDN", Fault::Answer(500, ""));
-        desk.encode("ltg/bert-tiny").done();
-        // with something to fall back on it is not waited for
-        desk.hub.fault("/api/", Fault::Answer(503, ""));
-        let ran = desk.encode("ltg/bert-tiny");
+    fn a_request_to_a_busy_hub_is_repeated() {
+        let test = Test::new();
+        test.hub.fault("/api/", Fault::Answer(503, ""));
+        test.hub.fault("HEAD ", Fault::Answer(429, ""));
+        test.hub.fault("CDN", Fault::Answer(500, ""));
+        test.encode("ltg/bert-tiny").done();
+        // with a cached commit, the request is not repeated
+        test.hub.fault("/api/", Fault::Answer(503, ""));
+        let ran = test.encode("ltg/bert-tiny");
         assert!(
-            ran.stderr.contains("warning: the Hub at") && ran.stderr.contains("answers 503; taking"),
+            ran.stderr.contains("warning: the Hub at") && ran.stderr.contains("answers 503; using the cached files"),
             "{}",
             ran.stderr
         );
@@ -767,68 +767,67 @@ mod outage {
     }
 
     #[test]
-    fn a_hub_out_of_reach_leaves_the_cache() {
-        let desk = Desk::new();
-        let whole = desk.encode("ltg/bert-tiny").done();
+    fn without_a_connection_the_cache_is_used() {
+        let test = Test::new();
+        let whole = test.encode("ltg/bert-tiny").done();
         let nobody = [("HF_ENDPOINT", "http://127.0.0.1:9")];
-        let ran = desk.run_with(&nobody, &encode("ltg/bert-tiny"));
-        let warning =
-            "warning: the Hub at http://127.0.0.1:9 cannot be reached: connection refused; taking ltg/bert-tiny as";
+        let ran = test.run_with(&nobody, &encode("ltg/bert-tiny"));
+        let warning = "warning: the Hub at http://127.0.0.1:9 cannot be reached: connection refused; using the cached files of ltg";
         assert!(ran.stderr.contains(warning), "{}", ran.stderr);
         assert_eq!(ran.done(), whole);
-        let ran = desk.run_with(&nobody, &encode("acme/splade"));
+        let ran = test.run_with(&nobody, &encode("acme/splade"));
         ran.fails(
             1,
             "acme/splade: no such folder here, and the Hub at http://127.0.0.1:9 cannot be reached",
             "network",
         );
-        let ran = desk.run_with(&nobody, &encode("ltg/bert-tiny@v1"));
+        let ran = test.run_with(&nobody, &encode("ltg/bert-tiny@v1"));
         ran.fails(1, "ltg/bert-tiny@v1: no such folder here, and the Hub", "network");
-        // what is missing there is said, not guessed
-        std::fs::remove_file(desk.snapshot("ltg/bert-tiny").join("model.safetensors")).unwrap();
-        let ran = desk.run_with(&nobody, &encode("ltg/bert-tiny"));
+        // a part that is missing in the cache is named
+        std::fs::remove_file(test.snapshot("ltg/bert-tiny").join("model.safetensors")).unwrap();
+        let ran = test.run_with(&nobody, &encode("ltg/bert-tiny"));
         ran.fails(1, "ltg/bert-tiny: cached without its weights, and the Hub at", "run again later");
     }
 
     #[test]
-    fn offline_asks_nobody() {
-        let desk = Desk::new();
+    fn offline_no_request_is_sent() {
+        let test = Test::new();
         let offline = |model: &'static str| [&["--offline"], &encode(model)[..]].concat();
         let cache = "no such folder here, and not cached in";
-        desk.run(&offline("ltg/bert-tiny")).fails(2, cache, "once without --offline");
-        let whole = desk.encode("ltg/bert-tiny").done();
-        desk.hub.requests();
-        assert_eq!(desk.ok(&offline("ltg/bert-tiny")), whole);
+        test.run(&offline("ltg/bert-tiny")).fails(2, cache, "once without --offline");
+        let whole = test.encode("ltg/bert-tiny").done();
+        test.hub.requests();
+        assert_eq!(test.ok(&offline("ltg/bert-tiny")), whole);
         for (variable, value) in [("HF_HUB_OFFLINE", "1"), ("HF_HUB_OFFLINE", "true"), ("TRANSFORMERS_OFFLINE", "yes")]
         {
-            let ran = desk.run_with(&[(variable, value)], &encode("ltg/bert-tiny"));
+            let ran = test.run_with(&[(variable, value)], &encode("ltg/bert-tiny"));
             assert!(!ran.stderr.contains("warning"), "{}", ran.stderr);
             assert_eq!(ran.done(), whole);
-            desk.run_with(&[(variable, value)], &encode("acme/splade")).fails(2, cache, "without --offline");
+            test.run_with(&[(variable, value)], &encode("acme/splade")).fails(2, cache, "without --offline");
         }
         assert_eq!(
-            desk.run_with(&[("HF_HUB_OFFLINE", "1")], &encode(&format!("ltg/bert-tiny@{COMMIT}"))).done(),
+            test.run_with(&[("HF_HUB_OFFLINE", "1")], &encode(&format!("ltg/bert-tiny@{COMMIT}"))).done(),
             whole
         );
-        desk.run(&offline("ltg/bert-tiny@v1")).fails(2, cache, "without --offline");
-        std::fs::remove_file(desk.snapshot("ltg/bert-tiny").join("model.safetensors")).unwrap();
-        desk.run(&offline("ltg/bert-tiny")).fails(2, "without its weights (offline)", "without --offline");
-        assert_eq!(desk.hub.requests(), [] as [String; 0]);
+        test.run(&offline("ltg/bert-tiny@v1")).fails(2, cache, "without --offline");
+        std::fs::remove_file(test.snapshot("ltg/bert-tiny").join("model.safetensors")).unwrap();
+        test.run(&offline("ltg/bert-tiny")).fails(2, "without its weights (offline)", "without --offline");
+        assert_eq!(test.hub.requests(), [] as [String; 0]);
     }
 
     #[test]
-    fn an_interrupt_keeps_what_has_come() {
-        let desk = Desk::new();
-        desk.hub.fault("CDN", Fault::Stall(200_000));
-        let child = desk.command(&encode("ltg/bert-tiny")).env("HF_HUB_DOWNLOAD_TIMEOUT", "2").spawn().unwrap();
+    fn an_interrupt_keeps_the_downloaded_part() {
+        let test = Test::new();
+        test.hub.fault("CDN", Fault::Stall(200_000));
+        let child = test.command(&encode("ltg/bert-tiny")).env("HF_HUB_DOWNLOAD_TIMEOUT", "2").spawn().unwrap();
         let etag = Hub::etag("model.safetensors", &weights());
-        let incomplete = desk.cached("ltg/bert-tiny").join(format!("blobs/{etag}.incomplete"));
-        wait_until("bytes have come", || std::fs::metadata(&incomplete).is_ok_and(|file| file.len() == 200_000));
+        let incomplete = test.cached("ltg/bert-tiny").join(format!("blobs/{etag}.incomplete"));
+        wait_until("a part is downloaded", || std::fs::metadata(&incomplete).is_ok_and(|file| file.len() == 200_000));
         let kill = Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
         assert!(kill.success());
         let ran = finish(child);
-        ran.fails(130, "interrupted: what has come is kept for the next time", "");
+        ran.fails(130, "interrupted: the downloaded part is kept for the next run", "");
         assert_eq!(std::fs::metadata(&incomplete).unwrap().len(), 200_000);
-        desk.encode("ltg/bert-tiny").done();
+        test.encode("ltg/bert-tiny").done();
     }
 }

@@ -1,4 +1,4 @@
-//! ONNX files that are not of the checkpoint beside them, that other tools wrote, or that cannot be run as they are.
+//! ONNX files of another checkpoint, of other tools, or with inputs that are not supported.
 #![cfg(feature = "train")]
 
 mod util;
@@ -9,7 +9,7 @@ use std::path::Path;
 use splade_export::ModelProto;
 use util::{Place, Ran, fixture, names, ours, setup};
 
-/// The checkpoint of an inference-free model.
+/// Checkpoint of an inference-free model.
 const WEIGHTS: &str = "model/document_0_Transformer/model.safetensors";
 const ONNX: &str = "model/document_0_Transformer/onnx";
 const POOLED: &str = "model/document_0_Transformer/onnx/model_splade.onnx";
@@ -23,7 +23,7 @@ fn place() -> Place {
     place
 }
 
-/// Other weights: every float of the checkpoint times 1.25.
+/// Multiplies every float of the checkpoint by 1.25.
 fn retrain(place: &Place) {
     let mut bytes = std::fs::read(place.path(WEIGHTS)).unwrap();
     let header = u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
@@ -41,7 +41,7 @@ fn edit(path: &Path, change: impl FnOnce(&mut ModelProto)) {
     splade_export::write(model, path).unwrap();
 }
 
-/// Takes from a file what it states about itself, as if another tool had written it.
+/// Removes the metadata of a file, as if another tool had written it.
 fn without_metadata(path: &Path) {
     edit(path, |model| model.metadata_props.clear());
 }
@@ -51,7 +51,7 @@ fn encode(place: &Place, more: &[&str]) -> Ran {
 }
 
 #[test]
-fn weights_replaced_after_an_export_are_noticed() {
+fn weights_replaced_after_an_export_are_detected() {
     let place = place();
     let before = encode(&place, &["--backend", "onnx"]).done();
     retrain(&place);
@@ -113,7 +113,7 @@ fn files_that_state_no_checkpoint_are_compared_by_their_tensors() {
     assert_eq!(inspected["onnx"][0]["checkpoint"]["relation"], "alike", "{:#}", inspected["onnx"][0]["checkpoint"]);
     retrain(&place);
     encode(&place, &["--backend", "onnx"]).fails(2, "tensors with equal names differ", "export-onnx");
-    // with no checkpoint beside it, a file is all there is
+    // without a checkpoint there is nothing to compare with
     std::fs::remove_file(place.path(WEIGHTS)).unwrap();
     encode(&place, &["--backend", "onnx"]).done();
 }
@@ -143,7 +143,7 @@ fn retrain_torch(path: &Path) {
 }
 
 #[test]
-fn files_beside_a_torch_checkpoint_are_compared_too() {
+fn files_beside_a_torch_checkpoint_are_compared_with_it() {
     let place = setup();
     place.copy(&ours("fixtures/models/norbert3-tiny"), "model");
     std::fs::remove_file(place.path("model/model.safetensors")).unwrap();
@@ -228,14 +228,14 @@ fn verbose_output_says_how_the_output_layer_runs() {
     assert_eq!(pooled["output_layer"]["fused"], splade_encode::OnnxNetwork::can_split());
     let logits = inspected["onnx"].as_array().unwrap().iter().find(|file| file["path"] != POOLED).unwrap();
     assert_eq!(logits["output_layer"]["fused"], false);
-    assert!(place.ok(&["inspect", "model"]).contains("of this checkpoint"));
+    assert!(place.ok(&["inspect", "model"]).contains("exported from this checkpoint"));
 }
 
 #[test]
 fn an_export_that_fails_leaves_nothing_behind() {
     let place = setup();
     place.copy(&ours("fixtures/models/bert-tiny"), "model");
-    // a library that is none: the int8 file, which is the last, can be compared in no runtime
+    // without ONNX Runtime, the int8 file, which is the last, cannot be compared
     place.write("none.so", "not a library");
     let args = ["export-onnx", "model", "--precision", "fp32,int8"];
     let ran = util::finish(place.command(&args).env("ORT_DYLIB_PATH", place.path("none.so")).spawn().unwrap());

@@ -1,4 +1,4 @@
-//! The whole line at small size: train → export → encode → index → search → evaluate, each step by the program itself.
+//! All commands on small data: train → export → encode → index → search → evaluate.
 #![cfg(feature = "train")]
 
 mod util;
@@ -36,7 +36,7 @@ evaluation: {evaluator: sparse_ir, data: [toy]}
     ),
 ];
 
-/// Id → (index → value) of lines as `encode` writes them.
+/// Ids and vectors (index → value) of lines that `encode` writes.
 fn vectors(lines: &str) -> Vec<(String, BTreeMap<u64, f64>)> {
     let read = |line: &str| {
         let line: Value = serde_json::from_str(line).unwrap();
@@ -108,7 +108,7 @@ fn encode(place: &Place) {
     for role in ["query", "document"] {
         let onnx = encode(role, "onnx", &[]);
         assert_close(&onnx, &encode(role, "candle", &[]));
-        // tokens are the same vectors under other names, weight descending
+        // the same vectors with tokens for indices, by descending weight
         let tokens = encode(role, "onnx", &["--format", "tokens", "--top-k", "3"]);
         assert_eq!(tokens.lines().count(), onnx.lines().count());
         for (line, (id, vector)) in tokens.lines().zip(vectors(&onnx)) {
@@ -130,13 +130,13 @@ fn index(place: &Place) {
     let index = ["index", "run/final", "--input", "toy/corpus.jsonl", "--language", "norwegian", "--index"];
     let stats = place.json(&[&index[..], &["toy.index", "--json"]].concat());
     assert_eq!(stats["documents"], 12);
-    // vectors that were encoded before make the same index
+    // vectors of `encode` give the same index
     place.ok(&[&index[..], &["again.index", "--vectors", "v.jsonl"]].concat());
     let hits = |index| place.ok(&["search", "--index", index, "--queries", "toy/queries.jsonl", "--json"]);
     assert_eq!(hits("toy.index"), hits("again.index"));
 }
 
-/// The index alone, in another folder, and no model anywhere.
+/// Searches a copy of the index while no model exists.
 fn search(place: &Place) {
     let away = setup();
     away.copy(&place.path("toy.index"), "moved.index");
@@ -204,7 +204,7 @@ fn evaluate(place: &Place) {
     }
     assert!(task["scores"]["bm25"]["ndcg_at_10"].as_f64().unwrap() > 0.8, "{task:#}");
     assert_eq!(task["sparsity"]["documents"]["count"], 12);
-    // the ranking of `search` begins the run, which goes on with the documents of score 0, as mteb's do
+    // the run starts with the ranking of `search`, followed by the documents of score 0, as in mteb
     let model = place.path("results/results/local__run-final");
     let revision = model.join(&names(&model)[0]);
     let run = std::fs::read_to_string(revision.join("toy.run.trec")).unwrap();

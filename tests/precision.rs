@@ -1,4 +1,4 @@
-//! `export-onnx --precision`, what other commands make of its files, and what Python's packages make of them.
+//! `export-onnx --precision`, and its files in other commands and in Python.
 #![cfg(feature = "train")]
 
 mod util;
@@ -24,12 +24,12 @@ fn encode(more: &[&'static str]) -> Vec<&'static str> {
 }
 
 #[test]
-fn every_precision_has_its_file_and_every_command_its_pick() {
+fn every_precision_has_a_file_that_commands_select() {
     let place = place("splade/model");
     let missing = place.run(&encode(&["--precision", "int8"]));
     missing.fails(2, "model: no ONNX file in int8", "run `splade export-onnx model --precision int8`");
     let candle = place.run(&encode(&["--precision", "fp16", "--backend", "candle"]));
-    candle.fails(2, "--precision fp16 is one of ONNX files, not of Candle", "take --backend onnx");
+    candle.fails(2, "--precision fp16 is for ONNX files, not for Candle", "take --backend onnx");
 
     let exported = place.json(&["export-onnx", "model", "--precision", ALL, "--precision", "int8", "--json"]);
     let files = exported["files"].as_array().unwrap();
@@ -72,7 +72,7 @@ fn every_precision_has_its_file_and_every_command_its_pick() {
 }
 
 #[test]
-fn int8_without_onnx_runtime_is_not_believed() {
+fn an_int8_file_is_not_written_without_a_comparison() {
     let place = place("splade/model");
     let run = |args: &[&str]| {
         finish(place.command(args).env("ORT_DYLIB_PATH", place.path("none/libonnxruntime.so")).spawn().unwrap())
@@ -86,7 +86,7 @@ fn int8_without_onnx_runtime_is_not_believed() {
 }
 
 #[test]
-fn an_evaluation_sets_every_precision_beside_fp32() {
+fn an_evaluation_compares_every_precision_with_fp32() {
     for model in ["splade/model", "inference-free/model"] {
         let place = place(model);
         let args = ["export-onnx", "model", "--precision", "int8,fp16", "--head", "splade", "--eval", "toy", "--json"];
@@ -94,7 +94,7 @@ fn an_evaluation_sets_every_precision_beside_fp32() {
         let rows = json["evaluation"].as_array().unwrap();
         let precisions: Vec<&str> = rows.iter().map(|row| row["precision"].as_str().unwrap()).collect();
         assert_eq!(precisions, ["fp32", "fp16", "int8"]);
-        // the same as the command that is there for it
+        // equal to the scores of `eval-mteb`
         place.ok(&["export-onnx", "model", "--head", "splade"]);
         for row in rows {
             let precision = row["precision"].as_str().unwrap();
@@ -138,7 +138,7 @@ fn python_packages_read_the_files() {
         let mut vectors = serde_json::Map::new();
         for precision in ["fp32", "fp16", "int8"] {
             let args = ["encode", "model", "--input", "texts.jsonl", "--role", "document", "--precision", precision];
-            // a text a batch
+            // one text per batch
             let lines = place.json_lines(&[&args[..], &["--batch-tokens", "1"]].concat());
             vectors.insert(precision.to_owned(), lines.iter().map(|line| dense(line, 420)).collect());
         }

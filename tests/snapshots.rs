@@ -1,4 +1,4 @@
-//! What people see: help, tables and results on a tiny fixed model and twelve documents that can be read in a minute.
+//! Snapshots of help, tables and results, on a small fixed model and twelve documents.
 #![cfg(feature = "train")]
 
 mod util;
@@ -6,7 +6,7 @@ mod util;
 use serde_json::Value;
 use util::{Place, fixture, ours, rounded, setup};
 
-/// Shows a snapshot in a file of its own under `tests/snapshots/`.
+/// Compares a text with its snapshot in `tests/snapshots/`.
 fn check(name: &str, text: &str) {
     insta::with_settings!({omit_expression => true, prepend_module_to_snapshot => false}, {
         insta::assert_snapshot!(name, text);
@@ -61,7 +61,7 @@ fn evaluation() {
 #[test]
 fn export() {
     let table = place().ok(&["export-onnx", "model"]);
-    // the differences are of this processor, the rest is not
+    // differences depend on the processor, all other columns do not
     let columns = |line: &str| -> Vec<String> {
         let cells: Vec<&str> = line.split("  ").map(str::trim).filter(|cell| !cell.is_empty()).collect();
         [0, 1, 2, 3, 5, 7].iter().map(|&at| cells[at].to_owned()).collect()
@@ -75,7 +75,7 @@ fn verify() {
     let place = place();
     place.ok(&["export-onnx", "model", "--no-verify"]);
     let table = place.ok(&["verify", "model"]);
-    // the differences, where they are, and whether the fused head runs are of this processor, the rest is not
+    // differences, their places and the fused head depend on the processor, all other columns do not
     let columns = |line: &str| -> Vec<String> {
         let cells: Vec<&str> = line.split("  ").map(str::trim).filter(|cell| !cell.is_empty()).collect();
         [0, 1, 2, 3, 5].iter().filter_map(|&at| cells.get(at)).map(|cell| (*cell).to_owned()).collect()
@@ -95,7 +95,7 @@ fn inspect() {
     for (name, path) in things.into_iter().chain([("vectors", "vectors.jsonl")]) {
         check(&format!("inspect-{name}"), &place.ok(&["inspect", path, "--top", "5"]));
     }
-    // sizes of segments are tantivy's
+    // sizes of segments depend on tantivy
     let index = place.ok(&["inspect", "toy.index"]);
     let lines: Vec<&str> = index.lines().filter(|line| !line.starts_with("size")).collect();
     check("inspect-index", &lines.join("\n"));

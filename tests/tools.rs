@@ -1,4 +1,4 @@
-//! What `splade verify`, `splade inspect` and `splade doctor` say of models that are right and of some that are not.
+//! `splade verify`, `splade inspect` and `splade doctor`, on sound and on changed models.
 #![cfg(feature = "train")]
 
 #[path = "fixtures/families.rs"]
@@ -11,7 +11,7 @@ use std::path::Path;
 use serde_json::{Value, json};
 use util::{Place, Ran, finish, fixture, ours, setup};
 
-/// Every layout of a model folder.
+/// Every layout of a model folder, and true for inference-free models.
 const LAYOUTS: [(&str, bool); 5] = [
     ("inference-free/model", true),
     ("splade/model", false),
@@ -33,7 +33,7 @@ fn exported(model: &str) -> Place {
     place
 }
 
-/// Where the transformer of the inference-free fixture lies.
+/// Folder of the transformer of the inference-free fixture.
 const DOCUMENT: &str = "model/document_0_Transformer";
 
 /// A run that found a disagreement: the findings on stdout, one line about the first on stderr.
@@ -50,11 +50,10 @@ fn disagrees(ran: &Ran, words: &[&str]) -> Value {
     json
 }
 
-/// The backend of a pooled file whose output layer we compute.
+/// Backend of a pooled file whose output layer this program computes.
 const FUSED_HEAD: &str = "onnx, fused head";
 
-/// The rows of a report: stage, backend and file where the status is this one. Without those of our output layer, which only
-/// some processors have.
+/// Stage, backend and file of the rows with a status. Without the rows of [`FUSED_HEAD`], which only some processors have.
 fn rows(report: &Value, status: &str) -> BTreeSet<(String, String, String)> {
     let text = |value: &Value| value.as_str().unwrap().to_owned();
     let rows = report["stages"].as_array().unwrap().iter();
@@ -62,7 +61,7 @@ fn rows(report: &Value, status: &str) -> BTreeSet<(String, String, String)> {
     rows.map(|row| (text(&row["stage"]), text(&row["backend"]), text(&row["file"]))).collect()
 }
 
-/// The tensors of a safetensors file, by name.
+/// Bytes and shape of a tensor of a safetensors file.
 fn tensor(bytes: &[u8], name: &str) -> (Vec<u8>, Vec<usize>) {
     let file = safetensors::SafeTensors::deserialize(bytes).unwrap();
     let tensor = file.tensor(name).unwrap();
@@ -105,7 +104,7 @@ mod verify {
         }
     }
 
-    /// Every family as a bare checkpoint, queries through the network too.
+    /// Every family as a bare checkpoint, whose queries use the network.
     #[test]
     fn every_family_agrees_in_every_backend_that_has_its_operators() {
         for family in families() {
@@ -127,7 +126,7 @@ mod verify {
         }
     }
 
-    /// fp16 and int8 files have limits of their own; files of other tools are compared too.
+    /// fp16 and int8 files have limits of their own. Files of other tools are compared too.
     #[test]
     fn files_of_every_precision_and_name_are_compared() {
         for model in ["bert-tiny", "norbert3-tiny", "norbert4-tiny", "modernbert-tiny"] {
@@ -158,9 +157,9 @@ mod verify {
         }
     }
 
-    /// A file of another head mode than the model is run in is none of this model.
+    /// A file with another head mode than the model is a disagreement.
     #[test]
-    fn the_head_mode_of_the_files_must_be_the_models() {
+    fn files_must_have_the_head_mode_of_the_model() {
         let place = setup();
         place.copy(&ours("fixtures/models/norbert4-tiny"), "model");
         place.ok(&["export-onnx", "model", "--no-verify", "--mlm-head", "soft-cap"]);
@@ -184,9 +183,9 @@ mod verify {
         assert_eq!(backends, ["candle", "documents", "index"]);
     }
 
-    /// One bias of the output is changed in one of the files.
+    /// One bias of the output layer is changed in one of the files.
     #[test]
-    fn a_doctored_onnx_file_is_named_with_backend_term_and_difference() {
+    fn a_changed_onnx_file_is_named_with_backend_term_and_difference() {
         let place = exported("inference-free/model");
         let checkpoint = std::fs::read(place.path(&format!("{DOCUMENT}/model.safetensors"))).unwrap();
         let (bias, _) = tensor(&checkpoint, "cls.predictions.bias");
@@ -206,13 +205,13 @@ mod verify {
         let row = report["stages"].as_array().unwrap().iter().find(is_it).unwrap();
         assert_eq!(row["largest_at"]["dim"], 77);
         assert!(row["difference"].as_f64().unwrap() > 0.5, "{row:#}");
-        // a person sees the same
+        // the table has the same findings
         let table = place.run(&["verify", "model"]);
         assert!(table.stdout.contains("differs") && table.code == Some(1), "{}", table.stdout);
     }
 
     #[test]
-    fn a_torn_onnx_file_fails_and_the_others_are_compared() {
+    fn a_truncated_onnx_file_fails_and_the_others_are_compared() {
         let place = exported("splade/model");
         let path = place.path("model/onnx/model.onnx");
         let bytes = std::fs::read(&path).unwrap();
@@ -224,13 +223,13 @@ mod verify {
     }
 
     #[test]
-    fn a_query_side_with_another_tokenizer_is_noticed() {
+    fn a_query_side_with_another_tokenizer_is_detected() {
         let place = setup();
         place.copy(&fixture("inference-free/model"), "model");
         let name = "model/query_0_SparseStaticEmbedding/tokenizer.json";
         let mut tokenizer: Value = serde_json::from_str(&place.read(name)).unwrap();
         let vocabulary = tokenizer["model"]["vocab"].as_object_mut().unwrap();
-        // two words change places: refused as the folder is opened
+        // two words are exchanged: the folder is refused
         let words: Vec<String> =
             vocabulary.keys().filter(|word| ["i", "og"].contains(&word.as_str())).cloned().collect();
         let [a, b] = words.as_slice() else { panic!("the words are in the vocabulary: {words:?}") };
@@ -239,7 +238,7 @@ mod verify {
         vocabulary.insert(b.clone(), first.clone());
         place.write(name, tokenizer.to_string());
         place.run(&["verify", "model"]).fails(2, "queries and documents need the same tokens", "");
-        // the same tokens, but capitals stay: a row of the report
+        // the same tokens without lower-casing: a row of the report differs
         let vocabulary = tokenizer["model"]["vocab"].as_object_mut().unwrap();
         vocabulary.insert(a.clone(), first);
         vocabulary.insert(b.clone(), second);
@@ -250,7 +249,7 @@ mod verify {
     }
 
     #[test]
-    fn without_onnx_runtime_the_rest_is_compared() {
+    fn without_onnx_runtime_other_backends_are_compared() {
         let place = exported("splade/model");
         let child = place.command(&["verify", "model", "--json"]).env("ORT_DYLIB_PATH", "/nowhere.so").spawn().unwrap();
         let report: Value = serde_json::from_str(&finish(child).done()).unwrap();
@@ -259,7 +258,7 @@ mod verify {
         assert!(rows(&report, "ok").iter().any(|row| row.1 == "candle-onnx"));
     }
 
-    /// A place with the texts and vectors of sentence-transformers.
+    /// A folder with the texts and vectors of sentence-transformers.
     fn golden(kind: &str) -> Place {
         let place = exported(&format!("{kind}/model"));
         let texts: Value = serde_json::from_slice(&std::fs::read(fixture(kind).join("texts.json")).unwrap()).unwrap();
@@ -275,7 +274,7 @@ mod verify {
                 let (indices, values): (Vec<usize>, Vec<f32>) = entries.map(|(dim, weight)| (dim, *weight)).unzip();
                 json!({"_id": format!("t{at}"), "indices": indices, "values": values}).to_string()
             };
-            // backwards: ids count, not the order
+            // in reverse order: vectors are found by id
             let lines: Vec<String> = floats.chunks(shape[1]).enumerate().map(line).rev().collect();
             place.write(&format!("{role}-vectors.jsonl"), lines.join("\n"));
         }
@@ -298,7 +297,7 @@ mod verify {
     }
 
     #[test]
-    fn a_reference_may_name_terms_and_is_named_when_it_differs() {
+    fn a_reference_may_have_tokens_and_is_named_if_it_differs() {
         let place = golden("splade");
         let encoded = ["encode", "model", "--input", "document.jsonl", "--role", "document", "--format", "tokens"];
         let vectors = place.ok(&encoded);
@@ -317,7 +316,7 @@ mod verify {
     }
 
     #[test]
-    fn input_that_cannot_be_is_named() {
+    fn invalid_input_is_named() {
         let place = setup();
         place.copy(&fixture("splade/model"), "model");
         place.write("texts.jsonl", "{\"_id\": \"a\", \"text\": \"fjord\"}\n{\"_id\": \"b\", \"text\": \"fjell\"}\n");
@@ -326,12 +325,12 @@ mod verify {
         let vector = "\"indices\": [1], \"values\": [1]";
         let both = line("a", vector) + &line("b", vector);
         let cases = [
-            (line("a", vector), "no vector of the text \"b\"", "--input"),
-            (both.clone() + &line("c", vector), "\"c\" is no text of --input", "--input"),
-            (both.clone() + &line("a", vector), "\"a\" is there twice", "unique"),
+            (line("a", vector), "no vector for the text \"b\"", "--input"),
+            (both.clone() + &line("c", vector), "\"c\" is not a text of --input", "--input"),
+            (both.clone() + &line("a", vector), "duplicate id \"a\"", "unique"),
             (
                 line("a", "\"indices\": [420], \"values\": [1]"),
-                "the term 420, the model has 420",
+                "the dimension 420, but the model has 420",
                 "vectors of this model",
             ),
             (line("a", "\"tokens\": {\"no such token\": 1}"), "vectors.jsonl:1: token \"no such token\"", ""),
@@ -357,7 +356,7 @@ mod inspect {
     use super::*;
 
     /// One of each kind.
-    fn things() -> Place {
+    fn examples() -> Place {
         let place = exported("inference-free/model");
         place.copy(&ours("fixtures/models/bert-tiny"), "bare");
         place.copy(&ours("data/toy/corpus.jsonl"), "corpus.jsonl");
@@ -373,8 +372,8 @@ mod inspect {
     const TABLE: &str = "model/query_0_SparseStaticEmbedding/model.safetensors";
 
     #[test]
-    fn every_kind_of_thing_is_known() {
-        let place = things();
+    fn every_kind_is_recognized() {
+        let place = examples();
         let onnx = format!("{DOCUMENT}/onnx/model.onnx");
         let checkpoint = format!("{DOCUMENT}/model.safetensors");
         let cases = [
@@ -401,7 +400,7 @@ mod inspect {
 
     #[test]
     fn a_model_is_described() {
-        let place = things();
+        let place = examples();
         let found = place.json(&["inspect", "model", "--json"]);
         assert_eq!(found["family"], "BertForMaskedLM");
         assert_eq!(found["supported"], true);
@@ -412,7 +411,7 @@ mod inspect {
         assert_eq!(found["onnx"].as_array().unwrap().len(), 2);
         let written = |place: &Place| place.json(&["inspect", "model", "--json"])["fingerprint"].clone();
         assert_eq!(found["fingerprint"], written(&place));
-        // every number of the checkpoint is counted
+        // every float of the checkpoint is counted
         let bytes = std::fs::read(place.path(&format!("{DOCUMENT}/model.safetensors"))).unwrap();
         let file = safetensors::SafeTensors::deserialize(&bytes).unwrap();
         let floats: usize = file.iter().map(|(_, tensor)| tensor.shape().iter().product::<usize>()).sum();
@@ -423,7 +422,7 @@ mod inspect {
 
     #[test]
     fn overrides_of_the_tokenizer_are_listed() {
-        let place = things();
+        let place = examples();
         let network = format!("{DOCUMENT}/tokenizer_config.json");
         let config: Value = serde_json::from_str(&place.read(&network)).unwrap();
         assert_eq!(place.json(&["inspect", "model", "--json"])["tokenizer"]["overrides"], json!([]));
@@ -447,23 +446,23 @@ mod inspect {
 
     #[test]
     fn flags_for_reading_a_model_are_shown() {
-        let place = things();
+        let place = examples();
         let config = place.read("bare/config.json").replacen('{', "{\"twist\": 1, ", 1);
         place.write("bare/config.json", config);
         assert_eq!(place.json(&["inspect", "bare", "--json"])["supported"], false);
         let found = place.json(&["inspect", "bare", "--json", "--ignore-config-key", "twist"]);
         assert_eq!((&found["supported"], &found["ignored_config_keys"]), (&json!(true), &json!(["twist"])));
-        assert!(place.ok(&["inspect", "bare", "--ignore-config-key", "twist"]).contains("twist, as asked for"));
+        assert!(place.ok(&["inspect", "bare", "--ignore-config-key", "twist"]).contains("twist (--ignore-config-key)"));
         place.copy(&ours("fixtures/models/norbert4-tiny"), "norbert4");
         let found = place.json(&["inspect", "norbert4", "--json", "--mlm-head", "raw"]);
-        assert_eq!(found["mlm_head"], json!({"mode": "raw", "source": "asked for"}));
+        assert_eq!(found["mlm_head"], json!({"mode": "raw", "source": "given by --mlm-head"}));
         let ran = place.run(&["inspect", "vectors.jsonl", "--ignore-config-key", "twist"]);
         ran.fails(2, "vectors.jsonl: not a model folder", "leave out --mlm-head and --ignore-config-key");
     }
 
     #[test]
-    fn a_family_that_cannot_be_loaded_is_described_with_the_reason() {
-        let place = things();
+    fn an_unsupported_family_is_described_with_the_reason() {
+        let place = examples();
         let config = place.read("bare/config.json").replace("BertForMaskedLM", "GptForMaskedLM");
         place.write("bare/config.json", config);
         let found = place.json(&["inspect", "bare", "--json"]);
@@ -473,7 +472,7 @@ mod inspect {
 
     #[test]
     fn an_onnx_file_is_described() {
-        let place = things();
+        let place = examples();
         let found = place.json(&["inspect", &format!("{DOCUMENT}/onnx/model.onnx"), "--json"]);
         assert_eq!(found["opsets"][""], 17);
         assert_eq!(found["precision"], "fp32");
@@ -482,15 +481,15 @@ mod inspect {
         assert_eq!(inputs, ["input_ids", "attention_mask", "token_type_ids"]);
         assert_eq!(found["outputs"][0]["axes"], json!(["batch_size", "sequence_length", "420"]));
         assert!(found["operators"]["MatMul"].as_u64().unwrap() > 5, "{found:#}");
-        // as many floats as the checkpoint has, give or take constants
+        // about as many floats as in the checkpoint; the file has further constants
         let parameters = place.json(&["inspect", "model", "--json"])["parameters"].as_u64().unwrap();
         let stored = found["parameters"].as_u64().unwrap();
         assert!(stored.abs_diff(parameters) < parameters / 4, "{stored} {parameters}");
     }
 
     #[test]
-    fn a_table_shows_its_ends_and_its_dead_terms() {
-        let place = things();
+    fn a_table_shows_top_bottom_and_dead_terms() {
+        let place = examples();
         let bytes = std::fs::read(place.path(TABLE)).unwrap();
         let (data, _) = tensor(&bytes, "weight");
         let mut weights: Vec<f32> = data.as_chunks::<4>().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect();
@@ -507,21 +506,21 @@ mod inspect {
         assert_eq!(found["dead"], dead);
         let counts = found["histogram"].as_array().unwrap().iter().map(|bucket| bucket["count"].as_u64().unwrap());
         assert_eq!(counts.sum::<u64>() as usize, 420 - dead);
-        // tokens have names, from the tokenizer beside the table
+        // the tokenizer in the same folder names the terms
         let vocabulary: Value =
             serde_json::from_str(&place.read("model/query_0_SparseStaticEmbedding/tokenizer.json")).unwrap();
         let token = found["top"][0]["token"].as_str().unwrap();
         assert_eq!(vocabulary["model"]["vocab"][token], 8);
         let listed = place.json(&["inspect", "table/idf.json", "--json"]);
         assert_eq!((listed["terms"].as_u64(), listed["dead_terms"][0].as_str()), (Some(4), Some("i")));
-        // by a model's tokenizer all its terms count
+        // with a model, every term of its tokenizer is counted
         let named = place.json(&["inspect", "table/weights.txt", "--json", "--model", "model"]);
         assert_eq!((named["terms"].as_u64(), named["dead"].as_u64()), (Some(420), Some(418)));
     }
 
     #[test]
     fn a_vector_file_is_counted_in_both_forms() {
-        let place = things();
+        let place = examples();
         let plain = place.json(&["inspect", "vectors.jsonl", "--json", "--model", "model"]);
         assert_eq!(
             (plain["sparsity"]["count"].as_u64(), plain["sparsity"]["dimensions"].as_u64()),
@@ -541,7 +540,7 @@ mod inspect {
 
     #[test]
     fn an_index_is_described() {
-        let place = things();
+        let place = examples();
         let found = place.json(&["inspect", "toy.index", "--json"]);
         assert_eq!(found["stats"]["documents"], 12);
         assert_eq!(found["settings"]["vocabulary_size"], 420);
@@ -550,8 +549,8 @@ mod inspect {
     }
 
     #[test]
-    fn what_is_not_known_is_one_clear_error() {
-        let place = things();
+    fn an_unknown_file_is_refused() {
+        let place = examples();
         place.write("empty/x.txt", "a text\n");
         place.write("a.md", "# no");
         place.write("list.json", "[1, 2]");
@@ -579,7 +578,7 @@ mod inspect {
         place.run(&["inspect", "vectors.jsonl", "--model", "no"]).fails(2, "no: no such folder", "Hub id");
     }
 
-    /// Safetensors, torch's pickle, and heads to choose from.
+    /// Safetensors, torch files, and models with head modes.
     #[test]
     fn every_family_is_described() {
         for family in families() {
@@ -603,10 +602,10 @@ mod inspect {
         assert!(names(&found).is_superset(&names(&same)), "{found:#}\n{same:#}");
     }
 
-    /// Every file of a model, cut and emptied in turn: an error or a description, never a panic.
+    /// Every file of a model, truncated and replaced in turn: an error or a description, never a panic.
     #[test]
     fn a_damaged_model_is_never_a_panic() {
-        let whole = things();
+        let whole = examples();
         let found = whole.json(&["inspect", "model", "--json"]);
         let files = found["files"].as_array().unwrap();
         assert!(files.len() > 8, "{files:?}");
@@ -632,7 +631,7 @@ mod doctor {
     use super::*;
 
     #[test]
-    fn what_is_there_is_listed() {
+    fn this_machine_is_described() {
         let found = setup().json(&["doctor", "--json"]);
         assert!(found["onnx_runtime"].as_str().is_some_and(|path| path.contains("onnxruntime")), "{found:#}");
         assert!(found["onnx_runtime_version"].as_str().is_some_and(|version| version.starts_with("1.")), "{found:#}");
@@ -650,7 +649,7 @@ mod doctor {
     }
 
     #[test]
-    fn a_missing_library_is_said_with_what_to_do() {
+    fn a_missing_library_is_reported_with_a_hint() {
         let place = setup();
         let doctor = |args: &[&str]| {
             let child = place.command(args).env("ORT_DYLIB_PATH", "/nowhere/libonnxruntime.so").spawn().unwrap();

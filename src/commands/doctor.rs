@@ -1,4 +1,4 @@
-//! `splade doctor`: what is found on this machine and what is missing.
+//! `splade doctor`: what this machine has and lacks.
 
 use std::path::{Path, PathBuf};
 
@@ -27,14 +27,14 @@ pub(crate) fn run(args: &DoctorArgs) -> Result<()> {
     say(findings.facts.to_string().trim_end())
 }
 
-/// What was found, for people and for programs.
+/// Findings as text and as JSON.
 struct Findings {
     facts: Facts,
     json: Value,
 }
 
 impl Findings {
-    /// What to do about what is missing.
+    /// Adds advice about something that is missing.
     fn hint(&mut self, hint: &str) {
         self.facts.add("", format_args!("hint: {hint}"));
         match self.json["hints"].as_array_mut() {
@@ -44,7 +44,7 @@ impl Findings {
     }
 }
 
-/// Version, what was built in.
+/// Version and features of the program.
 fn program(findings: &mut Findings) {
     let backends = if cfg!(feature = "train") { vec!["onnx", "candle"] } else { vec!["onnx"] };
     let features = [
@@ -65,7 +65,7 @@ fn program(findings: &mut Findings) {
     findings.facts.add("cargo features", if features.is_empty() { "none".to_owned() } else { features.join(", ") });
 }
 
-/// The library, where it was looked for, what it has.
+/// Library of ONNX Runtime: path, version, execution providers.
 fn onnx_runtime(findings: &mut Findings) {
     let candidates = onnx_runtime_candidates();
     let loaded = load_onnx_runtime(&candidates);
@@ -84,8 +84,12 @@ fn onnx_runtime(findings: &mut Findings) {
             findings.facts.add("providers", info.map(|info| info.providers.join(", ")).unwrap_or_default());
         }
         Err(error) => {
-            let message = error.to_string();
-            findings.facts.add("ONNX Runtime", message.trim_start_matches("ONNX Runtime "));
+            // the label has the name of the library
+            let message = match error {
+                splade_encode::Error::Library(message) => message.clone(),
+                other => other.to_string(),
+            };
+            findings.facts.add("ONNX Runtime", message);
             findings.hint(LIBRARY_HINT);
         }
     }
@@ -97,7 +101,7 @@ fn onnx_runtime(findings: &mut Findings) {
     }
 }
 
-/// The version in what a library says of its branch (`rel-1.24.1`), else in its file's name.
+/// Version of a library by the branch in its build information (`rel-1.24.1`), else by the name of its file.
 fn version(info: &OnnxRuntimeInfo, path: &Path) -> Option<String> {
     let name = path.file_name()?.to_string_lossy();
     let words = info.build.split([',', ' ']).filter_map(|word| word.trim().strip_prefix("git-branch=rel-"));
@@ -110,7 +114,7 @@ fn version(info: &OnnxRuntimeInfo, path: &Path) -> Option<String> {
     words.map(ToOwned::to_owned).chain([name.into_owned()]).find_map(|text| numbered(&text))
 }
 
-/// Where Candle and ONNX Runtime can run.
+/// Devices on which Candle and ONNX Runtime can run.
 fn devices(findings: &mut Findings) {
     let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     findings.json["threads"] = threads.into();
@@ -150,18 +154,19 @@ fn candle_has(_: &str) -> bool {
     false
 }
 
-/// The instruction sets that matrix products are fast by.
+/// Instruction sets that make matrix products fast.
 fn processor(findings: &mut Findings) {
     let features = instruction_sets();
     let found: Vec<&str> = features.iter().filter(|(_, found)| *found).map(|(name, _)| *name).collect();
     findings.json["processor"] = json!({"architecture": std::env::consts::ARCH, "features": found});
-    let shown = if found.is_empty() { "none of those that matter".to_owned() } else { found.join(" ") };
+    let shown =
+        if found.is_empty() { "none of the instruction sets that make it fast".to_owned() } else { found.join(" ") };
     findings.facts.add("processor", format_args!("{}: {shown}", std::env::consts::ARCH));
     let lacks = |names: &[&str]| {
         features.iter().any(|(name, _)| names.contains(name)) && !names.iter().any(|name| found.contains(name))
     };
     if lacks(&["avx2", "neon"]) {
-        findings.hint("no avx2 or neon: everything that multiplies matrices is several times slower");
+        findings.hint("no avx2 or neon: matrix products are several times slower");
     } else if lacks(&["avx512vnni", "avxvnni", "dotprod"]) {
         findings.hint("no instructions for products of 8-bit integers: int8 files gain less");
     }
@@ -196,7 +201,7 @@ fn instruction_sets() -> Vec<(&'static str, bool)> {
     Vec::new()
 }
 
-/// What Linux says of memory; other systems are not asked.
+/// Memory, on Linux only.
 fn memory(findings: &mut Findings) {
     let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
     let (total, free) = (meminfo(&text, "MemTotal:"), meminfo(&text, "MemAvailable:"));
@@ -217,7 +222,7 @@ fn meminfo(text: &str, name: &str) -> Option<u64> {
     line.split_whitespace().next()?.parse::<u64>().ok()?.checked_mul(1024)
 }
 
-/// Where models of the Hub come from and go to.
+/// Address and cache of the Hub.
 fn models(findings: &mut Findings) {
     let (cache, endpoint) = (hub::cache_dir(), hub::endpoint());
     let cached = std::fs::read_dir(&cache).into_iter().flatten().flatten();
@@ -233,14 +238,14 @@ fn models(findings: &mut Findings) {
     };
     findings.facts.add("Hub cache", format_args!("{}, {models}", cache.display()));
     let token = if hub::has_token() { "a token" } else { "no token" };
-    let offline = if hub::is_offline() { ", not asked: offline" } else { "" };
+    let offline = if hub::is_offline() { ", not used: offline" } else { "" };
     findings.facts.add("Hub", format_args!("{endpoint}, {token}{offline}"));
     if !hub::has_token() {
         findings.hint("private and gated models need HF_TOKEN, or `hf auth login` once");
     }
 }
 
-/// A small new network, exported and run in ONNX Runtime: the library does not only load, it computes.
+/// Exports a small network and runs it in ONNX Runtime: that the library loads does not show that it computes.
 #[cfg(feature = "train")]
 fn self_test(findings: &mut Findings) {
     if onnx_runtime_info().is_none() {
@@ -258,7 +263,8 @@ fn self_test(findings: &mut Findings) {
         Err(error) => {
             findings.json["self_test"] = json!({"ok": false, "error": format!("{error:#}")});
             findings.facts.add("self-test", format_args!("failed: {error:#}"));
-            findings.hint("this ONNX Runtime cannot be relied on: install another version, or take --backend candle");
+            findings
+                .hint("this ONNX Runtime does not work correctly: install another version, or take --backend candle");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! `splade encode`: texts to sparse vectors, streamed.
+//! `splade encode`: texts → sparse vectors, one batch after the other.
 
 use anyhow::Result;
 use splade_core::{Encoder, encode_stream};

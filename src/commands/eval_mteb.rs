@@ -21,7 +21,7 @@ use crate::failure::bad_input;
 use crate::hub::{self, Origin, Wants};
 use crate::outputs::{NewFolders, print, refuse_existing, say};
 
-/// Scores in the table; the result files have all of them.
+/// Scores in the table; result files have further scores.
 const SHOWN: [&str; 5] = ["ndcg_at_10", "mrr_at_10", "map_at_100", "recall_at_100", "precision_at_10"];
 
 pub(crate) fn run(args: &EvalMtebArgs) -> Result<()> {
@@ -34,15 +34,15 @@ pub(crate) fn run(args: &EvalMtebArgs) -> Result<()> {
         args,
     };
     output.refuse_existing(&tasks)?;
-    // before the work, so that a wrong path costs nothing
+    // before the evaluation, so that a wrong path fails at once
     let baseline = args.baseline.as_deref().map(read_mteb_results).transpose()?;
     let encoders = encoders(&model, args)?;
     let mut finished: Vec<FinishedTask> = Vec::new();
-    // a task has one result file for all its subsets, so they are neighbours
+    // all subsets of a task have one result file, so they are evaluated together
     for subsets in tasks.chunk_by(|a, b| a.data.name == b.data.name) {
         let task = evaluate_subsets(subsets, &encoders, args).and_then(|mut task| {
             output.write(&task)?;
-            // the scores are enough from here on
+            // rankings take memory, and only scores are needed from here on
             task.subsets
                 .iter_mut()
                 .flat_map(|(_, evaluation)| &mut evaluation.modes)
@@ -62,7 +62,7 @@ pub(crate) fn run(args: &EvalMtebArgs) -> Result<()> {
     Ok(())
 }
 
-/// A task of which every subset was evaluated.
+/// Task with all its subsets evaluated.
 struct FinishedTask<'a> {
     name: String,
     subsets: Vec<(&'a Task, TaskEvaluation)>,
@@ -70,7 +70,7 @@ struct FinishedTask<'a> {
     results: Vec<TaskResult>,
 }
 
-/// The tasks asked for, with the choice of `--ignore-identical-ids`.
+/// Selected tasks, with `--ignore-identical-ids` applied.
 fn tasks(args: &EvalMtebArgs) -> Result<Vec<Task>> {
     let mut tasks = open_tasks(&args.data, args.split.as_deref())?;
     if !args.tasks.is_empty() {
@@ -89,19 +89,19 @@ fn tasks(args: &EvalMtebArgs) -> Result<Vec<Task>> {
             task.judged.queries.iter().try_for_each(|query| trec_id(task, "query", &query.id))?;
         }
     }
-    // subsets of a task next to each other, tasks in the order given
+    // subsets of a task beside each other, tasks in the order of the folders
     let order: Vec<String> = tasks.iter().map(|task| task.data.name.clone()).collect();
     tasks.sort_by_key(|task| order.iter().position(|name| *name == task.data.name));
     Ok(tasks)
 }
 
-/// An error for an id that a TREC run cannot hold.
+/// Refuses an id that a TREC run cannot express.
 fn trec_id(task: &Task, what: &str, id: &str) -> Result<()> {
     if is_trec_word(id) {
         return Ok(());
     }
     let message =
-        format!("{}: {what} id '{id}' is empty or has white space, which a TREC run cannot hold", label(task));
+        format!("{}: {what} id '{id}' is empty or has white space, which a TREC run cannot express", label(task));
     Err(bad_input(message, "leave out --save-runs"))
 }
 
@@ -126,20 +126,20 @@ fn evaluate_subsets<'a>(subsets: &'a [Task], encoders: &Encoders, args: &EvalMte
     Ok(FinishedTask { name: first.name.clone(), subsets: evaluated, results })
 }
 
-/// The error with the tasks whose results were written before it.
+/// Adds to an error the tasks whose results were written before it.
 fn with_state(error: anyhow::Error, finished: &[FinishedTask], args: &EvalMtebArgs) -> anyhow::Error {
     if finished.is_empty() {
         return error;
     }
     let names: Vec<&str> = finished.iter().map(|task| task.name.as_str()).collect();
     error.context(format!(
-        "results of {} are complete in {}, the rest was not written",
+        "results of {} are complete in {}, further results were not written",
         names.join(", "),
         args.output_dir.display()
     ))
 }
 
-/// The folder of a model's results, one below it for each further mode.
+/// Folder of a model's results, with a folder below it for each further mode.
 struct ResultFolder<'a> {
     results: PathBuf,
     meta: ModelMeta,
@@ -212,7 +212,7 @@ fn experiment(mode: Mode) -> Option<&'static str> {
     (mode != Mode::Sparse).then(|| mode.name())
 }
 
-/// Encoders of the model; for BM25 alone no vectors are needed, and no network runs.
+/// Encoders of the model. BM25 alone needs no vectors, so no network runs.
 fn encoders(model: &ModelDir, args: &EvalMtebArgs) -> Result<Encoders> {
     if args.modes.iter().all(|mode| *mode == Mode::Bm25) && !args.analyze_sparsity {
         let dimensions = model.dimensions()?;
@@ -224,7 +224,7 @@ fn encoders(model: &ModelDir, args: &EvalMtebArgs) -> Result<Encoders> {
     })
 }
 
-/// Encoder for BM25 alone, which needs no vectors: every vector is zero.
+/// Encoder for BM25 alone, which needs no vectors: every vector is empty.
 struct NoVectors(usize);
 
 impl Encoder for NoVectors {
@@ -329,7 +329,7 @@ fn print_comparison(ours: &[TaskResult], baseline: &[TaskResult], args: &EvalMte
     Ok(())
 }
 
-/// A difference with its sign and 4 decimals; one that rounds to zero is `+0.0000`.
+/// Formats a difference with its sign and 4 decimals; a difference that rounds to zero is `+0.0000`.
 fn signed(difference: f64) -> String {
     let text = format!("{difference:+.4}");
     if text == "-0.0000" { "+0.0000".to_owned() } else { text }
@@ -340,7 +340,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn no_difference_is_a_negative_zero() {
+    fn a_difference_that_rounds_to_zero_is_positive() {
         assert_eq!([-1e-9, -0.0, 0.0, -0.5, 0.25].map(signed), ["+0.0000", "+0.0000", "+0.0000", "-0.5000", "+0.2500"]);
     }
 }

@@ -1,4 +1,4 @@
-//! `splade export-onnx`: checkpoint → ONNX files that agree with it, and how well each precision ranks.
+//! `splade export-onnx`: checkpoint → ONNX files that agree with it → evaluation of each precision.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -28,7 +28,7 @@ pub(crate) fn run(args: &ExportOnnxArgs) -> Result<()> {
     use_threads(args.threads);
     let place = hub::locate(&args.model, Wants::CHECKPOINT)?;
     let id = place.origin.as_ref().map(|origin| origin.id.clone());
-    // what lies in the Hub's cache is not ours to write beside
+    // the Hub's cache must not be written into
     let root = if args.output.is_some() { place.folder } else { place.into_writable()? };
     let model = read_as(ModelDir::open(&root)?, &args.reading)?;
     let folder = args.output.clone().unwrap_or_else(|| model.onnx_dir());
@@ -55,23 +55,23 @@ fn write_all(source: &Source<'_>, wanted: Vec<Wanted>, folder: &Path) -> Result<
     // that of a killed process by the next export.
     let aside = AtomicFolder::create(&folder.join("export"))?;
     let batches = if source.args.no_verify { Vec::new() } else { batches(&source.model)? };
-    let mut proved = Vec::new();
+    let mut verified = Vec::new();
     for wanted in wanted {
         interrupt::check()?;
-        let unproved = aside.path().join(wanted.path.file_name().unwrap_or_default());
-        write(source.record(wanted.head, wanted.precision)?, &unproved)
+        let unverified = aside.path().join(wanted.path.file_name().unwrap_or_default());
+        write(source.record(wanted.head, wanted.precision)?, &unverified)
             .map_err(|error| moved(error, aside.path(), folder))?;
         let mut report = None;
         if !source.args.no_verify {
-            let found = Report { file: wanted.path.clone(), ..source.verify(&unproved, &wanted, &batches)? };
+            let found = Report { file: wanted.path.clone(), ..source.verify(&unverified, &wanted, &batches)? };
             found.check()?;
             report = Some(found);
         }
-        proved.push((wanted, report));
+        verified.push((wanted, report));
     }
     interrupt::check()?;
     let mut files = Vec::new();
-    for (wanted, report) in proved {
+    for (wanted, report) in verified {
         let bytes = put(aside.path(), &wanted.path).map_err(splade_files::Error::io(&wanted.path))?;
         tracing::info!("{}: {}", wanted.path.display(), size(bytes));
         files.push(Exported { wanted, bytes, report });
@@ -89,14 +89,14 @@ fn moved(mut error: splade_export::Error, aside: &Path, folder: &Path) -> splade
     error
 }
 
-/// A file that is to be written, and where it belongs.
+/// A file to write.
 struct Wanted {
     head: Head,
     precision: Precision,
     path: PathBuf,
 }
 
-/// A file that is in its place.
+/// A file that was written.
 struct Exported {
     wanted: Wanted,
     bytes: u64,
@@ -104,7 +104,7 @@ struct Exported {
     report: Option<Report>,
 }
 
-/// The files asked for.
+/// Files to write, by the flags.
 fn wanted(args: &ExportOnnxArgs, model: &ModelDir, folder: &Path) -> Vec<Wanted> {
     let mut precisions: Vec<Precision> = args.precision.iter().map(|&choice| choice.into()).collect();
     precisions.sort();
@@ -125,7 +125,7 @@ struct Judged {
     task: String,
     precision: Precision,
     ndcg: f64,
-    /// less the fp32 file's
+    /// nDCG minus the nDCG of fp32
     difference: f64,
     documents_per_second: f64,
 }
@@ -176,7 +176,8 @@ impl<'a> Source<'a> {
         Ok(stated)
     }
 
-    /// Compares a file with the checkpoint, in ONNX Runtime where its library is found and in candle-onnx where it can.
+    /// Compares a file with the checkpoint, in ONNX Runtime if its library is found, and in candle-onnx if it has all
+    /// operators.
     fn verify(&self, file: &Path, wanted: &Wanted, batches: &[TokenBatch]) -> Result<Report> {
         let Wanted { head, precision, .. } = *wanted;
         let name = file.file_name().unwrap_or_default().to_string_lossy().into_owned();
@@ -195,7 +196,7 @@ impl<'a> Source<'a> {
             Err(error) if candle_onnx.is_none() => {
                 return Err(bad_input(
                     format!("{name}: it can be compared in ONNX Runtime only: {error}"),
-                    "run `make setup`, or let ORT_DYLIB_PATH name the library, or take --no-verify",
+                    "run `make setup`, or set ORT_DYLIB_PATH to the library, or take --no-verify",
                 ));
             }
             Err(error) => {
@@ -210,9 +211,9 @@ impl<'a> Source<'a> {
         Ok(compare_within(limits(head, precision), file, head, &reference, &runtimes, batches)?)
     }
 
-    /// nDCG@10 of every precision exported, beside fp32's.
+    /// Evaluates every exported precision, and fp32 as the baseline.
     fn judge(&self, files: &[Exported], tasks: &[Task]) -> Result<Vec<Judged>> {
-        // the pooled file where there is one: it gives the same ranking, faster
+        // the pooled file if there is one: it gives the same ranking and is faster
         let best = |precision: Precision| {
             let of_it = files.iter().map(|file| &file.wanted).filter(|wanted| wanted.precision == precision);
             of_it.max_by_key(|wanted| wanted.head != Head::Logits).map(|wanted| wanted.path.clone())
@@ -227,7 +228,7 @@ impl<'a> Source<'a> {
         }
         let mut judged: Vec<Judged> = Vec::new();
         for (precision, path) in chosen.into_iter().filter_map(|(precision, path)| Some((precision, path?))) {
-            tracing::info!("{precision} is evaluated: {}", path.display());
+            tracing::info!("evaluating {precision}: {}", path.display());
             let encoders = self.encoders(&path)?;
             for (at, task) in tasks.iter().enumerate() {
                 let evaluated = evaluate_task(task, &encoders, &[Mode::Sparse], Language::default(), |_| Ok(()))?;
@@ -244,7 +245,7 @@ impl<'a> Source<'a> {
         Ok(judged)
     }
 
-    /// Both sides through one file; queries through the table where the model has one.
+    /// Encoders that run a file. Queries use the query table if the model has one.
     fn encoders(&self, file: &Path) -> Result<Encoders> {
         let network = |prompt: &str| -> Result<Box<dyn Encoder>> {
             let vocabulary = self.model.vocabulary(self.args.max_length.map(|length| length as usize))?;
@@ -260,38 +261,38 @@ impl<'a> Source<'a> {
     }
 }
 
-/// Moves a file, and the one with its weights if it is large, to its place; returns their size.
+/// Moves a file, with its external data if it has some, to its destination. Returns their size in bytes.
 fn put(aside: &Path, path: &Path) -> std::io::Result<u64> {
     let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let data = format!("{name}_data");
     let (from, to) = (aside.join(&data), path.with_file_name(&data));
     let length = |path: &Path| std::fs::metadata(path).map(|metadata| metadata.len());
-    let is_large = from.exists();
-    if is_large {
+    let has_data = from.exists();
+    if has_data {
         std::fs::rename(&from, &to)?;
     }
     std::fs::rename(aside.join(&name), path)?;
-    if is_large {
+    if has_data {
         return Ok(length(path)? + length(&to)?);
     }
     if to.exists() {
-        // of a larger file that was replaced
+        // external data of the replaced file
         std::fs::remove_file(&to)?;
     }
     length(path)
 }
 
-/// The built-in texts, one by one and some of them padded to the longest.
+/// Batches of the built-in texts: one for each text, and one of several texts padded to the longest.
 fn batches(model: &ModelDir) -> Result<Vec<TokenBatch>> {
-    // no need for more tokens than the longest text that is usual
+    // longer texts take more time and show nothing more
     let vocabulary = model.vocabulary(Some(model.max_length().min(256)))?;
     let pad = model.pad_id(&vocabulary)?;
     let texts: Vec<String> = built_in(vocabulary.max_length()).into_iter().map(|(_, text)| text).collect();
     let mut ids = vocabulary.tokenize_all(&texts)?;
-    // a tokenizer without special tokens makes nothing of nothing
+    // an empty text has no tokens where the tokenizer adds no special ones
     ids.retain(|ids| !ids.is_empty());
     let mut batches: Vec<TokenBatch> = ids.iter().map(|ids| TokenBatch::new(&[ids], pad)).collect();
-    // logits of all of them would be batch × tokens × vocabulary floats
+    // only every third: logits take batch × tokens × vocabulary floats
     let padded: Vec<&Vec<u32>> = ids.iter().rev().step_by(3).collect();
     batches.push(TokenBatch::new(&padded, pad));
     Ok(batches)

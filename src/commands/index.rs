@@ -47,10 +47,10 @@ pub(crate) fn run(args: &IndexArgs) -> Result<()> {
     report(&ImpactIndex::open(args.index())?, args)
 }
 
-/// Checks an index, prints what is wrong with it, and fails if something is.
+/// Checks an index and prints the findings. Fails if there are any.
 fn check(dir: &Path, json: bool) -> Result<()> {
     let mut report = ImpactIndex::check(dir)?;
-    // the worst first
+    // the most serious first
     report.findings.sort_by_key(|finding| finding.kind);
     if json {
         say(serde_json::to_string_pretty(&report)?)?;
@@ -79,7 +79,7 @@ fn check(dir: &Path, json: bool) -> Result<()> {
     }
 }
 
-/// `--overwrite` replaces indexes: a folder of something else, given by mistake, is not deleted.
+/// Refuses to replace a folder that is not an index: it may have been given by mistake.
 fn refuse_other(place: &Path) -> Result<()> {
     let is_empty = || std::fs::read_dir(place).is_ok_and(|mut entries| entries.next().is_none());
     if place.exists() && !ImpactIndex::is_at(place) && !is_empty() {
@@ -111,7 +111,7 @@ fn expect_same(index: &ImpactIndex, new: &IndexSettings, args: &IndexArgs) -> Re
     Ok(())
 }
 
-/// Deletes, then adds; nothing of it shows before the commit at the end.
+/// Deletes and adds documents. Readers see the changes after the commit at the end.
 fn fill(index: &ImpactIndex, model: &ModelDir, args: &IndexArgs) -> Result<()> {
     let mut writer = index.writer(WriterOptions::default())?;
     if let Some(path) = &args.delete {
@@ -158,7 +158,7 @@ fn delete(writer: &mut ImpactWriter, path: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Where documents with their vectors go.
+/// Destination of documents and their vectors.
 struct Sink<'a> {
     writer: ImpactWriter,
     seen: HashSet<String>,
@@ -195,7 +195,7 @@ impl Sink<'_> {
         Ok(())
     }
 
-    /// Documents and vectors from two files, which must go together line by line.
+    /// Adds documents and vectors of two files, whose ids must be equal line by line.
     fn add_encoded(&mut self, documents: impl Iterator<Item = Result<Document>>, path: &Path) -> Result<()> {
         let mut vectors = read_vectors(path)?;
         for document in documents {

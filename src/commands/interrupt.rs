@@ -1,4 +1,4 @@
-//! SIGINT and SIGTERM end a command between two steps of its work: temporary files are removed, a training is saved.
+//! SIGINT and SIGTERM end a command between two steps: temporary files are removed, a training is saved.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, LazyLock};
@@ -9,7 +9,7 @@ use signal_hook::flag;
 
 use crate::failure::Failure;
 
-/// The number of the first signal that was received; 0 before.
+/// Number of the first signal received; 0 if there was none.
 static RECEIVED: LazyLock<Arc<AtomicUsize>> = LazyLock::new(Arc::default);
 
 /// Records the first signal; the second one ends the process at once.
@@ -27,11 +27,11 @@ pub(crate) fn watch() -> Result<()> {
 }
 
 /// True if a signal was received.
-pub(crate) fn came() -> bool {
+pub(crate) fn received() -> bool {
     exit_code().is_some()
 }
 
-/// The exit code of a command that a signal ended: 130 after SIGINT, 143 after SIGTERM, as shells report it.
+/// Exit code of a command that a signal ended, as shells report it: 130 after SIGINT, 143 after SIGTERM.
 pub(crate) fn exit_code() -> Option<u8> {
     match RECEIVED.load(Ordering::SeqCst) {
         0 => None,
@@ -43,12 +43,12 @@ fn exit_code_of(signal: usize) -> u8 {
     u8::try_from(128 + signal).unwrap_or(u8::MAX)
 }
 
-/// An error if a signal was received.
+/// Fails if a signal was received.
 pub(crate) fn check() -> Result<()> {
-    if came() { Err(error("interrupted", "")) } else { Ok(()) }
+    if received() { Err(error("interrupted", "")) } else { Ok(()) }
 }
 
-/// The error of a command that a signal ended, with the state it leaves and what to do.
+/// Error of a command that a signal ended. The message has the state that it leaves.
 pub(crate) fn error(message: impl Into<String>, hint: &str) -> anyhow::Error {
     Failure::run(message, hint).into()
 }

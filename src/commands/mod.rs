@@ -1,4 +1,4 @@
-//! One file per command: each reads left to right, from folders and files to folders and files.
+//! The commands, one file each.
 
 pub(crate) mod doctor;
 pub(crate) mod encode;

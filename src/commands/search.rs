@@ -1,4 +1,4 @@
-//! `splade search`: query → hits, by impact, by BM25, or by both fused.
+//! `splade search`: queries → hits, ranked by impact, by BM25, or by both fused.
 
 use std::io::Write;
 use std::path::Path;
@@ -91,7 +91,7 @@ fn filter(args: &SearchArgs) -> Result<Option<Filter>> {
     Ok(args.filter.as_deref().map(str::parse).transpose()?)
 }
 
-/// The query side kept in the index, else that of `--model`; none for BM25, which needs none.
+/// Query side of `--model`, else of the index; none for BM25 without explanations.
 fn query_side(index: &ImpactIndex, args: &SearchArgs) -> Result<Option<QuerySide>> {
     if args.mode == Mode::Bm25 && !args.explain {
         return Ok(None);
@@ -144,7 +144,7 @@ fn print_table(output: &mut Output, query: &Query, hits: &[AnswerHit], many: boo
     Ok(())
 }
 
-/// The start of a text on one line.
+/// Returns the start of a text on one line.
 fn snippet(text: &str, characters: usize) -> String {
     let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
     match line.char_indices().nth(characters) {

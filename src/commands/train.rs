@@ -1,4 +1,4 @@
-//! `splade train`: YAML file → config → data → training → folder of the model.
+//! `splade train`: YAML file → config → data → training → model folder.
 
 use std::path::Path;
 use std::time::Instant;
@@ -26,7 +26,10 @@ pub(crate) fn run(args: &TrainArgs) -> Result<()> {
         tracing::warn!("{note}");
     }
     if args.resume && latest_checkpoint(&config.training.output_dir)?.is_none() {
-        tracing::warn!("{}: no checkpoint to resume from, starts anew", config.training.output_dir.display());
+        tracing::warn!(
+            "{}: no checkpoint to resume from; training starts from the beginning",
+            config.training.output_dir.display()
+        );
     }
     let start = match (&args.resume_from, args.resume, args.overwrite) {
         (Some(folder), _, _) => Start::ResumeFrom(folder.clone()),
@@ -51,7 +54,7 @@ pub(crate) fn run(args: &TrainArgs) -> Result<()> {
     say(model.display())
 }
 
-/// The error of a training that a signal ended: after how many steps, and where to resume.
+/// Error of a training that a signal ended, with the number of steps and the checkpoint.
 fn interrupted(report: &FitReport) -> anyhow::Error {
     match &report.checkpoint {
         Some(checkpoint) => interrupt::error(
@@ -90,7 +93,7 @@ fn find_base_model(config: &mut TrainConfig, start: &Start, dry_run: bool) -> Re
     Ok(())
 }
 
-/// `key=value` with its value, which is written as in the config, as JSON.
+/// Converts the value of `key=value` from YAML, as in a config, to JSON.
 fn with_json_value(set: &str) -> String {
     let value = |text| serde_yaml::from_str::<Value>(text).ok().filter(|value| !value.is_null() || text == "null");
     match set.split_once('=').map(|(key, text)| (key, value(text))) {
@@ -99,7 +102,7 @@ fn with_json_value(set: &str) -> String {
     }
 }
 
-/// YAML as a JSON value; an error shows the line it is about.
+/// Parses YAML as a JSON value. An error quotes the line.
 fn parse_yaml(path: &Path, text: &str) -> Result<Value> {
     serde_yaml::from_str(text).map_err(|error| {
         let Some(location) = error.location() else { return Error::file(path, error.to_string()).into() };
@@ -108,7 +111,7 @@ fn parse_yaml(path: &Path, text: &str) -> Result<Value> {
     })
 }
 
-/// The plan of a training in a few lines.
+/// Describes the plan of a training in a few lines.
 fn describe(plan: &Plan) -> Vec<String> {
     let mut lines = Vec::new();
     if let Some(checkpoint) = &plan.checkpoint {
@@ -156,7 +159,7 @@ fn describe(plan: &Plan) -> Vec<String> {
     lines
 }
 
-/// Shows the progress of a training: a bar on a terminal, and a line for each line of the log.
+/// Progress of a training: a bar on a terminal, and a log line for every line of the training log.
 struct Watch {
     bar: ProgressBar,
     total: usize,
@@ -200,7 +203,7 @@ impl Observer for Watch {
     }
 
     fn should_stop(&mut self) -> bool {
-        interrupt::came()
+        interrupt::received()
     }
 }
 
@@ -213,7 +216,7 @@ impl Watch {
         self.begun.map_or(0.0, |begun| begun.elapsed().as_secs_f64()).max(1e-9)
     }
 
-    /// `  123 active dims` of the last step's documents; empty where there are none.
+    /// `  123 active dims` for the documents of the last step; empty if there are none.
     fn active(&self) -> String {
         if self.active_dims > 0.0 { format!("  {:.0} active dims", self.active_dims) } else { String::new() }
     }
@@ -226,7 +229,7 @@ impl Watch {
         let value = |key: &str| line.iter().find(|(name, _)| name == key).map_or(f64::NAN, |(_, value)| *value);
         let done = (self.step - self.first).max(1) as f64;
         let left = (self.total - self.step) as f64 * self.seconds() / done;
-        // the masked-language-model objective has one term
+        // the loss of masked-language modelling has one term
         let terms = match self.active_dims > 0.0 {
             true => {
                 let (ranking, regularizer) = (value("base_loss"), value("document_regularizer_loss"));
@@ -240,7 +243,7 @@ impl Watch {
     }
 }
 
-/// The main numbers of an evaluation.
+/// Formats the main scores of an evaluation.
 fn evaluation_line(line: &[Scalar]) -> String {
     let shown = ["_loss", "dot_ndcg@10", "dot_mrr@10", "query_active_dims", "corpus_active_dims"];
     let parts: Vec<String> = line

@@ -1,12 +1,12 @@
-//! [`Repo`]: one model's part of the cache, laid out as huggingface_hub lays it out.
+//! [`Repo`]: cached files of one model, in the layout of huggingface_hub.
 //!
 //! ```text
-//! models--owner--name/blobs/<etag>                    a file's bytes; <etag>.incomplete while they arrive
-//!                     snapshots/<commit>/<file>       a link to its blob
-//!                     refs/<branch or tag>            the commit it stood for when it was last asked
-//!                     .no_exist/<commit>/<file>       the commit has no such file: nobody needs to ask again
-//!                     trees/<commit>.json             newer Pythons' list of all files; read here, not written
-//! .locks/models--owner--name/<etag>.lock              held while a blob arrives
+//! models--owner--name/blobs/<etag>                    bytes of a file; <etag>.incomplete during the download
+//!                     snapshots/<commit>/<file>       link to the blob of the file
+//!                     refs/<branch or tag>            its commit at the last request
+//!                     .no_exist/<commit>/<file>       empty: the commit has no such file
+//!                     trees/<commit>.json             list of all files, written by newer Pythons, read here
+//! .locks/models--owner--name/<etag>.lock              locked during the download of a blob
 //! ```
 
 use std::collections::BTreeSet;
@@ -23,12 +23,12 @@ use super::HubError;
 use super::id::is_commit;
 use crate::commands::interrupt;
 
-/// Tells backup programs that all this can be had again.
+/// Contents of `CACHEDIR.TAG`, by which backup programs leave a folder out.
 const CACHE_TAG: &str = "Signature: 8a477f597d28d172789f06886806bc55\n\
     # This file is a cache directory tag created by splade.\n\
     # For information about cache directory tags, see: https://bford.info/cachedir/\n";
 
-/// The cached files of one model.
+/// Cached files of one model.
 #[derive(Debug)]
 pub(super) struct Repo {
     cache: PathBuf,
@@ -37,25 +37,25 @@ pub(super) struct Repo {
 }
 
 impl Repo {
-    /// The part of `cache` that belongs to the model `name`, `owner/name`; nothing needs to be there yet.
+    /// Returns the part of `cache` for the model `name` (`owner/name`). Its folders need not exist.
     pub(super) fn new(cache: &Path, name: &str) -> Self {
         let of_model = format!("models--{}", name.replace('/', "--"));
         Self { cache: cache.to_owned(), folder: cache.join(&of_model), locks: cache.join(".locks").join(of_model) }
     }
 
-    /// The folder of a commit's files.
+    /// Folder with the files of a commit.
     pub(super) fn snapshot(&self, commit: &str) -> PathBuf {
         self.folder.join("snapshots").join(commit)
     }
 
-    /// The commit a branch or tag stood for when it was last asked.
+    /// Commit of a branch or tag at the last request.
     pub(super) fn commit_of(&self, revision: &str) -> Option<String> {
         let text = std::fs::read_to_string(self.folder.join("refs").join(revision)).ok()?;
         let commit = text.trim();
         is_commit(commit).then(|| commit.to_owned())
     }
 
-    /// Notes what a branch or tag stands for. A cache that cannot be written only forgets it.
+    /// Records the commit of a branch or tag. A cache that cannot be written is no error.
     pub(super) fn note_commit(&self, revision: &str, commit: &str) {
         if self.commit_of(revision).as_deref() == Some(commit) {
             return;
@@ -66,12 +66,12 @@ impl Repo {
         }
     }
 
-    /// Whether the commit is known to have no such file.
+    /// True if the commit is known to lack the file.
     pub(super) fn is_absent(&self, commit: &str, file: &str) -> bool {
         self.no_exist(commit, file).is_file()
     }
 
-    /// Notes that the commit has no such file. A cache that cannot be written only forgets it.
+    /// Records that the commit lacks the file. A cache that cannot be written is no error.
     pub(super) fn note_absent(&self, commit: &str, file: &str) {
         let path = self.no_exist(commit, file);
         let made = path.parent().map_or(Ok(()), std::fs::create_dir_all).and_then(|()| File::create(&path));
@@ -84,7 +84,7 @@ impl Repo {
         self.folder.join(".no_exist").join(commit).join(file)
     }
 
-    /// All files of the commit, where Python has listed them.
+    /// Names of all files of the commit, if Python has listed them.
     pub(super) fn listing(&self, commit: &str) -> Option<BTreeSet<String>> {
         let bytes = std::fs::read(self.folder.join("trees").join(format!("{commit}.json"))).ok()?;
         let tree: Value = serde_json::from_slice(&bytes).ok()?;
@@ -92,12 +92,12 @@ impl Repo {
         Some(tree.get("files")?.as_object()?.keys().cloned().collect())
     }
 
-    /// Where the bytes with this ETag lie, or will.
+    /// Path of the blob with this ETag.
     pub(super) fn blob(&self, etag: &str) -> PathBuf {
         self.folder.join("blobs").join(etag)
     }
 
-    /// Where they lie while they arrive.
+    /// Path of the blob with this ETag during its download.
     pub(super) fn incomplete(&self, etag: &str) -> PathBuf {
         self.folder.join("blobs").join(format!("{etag}.incomplete"))
     }
@@ -109,13 +109,13 @@ impl Repo {
         }
         let tag = self.cache.join("CACHEDIR.TAG");
         if !tag.exists() {
-            // only a courtesy
+            // the cache works without it
             let _ = std::fs::write(&tag, CACHE_TAG);
         }
         Ok(())
     }
 
-    /// Waits until no other process, of Python neither, fetches the blob. Held until the file is dropped.
+    /// Locks a blob. Waits while another process, of Python too, downloads it. The lock ends when the file is dropped.
     pub(super) fn lock(&self, etag: &str) -> Result<File> {
         let path = self.locks.join(format!("{etag}.lock"));
         let file = File::options().create(true).append(true).open(&path).map_err(Error::io(&path))?;
@@ -131,14 +131,14 @@ impl Repo {
                     interrupt::check()?;
                     std::thread::sleep(Duration::from_millis(100));
                 }
-                // some network file systems cannot lock; what arrives is checked all the same
+                // some network file systems have no locks; downloaded bytes are checked in any case
                 Err(TryLockError::Error(error)) if error.kind() == io::ErrorKind::Unsupported => return Ok(file),
                 Err(TryLockError::Error(error)) => return Err(Error::io(&path)(error).into()),
             }
         }
     }
 
-    /// Puts a blob into a snapshot under its name: a relative link, a copy where the file system has no links.
+    /// Adds a blob to a snapshot as a relative link, or as a copy if the file system has no links.
     pub(super) fn link(&self, commit: &str, file: &str, etag: &str) -> Result<()> {
         let path = self.snapshot(commit).join(file);
         if path.is_file() {
@@ -146,7 +146,7 @@ impl Repo {
         }
         let parent = path.parent().unwrap_or(&self.folder);
         std::fs::create_dir_all(parent).map_err(Error::io(parent))?;
-        // a link to a blob that is gone
+        // a link to a blob that was removed
         let _ = std::fs::remove_file(&path);
         let target = Path::new(&"../".repeat(2 + file.matches('/').count())).join("blobs").join(etag);
         if symlink(&target, &path).is_ok() || path.is_file() {
@@ -170,14 +170,14 @@ fn symlink(_: &Path, _: &Path) -> io::Result<()> {
     Err(io::ErrorKind::Unsupported.into())
 }
 
-/// A name that stays inside the folder it is joined to: names come from files that strangers wrote.
+/// Refuses a name that leads out of the folder it is joined to. Names come from the files of a model.
 pub(super) fn check_name(file: &str) -> Result<(), HubError> {
     let is_refused = |c: char| c.is_control() || r#"\:*?"<>|"#.contains(c);
     let is_part = |part: &str| !part.is_empty() && part != "." && part != "..";
     if file.split('/').all(is_part) && !file.contains(is_refused) {
         return Ok(());
     }
-    Err(HubError::input(format!("the model names a file {file:?}, which cannot be one of its own"), ""))
+    Err(HubError::input(format!("the model names the file {file:?}, which is not in its folder"), ""))
 }
 
 #[cfg(test)]
@@ -185,7 +185,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_stay_inside() {
+    fn names_that_lead_out_of_the_folder_are_refused() {
         for name in ["config.json", "a/b.json", "..a", "onnx/model.onnx_data", "a b.json"] {
             assert!(check_name(name).is_ok(), "{name}");
         }
@@ -195,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn a_ref_that_holds_no_commit_is_none() {
+    fn a_ref_without_a_commit_is_none() {
         let place = tempfile::tempdir().unwrap();
         let repo = Repo::new(place.path(), "a/b");
         assert_eq!(repo.commit_of("main"), None);
@@ -208,7 +208,7 @@ mod tests {
 
     #[cfg(unix)]
     #[test]
-    fn a_link_leads_from_any_depth_to_its_blob() {
+    fn links_are_relative_at_every_depth() {
         let place = tempfile::tempdir().unwrap();
         let repo = Repo::new(place.path(), "a/b");
         repo.prepare().unwrap();

@@ -1,4 +1,4 @@
-//! [`Client`]: requests to the Hub, along their redirects, and the meaning of its answers.
+//! [`Client`]: requests to the Hub with their redirects, and errors for its answers.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -15,9 +15,9 @@ use crate::environment;
 use crate::failure::bad_input;
 use crate::http::{HttpClient, Method, NetworkError, escaped, header, is_same_server, is_web_address, joined};
 
-/// Time without a byte after which a connection counts as broken, unless `HF_HUB_DOWNLOAD_TIMEOUT` is set.
-const PATIENCE_SECONDS: u64 = 30;
-/// Largest answer that is read as a list of files.
+/// Default of `HF_HUB_DOWNLOAD_TIMEOUT`: time without a byte after which a connection counts as broken.
+const TIMEOUT_SECONDS: u64 = 30;
+/// Size of the largest accepted list of files.
 const LISTING_BYTES_MAX: u64 = 64 << 20;
 const REDIRECTS_MAX: usize = 10;
 
@@ -31,7 +31,7 @@ pub(super) struct Revision {
 /// Identity and size of a file on the Hub.
 #[derive(Debug)]
 pub(super) struct RemoteFile {
-    /// name of the bytes: their SHA-256 for large files, git's hash for others
+    /// identity of the bytes: SHA-256 for large files, git's hash for others
     pub(super) etag: String,
     pub(super) size: Option<u64>,
 }
@@ -41,12 +41,12 @@ pub(super) struct RemoteFile {
 pub(super) struct Client {
     http: HttpClient,
     endpoint: String,
-    /// the value of the header
+    /// value of the header `authorization`
     authorization: Option<String>,
 }
 
 impl Client {
-    /// A client with the settings of the environment. Nothing is sent yet.
+    /// Creates a client with the settings of the environment. It sends no request yet.
     ///
     /// # Errors
     /// A malformed address in `HF_ENDPOINT`, certificates that cannot be read, a malformed token.
@@ -54,8 +54,8 @@ impl Client {
         let endpoint = endpoint();
         if !is_web_address(&endpoint) {
             return Err(bad_input(
-                format!("HF_ENDPOINT: {endpoint:?} is no address"),
-                "give one like https://huggingface.co, or unset it",
+                format!("HF_ENDPOINT: {endpoint:?} is not a web address"),
+                "set it to an address such as https://huggingface.co, or unset it",
             ));
         }
         let token = token();
@@ -63,7 +63,7 @@ impl Client {
             return Err(bad_input("HF_TOKEN: not a token", "a token is one word such as hf_…"));
         }
         let seconds = environment::text("HF_HUB_DOWNLOAD_TIMEOUT").and_then(|text| text.trim().parse().ok());
-        let http = HttpClient::new(Duration::from_secs(seconds.unwrap_or(PATIENCE_SECONDS).max(1)))?;
+        let http = HttpClient::new(Duration::from_secs(seconds.unwrap_or(TIMEOUT_SECONDS).max(1)))?;
         Ok(Self { http, endpoint, authorization: token.map(|token| format!("Bearer {token}")) })
     }
 
@@ -83,9 +83,7 @@ impl Client {
             let files = info.get("siblings")?.as_array()?.iter().filter_map(name).collect();
             Some(Revision { commit, files })
         };
-        read().ok_or_else(|| {
-            HubError::run(format!("{id}: {} answers with no list of files", hub_name()), "check HF_ENDPOINT")
-        })
+        read().ok_or_else(|| HubError::run(format!("{id}: {} sends no list of files", hub_name()), "check HF_ENDPOINT"))
     }
 
     /// Identity and size of a file of a commit.
@@ -95,7 +93,7 @@ impl Client {
         if !(response.status().is_success() || response.status().is_redirection()) {
             return Err(self.refusal(id, &response));
         }
-        // the bytes of a large file lie elsewhere: the headers with `linked` are theirs
+        // a large file is on another server, and the headers with `linked` describe it
         let etag = header(&response, "x-linked-etag").or_else(|| header(&response, "etag"));
         let etag = etag.unwrap_or_default().trim_start_matches("W/").trim_matches('"').to_owned();
         let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
@@ -110,7 +108,7 @@ impl Client {
         Ok(RemoteFile { etag, size: size.and_then(|size| size.trim().parse().ok()) })
     }
 
-    /// Bytes of a file from `start` on: an answer whose status may still be a refusal.
+    /// Requests the bytes of a file from `start` on. The status of the answer may be an error.
     ///
     /// # Errors
     /// No answer.
@@ -124,17 +122,17 @@ impl Client {
         self.send(Method::Get, &self.file_url(id, commit, file), start)
     }
 
-    /// Error for an answer whose status is no success.
+    /// Error for an answer whose status is not a success.
     pub(super) fn refusal(&self, id: &HubId, response: &Response<Body>) -> HubError {
         let (status, code) = (response.status().as_u16(), header(response, "x-error-code").unwrap_or_default());
         match (status, code) {
             (_, "GatedRepo") => HubError::gated(id),
             (404, "RevisionNotFound") => HubError::no_revision(id),
             (404, "EntryNotFound") => {
-                HubError::run(format!("{id}: the file list names a file that is gone"), "run again")
+                HubError::run(format!("{id}: the file list names a file that does not exist"), "run again")
             }
             (_, "RepoNotFound") => HubError::no_model(id),
-            // the public Hub gives the same answer for a private model and for none
+            // the public Hub gives the same answer for a private model and for a missing one
             (401, _) if self.authorization.is_some() => HubError::bad_token(id),
             (401 | 403 | 404, _) => HubError::no_model(id),
             (408 | 429 | 500 | 502..=504, _) => HubError::busy(id, status),
@@ -146,9 +144,9 @@ impl Client {
         format!("{}/{}/resolve/{commit}/{}", self.endpoint, id.name, escaped(file, true))
     }
 
-    /// Sends a request along its redirects; only the endpoint receives the token.
+    /// Sends a request and follows redirects. Only the endpoint receives the token.
     ///
-    /// [`Method::Head`] stops where a large file's bytes lie: the answer before had all that is wanted.
+    /// [`Method::Head`] does not follow a redirect to another server: the redirect has the headers of the file.
     fn send(&self, method: Method, url: &str, start: u64) -> Result<Response<Body>, NetworkError> {
         let mut url = url.to_owned();
         let range = format!("bytes={start}-");

@@ -1,4 +1,4 @@
-//! One file of the Hub into the cache: going on where an earlier try stopped, checked before it gets its name.
+//! [`Download`]: one file from the Hub to the cache. A download resumes, and is checked before the file is renamed.
 
 use std::fs::File;
 use std::io::{Read, Write};
@@ -20,14 +20,14 @@ use crate::commands::interrupt;
 use crate::console::{self, size};
 use crate::http::{NetworkError, header};
 
-/// Tries in a row without a single new byte before giving up.
-const MOST_TRIES: u32 = 5;
-/// The pause after the first of them; each is twice as long as the one before.
+/// Number of attempts in a row without a new byte after which a download fails.
+const ATTEMPTS_MAX: u32 = 5;
+/// Pause after the first failed attempt; each further pause is twice as long.
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
-/// Files from this size on are announced, and have a bar on a terminal.
-const LARGE: u64 = 1 << 20;
+/// Size in bytes from which a file is logged and has a progress bar.
+const LARGE_BYTES: u64 = 1 << 20;
 
-/// A file to fetch, and where from and to.
+/// A file to download, with its source and destination.
 pub(super) struct Download<'a> {
     pub(super) client: &'a Client,
     pub(super) repo: &'a Repo,
@@ -36,11 +36,11 @@ pub(super) struct Download<'a> {
     pub(super) file: &'a str,
 }
 
-/// How a try ended that did not bring the whole file.
+/// Reason why an attempt did not complete the file.
 enum Stop {
-    /// another may
+    /// another attempt may succeed
     Broken(String),
-    /// none will
+    /// another attempt would fail too
     Final(anyhow::Error),
 }
 
@@ -57,17 +57,17 @@ impl From<HubError> for Stop {
 }
 
 impl Download<'_> {
-    /// Puts the file into the snapshot, from the Hub unless its bytes are in the cache already.
+    /// Adds the file to the snapshot. Downloads it unless its bytes are in the cache.
     ///
     /// # Errors
-    /// A refusal, a connection that stays broken, bytes that are not those announced, a disk that is full. What has come
-    /// stays for the next time, unless it is wrong.
+    /// An error of the Hub, a connection that breaks repeatedly, bytes other than announced, a full disk. The downloaded
+    /// part is kept for the next attempt, unless it is wrong.
     pub(super) fn run(&self) -> Result<()> {
-        let remote = patiently(HubError::is_outage, || self.client.remote(self.id, self.commit, self.file))?;
+        let remote = with_retries(HubError::is_outage, || self.client.remote(self.id, self.commit, self.file))?;
         let blob = self.repo.blob(&remote.etag);
         self.repo.prepare()?;
         let _lock = self.repo.lock(&remote.etag)?;
-        // another process may have brought it meanwhile
+        // another process may have downloaded it meanwhile
         if !blob.is_file() {
             self.fetch(&remote, &blob)?;
         }
@@ -81,16 +81,18 @@ impl Download<'_> {
         let mut is_first = true;
         loop {
             self.fill(&mut file, &path, remote, &bar)?;
-            if self.is_right(&path, remote)? {
+            if self.is_intact(&path, remote)? {
                 break;
             }
-            // bytes of an earlier run may be to blame, once
+            // wrong bytes may come from an earlier run, so the download is repeated once
             file.set_len(0).map_err(Error::io(&path))?;
             if !is_first {
                 bar.finish_and_clear();
-                // nothing in it is worth keeping
+                // a wrong file must not be resumed
                 let _ = std::fs::remove_file(&path);
-                return Err(self.failed("what came is not what the Hub announced", "run again: it starts anew").into());
+                return Err(self
+                    .failed("the bytes are not those that the Hub announced", "run again: the download starts anew")
+                    .into());
             }
             is_first = false;
         }
@@ -99,9 +101,9 @@ impl Download<'_> {
         Ok(std::fs::rename(&path, blob).map_err(Error::io(blob))?)
     }
 
-    /// Tries until the file is as long as announced.
+    /// Repeats requests until the file has the announced size.
     fn fill(&self, file: &mut File, path: &Path, remote: &RemoteFile, bar: &ProgressBar) -> Result<()> {
-        let mut tries = 0;
+        let mut attempts = 0;
         loop {
             let before = file.metadata().map_err(Error::io(path))?.len();
             let why = match self.once(file, path, remote, bar) {
@@ -110,25 +112,25 @@ impl Download<'_> {
                 Err(Stop::Broken(why)) => why,
             };
             let now = file.metadata().map_err(Error::io(path))?.len();
-            tries = if now > before { 1 } else { tries + 1 };
-            if tries > MOST_TRIES {
+            attempts = if now > before { 1 } else { attempts + 1 };
+            if attempts > ATTEMPTS_MAX {
                 bar.finish_and_clear();
                 let of = remote.size.map_or_else(String::new, |bytes| format!(" of {}", size(bytes)));
                 let message = format!("{why} after {}{of}", size(now));
-                return Err(self.failed(&message, "run again: it resumes where it stopped").into());
+                return Err(self.failed(&message, "run again: the download resumes where it stopped").into());
             }
-            tracing::debug!("{}: {why} at byte {now}; try {tries}", self.file);
-            pause(FIRST_PAUSE * 2u32.pow(tries - 1))?;
+            tracing::debug!("{}: {why} at byte {now}; attempt {attempts}", self.file);
+            pause(FIRST_PAUSE * 2u32.pow(attempts - 1))?;
         }
     }
 
-    /// One request for what is missing.
+    /// Sends one request for the missing bytes.
     fn once(&self, file: &mut File, path: &Path, remote: &RemoteFile, bar: &ProgressBar) -> Result<(), Stop> {
         let mut have = file.metadata().map_err(Error::io(path))?.len();
         if Some(have) == remote.size {
             return Ok(());
         }
-        // without a length nobody can tell what is missing
+        // without a size it is not known which bytes are missing
         if remote.size.is_none_or(|size| have > size) {
             have = 0;
         }
@@ -149,7 +151,7 @@ impl Download<'_> {
             have += read as u64;
             bar.set_position(have);
             if remote.size.is_some_and(|size| have > size) {
-                // found out below, and begun anew
+                // the caller finds the wrong size and starts anew
                 return Ok(());
             }
         }
@@ -159,7 +161,7 @@ impl Download<'_> {
         }
     }
 
-    /// From which byte on the answer to a request for those from `start` on is.
+    /// Position of the first byte in the answer to a request for the bytes from `start` on.
     fn agree(&self, response: &Response<Body>, start: u64) -> Result<u64, Stop> {
         match response.status() {
             StatusCode::PARTIAL_CONTENT => {
@@ -168,14 +170,12 @@ impl Download<'_> {
                 if first == Some(start) {
                     return Ok(start);
                 }
-                Err(self
-                    .failed("the answer is another part of the file than was asked for", "check HF_ENDPOINT")
-                    .into())
+                Err(self.failed("the answer is another part of the file than requested", "check HF_ENDPOINT").into())
             }
-            // the whole, from a server that cannot go on in the middle
+            // the whole file, from a server that does not support ranges
             StatusCode::OK => Ok(0),
             StatusCode::RANGE_NOT_SATISFIABLE if start > 0 => {
-                Err(self.failed("the answer is that the file has no further bytes", "run again").into())
+                Err(self.failed("the answer says that the file has no further bytes", "run again").into())
             }
             status => {
                 let error = self.client.refusal(self.id, response);
@@ -188,8 +188,8 @@ impl Download<'_> {
         }
     }
 
-    /// Whether the bytes are those announced: as many, and with the SHA-256 that a large file's ETag is.
-    fn is_right(&self, path: &Path, remote: &RemoteFile) -> Result<bool> {
+    /// True if a file has the announced size and, where its ETag is a SHA-256, that checksum.
+    fn is_intact(&self, path: &Path, remote: &RemoteFile) -> Result<bool> {
         let size = std::fs::metadata(path).map_err(Error::io(path))?.len();
         if remote.size.is_some_and(|announced| announced != size) {
             return Ok(false);
@@ -205,7 +205,7 @@ impl Download<'_> {
     }
 
     fn announce(&self, remote: &RemoteFile, have: u64) -> ProgressBar {
-        let Some(bytes) = remote.size.filter(|bytes| *bytes >= LARGE) else {
+        let Some(bytes) = remote.size.filter(|bytes| *bytes >= LARGE_BYTES) else {
             tracing::debug!("downloading {}: {}", self.id, self.file);
             return ProgressBar::hidden();
         };
@@ -225,22 +225,22 @@ impl Download<'_> {
     }
 }
 
-/// Calls until it succeeds, fails for good, or has failed [`MOST_TRIES`] times.
-pub(super) fn patiently<T>(
+/// Repeats a call until it succeeds, fails with an error that `again` rejects, or has failed [`ATTEMPTS_MAX`] times.
+pub(super) fn with_retries<T>(
     again: fn(&HubError) -> bool,
     call: impl Fn() -> Result<T, HubError>,
 ) -> Result<T, HubError> {
-    let mut tries = 0;
+    let mut attempts = 0;
     loop {
         match call() {
-            Err(error) if again(&error) && tries + 1 < MOST_TRIES => pause(FIRST_PAUSE * 2u32.pow(tries))?,
+            Err(error) if again(&error) && attempts + 1 < ATTEMPTS_MAX => pause(FIRST_PAUSE * 2u32.pow(attempts))?,
             outcome => return outcome,
         }
-        tries += 1;
+        attempts += 1;
     }
 }
 
-/// A pause that an interrupt ends.
+/// Waits, and fails if a signal arrives.
 fn pause(mut time: Duration) -> Result<(), HubError> {
     const STEP: Duration = Duration::from_millis(50);
     while !time.is_zero() {
@@ -252,8 +252,8 @@ fn pause(mut time: Duration) -> Result<(), HubError> {
 }
 
 fn stop_if_interrupted() -> Result<(), HubError> {
-    match interrupt::came() {
-        true => Err(HubError::run("interrupted: what has come is kept for the next time", "")),
+    match interrupt::received() {
+        true => Err(HubError::run("interrupted: the downloaded part is kept for the next run", "")),
         false => Ok(()),
     }
 }

@@ -11,7 +11,7 @@ use crate::http::NetworkError;
 pub(super) struct HubError {
     #[source]
     failure: Failure,
-    /// reason why the Hub gives no answer, if that is it
+    /// set if the Hub gave no answer
     outage: Option<Outage>,
 }
 
@@ -39,12 +39,12 @@ impl From<Failure> for HubError {
 }
 
 impl HubError {
-    /// A fault of the id, a token or the model: exit code 2.
+    /// An error in the id, the token or the model: exit code 2.
     pub(super) fn input(message: impl Into<String>, hint: impl Into<String>) -> Self {
         Failure::input(message, hint).into()
     }
 
-    /// A fault on the way: exit code 1.
+    /// Any other error: exit code 1.
     pub(super) fn run(message: impl Into<String>, hint: impl Into<String>) -> Self {
         Failure::run(message, hint).into()
     }
@@ -54,9 +54,9 @@ impl HubError {
         let outage = format!("{} cannot be reached: {why}", hub_name());
         let hint = match why {
             NetworkError::Certificate(_) => {
-                "if a proxy signs connections with a certificate of its own, name that in SSL_CERT_FILE"
+                "if a proxy signs connections itself, set SSL_CERT_FILE to the file of its certificate"
             }
-            _ => "run again with a network; a model that is cached or in a folder needs none",
+            _ => "run again with a network; a cached model and a model folder need none",
         };
         Self {
             failure: Failure::run(format!("{id}: no such folder here, and {outage}"), hint),
@@ -67,13 +67,10 @@ impl HubError {
     /// An answer that asks to try again later.
     pub(super) fn busy(id: &HubId, status: u16) -> Self {
         let outage = format!("{} answers {status}", hub_name());
-        Self {
-            failure: Failure::run(format!("{id}: {outage}"), "run again in a while"),
-            outage: Some(Outage::Busy(outage)),
-        }
+        Self { failure: Failure::run(format!("{id}: {outage}"), "run again later"), outage: Some(Outage::Busy(outage)) }
     }
 
-    /// No model of this name, as far as this user may know.
+    /// A model that does not exist, or that this token cannot see.
     pub(super) fn no_model(id: &HubId) -> Self {
         let token = match has_token() {
             true => "if it is private or gated, this token has no access",
@@ -93,10 +90,10 @@ impl HubError {
         )
     }
 
-    /// A model whose terms have to be accepted first.
+    /// A model whose terms must be accepted first.
     pub(super) fn gated(id: &HubId) -> Self {
         let hint = match has_token() {
-            true => "request access on its page: this token has none",
+            true => "request access on its page: this token has no access",
             false => "request access on its page, then set HF_TOKEN",
         };
         Self::input(format!("{id}: gated: only users with access can download it"), hint)
@@ -105,10 +102,10 @@ impl HubError {
     /// A token that is not valid.
     pub(super) fn bad_token(id: &HubId) -> Self {
         let message = format!("{id}: {} does not accept the token", hub_name());
-        Self::input(message, "set HF_TOKEN to a valid one, or remove it")
+        Self::input(message, "set HF_TOKEN to a valid token, or unset it")
     }
 
-    /// A cache that lacks the model, or `what` of it, while the network is not to be used.
+    /// A model, or its part `what`, that is not cached while the network is forbidden.
     pub(super) fn offline(id: &HubId, what: Option<&str>) -> Self {
         let cache = cache_dir();
         let message = match what {
@@ -118,7 +115,7 @@ impl HubError {
         Self::input(message, "run once without --offline or HF_HUB_OFFLINE")
     }
 
-    /// The same outage, for a model that the cache lacks, or lacks `what` of.
+    /// Adds to an outage that the model, or its part `what`, is not cached.
     pub(super) fn and_not_cached(self, id: &HubId, what: Option<&str>) -> Self {
         let cached = what.map_or_else(|| "not cached".to_owned(), |what| format!("cached without {what}"));
         let failure = Failure::run(format!("{id}: {cached}, and {}", self.brief()), "run again later");
@@ -130,7 +127,7 @@ impl HubError {
         self.outage.is_some()
     }
 
-    /// The outage in a few words, else the message.
+    /// Message of the outage without the model, or the whole message of any other error.
     pub(super) fn brief(&self) -> String {
         self.outage.as_ref().map_or_else(|| self.failure.to_string(), |outage| outage.message().to_owned())
     }
@@ -141,7 +138,7 @@ impl HubError {
     }
 }
 
-/// Name of the Hub; with its address where that is not the public one.
+/// Name of the Hub in messages, with its address unless it is the public Hub.
 pub(super) fn hub_name() -> String {
     let endpoint = endpoint();
     if endpoint == "https://huggingface.co" { "the Hub".to_owned() } else { format!("the Hub at {endpoint}") }

@@ -1,4 +1,4 @@
-//! [`fetch`]: the files of a revision that make a model, downloaded into the cache.
+//! [`fetch`]: download of the files of a model that the cache lacks.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -10,11 +10,11 @@ use splade_files::{
 
 use super::cache::{Repo, check_name};
 use super::client::{Client, Revision};
-use super::download::{Download, patiently};
+use super::download::{Download, with_retries};
 use super::id::HubId;
 use super::{HubError, Origin, Place, Wants, cache_dir, is_offline};
 
-/// Model folder of an id: files of the cache that are still current, and the rest from the Hub.
+/// Downloads the files of a model that the cache lacks, and returns its folder in the cache.
 ///
 /// A cached commit needs no request; a branch or tag needs one, for its current commit. If the Hub does not answer, the
 /// cached files are used as they are, with a warning.
@@ -22,7 +22,7 @@ pub(super) fn fetch(id: &HubId, wants: Wants) -> Result<Place> {
     let mut fetch = Fetch::begin(id)?;
     fetch.model(wants)?;
     if !id.is_commit() {
-        // only now: a ref is for a snapshot that is whole
+        // last, since a ref stands for a complete snapshot
         fetch.repo.note_commit(&id.revision, &fetch.commit);
     }
     let folder = fetch.repo.snapshot(&fetch.commit);
@@ -36,11 +36,11 @@ struct Fetch<'a> {
     commit: String,
     /// none while offline
     client: Option<Client>,
-    /// why there is none, if nobody ordered it
+    /// why there is no client; none if the user forbade the network
     outage: Option<HubError>,
-    /// the names of all files of the commit, once they are known
+    /// names of all files of the commit, once they are known
     listing: Option<BTreeSet<String>>,
-    /// those wanted that are there
+    /// names of the files that are wanted and in the snapshot
     files: Vec<String>,
 }
 
@@ -57,40 +57,41 @@ impl<'a> Fetch<'a> {
         Ok(fetch)
     }
 
-    /// The commit that is meant: of a branch or tag, what the Hub says, or said when it was last asked.
+    /// Commit of the revision. For a branch or tag it is requested; if the Hub does not answer, it is the cached one.
     fn find_commit(&mut self) -> Result<String> {
         if self.id.is_commit() {
             return Ok(self.id.revision.clone());
         }
         let cached = self.repo.commit_of(&self.id.revision);
         let Some(client) = &self.client else { return Ok(cached.ok_or_else(|| self.not_cached(None))?) };
-        // with something cached there is no reason to wait
+        // a cached commit can be used at once
         let again = if cached.is_some() { |_: &HubError| false } else { HubError::is_busy };
-        match patiently(again, || client.revision(self.id, &self.id.revision)) {
+        match with_retries(again, || client.revision(self.id, &self.id.revision)) {
             Ok(Revision { commit, files }) => {
                 self.listing = Some(files);
                 Ok(commit)
             }
             Err(error) => {
                 let commit = cached.filter(|_| error.is_outage()).ok_or_else(|| error.clone())?;
-                self.go_on_without(error);
+                self.use_cache_only(error);
                 Ok(commit)
             }
         }
     }
 
-    fn go_on_without(&mut self, error: HubError) {
-        tracing::warn!("{}; taking {} as it is cached", error.brief(), self.id);
+    fn use_cache_only(&mut self, error: HubError) {
+        tracing::warn!("{}; using the cached files of {}", error.brief(), self.id);
         self.client = None;
         self.outage = Some(error);
     }
 
-    /// Fetches all files of the model that `wants` names, small ones first: an unsupported model costs no large download.
+    /// Downloads the files of the model that `wants` names. Small files come first: an unsupported model costs no large
+    /// download.
     fn model(&mut self, wants: Wants) -> Result<()> {
         let model = self.small_files().and_then(|()| Ok(ModelDir::open(&self.repo.snapshot(&self.commit))?));
         let model = model.map_err(|error| match self.client {
-            // what looks broken may only be incomplete
-            None if error.is::<Error>() => error.context(format!("{}, as far as it is cached", self.id)),
+            // an incomplete cache may look like a broken model
+            None if error.is::<Error>() => error.context(format!("cached files of {}", self.id)),
             _ => error,
         })?;
         if wants.only_queries && model.architecture() == Architecture::InferenceFree {
@@ -114,13 +115,13 @@ impl<'a> Fetch<'a> {
         Ok(())
     }
 
-    /// The layout of the model, with its small files in the snapshot.
+    /// Downloads the small files of the model.
     fn small_files(&mut self) -> Result<()> {
         if !self.file("modules.json")? && !self.file("config.json")? {
             return Err(match self.client {
                 None => self.not_cached(None),
                 Some(_) => HubError::input(
-                    format!("{}: no model for this program: it has neither modules.json nor config.json", self.id),
+                    format!("{}: not a model that can be read: it has neither modules.json nor config.json", self.id),
                     "give a masked-language model such as ltg/norbert3-xs, or a SPLADE model",
                 ),
             }
@@ -131,7 +132,7 @@ impl<'a> Fetch<'a> {
         Ok(())
     }
 
-    /// The ONNX file an encoder would take, and the file with its values if they lie apart.
+    /// Downloads the ONNX file that an encoder selects, with its external data. False if there is none.
     fn onnx_file(&mut self, folder: &str, precision: Precision) -> Result<bool> {
         for name in ONNX_FILES {
             let name = join(folder, &precision.file_name(name));
@@ -143,7 +144,7 @@ impl<'a> Fetch<'a> {
         Ok(false)
     }
 
-    /// The checkpoint in one file, or the index of its shards and every shard.
+    /// Downloads the checkpoint: one file, or an index and its shards. False if there is none.
     fn weights(&mut self, folder: &str) -> Result<bool> {
         for name in CHECKPOINT_NAMES {
             let name = join(folder, name);
@@ -177,13 +178,13 @@ impl<'a> Fetch<'a> {
         }
         HubError::input(
             format!("{}: no weights: neither model.safetensors nor pytorch_model.bin among its files", self.id),
-            "weights of other frameworks are not read; where it has ONNX files, --backend onnx may do",
+            "weights of other frameworks cannot be read; if the model has ONNX files, try --backend onnx",
         )
     }
 
-    /// Whether the commit has this file, which then is in the snapshot.
+    /// True if the commit has this file, which is then in the snapshot.
     ///
-    /// While offline, a file nothing is known about counts as one there is not.
+    /// Without a client and a list of files, a file that is not cached counts as absent.
     fn file(&mut self, name: &str) -> Result<bool> {
         check_name(name)?;
         if self.repo.snapshot(&self.commit).join(name).is_file() {
@@ -203,6 +204,7 @@ impl<'a> Fetch<'a> {
         Ok(self.have(name))
     }
 
+    /// Records a file of the snapshot. Returns true.
     fn have(&mut self, name: &str) -> bool {
         if !self.files.iter().any(|file| file == name) {
             self.files.push(name.to_owned());
@@ -210,20 +212,20 @@ impl<'a> Fetch<'a> {
         true
     }
 
-    /// Asks which files the commit has, unless that is known or cannot be known.
+    /// Requests the names of the commit's files, unless they are known or there is no client.
     fn list(&mut self) -> Result<()> {
         let Some(client) = self.client.as_ref().filter(|_| self.listing.is_none()) else { return Ok(()) };
         let is_cached = self.repo.snapshot(&self.commit).is_dir();
         let again = if is_cached { |_: &HubError| false } else { HubError::is_busy };
-        match patiently(again, || client.revision(self.id, &self.commit)) {
+        match with_retries(again, || client.revision(self.id, &self.commit)) {
             Ok(revision) => self.listing = Some(revision.files),
-            Err(error) if error.is_outage() && is_cached => self.go_on_without(error),
+            Err(error) if error.is_outage() && is_cached => self.use_cache_only(error),
             Err(error) => return Err(error.into()),
         }
         Ok(())
     }
 
-    /// The model, or a part of it, is missing, and nobody can be asked for it.
+    /// Error for a model, or its part `what`, that is not cached while there is no client.
     fn not_cached(&self, what: Option<&str>) -> HubError {
         match self.outage.clone() {
             Some(outage) => outage.and_not_cached(self.id, what),

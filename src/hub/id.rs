@@ -1,10 +1,10 @@
-//! [`HubId`]: `owner/name`, perhaps with `@revision`, told apart from paths.
+//! [`HubId`]: `owner/name` or `owner/name@revision`, as opposed to a path.
 
 use std::fmt;
 
 use super::HubError;
 
-/// The branch that is meant where none is named.
+/// Default revision.
 const MAIN: &str = "main";
 
 /// A model of the Hub at a revision.
@@ -17,29 +17,29 @@ pub(super) struct HubId {
 }
 
 impl HubId {
-    /// What looks like an id; nothing for what can only be a path.
+    /// Parses an id. Returns none for a text that can only be a path.
     ///
     /// # Errors
-    /// An id whose revision no branch, tag or commit can have.
+    /// An id whose revision is no valid name of a branch, tag or commit.
     pub(super) fn parse(text: &str) -> Result<Option<Self>, HubError> {
         let (name, revision) = text.split_once('@').unwrap_or((text, MAIN));
         let Some((owner, model)) = name.split_once('/') else { return Ok(None) };
         if !is_name(owner) || !is_name(model) {
             return Ok(None);
         }
-        // it becomes a path below `refs/`
+        // the cache has a file of this name below `refs/`
         let is_part = |part: &str| !part.is_empty() && !part.starts_with('.') && !part.ends_with(".lock");
         let is_refused = |c: char| c.is_control() || c.is_whitespace() || r#"\:?*[~^"<>|"#.contains(c);
         if !revision.split('/').all(is_part) || revision.contains("..") || revision.contains(is_refused) {
             return Err(HubError::input(
-                format!("{text}: {revision:?} is no revision"),
+                format!("{text}: {revision:?} is not a revision"),
                 format!("give a branch, a tag or a commit, as in {name}@main"),
             ));
         }
         Ok(Some(Self { name: name.to_owned(), revision: revision.to_owned() }))
     }
 
-    /// Whether the revision is a commit, which never changes.
+    /// True if the revision is a commit, which never changes.
     pub(super) fn is_commit(&self) -> bool {
         is_commit(&self.revision)
     }
@@ -52,12 +52,12 @@ impl fmt::Display for HubId {
     }
 }
 
-/// A whole commit hash.
+/// True for a full commit hash.
 pub(super) fn is_commit(revision: &str) -> bool {
     revision.len() == 40 && revision.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte))
 }
 
-/// What the Hub allows as an owner's or a model's name.
+/// True for a name that the Hub allows for owners and models.
 fn is_name(name: &str) -> bool {
     let is_allowed = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
     (1..=96).contains(&name.len())
@@ -73,7 +73,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ids_are_told_apart_from_paths() {
+    fn ids_are_distinguished_from_paths() {
         let long = format!("ltg/{}", "x".repeat(97));
         for path in [
             "model",
@@ -111,15 +111,15 @@ mod tests {
     }
 
     #[test]
-    fn a_revision_stays_below_its_folder() {
+    fn a_revision_that_leads_out_of_its_folder_is_refused() {
         for revision in ["", "..", "../x", "a/../b", "/etc", "a//b", "a b", ".git", "a\\b", "a\n", "x.lock", "a/"] {
             let error = HubId::parse(&format!("ltg/norbert3-xs@{revision}")).unwrap_err();
-            assert!(error.to_string().contains("is no revision"), "{error}");
+            assert!(error.to_string().contains("is not a revision"), "{error}");
         }
     }
 
     #[test]
-    fn only_whole_hashes_are_commits() {
+    fn only_full_hashes_are_commits() {
         assert!(is_commit(&"0a".repeat(20)));
         for other in ["main", "0a0a0a", &"0A".repeat(20), &"0g".repeat(20), &"0a".repeat(21)] {
             assert!(!is_commit(other), "{other}");

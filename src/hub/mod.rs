@@ -1,16 +1,16 @@
-//! [`open`]: a model by the folder it lies in, or by its id on the Hugging Face Hub.
+//! [`open`]: a model by its folder, or by its id on the Hugging Face Hub.
 //!
-//! A path that exists always wins; what else looks like `owner/name` or `owner/name@revision` is looked up on the Hub
-//! and kept in the cache that Python's huggingface_hub keeps, so that each finds what the other downloaded. Only what a
-//! command reads is fetched, and the folder handed on is an ordinary model folder: nothing below this module knows
-//! where it came from.
+//! A path that exists is a folder. Any other text of the form `owner/name` or `owner/name@revision` is an id of the Hub.
+//! Files of the Hub are kept in the cache of Python's huggingface_hub, so that each program finds the files that the other
+//! downloaded. Only the files that a command reads are downloaded. The result is an ordinary model folder: the rest of the
+//! program does not depend on where a model came from.
 //!
-//! `id` says what an id is, `cache` where files lie, `client` what is asked over the network and what the answers mean,
-//! `download` how one file arrives, `fetch` which files a model needs.
+//! `id` parses ids, `cache` has the layout of the cache, `client` sends requests and reads answers, `download` downloads
+//! one file, `fetch` selects the files of a model.
 //!
-//! Why not the crate hf-hub: its 1.0 starts every broken download from the beginning, tries nothing again once a body
-//! has begun, compares no checksum and knows no offline mode, which is most of what is asked of this module; and it
-//! brings the whole of Xet, tokio and reqwest (166 further crates) where ureq, which is all that was missing, brings 14.
+//! Why not the crate hf-hub: version 1.0 starts a broken download from the beginning, does not retry once a body has
+//! begun, compares no checksums and has no offline mode. It also depends on Xet, tokio and reqwest (166 further crates);
+//! ureq adds 14.
 
 mod cache;
 mod client;
@@ -32,14 +32,14 @@ use crate::cli::{Backend, NetworkArgs};
 use crate::environment;
 use crate::failure::bad_input;
 
-/// Which of a model's large files a command will read; the small ones always come.
+/// Large files of a model that a command reads. Small files are always downloaded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Wants {
     /// the checkpoint
     pub(crate) weights: bool,
-    /// the ONNX file of this precision, where there is one
+    /// the ONNX file of this precision, if there is one
     pub(crate) onnx: Option<Precision>,
-    /// queries alone: where they need no network, neither of the two
+    /// only queries are encoded: a model with a query table needs neither of the two
     pub(crate) only_queries: bool,
 }
 
@@ -47,50 +47,50 @@ impl Wants {
     /// The checkpoint and no ONNX files.
     pub(crate) const CHECKPOINT: Self = Self { weights: true, onnx: None, only_queries: false };
 
-    /// What an encoder of this backend reads.
+    /// Files that an encoder of this backend reads.
     pub(crate) fn encoder(args: &NetworkArgs) -> Self {
         let onnx = (args.backend != Backend::Candle).then(|| args.precision.into());
         Self { weights: args.backend != Backend::Onnx, onnx, only_queries: false }
     }
 
-    /// The same for the query side only.
+    /// These files, for the query side only.
     pub(crate) fn only_queries(self) -> Self {
         Self { only_queries: true, ..self }
     }
 
-    /// The same and the checkpoint, which a model's fingerprint is made of.
+    /// These files and the checkpoint, which is part of a model's fingerprint.
     pub(crate) fn and_weights(self) -> Self {
         Self { weights: true, ..self }
     }
 }
 
-/// A model folder, and where it came from if that was the Hub.
+/// Model folder, with its origin if it is a model of the Hub.
 #[derive(Debug)]
 pub(crate) struct Place {
-    /// the folder given, or a snapshot in the cache, which is not ours to write into
+    /// the folder given, or a snapshot in the cache, which must not be written into
     pub(crate) folder: PathBuf,
-    /// of a model of the Hub
+    /// none for a folder
     pub(crate) origin: Option<Origin>,
 }
 
-/// Which model of the Hub a snapshot is.
+/// Model of the Hub and commit of a snapshot.
 #[derive(Debug)]
 pub(crate) struct Origin {
     /// `owner/name`
     pub(crate) id: String,
-    /// its commit
+    /// commit of the snapshot
     pub(crate) commit: String,
-    /// the files that were wanted and are there
+    /// names of the files that were wanted and exist
     #[cfg_attr(not(feature = "train"), allow(dead_code))] // only an export copies them
     files: Vec<String>,
 }
 
-/// The model folder of `model`: itself, or what the cache holds or the Hub sends for an id.
+/// Opens a model by its folder or Hub id.
 pub(crate) fn open(model: &Path, wants: Wants) -> Result<ModelDir> {
     Ok(ModelDir::open(&locate(model, wants)?.folder)?)
 }
 
-/// The same, not looked into, with its origin.
+/// Locates a model by its folder or Hub id, without opening it.
 pub(crate) fn locate(model: &Path, wants: Wants) -> Result<Place> {
     if model.exists() {
         return Ok(Place { folder: model.to_owned(), origin: None });
@@ -105,8 +105,8 @@ pub(crate) fn locate(model: &Path, wants: Wants) -> Result<Place> {
 }
 
 impl Place {
-    /// A folder of this model that can be written into: itself, or for a model of the Hub a copy in the working folder
-    /// under the model's name.
+    /// Returns a folder of this model that can be written into: the folder itself, or for a model of the Hub a copy in the
+    /// working folder, under the model's name.
     #[cfg_attr(not(feature = "train"), allow(dead_code))] // only an export writes
     pub(crate) fn into_writable(self) -> Result<PathBuf> {
         let Some(origin) = &self.origin else { return Ok(self.folder) };
@@ -134,34 +134,34 @@ impl Place {
 
 static OFFLINE: AtomicBool = AtomicBool::new(false);
 
-/// No network from here on: what `--offline` says.
+/// Forbids the network (`--offline`).
 pub(crate) fn go_offline() {
     OFFLINE.store(true, Ordering::SeqCst);
 }
 
-/// Whether the network is forbidden, by `--offline` or by `HF_HUB_OFFLINE`.
+/// True if the network is forbidden by `--offline`, `HF_HUB_OFFLINE` or `TRANSFORMERS_OFFLINE`.
 pub(crate) fn is_offline() -> bool {
     OFFLINE.load(Ordering::SeqCst) || environment::flag("HF_HUB_OFFLINE") || environment::flag("TRANSFORMERS_OFFLINE")
 }
 
-/// Where models of the Hub are kept: `HF_HUB_CACHE`, else `hub` in `HF_HOME`, else in `~/.cache/huggingface`.
+/// Cache folder: `HF_HUB_CACHE`, else `hub` in `HF_HOME`, else `hub` in `~/.cache/huggingface`.
 pub(crate) fn cache_dir() -> PathBuf {
     let named = environment::path("HF_HUB_CACHE").or_else(|| environment::path("HUGGINGFACE_HUB_CACHE"));
     named.unwrap_or_else(|| hub_home().join("hub"))
 }
 
-/// The Hub's address: `HF_ENDPOINT`, else the public one.
+/// Address of the Hub: `HF_ENDPOINT`, else the public one.
 pub(crate) fn endpoint() -> String {
     let named = environment::text("HF_ENDPOINT").unwrap_or_else(|| "https://huggingface.co".to_owned());
     named.trim_end_matches('/').to_owned()
 }
 
-/// Whether there is a token to show to the Hub.
+/// True if there is a token for the Hub.
 pub(crate) fn has_token() -> bool {
     token().is_some()
 }
 
-/// The user's token: `HF_TOKEN`, else what `hf auth login` stored.
+/// Token of the user: `HF_TOKEN`, else the one that `hf auth login` stored.
 fn token() -> Option<String> {
     if environment::flag("HF_HUB_DISABLE_IMPLICIT_TOKEN") {
         return None;

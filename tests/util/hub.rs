@@ -1,4 +1,4 @@
-//! A Hugging Face Hub and the CDN behind it, on two ports of this machine.
+//! [`Hub`]: a Hugging Face Hub and its CDN, as two servers on this machine.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead, BufReader, Read, Write};
@@ -9,26 +9,26 @@ use std::sync::{Arc, Mutex};
 use serde_json::json;
 use sha2::{Digest, Sha256};
 
-/// The commit that models are added with.
+/// Commit of the models that are added.
 pub(crate) const COMMIT: &str = "a94a8fe5ccb19ba61c4c0873d391e987982fbbd3";
 
-/// The files of a commit by their path.
+/// Files of a commit, by path.
 pub(crate) type Files = BTreeMap<String, Vec<u8>>;
 
-/// A fault that a request meets, once.
+/// Fault in the answer of one request.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Fault {
-    /// the connection ends after so many bytes of the body
+    /// the connection ends after this number of bytes
     Cut(usize),
-    /// the connection stays open, but nothing comes any more
+    /// the connection stays open, but sends nothing after this number of bytes
     Stall(usize),
     /// other bytes of the same length
     Garble,
-    /// the whole file, whatever range was asked for
+    /// the whole file for a request of a range
     Whole,
     /// this status and body
     Answer(u16, &'static str),
-    /// 404 for a file that was listed
+    /// 404 for a file of the list
     Gone,
     /// this ETag
     Etag(&'static str),
@@ -38,7 +38,7 @@ pub(crate) enum Fault {
 struct Model {
     commits: BTreeMap<String, Files>,
     refs: BTreeMap<String, String>,
-    /// whom it answers, and whether others may know that it is there
+    /// token that is required; true if the model is visible without it
     token: Option<(String, bool)>,
     renamed: Option<String>,
 }
@@ -52,7 +52,7 @@ struct State {
     faults: Vec<(String, Fault)>,
 }
 
-/// The server; it ends with the test.
+/// The two servers. They end with the test.
 pub(crate) struct Hub {
     address: String,
     state: Arc<Mutex<State>>,
@@ -75,7 +75,7 @@ pub(crate) fn hash(bytes: &[u8]) -> String {
     Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// All files of a folder and those below, by their path in it.
+/// Files of a folder and the folders below, by path.
 pub(crate) fn files_of(folder: &Path) -> Files {
     let mut files = Files::new();
     for name in super::names(folder) {
@@ -90,7 +90,7 @@ pub(crate) fn files_of(folder: &Path) -> Files {
 }
 
 impl Hub {
-    /// A Hub without models.
+    /// Starts a Hub without models.
     pub(crate) fn start() -> Self {
         let (hub, cdn) = (TcpListener::bind("127.0.0.1:0").unwrap(), TcpListener::bind("127.0.0.1:0").unwrap());
         let address = format!("http://{}", hub.local_addr().unwrap());
@@ -101,18 +101,18 @@ impl Hub {
         Self { address, state }
     }
 
-    /// What `HF_ENDPOINT` says.
+    /// Value of `HF_ENDPOINT`.
     pub(crate) fn address(&self) -> &str {
         &self.address
     }
 
-    /// A public model of one commit, which `main` and `v1` stand for.
+    /// Adds a public model with one commit, for `main` and `v1`.
     pub(crate) fn add(&self, name: &str, files: Files) {
         self.state.lock().unwrap().models.remove(name);
         self.commit(name, COMMIT, files, &["main", "v1"]);
     }
 
-    /// Another commit, for these branches and tags.
+    /// Adds a commit for these branches and tags.
     pub(crate) fn commit(&self, name: &str, commit: &str, files: Files, refs: &[&str]) {
         let mut state = self.state.lock().unwrap();
         let blobs = files.values().map(|bytes| (hash(bytes), bytes.clone()));
@@ -122,41 +122,41 @@ impl Hub {
         model.commits.insert(commit.to_owned(), files);
     }
 
-    /// From now on the model is for this token: private, or gated so that all see that it is there.
+    /// Makes a model require this token: private, or gated and visible.
     pub(crate) fn require_token(&self, name: &str, token: &str, gated: bool) {
         let mut state = self.state.lock().unwrap();
         state.models.get_mut(name).unwrap().token = Some((token.to_owned(), gated));
     }
 
-    /// A name that leads to another.
+    /// Redirects a name to another.
     pub(crate) fn rename(&self, old: &str, new: &str) {
         let model = Model { renamed: Some(new.to_owned()), ..Model::default() };
         self.state.lock().unwrap().models.insert(old.to_owned(), model);
     }
 
-    /// The next request whose line has this in it meets a fault; faults wait in line.
+    /// Adds a fault for the next request whose line contains `request`. Each fault is used once, in order.
     pub(crate) fn fault(&self, request: &str, fault: Fault) {
         self.state.lock().unwrap().faults.push((request.to_owned(), fault));
     }
 
-    /// The requests since this was last called, in order.
+    /// Returns the requests since the last call, in order.
     pub(crate) fn requests(&self) -> Vec<String> {
         std::mem::take(&mut self.state.lock().unwrap().requests)
     }
 
-    /// What was shown for authorization, to the Hub and to the CDN.
+    /// Values of the header `authorization` that the Hub and the CDN received.
     pub(crate) fn authorizations(&self) -> (BTreeSet<Option<String>>, BTreeSet<Option<String>>) {
         let [hub, cdn] = self.state.lock().unwrap().authorizations.clone();
         (hub, cdn)
     }
 
-    /// The ETag of a file, which is its SHA-256 for large ones.
+    /// ETag of a file: its SHA-256 for large files.
     pub(crate) fn etag(name: &str, bytes: &[u8]) -> String {
         if is_large(name) { hash(bytes) } else { hash(bytes)[..40].to_owned() }
     }
 }
 
-/// Files the Hub keeps apart, whatever their size here.
+/// True for files that the Hub stores on the CDN, by their name.
 fn is_large(name: &str) -> bool {
     [".safetensors", ".bin", ".onnx", ".onnx_data", ".h5"].iter().any(|end| name.ends_with(end))
 }
@@ -173,7 +173,7 @@ fn listen(
             std::thread::spawn(move || {
                 let Some(request) = read(&stream) else { return };
                 let (answer, fault) = answer(&mut state.lock().unwrap(), &request);
-                // who has heard enough hangs up
+                // the client may close the connection early
                 let _ = send(stream, &request, &answer, fault);
             });
         }
@@ -247,7 +247,7 @@ impl State {
         let mut part = || parts.next().unwrap_or_default().to_owned();
         let (name, verb, rest) = (format!("{}/{}", part(), part()), part(), part());
         let token = request.headers.get("authorization");
-        // the public Hub does not tell strangers what it does not have
+        // without a token, the public Hub does not tell a missing model from a private one
         let unknown = || refusal(if token.is_some() { 404 } else { 401 }, "RepoNotFound");
         let model = self.models.get(&name).ok_or_else(unknown)?;
         if let Some(new) = &model.renamed {

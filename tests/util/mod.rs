@@ -1,5 +1,5 @@
-//! The program as its users meet it: run by its name and flags, in a folder of its own.
-#![allow(dead_code)] // every test file uses a part of it
+//! [`Place`]: a temporary folder in which tests run the program.
+#![allow(dead_code)] // each test file uses a part of this module
 
 pub(crate) mod hub;
 
@@ -10,31 +10,31 @@ use std::process::{Child, Command, Stdio};
 use serde_json::Value;
 use tempfile::TempDir;
 
-/// A folder to run the program in, gone when dropped.
+/// Temporary folder in which the program runs.
 pub(crate) struct Place(TempDir);
 
-/// What a run left behind.
+/// Result of a run.
 #[derive(Debug)]
 pub(crate) struct Ran {
     /// Exit code; none if a signal ended it.
     pub(crate) code: Option<i32>,
-    /// Results.
+    /// Text on stdout: results.
     pub(crate) stdout: String,
-    /// Everything else.
+    /// Text on stderr: everything else.
     pub(crate) stderr: String,
 }
 
-/// A fresh folder.
+/// Makes an empty folder.
 pub(crate) fn setup() -> Place {
     Place(tempfile::tempdir().unwrap())
 }
 
-/// A file or folder under `tests/`.
+/// Path of a file or folder in `tests/`.
 pub(crate) fn ours(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests").join(path)
 }
 
-/// A file or folder under `tests/fixtures/sparse-encoder/`.
+/// Path of a file or folder in `tests/fixtures/sparse-encoder/`.
 pub(crate) fn fixture(path: &str) -> PathBuf {
     ours("fixtures/sparse-encoder").join(path)
 }
@@ -46,7 +46,7 @@ pub(crate) fn shared(path: &str) -> PathBuf {
     root.unwrap_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared")).join(path)
 }
 
-/// ONNX Runtime: what `ORT_DYLIB_PATH` says, else what `make setup` put into `.onnxruntime/`.
+/// Library of ONNX Runtime: `ORT_DYLIB_PATH`, else the one of `make setup` in `.onnxruntime/`.
 pub(crate) fn onnx_runtime() -> PathBuf {
     if let Some(path) = std::env::var_os("ORT_DYLIB_PATH") {
         return path.into();
@@ -61,13 +61,13 @@ pub(crate) fn onnx_runtime() -> PathBuf {
     files.pop().expect("run `make setup` first: .onnxruntime/ is empty")
 }
 
-/// The bytes of a safetensors file with its tensors renamed; those without a new name are left out.
+/// Renames the tensors of a safetensors file; a tensor without a new name is removed.
 pub(crate) fn renamed_tensors(bytes: &[u8], rename: impl Fn(&str) -> Option<String>) -> Vec<u8> {
     let file = safetensors::SafeTensors::deserialize(bytes).unwrap();
     safetensors::serialize(file.iter().filter_map(|(name, view)| Some((rename(name)?, view))), None).unwrap()
 }
 
-/// A safetensors file as the files of a checkpoint in two shards and their index.
+/// Splits a safetensors file into two shards and their index; returns names and bytes.
 pub(crate) fn shards_of(bytes: &[u8]) -> Vec<(String, Vec<u8>)> {
     let file = safetensors::SafeTensors::deserialize(bytes).unwrap();
     let mut names: Vec<&str> = file.names();
@@ -86,7 +86,7 @@ pub(crate) fn shards_of(bytes: &[u8]) -> Vec<(String, Vec<u8>)> {
 }
 
 impl Place {
-    /// A path in this folder.
+    /// Path of a name in this folder.
     pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.0.path().join(name)
     }
@@ -98,7 +98,7 @@ impl Place {
         std::fs::write(path, content).unwrap();
     }
 
-    /// The text of a file.
+    /// Reads a text file.
     pub(crate) fn read(&self, name: &str) -> String {
         std::fs::read_to_string(self.path(name)).unwrap()
     }
@@ -108,61 +108,61 @@ impl Place {
         copy(from, &self.path(name));
     }
 
-    /// The names in this folder, hidden ones too, sorted.
+    /// Names in this folder, with hidden ones, sorted.
     pub(crate) fn names(&self) -> Vec<String> {
         names(self.0.path())
     }
 
-    /// The program, about to run here.
+    /// Command that runs the program in this folder.
     pub(crate) fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_splade"));
         command.args(args).current_dir(self.0.path()).env("ORT_DYLIB_PATH", onnx_runtime());
-        // the width of help does not depend on who runs the tests, and a backtrace must not show even where it is on
+        // help has a fixed width, and messages have no backtrace even if it is switched on
         command.env_remove("COLUMNS").env("RUST_BACKTRACE", "1");
-        // nor on what lies in their cache, and what looks like a Hub id is asked of nobody
+        // no request to the Hub, and an empty cache
         command.env("HF_HUB_OFFLINE", "1").env("HF_HOME", self.0.path().join("huggingface"));
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         command
     }
 
-    /// Runs it to its end.
+    /// Runs the program.
     pub(crate) fn run(&self, args: &[&str]) -> Ran {
         finish(self.command(args).spawn().unwrap())
     }
 
-    /// Runs it with `input` on stdin.
+    /// Runs the program with `input` on stdin.
     pub(crate) fn feed(&self, args: &[&str], input: &str) -> Ran {
         let mut child = self.command(args).stdin(Stdio::piped()).spawn().unwrap();
         child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
         finish(child)
     }
 
-    /// Runs it, must succeed, and gives stdout.
+    /// Runs the program, which must succeed, and returns stdout.
     pub(crate) fn ok(&self, args: &[&str]) -> String {
         self.run(args).done()
     }
 
-    /// Runs it and reads each line of stdout as JSON.
+    /// Runs the program and reads each line of stdout as JSON.
     pub(crate) fn json_lines(&self, args: &[&str]) -> Vec<Value> {
         self.ok(args).lines().map(|line| serde_json::from_str(line).expect(line)).collect()
     }
 
-    /// Runs it and reads stdout as one JSON document.
+    /// Runs the program and reads stdout as one JSON document.
     pub(crate) fn json(&self, args: &[&str]) -> Value {
         serde_json::from_str(&self.ok(args)).unwrap()
     }
 }
 
 impl Ran {
-    /// Stdout of a run that must have succeeded.
+    /// Returns stdout. The run must have succeeded.
     #[track_caller]
     pub(crate) fn done(self) -> String {
         assert_eq!(self.code, Some(0), "{}", self.stderr);
         self.stdout
     }
 
-    /// A run that must have failed as the contract says: this exit code, `error:` and perhaps `hint:` as the last lines
-    /// of stderr with these words in them, nothing on stdout, no panic.
+    /// Checks a failure: exit code, nothing on stdout, no panic, and as the last lines of stderr an `error:` line with
+    /// `error` in it and a `hint:` line with `hint` in it. There is no `hint:` line if `hint` is empty.
     #[track_caller]
     pub(crate) fn fails(&self, code: i32, error: &str, hint: &str) {
         let shown = format!("{}\n{}", self.stdout, self.stderr);
@@ -173,7 +173,7 @@ impl Ran {
         }
         let lines: Vec<&str> = self.stderr.lines().collect();
         let start = |word: &str| lines.iter().filter(|line| line.starts_with(word)).count();
-        assert_eq!(start("error: "), 1, "one line says what is wrong: {shown}");
+        assert_eq!(start("error: "), 1, "one error line: {shown}");
         assert_eq!(start("hint: "), usize::from(!hint.is_empty()), "hint: {shown}");
         let last = lines.len() - usize::from(!hint.is_empty());
         assert!(lines[last - 1].starts_with("error: ") && lines[last - 1].contains(error), "{error}: {shown}");
@@ -192,7 +192,7 @@ pub(crate) fn finish(child: Child) -> Ran {
     }
 }
 
-/// Waits until something is so; half a minute at most.
+/// Waits until a condition holds; fails after half a minute.
 #[track_caller]
 pub(crate) fn wait_until(what: &str, so: impl Fn() -> bool) {
     for _ in 0..3000 {
@@ -201,10 +201,10 @@ pub(crate) fn wait_until(what: &str, so: impl Fn() -> bool) {
         }
         std::thread::sleep(std::time::Duration::from_millis(10));
     }
-    panic!("waited in vain until {what}");
+    panic!("half a minute passed before {what}");
 }
 
-/// The names in a folder, hidden ones too, sorted.
+/// Names in a folder, with hidden ones, sorted.
 pub(crate) fn names(folder: &Path) -> Vec<String> {
     let names = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
     let mut names: Vec<String> = names.collect();
@@ -212,7 +212,7 @@ pub(crate) fn names(folder: &Path) -> Vec<String> {
     names
 }
 
-/// Copies a file, or a folder with all in it; what is copied can be written, whatever the original allowed.
+/// Copies a file, or a folder with its contents. The copy can be written even if the original cannot.
 fn copy(from: &Path, to: &Path) {
     if from.is_dir() {
         std::fs::create_dir_all(to).unwrap();
@@ -224,7 +224,7 @@ fn copy(from: &Path, to: &Path) {
     }
 }
 
-/// Numbers rounded to three places, so that a snapshot holds on every processor; times are left out.
+/// Rounds numbers to three decimals, so that a snapshot is equal on every processor, and removes speeds.
 pub(crate) fn rounded(value: &Value) -> Value {
     match value {
         Value::Number(number) if number.is_f64() => {

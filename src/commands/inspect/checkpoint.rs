@@ -1,4 +1,4 @@
-//! A checkpoint: its tensors, from the header alone.
+//! A checkpoint: its tensors, read from the headers.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -10,7 +10,7 @@ use splade_files::{CheckpointFiles, CheckpointFormat, TensorInfo, read_tensor_li
 use super::Findings;
 use crate::console::{Table, count, size};
 
-/// A checkpoint in one file, or by the index of its shards.
+/// Inspects a checkpoint by its file, or by the index of its shards.
 pub(super) fn inspect(path: &Path, top: usize) -> Result<Findings> {
     let files = CheckpointFiles::open(path)?;
     let tensors = tensors(&files)?;
@@ -38,12 +38,12 @@ pub(super) fn inspect(path: &Path, top: usize) -> Result<Findings> {
     Ok(found)
 }
 
-/// The number of floats: buffers of other types are no parameters.
+/// Number of parameters: the floats of all tensors. Buffers of other types do not count.
 pub(super) fn parameters(tensors: &[TensorInfo]) -> u64 {
     tensors.iter().filter(|tensor| tensor.is_float()).map(TensorInfo::count).sum()
 }
 
-/// `26 F32, 1 I64`.
+/// Counts tensors by type: `26 F32, 1 I64`.
 pub(super) fn types(tensors: &[TensorInfo]) -> String {
     let mut types: BTreeMap<&str, usize> = BTreeMap::new();
     for tensor in tensors {
@@ -53,7 +53,7 @@ pub(super) fn types(tensors: &[TensorInfo]) -> String {
     types.join(", ")
 }
 
-/// The tensors of a checkpoint, of every shard.
+/// Lists the tensors of all shards.
 pub(super) fn tensors(files: &CheckpointFiles) -> Result<Vec<TensorInfo>> {
     files.tensors(|path| match CheckpointFormat::of(path) {
         CheckpointFormat::Safetensors => Ok(read_tensor_list(path)?),
@@ -61,7 +61,7 @@ pub(super) fn tensors(files: &CheckpointFiles) -> Result<Vec<TensorInfo>> {
     })
 }
 
-/// The tensors of a torch file.
+/// Lists the tensors of a torch file.
 #[cfg(feature = "train")]
 pub(super) fn torch(path: &Path) -> Result<Vec<TensorInfo>> {
     Ok(splade_trainer::model::read_torch_tensor_list(path)?)
@@ -70,7 +70,7 @@ pub(super) fn torch(path: &Path) -> Result<Vec<TensorInfo>> {
 #[cfg(not(feature = "train"))]
 pub(super) fn torch(path: &Path) -> Result<Vec<TensorInfo>> {
     Err(crate::failure::bad_input(
-        format!("{}: this program was built without what reads torch files", path.display()),
+        format!("{}: this program was built without support for torch files", path.display()),
         "build it with the feature train",
     ))
 }

@@ -1,4 +1,4 @@
-//! How numbers are spread: buckets of equal width, drawn as bars.
+//! [`Histogram`]: counts in buckets of equal width, drawn as bars.
 
 use serde_json::{Value, json};
 
@@ -7,17 +7,17 @@ pub(super) struct Histogram {
     from: f64,
     width: f64,
     counts: Vec<u64>,
-    /// the numbers are whole, and so are the borders
+    /// true if the numbers and the borders of the buckets are whole
     whole: bool,
 }
 
-/// Buckets, where the numbers are not all the same.
+/// Number of buckets, unless all numbers are equal.
 const BUCKETS: usize = 12;
-/// Characters of the longest bar.
+/// Length of the longest bar, in characters.
 const BAR: u64 = 40;
 
 impl Histogram {
-    /// Of numbers with how often each occurs; finite ones.
+    /// Creates a histogram of finite numbers, each with its count.
     pub(super) fn of(numbers: impl Iterator<Item = (f64, u64)> + Clone, whole: bool) -> Self {
         let (low, high) = numbers
             .clone()
@@ -35,7 +35,7 @@ impl Histogram {
         Self { from: if low.is_finite() { low } else { 0.0 }, width, counts, whole }
     }
 
-    /// Its borders and counts.
+    /// Borders and counts of the buckets.
     pub(super) fn json(&self) -> Value {
         let bucket = |(at, count): (usize, &u64)| {
             let from = self.from + self.width * at as f64;
@@ -61,7 +61,7 @@ impl std::fmt::Display for Histogram {
         let width = labels.iter().map(|label| label.chars().count()).max().unwrap_or(0);
         let digits = most.to_string().len();
         for (label, &count) in labels.iter().zip(&self.counts) {
-            // what occurs shows
+            // rounded up: a bucket that is not empty has a bar
             let bar = (count * BAR).div_ceil(most) as usize;
             let pad = " ".repeat(width - label.chars().count());
             writeln!(f, "{}", format!("{pad}{label}  {count:digits$}  {}", "█".repeat(bar)).trim_end())?;
@@ -91,7 +91,7 @@ mod tests {
     }
 
     #[test]
-    fn bars_are_proportional_and_what_occurs_shows() {
+    fn bars_are_proportional_and_only_empty_buckets_have_none() {
         let numbers = [(1.0, 400), (2.0, 1), (3.0, 200)];
         let drawn = Histogram::of(numbers.iter().copied(), true).to_string();
         let lines: Vec<&str> = drawn.lines().collect();

@@ -1,4 +1,4 @@
-//! An index folder: what it was made for, and how much is in it.
+//! An index folder: settings and statistics.
 
 use std::path::Path;
 
@@ -52,7 +52,7 @@ pub(super) fn inspect(path: &Path, _: usize) -> Result<Findings> {
     Ok(found)
 }
 
-/// Where queries are cut, if they are.
+/// Maximum length of queries; none if there is no limit.
 fn length(query: &QueryEncoder) -> Option<usize> {
     Some(query.vocabulary().max_length()).filter(|length| *length < usize::MAX)
 }

@@ -41,7 +41,7 @@ pub(crate) fn run(args: &InspectArgs) -> Result<()> {
     Ok(())
 }
 
-/// Findings, for people and for programs.
+/// Findings as text and as JSON.
 struct Findings {
     facts: Facts,
     /// title and lines
@@ -59,17 +59,17 @@ impl Findings {
     }
 }
 
-/// Extensions of the files known here.
+/// Extensions of the files that `inspect` reads.
 const EXTENSIONS: [&str; 11] = ["onnx", "safetensors", "bin", "pt", "pth", "json", "txt", "tsv", "jsonl", "gz", "zst"];
 
-/// Looks into a folder by the files in it, into a file by its name.
+/// Inspects a folder by the files in it, and a file by its name.
 fn inspect(args: &InspectArgs) -> Result<Findings> {
     let path = args.path.as_path();
     if path.is_dir() {
         return folder(path, args);
     }
     if !path.exists() {
-        // a missing file is no Hub id that failed
+        // a missing file is not taken for a Hub id
         if path.extension().is_some_and(|extension| EXTENSIONS.iter().any(|known| extension == *known)) {
             return Err(splade_files::Error::io(path)(std::io::ErrorKind::NotFound.into()).into());
         }
@@ -110,7 +110,7 @@ fn folder(path: &Path, args: &InspectArgs) -> Result<Findings> {
     model::inspect(path, args)
 }
 
-/// A query table is one row of weights, whatever surrounds it.
+/// True for the tensors of a query table: a single vector `weight`.
 fn is_table(tensors: &[TensorInfo]) -> bool {
     matches!(tensors, [tensor] if tensor.name == "weight" && tensor.shape.len() == 1)
 }
@@ -123,7 +123,7 @@ fn unknown(path: &Path) -> anyhow::Error {
     )
 }
 
-/// The tokenizer that names terms: of `--model`, else the one beside `path`.
+/// Tokenizer that names terms: of `--model`, else beside `path`.
 fn vocabulary(path: &Path, args: &InspectArgs) -> Result<Option<Vocabulary>> {
     let tokenizer = match &args.model {
         Some(folder) => {
@@ -139,15 +139,15 @@ fn vocabulary(path: &Path, args: &InspectArgs) -> Result<Option<Vocabulary>> {
     Ok(Some(splade_files::read_vocabulary(&tokenizer, usize::MAX)?))
 }
 
-/// Of a model whose tokens are wanted: its small files.
+/// Files of a model of which only the tokenizer is read.
 const NAMES: Wants = Wants { weights: false, onnx: None, only_queries: true };
 
-/// A term by its token, or by its number where it has none.
+/// Token of a dimension, or its number in brackets if it has none.
 fn term(vocabulary: Option<&Vocabulary>, dim: u32) -> String {
     vocabulary.and_then(|vocabulary| vocabulary.token(dim)).unwrap_or_else(|| format!("[{dim}]"))
 }
 
-/// Two columns under a heading.
+/// Table of two columns.
 fn pairs<A: ToString, B: ToString>(heading: [&str; 2], rows: impl IntoIterator<Item = (A, B)>) -> Table {
     let mut table = Table::new(heading);
     for (a, b) in rows {

@@ -1,4 +1,4 @@
-//! A model folder: layout, network, both sides, tokenizer, files.
+//! A model folder: layout, network, queries, documents, tokenizer, files.
 
 use std::path::{Path, PathBuf};
 
@@ -60,7 +60,7 @@ fn layout(model: &ModelDir, found: &mut Findings) {
     found.facts.add("kind", kind);
 }
 
-/// The names that families give their sizes in `config.json`.
+/// Sizes, with the keys that families have for them in `config.json`.
 const SIZES: [(&str, &[&str]); 6] = [
     ("terms", &["vocab_size"]),
     ("wide", &["hidden_size", "dim", "d_model"]),
@@ -80,7 +80,9 @@ fn network(model: &ModelDir, found: &mut Findings) -> Result<()> {
     found.facts.add("network", unsupported.map_or_else(|| family.to_owned(), |why| format!("{family}: {why}")));
     found.json["ignored_config_keys"] = json!(model.ignored_config_keys());
     if !model.ignored_config_keys().is_empty() {
-        found.facts.add("ignored keys", format_args!("{}, as asked for", model.ignored_config_keys().join(", ")));
+        found
+            .facts
+            .add("ignored keys", format_args!("{} (--ignore-config-key)", model.ignored_config_keys().join(", ")));
     }
     let mut sizes = Vec::new();
     for (label, keys) in SIZES {
@@ -93,9 +95,9 @@ fn network(model: &ModelDir, found: &mut Findings) -> Result<()> {
     if let Some(choice) = model.head_choice() {
         let source = match choice.source {
             HeadSource::Stated => "stated in the folder",
-            HeadSource::Code => "as the published code beside it does",
-            HeadSource::Guessed => "a guess: nothing beside it says so; --mlm-head chooses",
-            HeadSource::Asked => "asked for",
+            HeadSource::Code => "according to the code in the folder",
+            HeadSource::Guessed => "a guess: the folder does not state it; --mlm-head selects one",
+            HeadSource::Asked => "given by --mlm-head",
         };
         found.json["mlm_head"] = json!({"mode": choice.mode, "source": source});
         found.facts.add("head mode", format_args!("{}, {source}", choice.mode));
@@ -118,7 +120,7 @@ fn network(model: &ModelDir, found: &mut Findings) -> Result<()> {
     Ok(())
 }
 
-/// Why the network cannot be loaded; none if it can, or if this program has no Candle to load it.
+/// Reason why the network cannot be loaded; none if it can, or if this program was built without Candle.
 #[cfg(feature = "train")]
 fn unsupported(model: &ModelDir) -> Option<String> {
     splade_trainer::model::TransformerConfig::of(model).err().map(|error| error.to_string())
@@ -143,7 +145,7 @@ fn sides(model: &ModelDir, found: &mut Findings) -> Result<()> {
     found.json["prompts"] = json!({"query": model.query_prompt(), "document": model.document_prompt()});
     let length = length.map_or_else(|| "any length".to_owned(), |length| format!("{length} tokens at most"));
     let cut = model.max_active_dims().map(|k| format!(", {k} terms at most")).unwrap_or_default();
-    let lower = if model.lower_case() { ", lowered" } else { "" };
+    let lower = if model.lower_case() { ", lower-cased" } else { "" };
     found.facts.add("documents", format_args!("{length}{cut}{lower}{}", prompt(model.document_prompt())));
     let Some(side) = model.query_side() else {
         found.facts.add("queries", format_args!("by the same network{}", prompt(model.query_prompt())));
@@ -163,7 +165,7 @@ fn sides(model: &ModelDir, found: &mut Findings) -> Result<()> {
     Ok(())
 }
 
-/// A length that is one.
+/// Maximum length; none if there is no limit.
 fn limit(length: usize) -> Option<usize> {
     (length < usize::MAX).then_some(length)
 }
@@ -193,7 +195,7 @@ fn tokenizer(model: &ModelDir, top: usize, found: &mut Findings) -> Result<()> {
     );
     found.facts.add("special tokens", format_args!("{}: {}{more}", special.len(), names.join(" ")));
     let added: Vec<String> = adds_special(&vocabulary)?.into_iter().map(token).collect();
-    found.facts.add("put around texts", if added.is_empty() { "none".to_owned() } else { added.join(" … ") });
+    found.facts.add("added to texts", if added.is_empty() { "none".to_owned() } else { added.join(" … ") });
     found.facts.add("padding", format_args!("{} ({pad})", token(pad)));
     overrides("overrides", &vocabulary, found);
     if let Some(side) = model.query_side() {
@@ -228,7 +230,7 @@ fn onnx(model: &ModelDir, found: &mut Findings) {
     found.json["onnx"] = lines.into_iter().map(|(_, json)| json).collect();
 }
 
-/// Every file of the folder with its size, by name.
+/// Files of a folder and the folders below, with their sizes, by name.
 fn files(root: &Path) -> Result<Vec<(PathBuf, u64)>> {
     let mut files = Vec::new();
     let mut folders = vec![root.to_owned()];
@@ -236,7 +238,7 @@ fn files(root: &Path) -> Result<Vec<(PathBuf, u64)>> {
         for entry in std::fs::read_dir(&folder).map_err(splade_files::Error::io(&folder))? {
             let entry = entry.map_err(splade_files::Error::io(&folder))?;
             let path = entry.path();
-            // a link is followed to a file (Python's cache is made of them), not to a folder, which might be above
+            // links to files are followed (Python's cache has them), links to folders are not: they may form a cycle
             if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
                 folders.push(path);
             } else if let Ok(metadata) = std::fs::metadata(&path)

@@ -1,5 +1,5 @@
-//! An ONNX file: operator sets, inputs and outputs, operators, weights by type, metadata; in a model folder also whether it
-//! is of the checkpoint beside it, and how it runs.
+//! An ONNX file: operator sets, inputs and outputs, operators, weights by type, metadata; in a model folder also its
+//! relation to the checkpoint and its output layer.
 
 use std::path::Path;
 
@@ -45,16 +45,16 @@ pub(super) fn inspect(path: &Path, top: usize) -> Result<Findings> {
     Ok(found)
 }
 
-/// One line about a file of a model folder: what it is, whether it is of the folder's checkpoint, how it runs.
+/// Describes a file of a model folder in one line, with its relation to the checkpoint and its output layer.
 pub(super) fn line(path: &Path, model: &ModelDir) -> (String, Value) {
     match OnnxSummary::read(path) {
         Ok(summary) => {
             let outputs: Vec<String> = summary.outputs.iter().map(port).collect();
             let missing: Vec<String> = summary.missing_data().map(|file| format!("; {}", external(file))).collect();
             let (origin, origin_json) = origin(path, model);
-            let (way, way_json) = way(path, model);
+            let (layer, layer_json) = output_layer(path, model);
             let line = format!(
-                "{}, {}, opset {}, gives {}{}; {origin}; {way}",
+                "{}, {}, opset {}, gives {}{}; {origin}; {layer}",
                 summary.precision().name(),
                 size(summary.bytes + summary.external.iter().filter_map(|file| file.found).sum::<u64>()),
                 opsets(&summary),
@@ -63,36 +63,41 @@ pub(super) fn line(path: &Path, model: &ModelDir) -> (String, Value) {
             );
             let mut json = json(path, &summary);
             json["checkpoint"] = origin_json;
-            json["output_layer"] = way_json;
+            json["output_layer"] = layer_json;
             (line, json)
         }
         Err(error) => (error.to_string(), json!({"path": path, "error": error.to_string()})),
     }
 }
 
-/// Whether a file is of the checkpoint beside it.
+/// Relation of a file to the checkpoint of its folder.
 fn origin(path: &Path, model: &ModelDir) -> (String, Value) {
     let (text, name, reason) = match provenance(path, model) {
-        Ok(Provenance::NoCheckpoint) => ("no checkpoint beside it".to_owned(), "none", None),
-        Ok(Provenance::Same) => ("of this checkpoint".to_owned(), "same", None),
+        Ok(Provenance::NoCheckpoint) => ("no checkpoint to compare with".to_owned(), "none", None),
+        Ok(Provenance::Same) => ("exported from this checkpoint".to_owned(), "same", None),
         Ok(Provenance::Alike(count)) => {
-            (format!("of this checkpoint, by {count} tensors that both have"), "alike", None)
+            (format!("exported from this checkpoint, by {count} equal tensors"), "alike", None)
         }
-        Ok(Provenance::Other(reason)) => (format!("NOT of this checkpoint: {reason}"), "other", Some(reason)),
-        Ok(_) => ("of a checkpoint that it does not state".to_owned(), "unknown", None),
+        Ok(Provenance::Other(reason)) => {
+            (format!("NOT exported from this checkpoint: {reason}"), "other", Some(reason))
+        }
+        Ok(_) => ("exported from an unknown checkpoint".to_owned(), "unknown", None),
         Err(error) => (format!("not compared with the checkpoint: {error}"), "unknown", Some(error.to_string())),
     };
     (text, json!({"relation": name, "reason": reason}))
 }
 
-/// The way a file runs on the CPU.
-fn way(path: &Path, model: &ModelDir) -> (String, Value) {
+/// Output layer of a file on the CPU: fused, or in the file with the reason.
+fn output_layer(path: &Path, model: &ModelDir) -> (String, Value) {
     let reason = match model.dimensions() {
         Ok(terms) => OnnxNetwork::why_not_split(path, terms, model.pooling()).map(|reason| reason.to_string()),
         Err(error) => Some(error.to_string()),
     };
     let fused = json!({"fused": reason.is_none(), "reason": reason});
-    (reason.map_or_else(|| "fused output layer".to_owned(), |reason| format!("whole: {reason}")), fused)
+    (
+        reason.map_or_else(|| "output layer fused".to_owned(), |reason| format!("output layer in the file: {reason}")),
+        fused,
+    )
 }
 
 fn json(path: &Path, summary: &OnnxSummary) -> Value {
@@ -120,12 +125,12 @@ fn json(path: &Path, summary: &OnnxSummary) -> Value {
     })
 }
 
-/// `logits float [batch_size, sequence_length, 420]`.
+/// Formats an input or output: `logits float [batch_size, sequence_length, 420]`.
 fn port(port: &Port) -> String {
     format!("{} {} [{}]", port.name, port.data_type, port.axes.join(", "))
 }
 
-/// `17`, and other domains with their names.
+/// Formats operator sets: `17`, other domains with their names.
 fn opsets(summary: &OnnxSummary) -> String {
     let name = |(domain, version): &(String, i64)| {
         if domain.is_empty() { version.to_string() } else { format!("{domain} {version}") }

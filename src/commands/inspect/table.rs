@@ -1,4 +1,4 @@
-//! A query table: its terms by weight, those that count for nothing, how weights are spread.
+//! A query table: terms by weight, dead terms (of weight 0), histogram of the weights.
 
 use std::path::Path;
 
@@ -19,8 +19,8 @@ pub(super) fn inspect(path: &Path, args: &InspectArgs) -> Result<Findings> {
     let top: Vec<&Term> = by_weight.iter().copied().take(args.top).collect();
     let bottom: Vec<&Term> = by_weight.iter().copied().rev().filter(|term| term.weight != 0.0).take(args.top).collect();
     let dead: Vec<&Term> = terms.iter().filter(|term| term.weight == 0.0).take(args.top).collect();
-    let living = terms.iter().filter(|term| term.weight != 0.0).map(|term| (f64::from(term.weight), 1));
-    let histogram = Histogram::of(living, false);
+    let nonzero = terms.iter().filter(|term| term.weight != 0.0).map(|term| (f64::from(term.weight), 1));
+    let histogram = Histogram::of(nonzero, false);
 
     let mut json = json!({"kind": "query table", "path": path});
     merge(&mut json, &summary.json());
@@ -34,7 +34,7 @@ pub(super) fn inspect(path: &Path, args: &InspectArgs) -> Result<Findings> {
     match &vocabulary {
         Some(vocabulary) => found.facts.add("tokenizer", format_args!("{} tokens", vocabulary.size())),
         None if terms.iter().all(|term| term.name.starts_with('[')) => {
-            found.facts.add("tokenizer", "none beside it: terms by number; --model gives them names");
+            found.facts.add("tokenizer", "none in the folder: terms are numbers; --model names them");
         }
         None => {}
     }
@@ -56,7 +56,7 @@ pub(super) fn inspect(path: &Path, args: &InspectArgs) -> Result<Findings> {
     Ok(found)
 }
 
-/// A row of the table.
+/// Row of the table.
 pub(super) struct Term {
     name: String,
     dim: Option<u32>,
@@ -69,14 +69,14 @@ impl Term {
     }
 }
 
-/// The largest weight first.
+/// Sorts terms by descending weight.
 fn sorted(terms: &[Term]) -> Vec<&Term> {
     let mut sorted: Vec<&Term> = terms.iter().collect();
     sorted.sort_by(|a, b| b.weight.total_cmp(&a.weight).then(a.dim.cmp(&b.dim)));
     sorted
 }
 
-/// A table of either kind: one weight per number, or weights by token, which need no tokenizer to be shown.
+/// Reads a table of weights by dimension, or of weights by token, which needs no tokenizer.
 fn read(path: &Path, vocabulary: Option<&Vocabulary>) -> Result<Vec<Term>> {
     let weights = match (path.extension().is_some_and(|extension| extension == "safetensors"), vocabulary) {
         (true, _) => splade_files::read_query_weights(path)?,
@@ -96,7 +96,7 @@ fn by_token(path: &Path) -> Result<Vec<Term>> {
     Ok(listed.into_iter().map(|(name, weight)| Term { name, dim: None, weight }).collect())
 }
 
-/// A table in a few numbers.
+/// Summary of a table.
 pub(super) struct Weights {
     terms: usize,
     dead: usize,
@@ -108,7 +108,7 @@ pub(super) struct Weights {
 }
 
 impl Weights {
-    /// Of a table whose terms need no names.
+    /// Summarizes a table.
     pub(super) fn of_table(weights: &QueryWeights) -> Self {
         Self::of(&of_weights(weights, None))
     }
@@ -128,12 +128,12 @@ impl Weights {
         }
     }
 
-    /// The range of the weights.
+    /// Formats range and mean of the weights.
     pub(super) fn line(&self) -> String {
         format!("{:.4} to {:.4}, mean {:.4}", self.min, self.max, self.mean)
     }
 
-    /// How many terms there are, and how many count for nothing.
+    /// Formats the summary in one line.
     pub(super) fn short(&self) -> String {
         format!("{} terms, {} dead, {} negative; weights {}", self.terms, self.dead, self.negative, self.line())
     }

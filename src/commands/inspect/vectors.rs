@@ -1,4 +1,4 @@
-//! A vector file: how many, how sparse, which terms.
+//! A vector file: number of vectors, sparsity, most frequent terms.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap};
@@ -17,7 +17,7 @@ use crate::console::Table;
 use crate::hub;
 
 pub(super) fn inspect(path: &Path, args: &InspectArgs) -> Result<Findings> {
-    // without a model, names are numbered as they come
+    // without a model, tokens are numbered in order of appearance
     let vocabulary = if args.model.is_some() { vocabulary(path, args)? } else { None };
     let names = RefCell::new((HashMap::<String, u32>::new(), Vec::<String>::new()));
     let dim = |token: &str| match &vocabulary {

@@ -1,4 +1,4 @@
-//! `splade verify`: all backends and files of a model folder against its checkpoint, stage by stage.
+//! `splade verify`: all backends and files of a model folder, compared with its checkpoint stage by stage.
 
 mod report;
 
@@ -51,16 +51,17 @@ pub(crate) fn run(args: &VerifyArgs) -> Result<()> {
     report.verdict()
 }
 
-/// Texts longer than this prove nothing more, and attention grows with the square of the length.
+/// Default maximum length in tokens: longer texts show nothing more, and attention takes time with the square of it.
 const MAX_LENGTH: usize = 512;
-/// Rankings must be the same so far down.
+/// Number of compared hits of a ranking.
 const DEPTH: usize = 10;
-/// Scores of fp16 and int8 files may be so far off, by their size.
+/// Largest allowed difference of scores of fp16 files, as [`compare_scores`] measures it.
 const FP16_SCORES: f32 = 2e-2;
+/// Largest allowed difference of scores of int8 files, as [`compare_scores`] measures it.
 const INT8_SCORES: f32 = 0.1;
-/// What must be the same bit for bit.
+/// Limits for values that must be equal.
 const EXACT: Limits = Limits { difference: 0.0, cosine: 0.0 };
-/// Scores are taken of at most so many queries and documents: their number is the product.
+/// Largest number of queries, and of documents, that are scored: the number of scores is their product.
 const MAX_SCORED: usize = 200;
 
 /// A model, and the texts it is verified on.
@@ -71,7 +72,7 @@ struct Subject<'m> {
     vocabulary: Vocabulary,
     ids: Vec<String>,
     texts: Vec<String>,
-    /// another implementation's vectors of the texts
+    /// vectors of the texts by another implementation
     reference: Option<Vec<SparseVector>>,
 }
 
@@ -88,7 +89,7 @@ impl<'m> Subject<'m> {
         Ok(Self { model, args, vocabulary, ids, texts, reference: reference.transpose()? })
     }
 
-    /// The texts as encoders take them.
+    /// Texts as encoders take them.
     fn texts(&self) -> Vec<&str> {
         self.texts.iter().map(String::as_str).collect()
     }
@@ -102,7 +103,7 @@ impl<'m> Subject<'m> {
         Row { stage, backend: backend.to_owned(), file, outcome }
     }
 
-    /// Token ids: by the fast way and by the tokenizer itself; by the query side's tokenizer and by the network's.
+    /// Compares token ids: fast tokenization with the tokenizer itself, the query side's tokenizer with the network's.
     fn tokenization(&self) -> Result<Vec<Row>> {
         let file = self.model.transformer_dir().join("tokenizer.json");
         let network = &self.vocabulary;
@@ -117,7 +118,7 @@ impl<'m> Subject<'m> {
         let found: Vec<Row> = overridden(network, "documents", &file);
         rows.extend(found);
         if let Some(side) = self.model.query_side() {
-            // each cut at the same length, which need not be the same in both folders
+            // both truncated to the same length, since the two folders may state different ones
             let length = side.max_length.min(self.vocabulary.max_length());
             let query = splade_files::read_vocabulary(&side.tokenizer, length)?;
             let network = network.with_max_length(length)?;
@@ -132,7 +133,8 @@ impl<'m> Subject<'m> {
         Ok(rows)
     }
 
-    /// The query table of an inference-free model: as it encodes, as an index keeps it, and looked up by hand.
+    /// Compares vectors of the query table of an inference-free model: from its encoder, from its copy in an index, and by
+    /// definition.
     fn queries(&self) -> Result<Vec<Row>> {
         let Some(side) = self.model.query_side() else { return Ok(Vec::new()) };
         let encoder = self.model.query_encoder()?;
@@ -152,7 +154,7 @@ impl<'m> Subject<'m> {
         Ok(rows)
     }
 
-    /// What a query's vector is by definition: the weight of each of its tokens that is not zero, once.
+    /// Vector of a query by definition: the non-zero weight of each distinct token.
     fn look_up(&self, encoder: &QueryEncoder, text: &str) -> Result<SparseVector> {
         let ids = encoder.vocabulary().tokenize_plain(&format!("{}{text}", self.model.query_prompt()), false)?;
         let weights = encoder.weights().as_slice();
@@ -165,7 +167,7 @@ impl<'m> Subject<'m> {
         })
     }
 
-    /// Every backend and file against the checkpoint in Candle on the CPU.
+    /// Compares every backend and file with the checkpoint in Candle on the CPU.
     fn networks(&self) -> Result<Vec<Row>> {
         let checkpoint = self.model.checkpoint()?.path().to_owned();
         let candle = Shared(Arc::new(candle_network(self.model, DeviceChoice::Cpu)?));
@@ -196,7 +198,7 @@ impl<'m> Subject<'m> {
         Ok(rows)
     }
 
-    /// An ONNX file in both runtimes.
+    /// Compares an ONNX file in both runtimes.
     fn file_rows(&self, file: &Path, reference: &Encoded) -> Result<Vec<Row>> {
         let failed = |reason| Ok(vec![self.row(Stage::DocumentVectors, "onnx", file, Outcome::Failed(reason))]);
         let summary = match OnnxSummary::read(file) {
@@ -209,7 +211,7 @@ impl<'m> Subject<'m> {
         let precision = summary.precision();
         let mut rows = match load_onnx_runtime(&onnx_runtime_candidates()) {
             Ok(_) => {
-                // whole, as every other program runs it, and split, as this one does
+                // whole, as other programs run it, and split before the output layer, as this program runs it
                 let open = |whole| -> Result<_> {
                     let options = onnx_options(self.args.device, self.args.threads)?;
                     Ok(open_onnx(self.model, file, &OnnxOptions { whole, ..options })?)
@@ -237,7 +239,7 @@ impl<'m> Subject<'m> {
         Ok(rows)
     }
 
-    /// A backend's rows, or the one that says why it has none.
+    /// Rows of a backend, or one row with the reason why it gives no vectors.
     fn compared(
         &self,
         backend: &str,
@@ -250,7 +252,7 @@ impl<'m> Subject<'m> {
             Ok(found) => self.network_rows(backend, file, &found, Some(reference), precision),
             Err(error) => {
                 let reason = reason(&error, file);
-                // candle-onnx is a convenience: what it lacks is no fault of the file
+                // that candle-onnx lacks an operator is no fault of the file
                 let lacks = error.chain().any(|cause| {
                     matches!(
                         cause.downcast_ref::<splade_export::Error>(),
@@ -263,7 +265,7 @@ impl<'m> Subject<'m> {
         })
     }
 
-    /// A backend against the reference, the reference alone against itself.
+    /// Compares a backend with the reference; the reference itself only with its padded batches.
     fn network_rows(
         &self,
         backend: &str,
@@ -287,7 +289,7 @@ impl<'m> Subject<'m> {
             let (expected, sides) = (reference.sides(), found.sides());
             let score = |query, document| sides.score(query, document);
             rows.push(row(Stage::Scores, compare_scores(expected, score), scores));
-            // two documents may each be off by as much
+            // the scores of two documents may each differ by this much
             let twice = Limits { difference: 2.0 * scores.difference, ..scores };
             rows.push(row(Stage::Ranking, compare_rankings(expected, score, DEPTH), twice));
         }
@@ -296,21 +298,21 @@ impl<'m> Subject<'m> {
             let ours = match (self.args.role, self.model.architecture()) {
                 (Role::Document, _) => Some(&found.documents),
                 (Role::Query, Architecture::Splade) => Some(&found.queries),
-                // the table was compared before
+                // the query table has a row of its own
                 (Role::Query, Architecture::InferenceFree) => None,
             };
             rows.extend(ours.map(|ours| {
-                let cut = |vector: &SparseVector| match self.model.max_active_dims() {
+                let pruned = |vector: &SparseVector| match self.model.max_active_dims() {
                     Some(k) => vector.top_k(k),
                     None => vector.clone(),
                 };
-                row(Stage::Reference, compare_vectors(theirs, &ours.iter().map(cut).collect::<Vec<_>>()), allowed)
+                row(Stage::Reference, compare_vectors(theirs, &ours.iter().map(pruned).collect::<Vec<_>>()), allowed)
             }));
         }
         rows
     }
 
-    /// The index's search against the dot products it stands for.
+    /// Compares the scores of an index with dot products.
     fn index_row(&self, reference: &Encoded) -> Result<Row> {
         let folder = tempfile::tempdir()?;
         let terms = u32::try_from(self.model.dimensions()?)?;
@@ -333,14 +335,14 @@ impl<'m> Subject<'m> {
             scores[query].get(&document).copied().unwrap_or_else(|| sides.score(query, document).min(0.0))
         };
         let outcome = Outcome::Compared(compare_scores(sides, found), EXACT);
-        Ok(Row { stage: Stage::Scores, backend: "index".to_owned(), file: "a new one".to_owned(), outcome })
+        Ok(Row { stage: Stage::Scores, backend: "index".to_owned(), file: "temporary".to_owned(), outcome })
     }
 
-    /// All texts through a network: as queries, as documents one by one, and as documents padded together.
+    /// Encodes all texts as queries, as single documents, and as documents in padded batches.
     fn encode(&self, network: &Shared) -> Result<Encoded> {
         let texts = self.texts();
         let run = |prompt: &str, batch_tokens: usize| -> Result<Vec<SparseVector>> {
-            // cut nothing: where two entries tie, which is kept is nobody's fault
+            // not pruned: of two entries of equal weight either may be kept
             let settings = DocumentSettings {
                 prompt: prompt.to_owned(),
                 batch_tokens,
@@ -360,7 +362,7 @@ impl<'m> Subject<'m> {
         Ok(Encoded { padded: run(document, self.args.batch_tokens as usize)?, queries, documents })
     }
 
-    /// What vectors may differ by.
+    /// Limits for vectors.
     fn allowed(&self, precision: Precision) -> Limits {
         match self.args.tolerance {
             Some(difference) => Limits { difference, cosine: 0.0 },
@@ -368,7 +370,7 @@ impl<'m> Subject<'m> {
         }
     }
 
-    /// What scores may differ by: the errors of a vector's entries cancel out in part.
+    /// Limits for scores. The errors of a vector's entries cancel out in part.
     fn allowed_scores(&self, precision: Precision) -> Limits {
         let difference = self.args.tolerance.unwrap_or(match precision {
             Precision::Fp32 => self.allowed(precision).difference,
@@ -379,7 +381,7 @@ impl<'m> Subject<'m> {
     }
 }
 
-/// What a backend makes of the texts.
+/// Vectors of all texts by one backend.
 struct Encoded {
     queries: Vec<SparseVector>,
     documents: Vec<SparseVector>,
@@ -387,14 +389,14 @@ struct Encoded {
 }
 
 impl Encoded {
-    /// What is scored: the first of each.
+    /// Queries and documents that are scored: the first of each.
     fn sides(&self) -> Sides<'_> {
         let first = |vectors: &'_ [SparseVector]| vectors.len().min(MAX_SCORED);
         Sides { queries: &self.queries[..first(&self.queries)], documents: &self.documents[..first(&self.documents)] }
     }
 }
 
-/// A network of several encoders.
+/// Network that several encoders share.
 #[derive(Clone)]
 struct Shared(Arc<dyn Network>);
 
@@ -448,7 +450,7 @@ fn files_reason(error: &splade_files::Error, file: &Path) -> Option<String> {
     }
 }
 
-/// The texts of a file, with their ids.
+/// Reads the ids and texts of a file.
 fn input(path: &Path) -> Result<Vec<(String, String)>> {
     let texts = read_texts(path)?.map(|text| text.map(|text| (text.id, text.text)));
     let texts = texts.collect::<splade_files::Result<Vec<_>>>()?;
@@ -458,10 +460,10 @@ fn input(path: &Path) -> Result<Vec<(String, String)>> {
     Ok(texts)
 }
 
-/// The vectors of a file, in the order of `ids`.
+/// Reads the vectors of a file, in the order of `ids`.
 fn reference(path: &Path, ids: &[String], vocabulary: &Vocabulary, dimensions: usize) -> Result<Vec<SparseVector>> {
     let dim = |token: &str| {
-        // terms without a token of their own are written by number
+        // a dimension without a token is written as its number in brackets
         let number = || token.strip_prefix('[')?.strip_suffix(']')?.parse().ok();
         vocabulary.dim(token).or_else(number)
     };
@@ -469,17 +471,17 @@ fn reference(path: &Path, ids: &[String], vocabulary: &Vocabulary, dimensions: u
     for vector in read_vectors_named(path, dim)? {
         let (id, vector) = vector?;
         if let Some(dim) = vector.dims().last().filter(|dim| **dim as usize >= dimensions) {
-            let message = format!("{}: {id:?} has the term {dim}, the model has {dimensions}", path.display());
+            let message = format!("{}: {id:?} has the dimension {dim}, but the model has {dimensions}", path.display());
             return Err(bad_input(message, "give vectors of this model"));
         }
         if by_id.insert(id.clone(), vector).is_some() {
-            return Err(bad_input(format!("{}: {id:?} is there twice", path.display()), "make the ids unique"));
+            return Err(bad_input(format!("{}: duplicate id {id:?}", path.display()), "make the ids unique"));
         }
     }
     let vectors = ids.iter().map(|id| {
         by_id.remove(id).ok_or_else(|| {
             bad_input(
-                format!("{}: no vector of the text {id:?}", path.display()),
+                format!("{}: no vector for the text {id:?}", path.display()),
                 "give vectors of the texts of --input",
             )
         })
@@ -487,7 +489,7 @@ fn reference(path: &Path, ids: &[String], vocabulary: &Vocabulary, dimensions: u
     let vectors = vectors.collect::<Result<Vec<_>>>()?;
     match by_id.keys().min() {
         Some(id) => Err(bad_input(
-            format!("{}: {id:?} is no text of --input", path.display()),
+            format!("{}: {id:?} is not a text of --input", path.display()),
             "give vectors of the texts of --input",
         )),
         None => Ok(vectors),

@@ -1,4 +1,4 @@
-//! What `splade verify` found: a table or JSON, and a verdict.
+//! Findings of `splade verify`: table, JSON and verdict.
 
 use std::path::Path;
 
@@ -35,16 +35,16 @@ impl Stage {
     }
 }
 
-/// What came of a comparison.
+/// Result of a comparison.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Outcome {
-    /// compared, and what is allowed
+    /// differences, and their limits
     Compared(Finding, Limits),
-    /// not possible here, which is nobody's fault
+    /// not possible here, with the reason; not a disagreement
     Skipped(String),
-    /// the backend gave no result
+    /// no result, with the reason
     Failed(String),
-    /// another file of the folder overrides this one, which is not used as it is
+    /// another file of the folder overrides a part of this one
     Overridden(String),
 }
 
@@ -70,7 +70,7 @@ pub(super) struct Row {
     pub(super) outcome: Outcome,
 }
 
-/// Everything found about a model.
+/// All findings about a model.
 pub(super) struct Report<'m> {
     pub(super) model: &'m Path,
     /// ids of the texts
@@ -81,7 +81,7 @@ pub(super) struct Report<'m> {
 }
 
 impl Report<'_> {
-    /// The table, and below it what was not compared.
+    /// Prints the comparisons as a table, and below it all other rows.
     pub(super) fn print(&self) -> Result<()> {
         let mut table = Table::new(["stage", "backend", "file", "compared", "difference", "allowed", "", "largest at"]);
         for row in &self.rows {
@@ -107,7 +107,7 @@ impl Report<'_> {
         Ok(())
     }
 
-    /// The same for programs.
+    /// All findings as JSON.
     pub(super) fn json(&self) -> Value {
         let rows: Vec<Value> = self.rows.iter().map(|row| self.row_json(row)).collect();
         json!({
@@ -157,7 +157,7 @@ impl Report<'_> {
         value
     }
 
-    /// An error that names the first disagreement.
+    /// Fails with the first disagreement, if there is one.
     pub(super) fn verdict(&self) -> Result<()> {
         let mut disagreements = self.disagreements();
         let Some(row) = disagreements.next() else { return Ok(()) };
@@ -167,7 +167,7 @@ impl Report<'_> {
         };
         let finding = match &row.outcome {
             Outcome::Compared(finding, limits) if finding.difference <= limits.difference => {
-                format!("has a vector of cosine {:.4}, and {} is the least", finding.cosine, limits.cosine)
+                format!("has a vector with a cosine of {:.4}, less than {}", finding.cosine, limits.cosine)
             }
             Outcome::Compared(finding, limits) => {
                 let place = finding.place.as_ref().map(|place| self.place(row.stage, place)).unwrap_or_default();
@@ -200,7 +200,7 @@ impl Report<'_> {
     }
 }
 
-/// `0`, `12` or `1.5e-6`.
+/// Formats a difference: `0`, `12` or `1.5e-6`.
 fn number(value: f32) -> String {
     if value.fract() == 0.0 && value.abs() < 1e6 { format!("{value}") } else { format!("{value:.1e}") }
 }
@@ -237,7 +237,7 @@ mod tests {
             (Stage::Tokenization, compared(3.0, Some(7), None), "tokenization", "differs by 3,", "at a, token 7"),
             (Stage::Scores, compared(0.25, None, Some(1)), "scores", "1.0e-4 allows", "at a × b"),
             (Stage::DocumentVectors, Outcome::Failed("it is broken".to_owned()), "document", "it is broken", ""),
-            (Stage::PaddedBatch, unlike, "padded batch", "cosine 0.5000", "0.9 is the least"),
+            (Stage::PaddedBatch, unlike, "padded batch", "cosine of 0.5000", "less than 0.9"),
             (Stage::Ranking, compared(f32::NAN, Some(1), None), "ranking", "NaN", "at a, t1"),
         ];
         for (stage, outcome, wanted, number, place) in cases {
