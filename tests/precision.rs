@@ -110,11 +110,22 @@ fn an_evaluation_compares_every_precision_with_fp32() {
     }
 }
 
-/// `PYTHON` names the interpreter, `python3` by default.
 #[test]
 #[ignore = "needs Python with numpy, onnx, onnxruntime and tokenizers; run with \
-            `cargo test --workspace --test precision -- --ignored`"]
-fn python_packages_read_the_files() {
+            `PYTHON=python3 cargo test --workspace --test precision -- --ignored onnxruntime`"]
+fn onnxruntime_in_python_reads_the_files() {
+    compare_in_python("onnxruntime", &["model", "model_splade"]);
+}
+
+#[test]
+#[ignore = "needs Python with sentence-transformers and optimum-onnx; run with \
+            `PYTHON=python3 cargo test --workspace --test precision -- --ignored sentence_transformers`"]
+fn sentence_transformers_in_python_reads_the_files() {
+    compare_in_python("sentence-transformers", &["model"]);
+}
+
+/// Runs `onnx_files.py` with a package, which must print a line for each file. `PYTHON` names the interpreter.
+fn compare_in_python(package: &str, stems: &[&str]) {
     let python = std::env::var("PYTHON").unwrap_or_else(|_| "python3".to_owned());
     for (model, kind) in
         [("layouts/v5.1/splade/model", "splade"), ("layouts/v5.1/inference-free/model", "inference-free")]
@@ -146,13 +157,16 @@ fn python_packages_read_the_files() {
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/onnx_files.py");
         let output = Command::new(&python)
             .arg(script)
+            .arg(package)
             .args([place.path("model"), place.path("expected.json")])
             .env("HF_HUB_OFFLINE", "1")
             .output()
             .unwrap();
         let stdout = String::from_utf8_lossy(&output.stdout);
         assert!(output.status.success(), "{stdout}{}", String::from_utf8_lossy(&output.stderr));
-        assert!(stdout.contains("onnxruntime model_splade_int8.onnx: "), "{stdout}");
+        for file in stems.iter().flat_map(|stem| ["", "_fp16", "_int8"].map(|suffix| format!("{stem}{suffix}.onnx"))) {
+            assert!(stdout.contains(&format!("{package} {file}: ")), "{file}: {stdout}");
+        }
     }
 }
 
