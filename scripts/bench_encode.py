@@ -1,20 +1,21 @@
 #!/usr/bin/env python3
-"""Documents a second, sentence-transformers (PyTorch) beside `splade encode`, on the same texts with the same threads.
+"""Compares documents per second of sentence-transformers (PyTorch) and `splade encode`, on equal texts and threads.
 
     PYTHON scripts/bench_encode.py --splade target/release/splade --model norbert3-xs --lengths 128,mixed
 
-needs a Python with torch, sentence-transformers and safetensors. Every line is a process of its own, which runs alone:
-its largest resident set is its own. Models:
+needs a Python with torch, sentence-transformers and safetensors. Each line is measured in a separate process, and one
+process runs at a time. Models:
 
 * a folder, such as ../shared/models/splade-tiny: read by SparseEncoder itself;
-* norbert3-xs, norbert3-base: made here, of the published sizes, with random weights. sentence-transformers cannot load this
-  family, so its forward pass is written below in PyTorch and runs inside a SparseEncoder, in front of the library's own
-  SpladePooling. It is checked against tests/fixtures before anything is measured. The output bias is lowered until a text
-  has some hundred active dimensions, as a trained model's has, so that neither side is measured by writing numbers.
+* norbert3-xs, norbert3-base: made by this script, with the published sizes and random weights. sentence-transformers
+  cannot load this family, so its forward pass is written below in PyTorch. It runs in a SparseEncoder, before the
+  library's SpladePooling, and is first compared with tests/fixtures. The output bias is lowered until a text has some
+  hundred active dimensions, as with a trained model; otherwise both sides would mostly write numbers.
 
-Lengths are in tokens, special ones counted; `mixed` is 1.3 tokens for every word of the texts of tests/data/lohelp-nb.
-Both sides must give the same vectors. PyTorch runs with batches of 32, its default, and with smaller ones; its best counts. Loading, and on the Python side one
-batch before the clock starts, are left out; tokenizing is part of it, on our side reading and writing JSON lines too.
+Lengths are in tokens, with special tokens; `mixed` is 1.3 tokens for every word of the texts of tests/data/lohelp-nb.
+Both sides must give the same vectors. PyTorch runs with batches of 32, its default, and with smaller ones; the better
+one counts. The times do not include loading, nor a first batch in Python. They include tokenization, and for
+`splade encode` also reading and writing of JSON lines.
 """
 
 import argparse
@@ -42,7 +43,7 @@ MAX_LENGTH = 512
 
 
 def norbert3(config):
-    """The family's forward pass, as docs of the original code describe it; names are those of its checkpoints."""
+    """Forward pass of the family, with the parameter names of its checkpoints."""
     import torch
     from torch import nn
     from torch.nn import functional as F
@@ -121,7 +122,7 @@ def norbert3(config):
                 x = layer(x, relative, self.rows, bias)
             head = self.classifier.nonlinearity
             logits = head["5"](plain_norm(F.gelu(head["1"](plain_norm(x)))))
-            # not the -inf of the original, which times a mask of 0 would be NaN in the pooling
+            # the original has -inf, which gives NaN when the pooling multiplies it by a mask of 0
             logits[:, :, :107] = -1e4
             return logits
 
@@ -140,7 +141,7 @@ def load_norbert3(folder):
 
 
 def check_norbert3():
-    """The PyTorch side computes what the original code computed."""
+    """Compares the forward pass in PyTorch with the output of the original code."""
     import torch
     from safetensors.torch import load_file
 
@@ -153,7 +154,7 @@ def check_norbert3():
 
 
 def make_norbert3(name, folder):
-    """A folder of the published sizes with random weights and the fixture's tokenizer."""
+    """Makes a model folder with the published sizes, random weights and the tokenizer of the fixture."""
     import shutil
 
     import torch
@@ -205,7 +206,7 @@ def sparse_encoder(folder):
 
 
 def worker(folder, texts, threads, batch):
-    """Encodes the texts in this process and prints the seconds it took."""
+    """Encodes the texts in this process and prints the time in seconds."""
     import torch
 
     torch.set_num_threads(threads)
@@ -219,10 +220,10 @@ def worker(folder, texts, threads, batch):
 
 
 def measured(command):
-    """Runs a command alone: its output and its largest resident set in MB.
+    """Runs a command. Returns its output and its largest resident set in MB.
 
-    Linux counts what a process was before it became another program, here a Python with torch in it, so the new
-    program's own mark is read off while it runs.
+    On Linux the maximum after the end includes the process before it became the new program, here Python with torch.
+    Therefore it is read while the program runs.
     """
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     status_file, marks = pathlib.Path(f"/proc/{process.pid}/status"), [0]
@@ -237,7 +238,7 @@ def measured(command):
 
     watcher = threading.Thread(target=watch, daemon=True)
     if status_file.exists():
-        time.sleep(0.02)  # until it is the new program
+        time.sleep(0.02)  # until the process is the new program
         watcher.start()
     out, err = process.stdout.read(), process.stderr.read()
     _, status, usage = os.wait4(process.pid, 0)
@@ -249,7 +250,7 @@ def measured(command):
 
 
 def texts_of(folder, length, count):
-    """Texts of so many tokens each, cut from the corpus between tokens."""
+    """Yields `count` texts of `length` tokens each, cut from the corpus between tokens."""
     from tokenizers import Tokenizer
 
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
@@ -267,7 +268,7 @@ def texts_of(folder, length, count):
 
 
 def ours(splade, folder, texts, threads, precision, extra):
-    """The best of two runs of `splade encode`: documents a second, MB, and the sum of every vector."""
+    """Runs `splade encode` twice. Returns the better speed in documents per second, MB, and the sum of each vector."""
     best, memory, sums = 0.0, 0.0, []
     for _ in range(2):
         with tempfile.NamedTemporaryFile() as output:
@@ -282,7 +283,7 @@ def ours(splade, folder, texts, threads, precision, extra):
 
 
 def growth(splade, folder, count, threads, precision, extra):
-    """Encodes so many short texts and prints the resident set after every eighth of them."""
+    """Encodes `count` short texts and prints the resident set after each eighth of them."""
     with tempfile.TemporaryDirectory() as work:
         texts, vectors = pathlib.Path(work) / "texts.jsonl", pathlib.Path(work) / "vectors.jsonl"
         words = [word for line in open(CORPUS) for word in json.loads(line)["text"].split()]
@@ -315,7 +316,8 @@ def main():
     parser.add_argument("--batches", default="32,8", help="batch sizes for PyTorch")
     parser.add_argument("--precisions", default="fp32,int8")
     parser.add_argument("--no-torch", action="store_true", help="measure `splade encode` alone")
-    parser.add_argument("--growth", type=int, help="encode so many short texts and watch the resident set, on Linux")
+    growth_help = "encode N short texts and print the resident set as it grows, on Linux"
+    parser.add_argument("--growth", type=int, metavar="N", help=growth_help)
     parser.add_argument("--work", type=pathlib.Path, default=pathlib.Path(tempfile.gettempdir()) / "splade-bench")
     parser.add_argument("--worker", nargs=4, help=argparse.SUPPRESS)
     parser.add_argument("extra", nargs="*", help="further arguments for `splade encode`, after --")
@@ -365,7 +367,7 @@ def main():
                 line(f"PyTorch, batches of {batch}", torch[-1], [], memory)
             for precision in args.precisions.split(","):
                 rate, memory, sums = ours(args.splade, folder, texts, args.threads, precision, args.extra)
-                # the same texts, tokens and weights on both sides
+                # both sides must give the same vectors
                 close = 1e-3 if precision == "fp32" else 0.2
                 for one, other in zip(sums, expected, strict=True) if torch else []:
                     assert abs(one - other) <= close * max(one, other), (one, other)

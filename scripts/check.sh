@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# The checks of `make test` beside formatting, clippy, docs and tests: each crate alone, no default features, the oldest
-# Rust, spelling, licences. A check that cannot run here is skipped aloud.
+# Further checks of `make test`: each crate alone, no default features, the oldest Rust, spelling, licences. A check that
+# cannot run prints SKIPPED with the reason.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -12,8 +12,8 @@ echo 'check: no default features'
 cargo check --quiet -p splade --no-default-features
 cargo check --quiet -p splade-core --no-default-features --features wasm
 
-# What a crate must not be built from (ARCHITECTURE.md).
-without() { # crate, features, what must not be there
+# Crates that another crate must not depend on (ARCHITECTURE.md).
+without() { # crate, features, pattern of forbidden crates
   if found=$(cargo tree --prefix none -e normal,build -p "$1" $2 | grep -E "^($3) v"); then
     echo "check: $1 is built from $(echo "$found" | tr '\n' ' ')"
     exit 1

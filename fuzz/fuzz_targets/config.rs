@@ -1,4 +1,4 @@
-//! libFuzzer's way into the target `config`.
+//! Fuzz target `config`.
 #![no_main]
 
 splade_fuzz::target!("config");

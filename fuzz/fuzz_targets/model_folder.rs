@@ -1,4 +1,4 @@
-//! libFuzzer's way into the target `model_folder`.
+//! Fuzz target `model_folder`.
 #![no_main]
 
 splade_fuzz::target!("model_folder");

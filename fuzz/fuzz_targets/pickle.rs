@@ -1,4 +1,4 @@
-//! libFuzzer's way into the target `pickle`.
+//! Fuzz target `pickle`.
 #![no_main]
 
 splade_fuzz::target!("pickle");

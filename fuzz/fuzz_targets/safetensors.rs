@@ -1,4 +1,4 @@
-//! libFuzzer's way into the target `safetensors`.
+//! Fuzz target `safetensors`.
 #![no_main]
 
 splade_fuzz::target!("safetensors");

@@ -1,4 +1,4 @@
-//! libFuzzer's way into the target `tokenizer`.
+//! Fuzz target `tokenizer`.
 #![no_main]
 
 splade_fuzz::target!("tokenizer");

@@ -1,17 +1,18 @@
-//! The [targets](targets) as libFuzzer calls them.
+//! The [targets](targets) for libFuzzer.
 
 pub mod targets;
 
 use std::path::Path;
 use std::sync::OnceLock;
 
-/// The seeds of a target, whose parts mutations take.
+/// Seeds of a target, whose parts mutations use.
 pub fn donors(name: &str) -> &'static [Vec<u8>] {
     static DONORS: OnceLock<Vec<Vec<u8>>> = OnceLock::new();
     DONORS.get_or_init(|| (targets::target(name).seeds)(&Path::new(env!("CARGO_MANIFEST_DIR")).join("..")))
 }
 
-/// The two functions of a fuzz target: what runs, and what makes the next input, half of the time libFuzzer's own way.
+/// Defines the two functions of a fuzz target: one runs it, the other makes the next input. Half of the inputs are made by
+/// libFuzzer itself.
 #[macro_export]
 macro_rules! target {
     ($name:literal) => {

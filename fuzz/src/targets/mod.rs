@@ -1,8 +1,8 @@
-//! What is fuzzed: everything that reads a file of a model made elsewhere. `cargo fuzz` runs these functions without end,
+//! Fuzz targets: all functions that read a file of a model from elsewhere. `cargo fuzz` runs them without end,
 //! `tests/fuzz_smoke.rs` a bounded number of times in every `make test`.
 //!
-//! A target takes any bytes and must come back: with a model or an error, never with a panic, a hang or memory out of
-//! proportion. `seeds` are what mutations begin with, taken from the fixtures.
+//! A target takes any bytes and must return a model or an error. It must not panic, hang, or use much more memory than the
+//! input has. Mutations start from `seeds`, which are taken from the fixtures.
 
 mod mutate;
 
@@ -19,17 +19,17 @@ use tempfile::TempDir;
 
 pub use mutate::mutate;
 
-/// One kind of file.
+/// Fuzz target: a kind of file.
 pub struct Target {
-    /// of its folder in `corpus/` and `regressions/`
+    /// name of the target and of its folder in `corpus/` and `regressions/`
     pub name: &'static str,
     /// reads the bytes as such a file
     pub run: fn(&[u8]),
-    /// sound files, by the root of the repository
+    /// valid files; the argument is the folder of the repository
     pub seeds: fn(&Path) -> Vec<Vec<u8>>,
 }
 
-/// Every kind.
+/// All targets.
 pub const TARGETS: [Target; 5] = [
     Target { name: "config", run: config, seeds: config_seeds },
     Target { name: "safetensors", run: safetensors, seeds: safetensors_seeds },
@@ -38,17 +38,17 @@ pub const TARGETS: [Target; 5] = [
     Target { name: "model_folder", run: model_folder, seeds: model_folder_seeds },
 ];
 
-/// The kind of this name.
+/// Target with a name.
 pub fn target(name: &str) -> Target {
     TARGETS.into_iter().find(|target| target.name == name).expect("a target of this name")
 }
 
-/// The same numbers from the same seed, everywhere.
+/// Generator of random numbers, which are equal on every machine for the same seed.
 pub fn generator(seed: u32) -> ChaCha8Rng {
     ChaCha8Rng::seed_from_u64(seed.into())
 }
 
-/// The errors of a reader: short enough for one line.
+/// Value of a result. Formats an error, since that must not panic either.
 fn judge<T>(result: Result<T, impl std::fmt::Display>) -> Option<T> {
     match result {
         Ok(value) => Some(value),
@@ -59,7 +59,7 @@ fn judge<T>(result: Result<T, impl std::fmt::Display>) -> Option<T> {
     }
 }
 
-/// `config.json`.
+/// Reads `config.json`.
 pub fn config(bytes: &[u8]) {
     let Ok(text) = std::str::from_utf8(bytes) else { return };
     let Some(config) = judge(TransformerConfig::parse(text, Path::new("config.json"))) else { return };
@@ -74,7 +74,7 @@ fn config_seeds(root: &Path) -> Vec<Vec<u8>> {
     models(root).iter().filter_map(|model| std::fs::read(model.join("config.json")).ok()).collect()
 }
 
-/// A small model's config, for the files of weights.
+/// Config of a small model, for files of weights.
 fn tiny() -> TransformerConfig {
     let json = r#"{"architectures": ["BertForMaskedLM"], "model_type": "bert", "vocab_size": 6, "hidden_size": 4,
         "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 8, "max_position_embeddings": 8,
@@ -82,7 +82,7 @@ fn tiny() -> TransformerConfig {
     TransformerConfig::parse(json, Path::new("config.json")).expect("a sound config")
 }
 
-/// One folder per thread: making a new one takes longer than most readers.
+/// Writes bytes to a file and reads it. Each thread has one folder, since making a folder takes longer than most readers.
 fn in_a_file(name: &str, bytes: &[u8], read: impl FnOnce(&Path)) {
     thread_local! {
         static FOLDER: RefCell<TempDir> = RefCell::new(tempfile::tempdir().expect("a temporary folder"));
@@ -92,7 +92,7 @@ fn in_a_file(name: &str, bytes: &[u8], read: impl FnOnce(&Path)) {
     read(&path);
 }
 
-/// `model.safetensors` of a network and of a query table.
+/// Reads `model.safetensors`, of a network and of a query table.
 pub fn safetensors(bytes: &[u8]) {
     in_a_file("model.safetensors", bytes, |path| {
         judge(Weights::read(path, &tiny()));
@@ -112,9 +112,10 @@ fn safetensors_seeds(_: &Path) -> Vec<Vec<u8>> {
     vec![weights, table("F32", 16), table("F16", 8), table("BF16", 8), table("F8_E4M3", 4), file(two, 32)]
 }
 
-/// `pytorch_model.bin`: the whole file after a zero byte, else its `data.pkl` in a file with two storages.
+/// Reads `pytorch_model.bin`: after a zero byte the whole file, after another byte its `data.pkl`, which is put into a file
+/// with two storages.
 ///
-/// A zip file has checksums, which mutations break: most of what is inside is only reached from inside.
+/// Mutations of a zip file break its checksums, so most code is reached only by mutations of the pickle.
 pub fn pickle(bytes: &[u8]) {
     let Some((kind, bytes)) = bytes.split_first() else { return };
     let whole = if *kind == 0 { bytes.to_vec() } else { torch_file(bytes) };
@@ -146,7 +147,7 @@ fn pickle_seeds(root: &Path) -> Vec<Vec<u8>> {
     vec![inside(&pickle), inside(&parameter), inside(system), outside(&parameter), outside(system)]
 }
 
-/// Texts that reach most of a tokenizer.
+/// Texts that reach most of the code of tokenizers.
 const TEXTS: [&str; 6] = [
     "hvor ble det av fjorden i Norge?",
     "",
@@ -156,7 +157,7 @@ const TEXTS: [&str; 6] = [
     "xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx y",
 ];
 
-/// `tokenizer.json`, and texts through it: word by word and plainly, which must be the same.
+/// Reads `tokenizer.json` and tokenizes texts, word by word and plainly, which must agree.
 pub fn tokenizer(bytes: &[u8]) {
     let Some(vocabulary) = judge(Vocabulary::parse(bytes.to_vec(), 16)) else { return };
     let _ = (vocabulary.size(), vocabulary.special_dims(), vocabulary.token(0), vocabulary.dim("[PAD]"));
@@ -176,13 +177,13 @@ fn tokenizer_seeds(root: &Path) -> Vec<Vec<u8>> {
     models(root).iter().filter_map(|model| std::fs::read(model.join("tokenizer.json")).ok()).collect()
 }
 
-/// A model folder: paths and contents in turn, each ended by a zero byte.
+/// Reads a model folder: paths and contents in turn, each followed by a zero byte.
 pub fn model_folder(bytes: &[u8]) {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let mut parts = bytes.split(|byte| *byte == 0);
     while let (Some(path), Some(contents)) = (parts.next(), parts.next()) {
         let Some(path) = std::str::from_utf8(path).ok().and_then(|path| inside(folder.path(), path)) else { continue };
-        // a name the system refuses is no file
+        // names that the system refuses are left out
         let _ = path.parent().map(std::fs::create_dir_all);
         let _ = std::fs::write(path, contents);
     }
@@ -236,7 +237,7 @@ fn models(root: &Path) -> Vec<PathBuf> {
     children(&root.join("tests/fixtures/models")).into_iter().filter(|path| path.is_dir()).collect()
 }
 
-/// In an order that is the same everywhere.
+/// Entries of a folder, sorted: the system lists them in any order.
 fn children(folder: &Path) -> Vec<PathBuf> {
     let entries = std::fs::read_dir(folder).into_iter().flatten().filter_map(|entry| Some(entry.ok()?.path()));
     let mut paths: Vec<PathBuf> = entries.collect();

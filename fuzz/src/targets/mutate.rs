@@ -1,11 +1,11 @@
-//! Changes of files that keep enough of their form to get past the parser.
+//! [`mutate`]: changes of a file that often keep it parsable.
 
 use rand::Rng;
 use rand::seq::IndexedRandom;
 use rand_chacha::ChaCha8Rng;
 use serde_json::{Value, json};
 
-/// What files of our kinds are made of, and what they should not be.
+/// Byte strings that occur in the files, and invalid ones.
 const WORDS: &[&[u8]] = &[
     b"0",
     b"-1",
@@ -52,7 +52,7 @@ const WORDS: &[&[u8]] = &[
     b"ByteStorage",
 ];
 
-/// Values and names that mean something to a reader of ours.
+/// Values and names that readers distinguish.
 const NAMES: &[&str] = &[
     "",
     "x",
@@ -131,7 +131,7 @@ const NAMES: &[&str] = &[
     "model.safetensors",
 ];
 
-/// Makes one to four changes to `bytes`, some with parts of `donors`.
+/// Makes one to four changes to `bytes`, some of them with parts of `donors`.
 pub fn mutate(bytes: &mut Vec<u8>, donors: &[Vec<u8>], rng: &mut ChaCha8Rng) {
     for _ in 0..rng.random_range(1..=4) {
         if rng.random_bool(0.6) && json(bytes, donors, rng).is_some() {
@@ -166,7 +166,7 @@ fn raw(bytes: &mut Vec<u8>, donors: &[Vec<u8>], rng: &mut ChaCha8Rng) {
     }
 }
 
-/// Another number for the next one from `at` on.
+/// Replaces the first number from `at` on.
 fn number(bytes: &mut Vec<u8>, at: usize, rng: &mut ChaCha8Rng) -> Option<()> {
     let start = at + bytes[at..].iter().position(u8::is_ascii_digit)?;
     let length = bytes[start..].iter().position(|byte| !byte.is_ascii_digit()).unwrap_or(bytes.len() - start);
@@ -175,7 +175,7 @@ fn number(bytes: &mut Vec<u8>, at: usize, rng: &mut ChaCha8Rng) -> Option<()> {
     Some(())
 }
 
-/// A change within one of the JSON documents that zero bytes separate.
+/// Changes one of the JSON documents that zero bytes separate.
 fn json(bytes: &mut Vec<u8>, donors: &[Vec<u8>], rng: &mut ChaCha8Rng) -> Option<()> {
     let documents = |bytes: &[u8]| -> Vec<(usize, Value)> {
         let parts = bytes.split(|byte| *byte == 0).enumerate();
@@ -193,7 +193,8 @@ fn json(bytes: &mut Vec<u8>, donors: &[Vec<u8>], rng: &mut ChaCha8Rng) -> Option
     Some(())
 }
 
-/// Goes down at random, so that a long vocabulary is not all that changes.
+/// Changes a random part of a value. Each level is entered with equal probability, so that a long vocabulary does not
+/// take most of the changes.
 fn change(value: &mut Value, donor: Option<&Value>, rng: &mut ChaCha8Rng) {
     let stop = rng.random_bool(0.2);
     match value {
