@@ -977,18 +977,13 @@ mod training {
     }
 }
 
-/// Full disks, simulated by a limit on the size of files in blocks of 512 bytes.
+/// Full disks, simulated by a limit on the size of files.
 #[cfg(unix)]
 mod full_disks {
     use super::*;
 
     fn run_with_limit(place: &Place, blocks: usize, args: &[&str]) -> util::Ran {
-        let limited = format!("trap '' XFSZ; ulimit -f {blocks}; exec \"$0\" \"$@\"");
-        let program = place.command(args);
-        let mut command = Command::new("sh");
-        command.arg("-c").arg(limited).arg(program.get_program()).args(program.get_args());
-        command.current_dir(place.path("")).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        finish(command.spawn().unwrap())
+        finish(util::with_file_limit(&place.command(args), blocks).spawn().unwrap())
     }
 
     /// Paths of all files below a folder, sorted.

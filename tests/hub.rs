@@ -209,6 +209,18 @@ datasets: {a: {files: [train.jsonl]}}
         assert_eq!(tree(&test.place.path("home")), before);
     }
 
+    #[cfg(unix)]
+    #[test]
+    fn a_copy_that_does_not_fit_is_not_left_behind() {
+        let test = Test::new();
+        test.encode("acme/splade").done();
+        let before = test.place.names();
+        let export = test.command(&["export-onnx", "acme/splade"]);
+        let ran = finish(util::with_file_limit(&export, 8).spawn().unwrap());
+        ran.fails(1, "error: splade/query_0_SparseStaticEmbedding/tokenizer.json: file too large", "");
+        assert_eq!(test.place.names(), before);
+    }
+
     #[test]
     fn an_existing_path_takes_precedence() {
         let test = Test::new();

@@ -124,7 +124,8 @@ impl Place {
             if let Some(parent) = to.parent() {
                 std::fs::create_dir_all(parent).map_err(Error::io(parent))?;
             }
-            std::fs::copy(&from, &to).map_err(Error::io(&to))?;
+            // the error names the file of the copy, not the temporary one
+            std::fs::copy(&from, &to).map_err(Error::io(copy.join(file)))?;
         }
         folder.commit()?;
         tracing::info!("{name}: a copy of {}, commit {}", origin.id, origin.commit);

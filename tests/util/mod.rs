@@ -182,6 +182,21 @@ impl Ran {
     }
 }
 
+/// Returns a command of a [`Place`] as one that cannot make a file larger than `blocks` of 512 bytes.
+pub(crate) fn with_file_limit(program: &Command, blocks: usize) -> Command {
+    let mut command = Command::new("sh");
+    command.arg("-c").arg(format!("trap '' XFSZ; ulimit -f {blocks}; exec \"$0\" \"$@\""));
+    command.arg(program.get_program()).args(program.get_args()).current_dir(program.get_current_dir().unwrap());
+    for (name, value) in program.get_envs() {
+        match value {
+            Some(value) => command.env(name, value),
+            None => command.env_remove(name),
+        };
+    }
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+}
+
 /// Waits for the end of a run.
 pub(crate) fn finish(child: Child) -> Ran {
     let output = child.wait_with_output().unwrap();
