@@ -87,7 +87,7 @@ fn network(model: &ModelDir, args: &NetworkArgs) -> Result<Box<dyn Network>> {
     let precision = Precision::from(args.precision);
     match args.backend {
         Backend::Candle if precision != Precision::Fp32 => {
-            Err(bad_input(format!("--precision {precision} is for ONNX files, not for Candle"), "take --backend onnx"))
+            Err(bad_input(format!("--precision {precision} is for ONNX files, not for Candle"), "use --backend onnx"))
         }
         Backend::Candle => candle(model, args.device),
         // other precisions exist as ONNX files only
@@ -204,8 +204,8 @@ pub(crate) fn advised(error: splade_encode::Error, model: &ModelDir) -> anyhow::
     use splade_encode::Error::{HeadMode, Signature, Stale};
     let root = model.root().display();
     let hint = match &error {
-        Stale { .. } => format!("run `splade export-onnx {root} --overwrite`, or take --backend candle"),
-        Signature { .. } => "take --backend candle, or export the model with `splade export-onnx`".to_owned(),
+        Stale { .. } => format!("run `splade export-onnx {root} --overwrite`, or use --backend candle"),
+        Signature { .. } => "use --backend candle, or export the model with `splade export-onnx`".to_owned(),
         HeadMode { found, .. } => format!("export it again, or use --mlm-head {found}"),
         _ => return error.into(),
     };
@@ -219,7 +219,7 @@ pub(crate) fn load_library() -> Result<&'static Path> {
 
 /// Hint for a missing ONNX Runtime.
 pub(crate) const LIBRARY_HINT: &str = "run `make setup`, or set ORT_DYLIB_PATH to the library (it is in the Python \
-                                       wheel onnxruntime), or take --backend candle";
+                                       wheel onnxruntime), or use --backend candle";
 
 /// ONNX files of a model folder: first those with the names that this program runs, then the others.
 pub(crate) fn onnx_files(model: &ModelDir) -> Vec<PathBuf> {
@@ -237,7 +237,7 @@ pub(crate) fn onnx_files(model: &ModelDir) -> Vec<PathBuf> {
 /// Options for a device and a number of threads.
 pub(crate) fn onnx_options(device: DeviceChoice, threads: usize) -> Result<OnnxOptions> {
     let device = onnx_device(device)
-        .ok_or_else(|| bad_input("metal is a device of Candle only", "take --backend candle, or --device coreml"))?;
+        .ok_or_else(|| bad_input("metal is a device of Candle only", "use --backend candle, or --device coreml"))?;
     Ok(OnnxOptions { device, threads, ..OnnxOptions::default() })
 }
 
@@ -286,7 +286,7 @@ fn no_file(model: &ModelDir, precision: Precision) -> anyhow::Error {
     match precision {
         Precision::Fp32 => bad_input(
             format!("{root}: no ONNX file"),
-            format!("run `splade export-onnx {root}`, or take --backend candle"),
+            format!("run `splade export-onnx {root}`, or use --backend candle"),
         ),
         _ => bad_input(
             format!("{root}: no ONNX file in {precision}"),
@@ -309,7 +309,7 @@ pub(crate) fn candle_network(model: &ModelDir, device: DeviceChoice) -> Result<s
         DeviceChoice::Cuda => splade_trainer::device("cuda")?,
         DeviceChoice::Metal => splade_trainer::device("metal")?,
         DeviceChoice::Coreml => {
-            return Err(bad_input("coreml is a device of ONNX Runtime only", "take --device metal"));
+            return Err(bad_input("coreml is a device of ONNX Runtime only", "use --device metal"));
         }
     };
     Ok(splade_trainer::model::CandleNetwork::read(model, &device)?)

@@ -346,7 +346,7 @@ mod backend {
         let ran = place.run(&ENCODE);
         assert!(ran.stderr.contains("runs in Candle: the model folder has no ONNX file"), "{}", ran.stderr);
         let ran = place.run(&with(&ENCODE, &["--backend", "onnx"]));
-        ran.fails(2, "model: no ONNX file", "run `splade export-onnx model`, or take --backend candle");
+        ran.fails(2, "model: no ONNX file", "run `splade export-onnx model`, or use --backend candle");
         place.ok(&["export-onnx", "model"]);
         let ran = place.run(&ENCODE);
         assert!(ran.stderr.contains("runs in ONNX Runtime (") && ran.stderr.contains("model_splade.onnx"));

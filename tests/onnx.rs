@@ -211,7 +211,7 @@ fn a_file_that_cannot_be_run_is_refused_at_load_and_auto_takes_the_checkpoint() 
         graph.input.push(positions);
     });
     let why = "input position_ids is not one of input_ids, attention_mask, token_type_ids";
-    encode(&place, &["--backend", "onnx"]).fails(2, why, "take --backend candle");
+    encode(&place, &["--backend", "onnx"]).fails(2, why, "use --backend candle");
     let auto = encode(&place, &[]);
     assert!(auto.stderr.contains(why) && auto.stderr.contains("runs in Candle instead"), "{}", auto.stderr);
     assert_eq!(auto.done(), candle);

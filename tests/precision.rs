@@ -29,7 +29,7 @@ fn every_precision_has_a_file_that_commands_select() {
     let missing = place.run(&encode(&["--precision", "int8"]));
     missing.fails(2, "model: no ONNX file in int8", "run `splade export-onnx model --precision int8`");
     let candle = place.run(&encode(&["--precision", "fp16", "--backend", "candle"]));
-    candle.fails(2, "--precision fp16 is for ONNX files, not for Candle", "take --backend onnx");
+    candle.fails(2, "--precision fp16 is for ONNX files, not for Candle", "use --backend onnx");
 
     let exported = place.json(&["export-onnx", "model", "--precision", ALL, "--precision", "int8", "--json"]);
     let files = exported["files"].as_array().unwrap();

@@ -264,7 +264,7 @@ fn self_test(findings: &mut Findings) {
             findings.json["self_test"] = json!({"ok": false, "error": format!("{error:#}")});
             findings.facts.add("self-test", format_args!("failed: {error:#}"));
             findings
-                .hint("this ONNX Runtime does not work correctly: install another version, or take --backend candle");
+                .hint("this ONNX Runtime does not work correctly: install another version, or use --backend candle");
         }
     }
 }

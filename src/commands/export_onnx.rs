@@ -196,7 +196,7 @@ impl<'a> Source<'a> {
             Err(error) if candle_onnx.is_none() => {
                 return Err(bad_input(
                     format!("{name}: it can be compared in ONNX Runtime only: {error}"),
-                    "run `make setup`, or set ORT_DYLIB_PATH to the library, or take --no-verify",
+                    "run `make setup`, or set ORT_DYLIB_PATH to the library, or use --no-verify",
                 ));
             }
             Err(error) => {

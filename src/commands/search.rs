@@ -75,7 +75,7 @@ fn trec_lines(query: &Query, found: Vec<Found>) -> Result<Vec<u8>> {
     let mut lines = Vec::new();
     // a write to memory cannot fail, so the error is about an id
     run.write_trec(&mut lines, "splade")
-        .map_err(|error| bad_input(error.to_string(), "take --format json, which holds any id"))?;
+        .map_err(|error| bad_input(error.to_string(), "use --format json, which holds any id"))?;
     Ok(lines)
 }
 
