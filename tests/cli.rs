@@ -788,6 +788,20 @@ mod interrupts {
     }
 
     #[test]
+    fn leftovers_of_a_killed_export_are_removed_by_the_next() {
+        let place = place();
+        let onnx = place.path("model/document_0_Transformer/onnx");
+        let mut child = place.command(&["export-onnx", "model", "--precision", "fp32,fp16,int8"]).spawn().unwrap();
+        wait_until("the export has begun to write", || onnx.exists() && !names(&onnx).is_empty());
+        signal("-KILL", &child);
+        child.wait().unwrap();
+        let left = names(&onnx);
+        assert!(left.len() == 1 && left[0].ends_with(".tmp"), "{left:?}");
+        place.ok(&["export-onnx", "model", "--head", "splade"]);
+        assert_eq!(names(&onnx), ["model_splade.onnx"]);
+    }
+
+    #[test]
     fn an_interrupted_evaluation_leaves_no_files() {
         let place = place();
         place.copy(&ours("data/toy"), "toy");
