@@ -70,7 +70,7 @@ impl Masking {
 ///
 /// # Errors
 /// A tensor operation that fails.
-pub(crate) fn mlm_loss(a: &Candle<'_>, head: &MlmHead<Tensor>, targets: &[(u32, u32)]) -> Result<Tensor> {
+pub(crate) fn mlm_loss(a: &Candle, head: &MlmHead<Tensor>, targets: &[(u32, u32)]) -> Result<Tensor> {
     let (rows, width, size) = head.features.dims3()?;
     // no picked token is the first of its row, which is a special token
     let before = u32::from(head.predicts_next);

@@ -26,6 +26,8 @@ pub struct Trainee {
     network_vars: BTreeMap<String, Var>,
     query: Option<Var>,
     frozen: bool,
+    /// compute layers again in the backward pass
+    recomputing: bool,
     pooling: SpladePooling,
     vocabulary: Vocabulary,
     pad: u32,
@@ -200,6 +202,7 @@ impl Trainee {
             network_vars,
             query: None,
             frozen: false,
+            recomputing: config.hardware.gradient_checkpointing,
             pooling: SpladePooling {
                 strategy: config.model.pooling_strategy,
                 activation: config.model.activation_function,
@@ -272,11 +275,10 @@ impl Trainee {
 
     /// The algebra of one forward pass, with dropout drawn from `seed`; without dropout if there is no seed.
     #[must_use]
-    pub fn algebra(&self, seed: Option<u64>) -> Candle<'_> {
-        match seed {
-            Some(seed) => Candle::training(&self.network, &self.device, seed),
-            None => Candle::new(&self.network, &self.device),
-        }
+    pub fn algebra(&self, seed: Option<u64>) -> Candle {
+        let Some(seed) = seed else { return Candle::new(&self.network, &self.device) };
+        let a = Candle::training(&self.network, &self.device, seed);
+        if self.recomputing { a.recomputing() } else { a }
     }
 
     /// SPLADE vectors `[B, V]` of texts through the network, with gradients.

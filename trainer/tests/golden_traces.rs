@@ -18,12 +18,15 @@ const TRACES: [(&str, &str); 5] = [
     ("splade", "trace_hot"),
 ];
 
+/// Keys that choose a way of computing and not a result: none, layers computed again.
+const WAYS: [(&str, &str); 2] = [("", ""), ("hardware.gradient_checkpointing", "true")];
+
 fn fixtures() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/sparse-encoder")
 }
 
 /// The trace's config in our words.
-fn config(architecture: &str, trace: &Value) -> TrainConfig {
+fn config(architecture: &str, trace: &Value, (key, setting): (&str, &str)) -> TrainConfig {
     let theirs = &trace["config"];
     let data: serde_json::Map<String, Value> = theirs["datasets"]
         .as_array()
@@ -38,7 +41,7 @@ fn config(architecture: &str, trace: &Value) -> TrainConfig {
     if architecture == "inference-free" {
         router = json!({"learning_rate_patterns": theirs["learning_rate_mapping"]});
     }
-    let value = json!({
+    let mut value = json!({
         "model": {
             "base_model": fixtures().join(architecture).join("model"),
             "architecture": if architecture == "splade" { "splade" } else { "inference-free-splade" },
@@ -65,6 +68,9 @@ fn config(architecture: &str, trace: &Value) -> TrainConfig {
         "datasets": data,
         "router": router,
     });
+    if let Some((section, key)) = key.split_once('.') {
+        value[section][key] = serde_json::from_str(setting).unwrap();
+    }
     TrainConfig::from_value(&value).unwrap().0
 }
 
@@ -77,16 +83,20 @@ struct Replay {
 }
 
 fn replay(architecture: &str, name: &str) -> Replay {
+    replay_in(architecture, name, WAYS[0])
+}
+
+fn replay_in(architecture: &str, name: &str, way: (&str, &str)) -> Replay {
     let folder = fixtures().join(architecture).join(name);
     let trace: Value = serde_json::from_slice(&std::fs::read(folder.join("expected_trace.json")).unwrap()).unwrap();
-    let config = config(architecture, &trace);
+    let config = config(architecture, &trace, way);
     let trainee = Trainee::new(&config, || Ok(Vec::new()), &Device::Cpu).unwrap();
     let sets: Vec<DataSet> =
         config.datasets.enabled().flat_map(|set| load_data_set(set, 0, LabelUse::Ignored).unwrap().train).collect();
     let names = sets.iter().map(|set| set.name.clone()).collect();
     let total = trace["total_steps"].as_u64().unwrap() as usize;
     let session = Session::new(&config, trainee, Material::Examples(sets), total).unwrap();
-    Replay { session, names, trace, folder, name: format!("{architecture}/{name}") }
+    Replay { session, names, trace, folder, name: format!("{architecture}/{name} {}", way.0) }
 }
 
 impl Replay {
@@ -120,8 +130,8 @@ fn close(found: f64, expected: &Value, relative: f64, what: &str) {
 
 #[test]
 fn every_step_agrees() {
-    for (architecture, name) in TRACES {
-        let mut replay = replay(architecture, name);
+    for (way, (architecture, name)) in WAYS.iter().flat_map(|way| TRACES.map(|trace| (*way, trace))) {
+        let mut replay = replay_in(architecture, name, way);
         let steps = replay.steps();
         assert_eq!(steps.len(), replay.trace["steps"].as_array().unwrap().len());
         let mut micro = 0;
@@ -203,8 +213,9 @@ fn final_weights_agree() {
 
 #[test]
 fn first_gradients_agree() {
-    for (architecture, name) in TRACES.iter().filter(|(_, name)| *name == "trace_config") {
-        let replay = replay(architecture, name);
+    let traces = TRACES.iter().filter(|(_, name)| *name == "trace_config");
+    for (way, (architecture, name)) in traces.flat_map(|trace| WAYS.map(|way| (way, trace))) {
+        let replay = replay_in(architecture, name, way);
         let first = &replay.trace["micro_batches"][0];
         let weights = RegularizerWeights {
             document: first["document_regularizer_weight"].as_f64().unwrap(),

@@ -123,6 +123,16 @@ fn a_resumed_run_is_the_uninterrupted_one_bit_for_bit() {
         assert!(weights(outcome.model.as_deref().unwrap()) == expected, "stopped after {stop_after}");
     }
 
+    // layers that are computed again draw the numbers of their first pass, in a resumed run too
+    let mut again = config(folder.path(), "again", json!({}));
+    again.hardware.gradient_checkpointing = true;
+    let (outcome, _) = run(&again, &Start::New);
+    let first = weights(outcome.model.as_deref().unwrap());
+    again.training.output_dir = folder.path().join("again-stopped");
+    fit(&again, &Start::New, &mut Watch { stop_after: 5, ..Watch::default() }).unwrap();
+    let (outcome, _) = run(&again, &Start::Resume);
+    assert!(weights(outcome.model.as_deref().unwrap()) == first);
+
     // by the name of a checkpoint too
     let config = config(folder.path(), "stopped-5", json!({}));
     let (outcome, _) = run(&config, &Start::ResumeFrom(folder.path().join("stopped-5/checkpoint-5")));

@@ -176,7 +176,7 @@ pub const KEYS: &[Key] = &[
     unused("mlflow.tags", "", "tags of the run", NO_MLFLOW),
 
     key("hardware.device", "\"auto\"", "`auto`, `cpu`, `cuda`, or `metal` (PyTorch's name: `mps`)"),
-    only_off("hardware.gradient_checkpointing", "false", "compute activations twice to save memory", "activations are always kept: lower per_device_train_batch_size to save memory"),
+    key("hardware.gradient_checkpointing", "false", "compute each layer again in the backward pass instead of keeping it: less memory, a slower step, the same result"),
     key("hardware.distributed", "false", "true with `world_size` above 1 is an error: one device trains"),
     key("hardware.world_size", "1", "number of devices"),
     only_off("hardware.tf32", "false", "TensorFloat-32 products", ONLY_F32),

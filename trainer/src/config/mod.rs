@@ -631,6 +631,8 @@ pub struct ModelCardConfig {
 pub struct HardwareConfig {
     /// Where tensors are.
     pub device: DeviceChoice,
+    /// Layers are computed again in the backward pass instead of kept.
+    pub gradient_checkpointing: bool,
     /// True with `world_size` above 1 is an error.
     pub distributed: bool,
     /// Number of devices.

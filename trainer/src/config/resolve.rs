@@ -579,6 +579,7 @@ fn model_card(mut keys: Section<'_>) -> Result<ModelCardConfig> {
 fn hardware(mut keys: Section<'_>) -> Result<HardwareConfig> {
     let hardware = HardwareConfig {
         device: keys.choice("device")?,
+        gradient_checkpointing: keys.flag("gradient_checkpointing")?,
         distributed: keys.flag("distributed")?,
         world_size: keys.count("world_size", 1)?,
     };

@@ -106,6 +106,15 @@ pub trait Algebra {
     /// True if the checkpoint has a parameter of this name: for those that may be absent.
     fn has(&self, name: &str) -> bool;
 
+    /// `part(self, inputs)`, which a training may compute a second time for its backward pass instead of keeping its
+    /// intermediate tensors. Every tensor that the part uses is one of its inputs or a parameter that it reads.
+    fn recomputed<F>(&self, inputs: &[&Self::Tensor], part: F) -> Result<Self::Tensor, Self::Error>
+    where
+        F: Fn(&Self, &[Self::Tensor]) -> Result<Self::Tensor, Self::Error> + Send + Sync + 'static,
+    {
+        part(self, &inputs.iter().copied().cloned().collect::<Vec<_>>())
+    }
+
     /// Rows of `table` `[N, D]` by ids `[…]`, giving `[…, D]`.
     fn embed(&self, table: &Self::Tensor, ids: &Self::Tensor) -> Result<Self::Tensor, Self::Error>;
 

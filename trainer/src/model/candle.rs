@@ -6,6 +6,7 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use candle_core::{D, DType, Device, Tensor, TensorId};
 use rand::{Rng, SeedableRng};
@@ -15,29 +16,61 @@ use splade_core::TokenBatch;
 
 use super::algebra::{Activation, Algebra, Init, Inputs, Positions, RelativeOffsets};
 use super::ops;
+use super::recompute::recompute;
 use crate::Error;
 
 /// Runs a forward pass in Candle.
 #[derive(Debug)]
-pub struct Candle<'p> {
-    parameters: &'p BTreeMap<String, Tensor>,
+pub struct Candle {
+    parameters: Arc<BTreeMap<String, Tensor>>,
     device: Device,
     dropout: Option<RefCell<ChaCha8Rng>>,
     plain: bool,
-    /// what `allowed_keys` made, by mask and window: most layers ask for the same
-    allowed: RefCell<Vec<(TensorId, Option<usize>, Tensor)>>,
+    recomputing: bool,
+    /// in a pass without a graph, the parameters it reads
+    read: Option<RefCell<Vec<Tensor>>>,
+    allowed: AllowedKeys,
 }
 
-impl<'p> Candle<'p> {
+/// The results of `allowed_keys`, by mask and window: most layers ask for the same.
+type AllowedKeys = Arc<Mutex<Vec<(TensorId, Option<usize>, Tensor)>>>;
+
+/// State of a [`Candle`] at some point of a forward pass, to compute a part of the pass again.
+#[derive(Debug, Clone)]
+pub(super) struct Snapshot {
+    parameters: Arc<BTreeMap<String, Tensor>>,
+    device: Device,
+    dropout: Option<ChaCha8Rng>,
+    plain: bool,
+    allowed: AllowedKeys,
+}
+
+impl From<Snapshot> for Candle {
+    fn from(snapshot: Snapshot) -> Self {
+        let Snapshot { parameters, device, dropout, plain, allowed } = snapshot;
+        let dropout = dropout.map(RefCell::new);
+        Self { parameters, device, dropout, plain, recomputing: false, read: None, allowed }
+    }
+}
+
+impl Candle {
     /// Inference: no dropout. The parameters, by checkpoint name, live on `device` in f32.
     #[must_use]
-    pub fn new(parameters: &'p BTreeMap<String, Tensor>, device: &Device) -> Self {
-        Self { parameters, device: device.clone(), dropout: None, plain: !device.is_cpu(), allowed: RefCell::default() }
+    pub fn new(parameters: &BTreeMap<String, Tensor>, device: &Device) -> Self {
+        Self {
+            parameters: Arc::new(parameters.clone()),
+            device: device.clone(),
+            dropout: None,
+            plain: !device.is_cpu(),
+            recomputing: false,
+            read: None,
+            allowed: AllowedKeys::default(),
+        }
     }
 
     /// Training: dropout drawn from `seed`, so that a step can be repeated.
     #[must_use]
-    pub fn training(parameters: &'p BTreeMap<String, Tensor>, device: &Device, seed: u64) -> Self {
+    pub fn training(parameters: &BTreeMap<String, Tensor>, device: &Device, seed: u64) -> Self {
         Self { dropout: Some(RefCell::new(ChaCha8Rng::seed_from_u64(seed))), ..Self::new(parameters, device) }
     }
 
@@ -45,6 +78,36 @@ impl<'p> Candle<'p> {
     #[must_use]
     pub fn plain(self) -> Self {
         Self { plain: true, ..self }
+    }
+
+    /// Layers keep their inputs and outputs only, and are computed again in the backward pass: less memory, more time, and
+    /// equal values and gradients.
+    #[must_use]
+    pub fn recomputing(self) -> Self {
+        Self { recomputing: true, ..self }
+    }
+
+    pub(super) fn snapshot(&self) -> Snapshot {
+        Snapshot {
+            parameters: self.parameters.clone(),
+            device: self.device.clone(),
+            dropout: self.dropout.as_ref().map(|rng| rng.borrow().clone()),
+            plain: self.plain,
+            allowed: self.allowed.clone(),
+        }
+    }
+
+    /// Runs `part` with parameters that have no gradient, and returns the parameters it read too.
+    pub(super) fn without_graph(
+        &self,
+        part: impl FnOnce(&Self) -> Result<Tensor, Error>,
+    ) -> Result<(Tensor, Vec<Tensor>), Error> {
+        let a = Self { read: Some(RefCell::default()), ..Self::from(self.snapshot()) };
+        let output = part(&a)?;
+        if let (Some(rng), Some(advanced)) = (&self.dropout, a.dropout) {
+            rng.replace(advanced.into_inner());
+        }
+        Ok((output, a.read.map(RefCell::into_inner).unwrap_or_default()))
     }
 
     /// The inputs of a batch.
@@ -72,7 +135,7 @@ impl<'p> Candle<'p> {
     }
 }
 
-impl Algebra for Candle<'_> {
+impl Algebra for Candle {
     type Tensor = Tensor;
     type Error = Error;
 
@@ -83,7 +146,22 @@ impl Algebra for Candle<'_> {
             let message = format!("parameter {name} has shape {:?}, not {shape:?}", tensor.dims());
             return Err(Error::invalid(message, ""));
         }
-        Ok(tensor.clone())
+        let Some(read) = &self.read else { return Ok(tensor.clone()) };
+        let mut read = read.borrow_mut();
+        if !read.iter().any(|known| known.id() == tensor.id()) {
+            read.push(tensor.clone());
+        }
+        Ok(tensor.detach())
+    }
+
+    fn recomputed<F>(&self, inputs: &[&Tensor], part: F) -> Result<Tensor, Error>
+    where
+        F: Fn(&Self, &[Tensor]) -> Result<Tensor, Error> + Send + Sync + 'static,
+    {
+        if self.recomputing {
+            return recompute(self, inputs, Box::new(part));
+        }
+        part(self, &inputs.iter().copied().cloned().collect::<Vec<_>>())
     }
 
     fn has(&self, name: &str) -> bool {
@@ -277,9 +355,9 @@ impl Algebra for Candle<'_> {
         let tokens = mask.dim(1)?;
         // a window wider than the text is none
         let window = window.filter(|window| *window + 1 < tokens);
-        let known = self.allowed.borrow().iter().find(|(id, w, _)| (*id, *w) == (mask.id(), window)).cloned();
-        if let Some((_, _, allowed)) = known {
-            return Ok(allowed);
+        let mut made = self.allowed.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, _, allowed)) = made.iter().find(|(id, w, _)| (*id, *w) == (mask.id(), window)) {
+            return Ok(allowed.clone());
         }
         let keys = mask.to_dtype(DType::F32)?.unsqueeze(1)?.unsqueeze(1)?;
         let allowed = match window {
@@ -290,7 +368,7 @@ impl Algebra for Candle<'_> {
                 keys.broadcast_mul(&Tensor::from_vec(near, (1, 1, tokens, tokens), &self.device)?)?
             }
         };
-        self.allowed.borrow_mut().push((mask.id(), window, allowed.clone()));
+        made.push((mask.id(), window, allowed.clone()));
         Ok(allowed)
     }
 
@@ -396,7 +474,7 @@ fn plain_masked_softmax(scores: &Tensor, allowed: &Tensor) -> Result<Tensor, Err
 }
 
 fn plain_max_logits(
-    a: &Candle<'_>,
+    a: &Candle,
     features: &Tensor,
     weight: &Tensor,
     bias: &Tensor,

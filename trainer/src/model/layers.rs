@@ -45,6 +45,7 @@ pub(super) fn attend<A: Algebra>(
 }
 
 /// The block of BERT, RoBERTa and DistilBERT: `x = LN(x + attention(x))`, `x = LN(x + feed-forward(x))`.
+#[derive(Clone, Copy)]
 pub(super) struct PostNormBlock {
     pub(super) names: &'static PostNormNames,
     /// D
@@ -73,8 +74,24 @@ pub(super) struct PostNormNames {
 }
 
 impl PostNormBlock {
+    /// `x` `[B, T, D]` through the blocks called `stem.0`, `stem.1`, …
+    pub(super) fn stack<A: Algebra>(
+        self,
+        a: &A,
+        stem: &str,
+        layers: usize,
+        mut x: A::Tensor,
+        allowed: &A::Tensor,
+    ) -> Result<A::Tensor, A::Error> {
+        for layer in 0..layers {
+            let name = format!("{stem}.{layer}");
+            x = a.recomputed(&[&x, allowed], move |a, inputs| self.forward(a, &name, &inputs[0], &inputs[1]))?;
+        }
+        Ok(x)
+    }
+
     /// `x` `[B, T, D]` through the block called `name`.
-    pub(super) fn forward<A: Algebra>(
+    fn forward<A: Algebra>(
         &self,
         a: &A,
         name: &str,

@@ -12,6 +12,7 @@ mod network;
 mod ops;
 mod pickle;
 mod problem;
+mod recompute;
 mod splade;
 mod weights;
 

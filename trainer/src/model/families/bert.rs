@@ -205,12 +205,9 @@ impl MaskedLm for BertConfig {
 
     fn forward<A: Algebra>(&self, a: &A, inputs: &Inputs<A::Tensor>) -> Result<Encoded<A::Tensor>, A::Error> {
         let (v, d, init) = (self.vocab_size, self.hidden_size, Init::Normal(self.initializer_range));
-        let (words, mut x) = self.embed(a, "bert", inputs, Positions::FromZero)?;
+        let (words, x) = self.embed(a, "bert", inputs, Positions::FromZero)?;
         let allowed = a.allowed_keys(&inputs.mask, None)?;
-        let block = self.block();
-        for layer in 0..self.num_hidden_layers {
-            x = block.forward(a, &format!("bert.encoder.layer.{layer}"), &x, &allowed)?;
-        }
+        let x = self.block().stack(a, "bert.encoder.layer", self.num_hidden_layers, x, &allowed)?;
         let h = dense(a, "cls.predictions.transform.dense", &x, (d, d), true, init)?;
         let h = a.activate(&h, self.hidden_act)?;
         let features = norm(a, "cls.predictions.transform.LayerNorm", &h, d, true, self.layer_norm_eps)?;

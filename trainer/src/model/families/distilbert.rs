@@ -142,12 +142,9 @@ impl MaskedLm for DistilBertConfig {
 
     fn forward<A: Algebra>(&self, a: &A, inputs: &Inputs<A::Tensor>) -> Result<Encoded<A::Tensor>, A::Error> {
         let (v, d, init) = (self.vocab_size, self.dim, Init::Normal(self.initializer_range));
-        let (words, mut x) = self.embed(a, inputs)?;
+        let (words, x) = self.embed(a, inputs)?;
         let allowed = a.allowed_keys(&inputs.mask, None)?;
-        let block = self.block();
-        for layer in 0..self.n_layers {
-            x = block.forward(a, &format!("distilbert.transformer.layer.{layer}"), &x, &allowed)?;
-        }
+        let x = self.block().stack(a, "distilbert.transformer.layer", self.n_layers, x, &allowed)?;
         let h = a.activate(&dense(a, "vocab_transform", &x, (d, d), true, init)?, self.activation)?;
         let features = norm(a, "vocab_layer_norm", &h, d, true, EPS)?;
         let weight = output_matrix(a, OUTPUT, &words, [v, d], init)?;

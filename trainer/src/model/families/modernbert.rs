@@ -160,18 +160,12 @@ impl ModernBertConfig {
         norm(a, name, x, self.hidden_size, self.norm_bias, self.norm_eps)
     }
 
-    fn block<A: Algebra>(
-        &self,
-        a: &A,
-        layer: usize,
-        x: &A::Tensor,
-        inputs: &Inputs<A::Tensor>,
-    ) -> Result<A::Tensor, A::Error> {
+    fn block<A: Algebra>(&self, a: &A, layer: usize, x: &A::Tensor, mask: &A::Tensor) -> Result<A::Tensor, A::Error> {
         let name = format!("model.layers.{layer}");
         let (d, inner, init) = (self.hidden_size, self.intermediate_size, Init::Normal(self.initializer_range));
         // the embeddings are normed already
         let h = if layer == 0 { x.clone() } else { self.norm(a, &format!("{name}.attn_norm"), x)? };
-        let attended = self.attention(a, &format!("{name}.attn"), &h, self.layer_type(layer), inputs)?;
+        let attended = self.attention(a, &format!("{name}.attn"), &h, self.layer_type(layer), mask)?;
         let attended = dense(a, &format!("{name}.attn.Wo"), &attended, (d, d), self.attention_bias, init)?;
         let x = a.add(x, &attended)?;
         let h = self.norm(a, &format!("{name}.mlp_norm"), &x)?;
@@ -189,7 +183,7 @@ impl ModernBertConfig {
         name: &str,
         x: &A::Tensor,
         layer_type: LayerType,
-        inputs: &Inputs<A::Tensor>,
+        mask: &A::Tensor,
     ) -> Result<A::Tensor, A::Error> {
         let (d, heads, init) = (self.hidden_size, self.num_attention_heads, Init::Normal(self.initializer_range));
         let size = d / heads;
@@ -200,7 +194,7 @@ impl ModernBertConfig {
         let key = a.rope(&a.split_heads(&parts[1], heads, size)?, theta)?;
         let value = a.split_heads(&parts[2], heads, size)?;
         let window = (layer_type == LayerType::Sliding).then_some(self.local_attention / 2);
-        let allowed = a.allowed_keys(&inputs.mask, window)?;
+        let allowed = a.allowed_keys(mask, window)?;
         let scores = a.scores(&query, &key, 1.0 / (size as f64).sqrt())?;
         attend(a, &scores, &value, &allowed, self.attention_dropout, d)
     }
@@ -286,7 +280,8 @@ impl MaskedLm for ModernBertConfig {
         let x = self.norm(a, "model.embeddings.norm", &a.embed(&words, &inputs.ids)?)?;
         let mut x = a.dropout(&x, self.embedding_dropout)?;
         for layer in 0..self.num_hidden_layers {
-            x = self.block(a, layer, &x, inputs)?;
+            let config = self.clone();
+            x = a.recomputed(&[&x, &inputs.mask], move |a, inputs| config.block(a, layer, &inputs[0], &inputs[1]))?;
         }
         let x = self.norm(a, "model.final_norm", &x)?;
         let h = dense(a, "head.dense", &x, (d, d), self.classifier_bias, init)?;

@@ -183,7 +183,10 @@ impl MaskedLm for Norbert3Config {
         let offsets = RelativeOffsets::new(self.max_position_embeddings as i64 - 1, |offset| self.relative_row(offset));
         let allowed = a.allowed_keys(&inputs.mask, None)?;
         for layer in 0..self.num_hidden_layers {
-            x = self.block(a, &format!("transformer.layers.{layer}"), &x, (&relative, &offsets), &allowed)?;
+            let (config, name, offsets) = (self.clone(), format!("transformer.layers.{layer}"), offsets.clone());
+            x = a.recomputed(&[&x, &relative, &allowed], move |a, inputs| {
+                config.block(a, &name, &inputs[0], (&inputs[1], &offsets), &inputs[2])
+            })?;
         }
         let h = dense(a, "classifier.nonlinearity.1", &self.plain_norm(a, &x)?, (d, d), true, init)?;
         let h = self.plain_norm(a, &a.activate(&h, Activation::Gelu)?)?;

@@ -100,6 +100,25 @@ impl Norbert4Config {
         (layer + 1).is_multiple_of(self.local_global_ratio)
     }
 
+    /// A block. The first one has two results, its output and its values, so only the others can be recomputed.
+    fn layer<A: Algebra>(
+        &self,
+        a: &A,
+        layer: usize,
+        residual: &mut Residual<A::Tensor>,
+        mask: &A::Tensor,
+    ) -> Result<(), A::Error> {
+        let Some(first) = &residual.first_value else { return self.block(a, layer, residual, mask) };
+        let config = self.clone();
+        residual.x = a.recomputed(&[&residual.x, &residual.embedded, first, mask], move |a, inputs| {
+            let [x, embedded, first, mask] = [0, 1, 2, 3].map(|at| inputs[at].clone());
+            let mut residual = Residual { x, embedded, first_value: Some(first) };
+            config.block(a, layer, &mut residual, &mask)?;
+            Ok(residual.x)
+        })?;
+        Ok(())
+    }
+
     fn block<A: Algebra>(
         &self,
         a: &A,
@@ -241,7 +260,7 @@ impl MaskedLm for Norbert4Config {
         let x = a.dropout(&x, self.embedding_dropout)?;
         let mut residual = Residual { embedded: x.clone(), x, first_value: None };
         for layer in 0..self.num_layers {
-            self.block(a, layer, &mut residual, &inputs.mask)?;
+            self.layer(a, layer, &mut residual, &inputs.mask)?;
         }
         let x = residual.x;
         let h = self.scaled_norm(a, "classifier.projection.scale", &x, d)?;

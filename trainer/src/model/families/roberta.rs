@@ -69,12 +69,9 @@ impl MaskedLm for RobertaConfig {
         let bert = &self.bert;
         let (v, d, init) = (bert.vocab_size, bert.hidden_size, Init::Normal(bert.initializer_range));
         let positions = Positions::AfterPadding { pad: self.pad_token_id };
-        let (words, mut x) = bert.embed(a, "roberta", inputs, positions)?;
+        let (words, x) = bert.embed(a, "roberta", inputs, positions)?;
         let allowed = a.allowed_keys(&inputs.mask, None)?;
-        let block = bert.block();
-        for layer in 0..bert.num_hidden_layers {
-            x = block.forward(a, &format!("roberta.encoder.layer.{layer}"), &x, &allowed)?;
-        }
+        let x = bert.block().stack(a, "roberta.encoder.layer", bert.num_hidden_layers, x, &allowed)?;
         // the head's activation is not the blocks' but always this one
         let h = a.activate(&dense(a, "lm_head.dense", &x, (d, d), true, init)?, Activation::Gelu)?;
         let features = norm(a, "lm_head.layer_norm", &h, d, true, bert.layer_norm_eps)?;
