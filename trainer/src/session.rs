@@ -1,6 +1,9 @@
 //! [`Session`]: a model, its material, its optimizer and loss, and one optimizer step.
 
-use candle_core::{DType, Device, Tensor};
+use std::ops::Range;
+
+use candle_core::backprop::GradStore;
+use candle_core::{DType, Device, Tensor, Var};
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use splade_core::TokenBatch;
@@ -21,6 +24,8 @@ pub struct Session {
     optimizer: AdamW,
     loss: SpladeLoss,
     masking: Option<Masking>,
+    /// texts encoded at a time; none: those of a whole batch
+    mini_batch_size: Option<usize>,
     schedule: LinearSchedule,
     regularizers: RegularizerSchedule,
     seed: u64,
@@ -67,6 +72,7 @@ impl Session {
         };
         Ok(Self {
             loss: splade_loss(config),
+            mini_batch_size: config.loss.mini_batch_size,
             schedule: LinearSchedule::new(total_steps, training.warmup_ratio),
             regularizers: RegularizerSchedule::new(
                 config.loss.regularizer_schedule,
@@ -134,35 +140,95 @@ impl Session {
         let mut losses = Vec::with_capacity(batches.len());
         for (at, batch) in batches.iter().enumerate() {
             let seed = seed_of(self.seed, step, at);
-            let (parts, active) = self.loss_of(batch, weights, Some(seed))?;
+            let (parts, active, cached) = self.loss_of(batch, weights, seed)?;
             active_dims += active / batches.len() as f64;
             let values = parts.values()?;
             if !values.total().is_finite() {
                 return Err(Error::NotFinite { step, what: "loss", value: values.total() });
             }
             losses.push(values);
-            let total = (parts.total()? / batches.len() as f64)?;
-            let gradients = self.optimizer.gradients(&mut total.backward()?)?;
-            match &mut sum {
-                Some(sum) => sum.add(gradients)?,
-                None => sum = Some(gradients),
+            let mut grads = (parts.total()? / batches.len() as f64)?.backward()?;
+            let mut add = |gradients: Gradients| match &mut sum {
+                Some(sum) => sum.add(gradients),
+                None => {
+                    sum = Some(gradients);
+                    Ok(())
+                }
+            };
+            match cached {
+                None => add(self.optimizer.gradients(&mut grads)?)?,
+                Some(cached) => self.piece_gradients(&cached, &grads, seed, &mut add)?,
             }
         }
         let sum = sum.ok_or_else(|| Error::invalid("a step needs at least one batch", ""))?;
         Ok((sum, losses, active_dims))
     }
 
-    /// The loss of a batch of this session's material, and the documents' mean active dims.
-    fn loss_of(&self, batch: &Batch, weights: RegularizerWeights, seed: Option<u64>) -> Result<(LossParts, f64)> {
+    /// The gradients of the pieces of a batch, one piece in memory at a time, from those of its vectors.
+    fn piece_gradients(
+        &self,
+        cached: &Cached<'_>,
+        grads: &GradStore,
+        seed: u64,
+        add: &mut impl FnMut(Gradients) -> Result<()>,
+    ) -> Result<()> {
+        let sides = [(Side::Query, &cached.texts.queries, &cached.queries)];
+        let sides = sides.into_iter().chain([(Side::Document, &cached.texts.documents, &cached.documents)]);
+        for (side, texts, vectors) in sides {
+            let Some(gradient) = grads.get(vectors) else { continue };
+            for piece in pieces(texts, cached.size) {
+                let vectors = self.encode_piece(side, texts, &piece, seed)?;
+                let gradient = gradient.narrow(0, piece.start, piece.len())?;
+                // the gradient of Σ vectors · gradient with respect to the vectors is `gradient`
+                add(self.optimizer.gradients(&mut (vectors * gradient)?.sum_all()?.backward()?)?)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Vectors of the texts of a piece; its dropout is its own, and each time equal.
+    fn encode_piece(&self, side: Side, texts: &[&str], piece: &Range<usize>, seed: u64) -> Result<Tensor> {
+        let seed = Some(seed_of(seed, piece.start, 0) ^ side as u64);
+        match side {
+            Side::Query => self.trainee.encode_queries(&texts[piece.clone()], seed),
+            Side::Document => self.trainee.encode_documents(&texts[piece.clone()], seed),
+        }
+    }
+
+    /// Vectors of all texts of a side as a variable: computed piece by piece, without the graphs of the pieces.
+    fn encode_cached(&self, side: Side, texts: &[&str], size: usize, seed: u64) -> Result<Var> {
+        let encode = |piece: Range<usize>| Ok(self.encode_piece(side, texts, &piece, seed)?.detach());
+        let vectors = pieces(texts, size).map(encode).collect::<Result<Vec<Tensor>>>()?;
+        Ok(Var::from_tensor(&Tensor::cat(&vectors, 0)?)?)
+    }
+
+    /// The loss of a batch of this session's material, the documents' mean active dims, and the vectors that the loss was
+    /// made of if they were encoded in pieces.
+    fn loss_of(
+        &self,
+        batch: &Batch,
+        weights: RegularizerWeights,
+        seed: u64,
+    ) -> Result<(LossParts, f64, Option<Cached<'_>>)> {
         match &self.material {
             Material::Examples(sets) => {
                 let set = sets.get(batch.data_set).ok_or_else(|| out_of_range("data set", batch.data_set))?;
-                self.ranking_loss(set, &batch.rows, weights, seed)
+                let Some(size) = self.mini_batch_size else {
+                    let (parts, active) = self.ranking_loss(set, &batch.rows, weights, Some(seed))?;
+                    return Ok((parts, active, None));
+                };
+                let texts = texts_of(set, &batch.rows)?;
+                let queries = self.encode_cached(Side::Query, &texts.queries, size, seed)?;
+                let documents = self.encode_cached(Side::Document, &texts.documents, size, seed)?;
+                let vectors =
+                    Embeddings { queries: queries.as_tensor().clone(), documents: documents.as_tensor().clone() };
+                let (parts, active) = self.loss_of_vectors(&vectors, &texts, weights)?;
+                Ok((parts, active, Some(Cached { texts, size, queries, documents })))
             }
             Material::Pieces(pieces) => {
                 let piece = |row: &usize| pieces.get(*row).ok_or_else(|| out_of_range("piece", *row));
                 let rows = batch.rows.iter().map(|row| Ok(piece(row)?.as_slice())).collect::<Result<Vec<&[u32]>>>()?;
-                Ok((self.masked_loss(&rows, seed)?, 0.0))
+                Ok((self.masked_loss(&rows, Some(seed))?, 0.0, None))
             }
         }
     }
@@ -178,34 +244,31 @@ impl Session {
         weights: RegularizerWeights,
         seed: Option<u64>,
     ) -> Result<(LossParts, f64)> {
-        let example = |row: &usize| set.examples.get(*row).ok_or_else(|| out_of_range("example", *row));
-        let examples = rows.iter().map(example).collect::<Result<Vec<_>>>()?;
-        let negatives = examples.first().map_or(0, |example| example.negatives.len());
-        if examples.iter().any(|example| example.negatives.len() != negatives) {
-            return Err(Error::data_set(&set.name, "its examples have different numbers of negatives", "split it"));
-        }
-        let anchors: Vec<&str> = examples.iter().map(|example| example.anchor.as_str()).collect();
-        // all columns in one forward pass, positives first
-        let mut documents: Vec<&str> = Vec::with_capacity((1 + negatives) * rows.len());
-        documents.extend(examples.iter().map(|example| example.positive.as_str()));
-        for negative in 0..negatives {
-            documents.extend(examples.iter().map(|example| example.negatives[negative].as_str()));
-        }
-        let batch = Embeddings {
-            queries: self.trainee.encode_queries(&anchors, seed.map(|seed| seed ^ 1))?,
-            documents: self.trainee.encode_documents(&documents, seed)?,
+        let texts = texts_of(set, rows)?;
+        let vectors = Embeddings {
+            queries: self.trainee.encode_queries(&texts.queries, seed.map(|seed| seed ^ 1))?,
+            documents: self.trainee.encode_documents(&texts.documents, seed)?,
         };
-        let labels = examples.first().map_or(0, |example| example.labels.len());
-        let labels = match labels {
+        self.loss_of_vectors(&vectors, &texts, weights)
+    }
+
+    /// The loss of vectors of these texts, and the documents' mean active dims.
+    fn loss_of_vectors(
+        &self,
+        vectors: &Embeddings,
+        texts: &Texts<'_>,
+        weights: RegularizerWeights,
+    ) -> Result<(LossParts, f64)> {
+        let labels = match texts.n_labels {
             0 => None,
             n => {
-                let values: Vec<f32> = examples.iter().flat_map(|example| example.labels.iter().copied()).collect();
-                Some(Tensor::from_vec(values, (rows.len(), n), batch.queries.device())?)
+                let labels = texts.labels.clone();
+                Some(Tensor::from_vec(labels, (texts.queries.len(), n), vectors.queries.device())?)
             }
         };
-        let active = batch.documents.detach().ne(0.0)?.to_dtype(DType::F32)?.sum_all()?.to_scalar::<f32>()?;
-        let active_dims = f64::from(active) / documents.len().max(1) as f64;
-        Ok((self.loss.forward(&batch, labels.as_ref(), weights)?, active_dims))
+        let active = vectors.documents.detach().ne(0.0)?.to_dtype(DType::F32)?.sum_all()?.to_scalar::<f32>()?;
+        let active_dims = f64::from(active) / texts.documents.len().max(1) as f64;
+        Ok((self.loss.forward(vectors, labels.as_ref(), weights)?, active_dims))
     }
 
     fn masked_loss(&self, rows: &[&[u32]], seed: Option<u64>) -> Result<LossParts> {
@@ -229,6 +292,64 @@ impl Session {
     pub fn regularizer_weights(&self, step: usize) -> RegularizerWeights {
         self.regularizers.weights(step)
     }
+}
+
+/// The texts of some examples.
+struct Texts<'a> {
+    queries: Vec<&'a str>,
+    /// the positives, then the first negatives, and so on
+    documents: Vec<&'a str>,
+    /// those of the first example, then those of the second, and so on
+    labels: Vec<f32>,
+    /// labels of the first example
+    n_labels: usize,
+}
+
+/// The texts of rows of a data set.
+fn texts_of<'a>(set: &'a DataSet, rows: &[usize]) -> Result<Texts<'a>> {
+    let example = |row: &usize| set.examples.get(*row).ok_or_else(|| out_of_range("example", *row));
+    let examples = rows.iter().map(example).collect::<Result<Vec<_>>>()?;
+    let negatives = examples.first().map_or(0, |example| example.negatives.len());
+    if examples.iter().any(|example| example.negatives.len() != negatives) {
+        return Err(Error::data_set(&set.name, "its examples have different numbers of negatives", "split it"));
+    }
+    let mut documents: Vec<&str> = examples.iter().map(|example| example.positive.as_str()).collect();
+    for negative in 0..negatives {
+        documents.extend(examples.iter().map(|example| example.negatives[negative].as_str()));
+    }
+    Ok(Texts {
+        queries: examples.iter().map(|example| example.anchor.as_str()).collect(),
+        documents,
+        labels: examples.iter().flat_map(|example| example.labels.iter().copied()).collect(),
+        n_labels: examples.first().map_or(0, |example| example.labels.len()),
+    })
+}
+
+/// Side of an example.
+#[derive(Debug, Clone, Copy)]
+enum Side {
+    Document,
+    Query,
+}
+
+/// A batch that was encoded in pieces (Gao et al., Scaling Deep Contrastive Learning Batch Size under Memory Limited
+/// Setup, 2021).
+///
+/// The loss needs the vectors of the whole batch, but the network's gradients are sums over its texts. The vectors are
+/// therefore computed first, without a graph; the loss gives their gradients; then each piece is encoded a second time,
+/// with a graph, and takes its part of those.
+struct Cached<'a> {
+    texts: Texts<'a>,
+    /// texts a piece
+    size: usize,
+    queries: Var,
+    documents: Var,
+}
+
+/// Ranges of at most `size` texts.
+fn pieces(texts: &[&str], size: usize) -> impl Iterator<Item = Range<usize>> {
+    let end = texts.len();
+    (0..end).step_by(size.max(1)).map(move |start| start..(start + size.max(1)).min(end))
 }
 
 /// The loss of a config.

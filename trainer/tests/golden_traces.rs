@@ -18,8 +18,8 @@ const TRACES: [(&str, &str); 5] = [
     ("splade", "trace_hot"),
 ];
 
-/// Keys that choose a way of computing and not a result: none, layers computed again.
-const WAYS: [(&str, &str); 2] = [("", ""), ("hardware.gradient_checkpointing", "true")];
+/// Keys that choose a way of computing and not a result: none, layers computed again, batches encoded in pieces.
+const WAYS: [(&str, &str); 3] = [("", ""), ("hardware.gradient_checkpointing", "true"), ("loss.mini_batch_size", "3")];
 
 fn fixtures() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/sparse-encoder")

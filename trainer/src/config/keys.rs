@@ -125,6 +125,7 @@ pub const KEYS: &[Key] = &[
     key("loss.regularizer_warmup_ratio", "0.3333333333333333", "share of the steps over which regularizer weights rise"),
     key("loss.document_regularizer_threshold", "", "documents with at most N active dims are not regularized; default: all are"),
     key("loss.scale", "1.0", "factor on the dot products of the ranking loss"),
+    key("loss.mini_batch_size", "", "encode at most N texts at a time, a second time for the gradients: less memory, a slower step, the same loss over the whole batch (`CachedSpladeLoss`); default: all at once"),
     unused("loss.aux_loss_weight", "", "weight of the auxiliary loss of a CSR model", ONLY_CSR),
 
     key("datasets.sampling_strategy", "\"round_robin\"", "`round_robin` (one batch of each set in turn, until one is used up) or `proportional` (all batches of all sets)"),

@@ -443,6 +443,9 @@ pub struct LossConfig {
     pub document_regularizer_threshold: Option<usize>,
     /// Factor on the dot products of the ranking loss.
     pub scale: f64,
+    /// Texts encoded at a time; none: those of a whole batch.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mini_batch_size: Option<usize>,
 }
 
 /// `datasets`: the way of mixing, then the sets in the order of the round.

@@ -322,7 +322,7 @@ fn report_to(keys: &mut Section<'_>) -> Result<Vec<Reporter>> {
 }
 
 /// The keys of `loss` that have an effect on the ranking loss and its regularizers.
-const LOSS_KEYS: [&str; 8] = [
+const LOSS_KEYS: [&str; 9] = [
     "inner_loss",
     "query_regularizer_weight",
     "document_regularizer_weight",
@@ -331,6 +331,7 @@ const LOSS_KEYS: [&str; 8] = [
     "regularizer_warmup_ratio",
     "document_regularizer_threshold",
     "scale",
+    "mini_batch_size",
 ];
 
 fn loss(mut keys: Section<'_>, model: &ModelConfig, objective: Objective) -> Result<LossConfig> {
@@ -346,6 +347,7 @@ fn loss(mut keys: Section<'_>, model: &ModelConfig, objective: Objective) -> Res
         regularizer_warmup_ratio: keys.number("regularizer_warmup_ratio", 0.0..=1.0)?,
         document_regularizer_threshold: keys.limit("document_regularizer_threshold")?,
         scale: keys.number("scale", f64::MIN_POSITIVE..=f64::MAX)?,
+        mini_batch_size: keys.limit("mini_batch_size")?,
     };
     let queries_stay_dense = model.architecture == Architecture::Splade
         && objective == Objective::Retrieval

@@ -379,7 +379,15 @@ fn the_table_holds_every_key_of_the_specification() {
     // and these of our own
     let ours: Vec<&str> =
         KEYS.iter().map(|key| key.path).filter(|path| !specified.iter().any(|known| known == path)).collect();
-    assert_eq!(ours, ["model.ignored_config_keys", "model.init.tokenizer.train_on", "datasets.*.columns.text"]);
+    assert_eq!(
+        ours,
+        [
+            "model.ignored_config_keys",
+            "model.init.tokenizer.train_on",
+            "loss.mini_batch_size",
+            "datasets.*.columns.text"
+        ]
+    );
 }
 
 #[test]
@@ -454,6 +462,7 @@ fn sample(path: &str) -> (Value, &'static [&'static str]) {
             "" if path.contains("early_stopping") || path.contains("threshold") || path.contains("max_samples") => {
                 json!(3)
             }
+            "" if path == "loss.mini_batch_size" => json!(3),
             "" => json!("text"),
             default if default.starts_with('[') => json!(["text"]),
             default if default.starts_with('"') => json!("text"),
