@@ -187,8 +187,10 @@ impl Gradients {
     /// # Errors
     /// A tensor operation.
     pub fn take(parameters: &[Parameter], store: &mut GradStore) -> Result<Self> {
-        let take =
-            |parameter: &Parameter| store.remove(parameter.var()).map(|gradient| gradient.contiguous()).transpose();
+        // detached: what candle returns may hold the graph it was made from
+        let take = |parameter: &Parameter| {
+            store.remove(parameter.var()).map(|gradient| gradient.detach().contiguous()).transpose()
+        };
         Ok(Self(parameters.iter().map(take).collect::<candle_core::Result<_>>()?))
     }
 

@@ -196,7 +196,7 @@ fn with_dropout(family: &str) -> TransformerConfig {
 }
 
 #[test]
-fn layers_computed_again_have_the_values_and_gradients_of_layers_that_are_kept() {
+fn parts_computed_again_have_the_values_and_gradients_of_parts_that_are_kept() {
     for family in &families() {
         let (golden, config) = (golden(family), with_dropout(family));
         let inputs = inputs(&golden);
@@ -207,16 +207,18 @@ fn layers_computed_again_have_the_values_and_gradients_of_layers_that_are_kept()
             let grads = weights.sqr().unwrap().sum_all().unwrap().backward().unwrap();
             (weights, grads)
         };
-        let kept = run(Candle::training(&tensors, &Device::Cpu, 7));
-        let again = run(Candle::training(&tensors, &Device::Cpu, 7).recomputing());
-        // dropout has an effect, and the layers computed again draw the same numbers
-        assert!(distance(&kept.0, &run(Candle::training(&tensors, &Device::Cpu, 8)).0, None) > 0.0, "{family}");
-        assert_eq!(distance(&kept.0, &again.0, None), 0.0, "{family}");
-        for (name, variable) in &variables {
-            let (kept, again) = (gradient(&kept.1, variable, name), gradient(&again.1, variable, name));
-            let largest = kept.abs().unwrap().max_all().unwrap().to_scalar::<f32>().unwrap();
-            let distance = distance(&kept, &again, None);
-            assert!(distance <= 1e-5 * largest, "{family} {name}: {distance} at a scale of {largest}");
+        let training = |seed| Candle::training(&tensors, &Device::Cpu, seed);
+        let kept = run(training(7).keeping());
+        // dropout has an effect, and what is computed again draws the same numbers
+        assert!(distance(&kept.0, &run(training(8)).0, None) > 0.0, "{family}");
+        for (what, again) in [("attention", run(training(7))), ("layers", run(training(7).recomputing()))] {
+            assert_eq!(distance(&kept.0, &again.0, None), 0.0, "{family} {what}");
+            for (name, variable) in &variables {
+                let (kept, again) = (gradient(&kept.1, variable, name), gradient(&again.1, variable, name));
+                let largest = kept.abs().unwrap().max_all().unwrap().to_scalar::<f32>().unwrap();
+                let distance = distance(&kept, &again, None);
+                assert!(distance <= 1e-5 * largest, "{family} {what} {name}: {distance} at a scale of {largest}");
+            }
         }
     }
 }

@@ -82,6 +82,15 @@ impl RelativeOffsets {
     }
 }
 
+/// Size of a part of a forward pass, for [`Algebra::recomputed`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Part {
+    /// Scores, soft-max and weighted sum: quadratic in the tokens to keep, and few multiplications to compute again.
+    Attention,
+    /// A whole layer.
+    Layer,
+}
+
 /// Inputs of a forward pass: `B` rows of `T` tokens, padded on the right.
 #[derive(Debug, Clone)]
 pub struct Inputs<T> {
@@ -108,7 +117,7 @@ pub trait Algebra {
 
     /// `part(self, inputs)`, which a training may compute a second time for its backward pass instead of keeping its
     /// intermediate tensors. Every tensor that the part uses is one of its inputs or a parameter that it reads.
-    fn recomputed<F>(&self, inputs: &[&Self::Tensor], part: F) -> Result<Self::Tensor, Self::Error>
+    fn recomputed<F>(&self, _: Part, inputs: &[&Self::Tensor], part: F) -> Result<Self::Tensor, Self::Error>
     where
         F: Fn(&Self, &[Self::Tensor]) -> Result<Self::Tensor, Self::Error> + Send + Sync + 'static,
     {

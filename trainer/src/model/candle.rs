@@ -14,7 +14,7 @@ use rand_chacha::ChaCha8Rng;
 
 use splade_core::TokenBatch;
 
-use super::algebra::{Activation, Algebra, Init, Inputs, Positions, RelativeOffsets};
+use super::algebra::{Activation, Algebra, Init, Inputs, Part, Positions, RelativeOffsets};
 use super::ops;
 use super::recompute::recompute;
 use crate::Error;
@@ -26,7 +26,8 @@ pub struct Candle {
     device: Device,
     dropout: Option<RefCell<ChaCha8Rng>>,
     plain: bool,
-    recomputing: bool,
+    /// parts computed again in the backward pass
+    recomputing: &'static [Part],
     /// in a pass without a graph, the parameters it reads
     read: Option<RefCell<Vec<Tensor>>>,
     allowed: AllowedKeys,
@@ -42,14 +43,15 @@ pub(super) struct Snapshot {
     device: Device,
     dropout: Option<ChaCha8Rng>,
     plain: bool,
+    recomputing: &'static [Part],
     allowed: AllowedKeys,
 }
 
 impl From<Snapshot> for Candle {
     fn from(snapshot: Snapshot) -> Self {
-        let Snapshot { parameters, device, dropout, plain, allowed } = snapshot;
+        let Snapshot { parameters, device, dropout, plain, recomputing, allowed } = snapshot;
         let dropout = dropout.map(RefCell::new);
-        Self { parameters, device, dropout, plain, recomputing: false, read: None, allowed }
+        Self { parameters, device, dropout, plain, recomputing, read: None, allowed }
     }
 }
 
@@ -62,16 +64,24 @@ impl Candle {
             device: device.clone(),
             dropout: None,
             plain: !device.is_cpu(),
-            recomputing: false,
+            recomputing: &[],
             read: None,
             allowed: AllowedKeys::default(),
         }
     }
 
-    /// Training: dropout drawn from `seed`, so that a step can be repeated.
+    /// Training: dropout drawn from `seed`, so that a step can be repeated. Attention is computed again in the backward pass,
+    /// which costs little and saves the scores of all heads, with equal values and gradients.
     #[must_use]
     pub fn training(parameters: &BTreeMap<String, Tensor>, device: &Device, seed: u64) -> Self {
-        Self { dropout: Some(RefCell::new(ChaCha8Rng::seed_from_u64(seed))), ..Self::new(parameters, device) }
+        let dropout = Some(RefCell::new(ChaCha8Rng::seed_from_u64(seed)));
+        Self { dropout, recomputing: &[Part::Attention], ..Self::new(parameters, device) }
+    }
+
+    /// The twin that keeps every tensor for the backward pass.
+    #[must_use]
+    pub fn keeping(self) -> Self {
+        Self { recomputing: &[], ..self }
     }
 
     /// The plain twin: only Candle's own operations, on any device.
@@ -84,7 +94,7 @@ impl Candle {
     /// equal values and gradients.
     #[must_use]
     pub fn recomputing(self) -> Self {
-        Self { recomputing: true, ..self }
+        Self { recomputing: &[Part::Layer], ..self }
     }
 
     pub(super) fn snapshot(&self) -> Snapshot {
@@ -93,6 +103,8 @@ impl Candle {
             device: self.device.clone(),
             dropout: self.dropout.as_ref().map(|rng| rng.borrow().clone()),
             plain: self.plain,
+            // a layer that is computed again is in memory alone, and keeps its parts
+            recomputing: &[],
             allowed: self.allowed.clone(),
         }
     }
@@ -154,11 +166,12 @@ impl Algebra for Candle {
         Ok(tensor.detach())
     }
 
-    fn recomputed<F>(&self, inputs: &[&Tensor], part: F) -> Result<Tensor, Error>
+    fn recomputed<F>(&self, size: Part, inputs: &[&Tensor], part: F) -> Result<Tensor, Error>
     where
         F: Fn(&Self, &[Tensor]) -> Result<Tensor, Error> + Send + Sync + 'static,
     {
-        if self.recomputing {
+        // a pass without a graph keeps nothing anyway
+        if self.recomputing.contains(&size) && self.read.is_none() {
             return recompute(self, inputs, Box::new(part));
         }
         part(self, &inputs.iter().copied().cloned().collect::<Vec<_>>())

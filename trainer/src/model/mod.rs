@@ -16,7 +16,7 @@ mod recompute;
 mod splade;
 mod weights;
 
-pub use algebra::{Activation, Algebra, Init, Inputs, Positions, RelativeOffsets};
+pub use algebra::{Activation, Algebra, Init, Inputs, Part, Positions, RelativeOffsets};
 pub use candle::Candle;
 pub use declaration::{Declaration, Declared};
 pub use families::{

@@ -174,8 +174,9 @@ impl Linear {
     }
 
     fn gradients(x: &Tensor, weight: &Tensor, grad: &Tensor) -> Result<(Option<Tensor>, Option<Tensor>)> {
+        // detached: a gradient with a graph of its own would keep the tensors it was made of until the step is over
         let grad = grad.contiguous()?;
-        Ok((Some(grad.matmul(weight)?), Some(grad.t()?.matmul(x)?)))
+        Ok((Some(grad.matmul(&weight.detach())?), Some(grad.t()?.matmul(&x.detach())?)))
     }
 }
 

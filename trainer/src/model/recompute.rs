@@ -20,8 +20,8 @@ use super::Candle;
 use super::candle::Snapshot;
 use crate::Error;
 
-/// A part of a forward pass: a function of its inputs and of the parameters it reads.
-type Part = Box<dyn Fn(&Candle, &[Tensor]) -> std::result::Result<Tensor, Error> + Send + Sync>;
+/// A part of a forward pass, as a function of its inputs and of the parameters it reads.
+type Function = Box<dyn Fn(&Candle, &[Tensor]) -> std::result::Result<Tensor, Error> + Send + Sync>;
 
 /// Gradients that wait for their [`Link`], by the tensor they belong to.
 type Left = Arc<Mutex<HashMap<TensorId, Tensor>>>;
@@ -30,7 +30,7 @@ type Left = Arc<Mutex<HashMap<TensorId, Tensor>>>;
 ///
 /// # Errors
 /// Those of `part`.
-pub(super) fn recompute(a: &Candle, inputs: &[&Tensor], part: Part) -> std::result::Result<Tensor, Error> {
+pub(super) fn recompute(a: &Candle, inputs: &[&Tensor], part: Function) -> std::result::Result<Tensor, Error> {
     let replay = a.snapshot();
     let detached: Vec<Tensor> = inputs.iter().map(|input| input.detach()).collect();
     let (output, parameters) = a.without_graph(|a| part(a, &detached))?;
@@ -47,7 +47,7 @@ pub(super) fn recompute(a: &Candle, inputs: &[&Tensor], part: Part) -> std::resu
 
 /// The node of a part; its arguments are the part's output, which it returns, and the end of the chain.
 struct Recompute {
-    part: Part,
+    part: Function,
     inputs: Vec<Tensor>,
     /// by input, its id if it has a gradient
     tracked: Vec<Option<TensorId>>,
@@ -71,7 +71,8 @@ impl Recompute {
         let mut left = self.left.lock().unwrap_or_else(PoisonError::into_inner);
         let ids = inputs.iter().zip(&self.tracked).filter_map(|(input, id)| Some((input, (*id)?)));
         for (tensor, id) in ids.chain(self.parameters.iter().map(|parameter| (parameter, parameter.id()))) {
-            let Some(gradient) = grads.remove(tensor) else { continue };
+            // detached: what candle returns may hold the graph it was made from
+            let Some(gradient) = grads.remove(tensor).map(|gradient| gradient.detach()) else { continue };
             // one tensor may be given as two inputs
             let sum = match left.remove(&id) {
                 Some(other) => (other + gradient)?,

@@ -5,8 +5,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::algebra::{Activation, Algebra, Init, Inputs, RelativeOffsets};
-use crate::model::layers::{attend, dense, norm};
+use crate::model::algebra::{Activation, Algebra, Init, Inputs, Part, RelativeOffsets};
+use crate::model::layers::{Attention, dense, norm};
 use crate::model::masked_lm::{MaskedLm, check_heads, check_layers, check_numbers, check_probabilities, check_sizes};
 use crate::model::mlm_head::{Encoded, MlmHead, output_matrix};
 use crate::model::problem::ConfigProblem;
@@ -116,8 +116,8 @@ impl Norbert3Config {
         // the same product as the content's, but its result is laid out by head first, then query and key
         let positions = query_key(&a.dropout(relative, dropout)?)?;
         let scale = 1.0 / (3.0 * size as f64).sqrt();
-        let scores = a.relative_scores(&query, &key, &positions, offsets, scale)?;
-        let attended = attend(a, &scores, &value, allowed, dropout, d)?;
+        let attention = Attention { scale, dropout, width: d };
+        let attended = attention.relative(a, [&query, &key, &value], (&positions, offsets), allowed)?;
         let attended = dense(a, &format!("{name}.out_proj"), &attended, (d, d), true, init)?;
         let attended = norm(a, &format!("{name}.post_layer_norm"), &attended, d, true, self.layer_norm_eps)?;
         a.dropout(&attended, dropout)
@@ -184,7 +184,7 @@ impl MaskedLm for Norbert3Config {
         let allowed = a.allowed_keys(&inputs.mask, None)?;
         for layer in 0..self.num_hidden_layers {
             let (config, name, offsets) = (self.clone(), format!("transformer.layers.{layer}"), offsets.clone());
-            x = a.recomputed(&[&x, &relative, &allowed], move |a, inputs| {
+            x = a.recomputed(Part::Layer, &[&x, &relative, &allowed], move |a, inputs| {
                 config.block(a, &name, &inputs[0], (&inputs[1], &offsets), &inputs[2])
             })?;
         }
