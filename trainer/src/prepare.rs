@@ -201,11 +201,20 @@ fn state_bytes(trainee: &Trainee) -> u64 {
     4 * size_of::<f32>() as u64 * trainee.parameter_count() as u64
 }
 
-/// Estimate of the bytes that a batch of `documents` documents an example keeps for its backward pass.
+/// Estimate of the bytes that a batch of `documents` documents an example takes on top of weights and optimizer.
 fn activation_bytes(config: &TrainConfig, trainee: &Trainee, documents: usize) -> u64 {
+    /// Tensors [rows, V] of vectors: the largest logits, their tokens, weights, and gradients of those.
+    const VECTORS: usize = 6;
+    /// Copies of the word embedding that the backward pass makes.
+    const TABLES: usize = 3;
     let training = &config.training;
-    let tokens = (training.per_device_train_batch_size * documents * training.max_seq_length) as u64;
-    tokens * trainee.config().activation_floats_per_token() as u64 * size_of::<f32>() as u64
+    let rows = training.per_device_train_batch_size * documents;
+    let at_a_time = config.loss.mini_batch_size.unwrap_or(rows).min(rows);
+    let again = config.hardware.gradient_checkpointing;
+    let (activations, terms) = (trainee.config().activations(), trainee.dimensions());
+    let layers = activations.floats(at_a_time, training.max_seq_length, again);
+    let vectors = VECTORS * rows * terms;
+    ((layers + vectors + TABLES * terms * activations.hidden) * size_of::<f32>()) as u64
 }
 
 /// A warning where a round, which ends with its smallest set, uses little of a much larger one.

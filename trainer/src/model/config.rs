@@ -8,6 +8,7 @@ use splade_files::{Family, ModelDir};
 
 use super::declaration::{Declaration, Declared};
 use super::families::TransformerConfig;
+use super::masked_lm::Activations;
 use super::problem::ConfigProblem;
 use crate::{Error, Result};
 
@@ -135,10 +136,10 @@ impl TransformerConfig {
         (longest < usize::MAX).then_some(longest)
     }
 
-    /// Approximate number of floats a token leaves behind for the backward pass, to estimate memory.
+    /// Sizes of what the layers keep for the backward pass, to estimate memory.
     #[must_use]
-    pub fn activation_floats_per_token(&self) -> usize {
-        self.as_masked_lm().activation_floats_per_token()
+    pub fn activations(&self) -> Activations {
+        self.as_masked_lm().activations()
     }
 
     /// True if exported files have the input `token_type_ids`, as the family's own export would.

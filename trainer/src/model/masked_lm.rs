@@ -6,6 +6,32 @@ use super::algebra::{Algebra, Inputs};
 use super::mlm_head::Encoded;
 use super::problem::ConfigProblem;
 
+/// Sizes of what the layers of a network keep for the backward pass, counted from the forward pass.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Activations {
+    /// number of layers
+    pub layers: usize,
+    /// D
+    pub hidden: usize,
+    /// H
+    pub heads: usize,
+    /// floats a token of one layer, attention scores left out
+    pub per_token: usize,
+}
+
+impl Activations {
+    /// Floats that `rows` texts of `tokens` tokens take at most, with attention, or with whole layers, computed again.
+    #[must_use]
+    pub fn floats(self, rows: usize, tokens: usize, layers_again: bool) -> usize {
+        let layer = rows * tokens * self.per_token;
+        // scores, soft-max, dropout and their gradients, of one layer at a time
+        let attention = 10 * rows * self.heads * tokens * tokens;
+        // the layers' inputs and outputs, and one layer with its gradients
+        let kept = if layers_again { rows * tokens * 2 * self.hidden } else { layer };
+        self.layers * kept + 2 * layer + attention
+    }
+}
+
 /// The config of a family: names of its tensors, limits of its sizes, and its forward pass.
 pub(super) trait MaskedLm {
     /// Keys of its `config.json` that change nothing in the forward pass, beside those of every family.
@@ -44,8 +70,8 @@ pub(super) trait MaskedLm {
     /// True if an output matrix equal to the embedding is the same parameter.
     fn ties_output(&self) -> bool;
 
-    /// Approximate number of floats a token leaves behind for the backward pass.
-    fn activation_floats_per_token(&self) -> usize;
+    /// Sizes of what its layers keep for the backward pass.
+    fn activations(&self) -> Activations;
 
     /// Use of its logits, for a family that has such a choice.
     fn head_mode(&self) -> Option<HeadMode> {

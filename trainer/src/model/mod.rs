@@ -23,6 +23,7 @@ pub use families::{
     BertConfig, DistilBertConfig, LayerType, ModernBertConfig, Norbert3Config, Norbert4Config, RobertaConfig, Rope,
     RopeParameters, TransformerConfig,
 };
+pub use masked_lm::Activations;
 pub use mlm_head::{Cap, Encoded, MlmHead};
 pub use network::{CandleNetwork, candle_encoder};
 pub(crate) use ops::Linear;

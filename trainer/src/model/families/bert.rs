@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::model::algebra::{Activation, Algebra, Init, Inputs, Positions};
 use crate::model::layers::{PostNormBlock, PostNormNames, dense, norm};
 use crate::model::masked_lm::{
-    MaskedLm, activation, check_heads, check_layers, check_numbers, check_probabilities, check_sizes,
+    Activations, MaskedLm, activation, check_heads, check_layers, check_numbers, check_probabilities, check_sizes,
 };
 use crate::model::mlm_head::{Encoded, MlmHead, output_matrix};
 use crate::model::problem::ConfigProblem;
@@ -224,8 +224,12 @@ impl MaskedLm for BertConfig {
         self.tie_word_embeddings
     }
 
-    fn activation_floats_per_token(&self) -> usize {
-        // twelve rows of the hidden size and four of the feed-forward size a layer
-        self.num_hidden_layers * (12 * self.hidden_size + 4 * self.intermediate_size) + 6 * self.hidden_size
+    fn activations(&self) -> Activations {
+        Activations {
+            layers: self.num_hidden_layers,
+            hidden: self.hidden_size,
+            heads: self.num_attention_heads,
+            per_token: 17 * self.hidden_size + 2 * self.intermediate_size,
+        }
     }
 }

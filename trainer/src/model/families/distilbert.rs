@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::model::algebra::{Activation, Algebra, Init, Inputs, Positions};
 use crate::model::layers::{PostNormBlock, PostNormNames, dense, norm};
 use crate::model::masked_lm::{
-    MaskedLm, activation, check_heads, check_layers, check_numbers, check_probabilities, check_sizes,
+    Activations, MaskedLm, activation, check_heads, check_layers, check_numbers, check_probabilities, check_sizes,
 };
 use crate::model::mlm_head::{Encoded, MlmHead, output_matrix};
 use crate::model::problem::ConfigProblem;
@@ -160,7 +160,12 @@ impl MaskedLm for DistilBertConfig {
         self.tie_word_embeddings
     }
 
-    fn activation_floats_per_token(&self) -> usize {
-        self.n_layers * (12 * self.dim + 4 * self.hidden_dim) + 6 * self.dim
+    fn activations(&self) -> Activations {
+        Activations {
+            layers: self.n_layers,
+            hidden: self.dim,
+            heads: self.n_heads,
+            per_token: 17 * self.dim + 2 * self.hidden_dim,
+        }
     }
 }

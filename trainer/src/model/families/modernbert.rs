@@ -8,7 +8,7 @@ use serde_json::Value;
 use crate::model::algebra::{Activation, Algebra, Init, Inputs, Part};
 use crate::model::layers::{Attention, dense, norm};
 use crate::model::masked_lm::{
-    MaskedLm, activation, check_heads, check_layers, check_numbers, check_probabilities, check_sizes,
+    Activations, MaskedLm, activation, check_heads, check_layers, check_numbers, check_probabilities, check_sizes,
 };
 use crate::model::mlm_head::{Encoded, MlmHead, output_matrix};
 use crate::model::problem::ConfigProblem;
@@ -305,7 +305,12 @@ impl MaskedLm for ModernBertConfig {
         self.tie_word_embeddings
     }
 
-    fn activation_floats_per_token(&self) -> usize {
-        self.num_hidden_layers * (14 * self.hidden_size + 5 * self.intermediate_size) + 6 * self.hidden_size
+    fn activations(&self) -> Activations {
+        Activations {
+            layers: self.num_hidden_layers,
+            hidden: self.hidden_size,
+            heads: self.num_attention_heads,
+            per_token: 24 * self.hidden_size + 7 * self.intermediate_size,
+        }
     }
 }

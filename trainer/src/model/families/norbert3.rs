@@ -7,7 +7,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::model::algebra::{Activation, Algebra, Init, Inputs, Part, RelativeOffsets};
 use crate::model::layers::{Attention, dense, norm};
-use crate::model::masked_lm::{MaskedLm, check_heads, check_layers, check_numbers, check_probabilities, check_sizes};
+use crate::model::masked_lm::{
+    Activations, MaskedLm, check_heads, check_layers, check_numbers, check_probabilities, check_sizes,
+};
 use crate::model::mlm_head::{Encoded, MlmHead, output_matrix};
 use crate::model::problem::ConfigProblem;
 
@@ -208,8 +210,13 @@ impl MaskedLm for Norbert3Config {
         false
     }
 
-    fn activation_floats_per_token(&self) -> usize {
-        self.num_hidden_layers * (12 * self.hidden_size + 6 * self.intermediate_size) + 6 * self.hidden_size
+    fn activations(&self) -> Activations {
+        Activations {
+            layers: self.num_hidden_layers,
+            hidden: self.hidden_size,
+            heads: self.num_attention_heads,
+            per_token: 19 * self.hidden_size + 6 * self.intermediate_size,
+        }
     }
 }
 

@@ -8,7 +8,9 @@ use splade_core::HeadMode;
 
 use crate::model::algebra::{Activation, Algebra, Init, Inputs, Part};
 use crate::model::layers::Attention;
-use crate::model::masked_lm::{MaskedLm, check_layers, check_numbers, check_probabilities, check_size, check_sizes};
+use crate::model::masked_lm::{
+    Activations, MaskedLm, check_layers, check_numbers, check_probabilities, check_size, check_sizes,
+};
 use crate::model::mlm_head::{Cap, Encoded, MlmHead, output_matrix};
 use crate::model::problem::ConfigProblem;
 
@@ -290,8 +292,13 @@ impl MaskedLm for Norbert4Config {
         false
     }
 
-    fn activation_floats_per_token(&self) -> usize {
-        self.num_layers * (26 * self.hidden_size + 6 * self.intermediate_size) + 6 * self.hidden_size
+    fn activations(&self) -> Activations {
+        Activations {
+            layers: self.num_layers,
+            hidden: self.hidden_size,
+            heads: self.num_attention_heads,
+            per_token: 55 * self.hidden_size + 6 * self.intermediate_size,
+        }
     }
 
     fn head_mode(&self) -> Option<HeadMode> {

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::bert::BertConfig;
 use crate::model::algebra::{Activation, Algebra, Init, Inputs, Positions};
 use crate::model::layers::{dense, norm};
-use crate::model::masked_lm::MaskedLm;
+use crate::model::masked_lm::{Activations, MaskedLm};
 use crate::model::mlm_head::{Encoded, MlmHead, output_matrix};
 use crate::model::problem::ConfigProblem;
 
@@ -88,7 +88,7 @@ impl MaskedLm for RobertaConfig {
         self.bert.tie_word_embeddings
     }
 
-    fn activation_floats_per_token(&self) -> usize {
-        self.bert.activation_floats_per_token()
+    fn activations(&self) -> Activations {
+        self.bert.activations()
     }
 }
