@@ -1,7 +1,7 @@
 //! Text for people: log lines and progress bars on stderr, tables on stdout.
 
 use std::fmt;
-use std::io::IsTerminal;
+use std::io::{self, IsTerminal, Write};
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
@@ -20,15 +20,37 @@ pub(crate) fn start(console: &Console) {
         (_, true) => "splade=debug,splade_index=debug,splade_trainer=debug,splade_export=debug,warn",
         _ => "splade=info,splade_index=info,splade_trainer=info,splade_export=info,error",
     };
-    let builder = tracing_subscriber::fmt().with_writer(std::io::stderr).with_env_filter(level);
-    // fails if logging was started before, which changes nothing
+    let builder = tracing_subscriber::fmt().with_writer(|| Stderr).with_env_filter(level);
+    // a second start (in tests) changes nothing
     let _ = match console.log_format {
         LogFormat::Text => builder.event_format(Plain).try_init(),
         LogFormat::Json => builder.json().flatten_event(true).try_init(),
     };
 }
 
-/// Log lines for people, without time and target: `error: …`, `warning: …`, and other messages without a prefix.
+/// Stderr for log lines: a line that nobody reads any more (`splade train … 2>&1 | head`) is dropped, and the work goes on.
+struct Stderr;
+
+impl Write for Stderr {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        // the subscriber would report a failure on stderr too, and panic
+        let _ = io::stderr().write_all(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        let _ = io::stderr().flush();
+        Ok(())
+    }
+}
+
+/// Prints a line of JSON to stderr; a failure to do so is ignored.
+#[cfg(feature = "train")]
+pub(crate) fn json_line(line: &serde_json::Value) {
+    let _ = writeln!(io::stderr(), "{line}");
+}
+
+/// `warning: …` and bare information, without time and target: lines for people.
 struct Plain;
 
 impl<S, N> FormatEvent<S, N> for Plain

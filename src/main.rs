@@ -58,7 +58,7 @@ fn run(cli: &Cli) -> anyhow::Result<()> {
     }
     match &cli.command {
         #[cfg(feature = "train")]
-        Command::Train(args) => commands::train::run(args),
+        Command::Train(args) => commands::train::run(args, &cli.console),
         #[cfg(feature = "train")]
         Command::ExportOnnx(args) => commands::export_onnx::run(args),
         Command::Encode(args) => commands::encode::run(args),

@@ -20,7 +20,7 @@ use serde_json::Value;
 use splade_files::{AtomicFile, Error};
 
 use super::HubError;
-use super::id::is_commit;
+use super::id::{Kind, is_commit};
 use crate::commands::interrupt;
 
 /// Contents of `CACHEDIR.TAG`, by which backup programs leave a folder out.
@@ -37,10 +37,10 @@ pub(super) struct Repo {
 }
 
 impl Repo {
-    /// Returns the part of `cache` for the model `name` (`owner/name`). Its folders need not exist.
-    pub(super) fn new(cache: &Path, name: &str) -> Self {
-        let of_model = format!("models--{}", name.replace('/', "--"));
-        Self { cache: cache.to_owned(), folder: cache.join(&of_model), locks: cache.join(".locks").join(of_model) }
+    /// The part of `cache` that belongs to the model `name`, `owner/name`; nothing needs to be there yet.
+    pub(super) fn new(cache: &Path, kind: Kind, name: &str) -> Self {
+        let folder = format!("{}--{}", kind.plural(), name.replace('/', "--"));
+        Self { cache: cache.to_owned(), folder: cache.join(&folder), locks: cache.join(".locks").join(folder) }
     }
 
     /// Folder with the files of a commit.
@@ -84,15 +84,34 @@ impl Repo {
         self.folder.join(".no_exist").join(commit).join(file)
     }
 
-    /// Names of all files of the commit, if Python has listed them.
+    /// All files of the commit, where Python or [`note_listing`](Self::note_listing) has listed them.
     pub(super) fn listing(&self, commit: &str) -> Option<BTreeSet<String>> {
+        if let Ok(names) = std::fs::read_to_string(self.noted_listing(commit)) {
+            return Some(names.lines().map(str::to_owned).collect());
+        }
         let bytes = std::fs::read(self.folder.join("trees").join(format!("{commit}.json"))).ok()?;
         let tree: Value = serde_json::from_slice(&bytes).ok()?;
         (tree.get("format_version") == Some(&Value::from(1))).then_some(())?;
         Some(tree.get("files")?.as_object()?.keys().cloned().collect())
     }
 
-    /// Path of the blob with this ETag.
+    /// Notes the files of a commit, one name a line, so that the shards of a data set are known without the network. A
+    /// cache that cannot be written only lacks the note.
+    pub(super) fn note_listing(&self, commit: &str, files: &BTreeSet<String>) {
+        let names: String = files.iter().map(|name| format!("{name}\n")).collect();
+        let path = self.noted_listing(commit);
+        let made = path.parent().map_or(Ok(()), std::fs::create_dir_all);
+        let written = made.map_err(Error::io(&path)).and_then(|()| AtomicFile::write_whole(&path, names.as_bytes()));
+        if let Err(error) = written {
+            tracing::debug!("{error}");
+        }
+    }
+
+    fn noted_listing(&self, commit: &str) -> PathBuf {
+        self.folder.join(".splade-files").join(commit)
+    }
+
+    /// Where the bytes with this ETag lie, or will.
     pub(super) fn blob(&self, etag: &str) -> PathBuf {
         self.folder.join("blobs").join(etag)
     }
@@ -197,7 +216,7 @@ mod tests {
     #[test]
     fn a_ref_without_a_commit_is_none() {
         let place = tempfile::tempdir().unwrap();
-        let repo = Repo::new(place.path(), "a/b");
+        let repo = Repo::new(place.path(), Kind::Model, "a/b");
         assert_eq!(repo.commit_of("main"), None);
         let commit = "0123456789".repeat(4);
         repo.note_commit("refs/pr/1", &commit);
@@ -210,7 +229,7 @@ mod tests {
     #[test]
     fn links_are_relative_at_every_depth() {
         let place = tempfile::tempdir().unwrap();
-        let repo = Repo::new(place.path(), "a/b");
+        let repo = Repo::new(place.path(), Kind::Model, "a/b");
         repo.prepare().unwrap();
         std::fs::write(repo.blob("tag"), "bytes").unwrap();
         for file in ["config.json", "a/config.json", "a/b/config.json"] {

@@ -9,7 +9,7 @@ use ureq::Body;
 use ureq::http::Response;
 
 use super::error::hub_name;
-use super::id::{HubId, is_commit};
+use super::id::{HubId, Kind, is_commit};
 use super::{HubError, endpoint, token};
 use crate::environment;
 use crate::failure::bad_input;
@@ -69,7 +69,8 @@ impl Client {
 
     /// Current commit of a revision, and the names of its files.
     pub(super) fn revision(&self, id: &HubId, revision: &str) -> Result<Revision, HubError> {
-        let url = format!("{}/api/models/{}/revision/{}", self.endpoint, id.name, escaped(revision, false));
+        let url =
+            format!("{}/api/{}/{}/revision/{}", self.endpoint, id.kind.plural(), id.name, escaped(revision, false));
         let response = self.send(Method::Get, &url, 0).map_err(|why| HubError::unreachable(id, &why))?;
         if !response.status().is_success() {
             return Err(self.refusal(id, &response));
@@ -141,7 +142,11 @@ impl Client {
     }
 
     fn file_url(&self, id: &HubId, commit: &str, file: &str) -> String {
-        format!("{}/{}/resolve/{commit}/{}", self.endpoint, id.name, escaped(file, true))
+        let folder = match id.kind {
+            Kind::Model => "",
+            Kind::DataSet => "datasets/",
+        };
+        format!("{}/{folder}{}/resolve/{commit}/{}", self.endpoint, id.name, escaped(file, true))
     }
 
     /// Sends a request and follows redirects. Only the endpoint receives the token.

@@ -1,6 +1,6 @@
 //! [`HubError`]: a model of the Hub that is not available.
 
-use super::id::HubId;
+use super::id::{HubId, Kind};
 use super::{cache_dir, endpoint, has_token};
 use crate::failure::Failure;
 use crate::http::NetworkError;
@@ -56,10 +56,10 @@ impl HubError {
             NetworkError::Certificate(_) => {
                 "if a proxy signs connections itself, set SSL_CERT_FILE to the file of its certificate"
             }
-            _ => "run again with a network; a cached model and a model folder need none",
+            _ => "run again with a network; what is cached or in a folder needs none",
         };
         Self {
-            failure: Failure::run(format!("{id}: no such folder here, and {outage}"), hint),
+            failure: Failure::run(format!("{id}: {}{outage}", no_folder(id)), hint),
             outage: Some(Outage::Unreachable(outage)),
         }
     }
@@ -77,7 +77,7 @@ impl HubError {
             false => "if it is private or gated, set HF_TOKEN",
         };
         Self::input(
-            format!("{}: no such folder here, and no such model on {}", id.name, hub_name()),
+            format!("{}: {}no such {} on {}", id.name, no_folder(id), id.kind.noun(), hub_name()),
             format!("check the spelling; {token}"),
         )
     }
@@ -109,7 +109,7 @@ impl HubError {
     pub(super) fn offline(id: &HubId, what: Option<&str>) -> Self {
         let cache = cache_dir();
         let message = match what {
-            None => format!("{id}: no such folder here, and not cached in {} (offline)", cache.display()),
+            None => format!("{id}: {}not cached in {} (offline)", no_folder(id), cache.display()),
             Some(what) => format!("{id}: cached in {} without {what} (offline)", cache.display()),
         };
         Self::input(message, "run once without --offline or HF_HUB_OFFLINE")
@@ -138,7 +138,15 @@ impl HubError {
     }
 }
 
-/// Name of the Hub in messages, with its address unless it is the public Hub.
+/// The start of a message about a model, which could have been a folder.
+fn no_folder(id: &HubId) -> &'static str {
+    match id.kind {
+        Kind::Model => "no such folder here, and ",
+        Kind::DataSet => "",
+    }
+}
+
+/// Name of the Hub; with its address where that is not the public one.
 pub(super) fn hub_name() -> String {
     let endpoint = endpoint();
     if endpoint == "https://huggingface.co" { "the Hub".to_owned() } else { format!("the Hub at {endpoint}") }

@@ -30,23 +30,23 @@ pub(super) fn fetch(id: &HubId, wants: Wants) -> Result<Place> {
     Ok(Place { folder, origin: Some(origin) })
 }
 
-struct Fetch<'a> {
-    id: &'a HubId,
-    repo: Repo,
-    commit: String,
+pub(super) struct Fetch<'a> {
+    pub(super) id: &'a HubId,
+    pub(super) repo: Repo,
+    pub(super) commit: String,
     /// none while offline
     client: Option<Client>,
     /// why there is no client; none if the user forbade the network
     outage: Option<HubError>,
-    /// names of all files of the commit, once they are known
-    listing: Option<BTreeSet<String>>,
-    /// names of the files that are wanted and in the snapshot
+    /// the names of all files of the commit, once they are known
+    pub(super) listing: Option<BTreeSet<String>>,
+    /// those wanted that are there
     files: Vec<String>,
 }
 
 impl<'a> Fetch<'a> {
-    fn begin(id: &'a HubId) -> Result<Self> {
-        let repo = Repo::new(&cache_dir(), &id.name);
+    pub(super) fn begin(id: &'a HubId) -> Result<Self> {
+        let repo = Repo::new(&cache_dir(), id.kind, &id.name);
         let client = if is_offline() { None } else { Some(Client::new()?) };
         let (commit, files) = (String::new(), Vec::new());
         let mut fetch = Self { id, repo, commit, client, outage: None, listing: None, files };
@@ -184,8 +184,8 @@ impl<'a> Fetch<'a> {
 
     /// True if the commit has this file, which is then in the snapshot.
     ///
-    /// Without a client and a list of files, a file that is not cached counts as absent.
-    fn file(&mut self, name: &str) -> Result<bool> {
+    /// While offline, a file nothing is known about counts as one there is not.
+    pub(super) fn file(&mut self, name: &str) -> Result<bool> {
         check_name(name)?;
         if self.repo.snapshot(&self.commit).join(name).is_file() {
             return Ok(self.have(name));
@@ -212,8 +212,8 @@ impl<'a> Fetch<'a> {
         true
     }
 
-    /// Requests the names of the commit's files, unless they are known or there is no client.
-    fn list(&mut self) -> Result<()> {
+    /// Asks which files the commit has, unless that is known or cannot be known.
+    pub(super) fn list(&mut self) -> Result<()> {
         let Some(client) = self.client.as_ref().filter(|_| self.listing.is_none()) else { return Ok(()) };
         let is_cached = self.repo.snapshot(&self.commit).is_dir();
         let again = if is_cached { |_: &HubError| false } else { HubError::is_busy };
@@ -225,8 +225,8 @@ impl<'a> Fetch<'a> {
         Ok(())
     }
 
-    /// Error for a model, or its part `what`, that is not cached while there is no client.
-    fn not_cached(&self, what: Option<&str>) -> HubError {
+    /// The model, or a part of it, is missing, and nobody can be asked for it.
+    pub(super) fn not_cached(&self, what: Option<&str>) -> HubError {
         match self.outage.clone() {
             Some(outage) => outage.and_not_cached(self.id, what),
             None => HubError::offline(self.id, what),

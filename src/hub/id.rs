@@ -7,9 +7,35 @@ use super::HubError;
 /// Default revision.
 const MAIN: &str = "main";
 
-/// A model of the Hub at a revision.
+/// The two kinds of repositories that are read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    Model,
+    DataSet,
+}
+
+impl Kind {
+    /// The word in messages.
+    pub(super) fn noun(self) -> &'static str {
+        match self {
+            Self::Model => "model",
+            Self::DataSet => "data set",
+        }
+    }
+
+    /// The word in addresses and in the names of the cache's folders.
+    pub(super) fn plural(self) -> &'static str {
+        match self {
+            Self::Model => "models",
+            Self::DataSet => "datasets",
+        }
+    }
+}
+
+/// A model or data set of the Hub at a revision.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct HubId {
+    pub(super) kind: Kind,
     /// `owner/name`
     pub(super) name: String,
     /// a branch, a tag or a commit
@@ -17,7 +43,18 @@ pub(super) struct HubId {
 }
 
 impl HubId {
-    /// Parses an id. Returns none for a text that can only be a path.
+    /// A data set by its id.
+    ///
+    /// # Errors
+    /// What is no id, or has a revision that no branch, tag or commit can have.
+    pub(super) fn data_set(text: &str) -> Result<Self, HubError> {
+        let id = Self::parse(text)?.ok_or_else(|| {
+            HubError::input(format!("{text:?} is no data set of the Hub"), "give owner/name or owner/name@revision")
+        })?;
+        Ok(Self { kind: Kind::DataSet, ..id })
+    }
+
+    /// What looks like an id; nothing for what can only be a path.
     ///
     /// # Errors
     /// An id whose revision is no valid name of a branch, tag or commit.
@@ -36,7 +73,7 @@ impl HubId {
                 format!("give a branch, a tag or a commit, as in {name}@main"),
             ));
         }
-        Ok(Some(Self { name: name.to_owned(), revision: revision.to_owned() }))
+        Ok(Some(Self { kind: Kind::Model, name: name.to_owned(), revision: revision.to_owned() }))
     }
 
     /// True if the revision is a commit, which never changes.

@@ -102,7 +102,7 @@ fn retrieval_step(bencher: Bencher<'_, '_>) {
         negatives: vec![text(&mut rng, 20..TOKENS)],
         labels: Vec::new(),
     });
-    let set = DataSet { name: "drawn".into(), examples: examples.collect() };
+    let set = DataSet { name: "drawn".into(), examples: examples.collect(), ..DataSet::default() };
     steps(bencher, session("retrieval", Material::Examples(vec![set])), TRIPLETS);
 }
 

@@ -259,6 +259,15 @@ pub(crate) fn load_checkpoint(path: &Path) -> Result<CheckpointState> {
     Ok(CheckpointState { trainer, progress, optimizer })
 }
 
+/// The resolved config that a checkpoint was saved with; none if it has none.
+///
+/// # Errors
+/// A file that cannot be read or is broken.
+pub(crate) fn saved_config(checkpoint: &Path) -> Result<Option<Value>> {
+    let path = checkpoint.join(TRAINING_CONFIG);
+    if path.is_file() { read_json(&path).map(Some) } else { Ok(None) }
+}
+
 /// The checkpoints of an output folder by step, oldest first. What is half written is not among them.
 ///
 /// # Errors

@@ -59,7 +59,7 @@ pub enum Error {
         hint: String,
     },
     /// The loss or its gradient became NaN or infinite: going on would only destroy the weights.
-    #[error("step {step}: the {what} is {value}")]
+    #[error("step {step}: the {what} is {value}{}", of_rows(rows))]
     NotFinite {
         /// the optimizer step, from 0
         step: usize,
@@ -67,6 +67,10 @@ pub enum Error {
         what: &'static str,
         /// the value seen
         value: f64,
+        /// the rows of the step's batches by file and line; empty if they are not known
+        rows: String,
+        /// the checkpoint to return to, if there is one
+        checkpoint: Option<PathBuf>,
     },
     /// Something given cannot be done, whatever the files say.
     #[error("{message}")]
@@ -76,6 +80,11 @@ pub enum Error {
         /// what to do, empty if nothing
         hint: String,
     },
+}
+
+/// Rows as the end of a message.
+fn of_rows(rows: &str) -> String {
+    if rows.is_empty() { String::new() } else { format!(", in a step over the rows {rows}") }
 }
 
 /// `Result` with this crate's [`Error`] unless another is named.
@@ -130,6 +139,11 @@ impl Error {
         Self::DataSet { name: name.into(), message: message.into(), hint: hint.into() }
     }
 
+    /// An [`Error::NotFinite`] whose rows are not known.
+    pub(crate) fn not_finite(step: usize, what: &'static str, value: f64) -> Self {
+        Self::NotFinite { step, what, value, rows: String::new(), checkpoint: None }
+    }
+
     /// An [`Error::Invalid`].
     pub fn invalid(message: impl Into<String>, hint: impl Into<String>) -> Self {
         Self::Invalid { message: message.into(), hint: hint.into() }
@@ -143,9 +157,13 @@ impl Error {
             Self::Eval(error) => error.hint(),
             Self::ModelConfig { problem, .. } => problem.hint(),
             Self::Checkpoint { problem, .. } => problem.hint(),
-            Self::NotFinite { .. } => {
-                Some("lower learning_rate or max_grad_norm, warm up for longer, or look for texts that are broken")
-            }
+            Self::NotFinite { checkpoint: Some(_), .. } => Some(
+                "lower training.learning_rate or training.max_grad_norm, or mend the broken row; --resume goes on from the \
+                 last checkpoint",
+            ),
+            Self::NotFinite { checkpoint: None, .. } => Some(
+                "lower training.learning_rate or training.max_grad_norm, raise training.warmup_ratio, or mend the broken row",
+            ),
             Self::Config { hint, .. } | Self::DataSet { hint, .. } | Self::Invalid { hint, .. } => {
                 (!hint.is_empty()).then_some(hint)
             }

@@ -8,15 +8,16 @@ use candle_core::Device;
 
 use crate::card::card;
 use crate::checkpoint::{
-    CheckpointState, Progress, TrainerState, checkpoints, delete_old_checkpoints, keep_only, save_checkpoint,
-    write_config, write_folder,
+    CheckpointState, Progress, TrainerState, checkpoints, delete_old_checkpoints, keep_only, latest_checkpoint,
+    save_checkpoint, write_config, write_folder,
 };
 use crate::config::{Reporter, Strategy, TrainConfig};
-use crate::data::{Batch, Sampler};
+use crate::data::{Batch, Material, Sampler};
+use crate::doctor::{Doctor, Examination, Sparsity};
 use crate::evaluation::EvaluationSets;
 use crate::events::remove_event_files;
 use crate::log::{LossWindow, RunLog, Scalar, drop_later_rows, speed_scalars};
-use crate::prepare::{Plan, Prepared, prepare};
+use crate::prepare::{Plan, Prepared, prepare, without_head_patch};
 use crate::schedule::Position;
 use crate::session::{Session, StepReport};
 use crate::{Error, Result, Trainee};
@@ -27,8 +28,6 @@ const LOG: &str = "log.jsonl";
 const EVALUATIONS: &str = "eval";
 /// The folder of the result in the output folder.
 const RESULT: &str = "final";
-/// The ends of the metrics that `track_sparsity` is about.
-const SPARSITY: [&str; 3] = ["_active_dims", "_sparsity_ratio", "avg_flops"];
 
 /// Where a training starts.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -58,11 +57,27 @@ pub enum Event<'a> {
         examples: usize,
         /// mean active dims of this step's documents; 0 for the masked-language-model objective
         active_dims: f64,
+        /// mean active dims of queries when they were last examined; 0 before, and for that objective
+        query_active_dims: f64,
     },
     /// a log line
-    Logged(&'a [Scalar]),
+    Logged {
+        /// optimizer steps done
+        step: usize,
+        /// epochs done
+        epoch: f64,
+        /// its numbers
+        scalars: &'a [Scalar],
+    },
     /// an evaluation
-    Evaluated(&'a [Scalar]),
+    Evaluated {
+        /// optimizer steps done
+        step: usize,
+        /// epochs done
+        epoch: f64,
+        /// its numbers
+        scalars: &'a [Scalar],
+    },
     /// a text and its top terms
     Sample(&'a str),
     /// a checkpoint
@@ -91,8 +106,31 @@ pub struct FitReport {
     pub steps: usize,
     /// the best value of the metric, if there was an evaluation
     pub best_metric: Option<f64>,
+    /// the step of that evaluation
+    pub best_step: Option<usize>,
+    /// true if early stopping ended the run
+    pub stopped_early: bool,
+    /// the checkpoint whose model is the result; none if it is the model of the last step
+    pub loaded: Option<PathBuf>,
+    /// active dims at the end; none for the masked-language-model objective
+    pub sparsity: Option<Sparsity>,
     /// the checkpoint to resume a stopped run from; none if it was stopped before its first step
     pub checkpoint: Option<PathBuf>,
+}
+
+impl FitReport {
+    fn of(state: &TrainerState) -> Self {
+        Self {
+            model: None,
+            steps: state.global_step,
+            best_metric: state.best_metric,
+            best_step: state.best_global_step,
+            stopped_early: false,
+            loaded: None,
+            sparsity: None,
+            checkpoint: None,
+        }
+    }
 }
 
 /// Plans what [`fit`] would do; writes nothing.
@@ -114,8 +152,7 @@ pub fn fit(config: &TrainConfig, start: &Start, observer: &mut dyn Observer) -> 
     prepared.plan.warnings.iter().for_each(|warning| observer.event(Event::Warning(warning)));
     if observer.should_stop() {
         let Prepared { state, plan, .. } = prepared;
-        let (steps, best_metric) = (state.global_step, state.best_metric);
-        return Ok(FitReport { model: None, steps, best_metric, checkpoint: plan.checkpoint });
+        return Ok(FitReport { checkpoint: plan.checkpoint, ..FitReport::of(&state) });
     }
     if *start == Start::Overwrite {
         remove_training(config)?;
@@ -135,12 +172,27 @@ fn remove_training(config: &TrainConfig) -> Result<()> {
     if log.is_file() { std::fs::remove_file(&log).map_err(Error::io(&log)) } else { Ok(()) }
 }
 
-/// True if something that happens by `strategy` happens after this step.
-fn due(strategy: Strategy, every: usize, step: usize, ends_epoch: bool) -> bool {
-    match strategy {
-        Strategy::No => false,
-        Strategy::Steps => every > 0 && step.is_multiple_of(every),
-        Strategy::Epoch => ends_epoch,
+/// The place of a step in a run.
+#[derive(Debug, Clone, Copy)]
+struct Place {
+    step: usize,
+    ends_epoch: bool,
+    is_last: bool,
+}
+
+impl Place {
+    /// True if something that happens by `strategy` happens after this step; it also happens after the last one.
+    fn is_due(self, strategy: Strategy, every: usize) -> bool {
+        match strategy {
+            Strategy::No => false,
+            Strategy::Steps => self.is_last || (every > 0 && self.step.is_multiple_of(every)),
+            Strategy::Epoch => self.is_last || self.ends_epoch,
+        }
+    }
+
+    /// True if a line is logged after this step.
+    fn is_logged(self, every: usize) -> bool {
+        every > 0 && self.step.is_multiple_of(every)
     }
 }
 
@@ -158,6 +210,7 @@ struct Run<'a> {
     position: Position,
     plan: Plan,
     log: RunLog,
+    doctor: Doctor,
     window: LossWindow,
     began: Instant,
     examples: usize,
@@ -173,6 +226,7 @@ impl<'a> Run<'a> {
         let history = state.log_history.clone();
         let log = RunLog::open(training.output_dir.join(LOG), events.as_deref(), history, state.global_step)?;
         drop_later_rows(&training.output_dir.join(EVALUATIONS), state.global_step)?;
+        let doctor = Doctor::new(config, session.trainee(), session.ramp_end())?;
         let queue = sampler.epoch(position.epoch as u64).skip(position.batch).collect();
         Ok(Self {
             config,
@@ -185,6 +239,7 @@ impl<'a> Run<'a> {
             position,
             plan,
             log,
+            doctor,
             window: LossWindow::default(),
             began: Instant::now(),
             examples: 0,
@@ -194,46 +249,38 @@ impl<'a> Run<'a> {
 
     fn run(mut self, observer: &mut dyn Observer) -> Result<FitReport> {
         let training = &self.config.training;
-        while self.state.global_step < self.plan.total_steps {
-            let report = self.step(observer)?;
-            let (step, ends_epoch) = (self.state.global_step, self.queue.is_empty());
-            if due(Strategy::Steps, training.logging_steps, step, ends_epoch) {
-                let line = self.window.take(report.grad_norm, report.learning_rate);
-                observer.event(Event::Logged(&line));
-                self.log.log(step, self.state.epoch, &line, Some(report.regularizer_weights))?;
-            }
-            let mut save = due(training.save_strategy, training.save_steps, step, ends_epoch);
-            let mut is_over = step == self.plan.total_steps;
-            if !self.evaluation.is_empty() && due(training.eval_strategy, training.eval_steps, step, ends_epoch) {
+        let mut stopped_early = false;
+        while self.state.global_step < self.plan.total_steps && !stopped_early {
+            let batches = self.next_batches()?;
+            let report = self.step(&batches, observer)?;
+            let step = self.state.global_step;
+            let place = Place { step, ends_epoch: self.queue.is_empty(), is_last: step == self.plan.total_steps };
+            self.watch(place, &report, &batches, observer)?;
+            let mut save = place.is_due(training.save_strategy, training.save_steps);
+            if !self.evaluation.is_empty() && place.is_due(training.eval_strategy, training.eval_steps) {
                 let verdict = self.evaluate(observer)?;
                 // a best model that is not saved could not be loaded at the end
                 save |= verdict.is_best && training.load_best_model_at_end;
-                is_over |= verdict.stop;
+                stopped_early = verdict.stop && !place.is_last;
             }
-            let is_stopped = observer.should_stop() && !is_over;
+            let is_stopped = observer.should_stop() && !place.is_last && !stopped_early;
             if save || is_stopped {
                 let path = self.save()?;
                 observer.event(Event::Saved(&path));
                 if is_stopped {
-                    return Ok(self.report(None, Some(path)));
+                    return Ok(FitReport { checkpoint: Some(path), ..FitReport::of(&self.state) });
                 }
             }
-            if is_over {
-                break;
-            }
         }
-        let model = self.finish()?;
-        Ok(self.report(Some(model), None))
-    }
-
-    fn report(self, model: Option<PathBuf>, checkpoint: Option<PathBuf>) -> FitReport {
-        FitReport { model, steps: self.state.global_step, best_metric: self.state.best_metric, checkpoint }
+        let (model, loaded) = self.finish(observer)?;
+        let sparsity = self.doctor.sparsity();
+        Ok(FitReport { model: Some(model), stopped_early, loaded, sparsity, ..FitReport::of(&self.state) })
     }
 
     /// One optimizer step.
-    fn step(&mut self, observer: &mut dyn Observer) -> Result<StepReport> {
-        let batches = self.next_batches()?;
-        let report = self.session.step(self.state.global_step, &batches)?;
+    fn step(&mut self, batches: &[Batch], observer: &mut dyn Observer) -> Result<StepReport> {
+        let report =
+            self.session.step(self.state.global_step, batches).map_err(|error| self.with_rows(error, batches))?;
         self.position.batch += batches.len();
         self.state.global_step += 1;
         self.state.epoch =
@@ -248,8 +295,55 @@ impl<'a> Run<'a> {
             loss: self.window.mean_loss(),
             examples,
             active_dims: report.active_dims,
+            query_active_dims: self.doctor.active_dims().map_or(0.0, |(queries, _)| queries),
         });
         Ok(report)
+    }
+
+    /// An error about a number that is not finite, with the rows of the batches and the checkpoint to return to.
+    fn with_rows(&self, error: Error, batches: &[Batch]) -> Error {
+        let Error::NotFinite { step, what, value, .. } = error else { return error };
+        let checkpoint = latest_checkpoint(&self.config.training.output_dir).ok().flatten();
+        Error::NotFinite { step, what, value, rows: places(&self.session, batches), checkpoint }
+    }
+
+    /// Logs a line where one is due, and reports what the doctor finds.
+    fn watch(
+        &mut self,
+        place: Place,
+        report: &StepReport,
+        batches: &[Batch],
+        observer: &mut dyn Observer,
+    ) -> Result<()> {
+        let Place { step, is_last, .. } = place;
+        let rows = || places(&self.session, batches);
+        if let Some(sentence) = self.doctor.watch_norm(step, report.grad_norm, rows) {
+            observer.event(Event::Warning(&sentence));
+        }
+        let is_logged = place.is_logged(self.config.training.logging_steps);
+        let losses = self.window.shares();
+        if let (true, Some(batch)) = (is_logged || is_last, batches.last()) {
+            let examination = match self.session.material() {
+                Material::Examples(sets) => sets.get(batch.data_set).map(|set| (set, &batch.rows)),
+                Material::Pieces(_) => None,
+            };
+            if let Some((set, rows)) = examination {
+                let examination = Examination::of(self.session.trainee(), set, rows)?;
+                for sentence in self.doctor.examine(step, losses, examination) {
+                    observer.event(Event::Warning(&sentence));
+                }
+            }
+        }
+        if is_logged {
+            let mut line = self.window.take(report.grad_norm, report.learning_rate);
+            if let Some((queries, documents)) = self.doctor.active_dims() {
+                line.push(("query_active_dims".to_owned(), queries));
+                line.push(("document_active_dims".to_owned(), documents));
+            }
+            observer.event(Event::Logged { step, epoch: self.state.epoch, scalars: &line });
+            self.log.log(step, self.state.epoch, &line, Some(report.regularizer_weights))?;
+        }
+        Ok(())
     }
 
     /// The micro-batches of the next step: fewer than the config says at the end of an epoch.
@@ -267,15 +361,12 @@ impl<'a> Run<'a> {
 
     fn evaluate(&mut self, observer: &mut dyn Observer) -> Result<crate::checkpoint::Verdict> {
         let (step, epoch) = (self.state.global_step, self.state.epoch);
-        let weights = self.session.regularizer_weights(step);
+        // those of the step before, which were in force
+        let weights = self.session.regularizer_weights(step.saturating_sub(1));
         let csv_dir = self.config.training.output_dir.join(EVALUATIONS);
-        let mut evaluated = self.evaluation.evaluate(&self.session, step, epoch, &csv_dir)?;
-        if !self.config.evaluation.track_sparsity {
-            let is_sparsity = |key: &str| SPARSITY.iter().any(|end| key.ends_with(end));
-            evaluated.lines.iter_mut().for_each(|line| line.retain(|(key, _)| !is_sparsity(key)));
-        }
+        let evaluated = self.evaluation.evaluate(&self.session, step, epoch, &csv_dir)?;
         for line in &evaluated.lines {
-            observer.event(Event::Evaluated(line));
+            observer.event(Event::Evaluated { step, epoch, scalars: line });
             self.log.log(step, epoch, line, Some(weights))?;
         }
         evaluated.samples.iter().for_each(|sample| observer.event(Event::Sample(sample)));
@@ -285,17 +376,10 @@ impl<'a> Run<'a> {
 
     fn metric_for_best_model(&self, lines: &[Vec<Scalar>]) -> Result<f64> {
         let name = &self.config.training.metric_for_best_model;
-        let scalars = || lines.iter().flatten();
-        if let Some((_, value)) = scalars().find(|(key, _)| key == name) {
-            return Ok(*value);
-        }
-        let likeness = |key: &str| strsim::jaro_winkler(key, name);
-        let near = scalars().map(|(key, _)| key).max_by(|a, b| likeness(a).total_cmp(&likeness(b)));
-        Err(Error::config(
-            "training.metric_for_best_model",
-            format!("{name} is not among the metrics of this evaluation"),
-            near.map_or_else(String::new, |near| format!("did you mean {near}?")),
-        ))
+        let found = lines.iter().flatten().find(|(key, _)| key == name);
+        // its name was checked before the first step
+        let missing = || Error::config("training.metric_for_best_model", format!("{name} was not measured"), "");
+        found.map(|(_, value)| *value).ok_or_else(missing)
     }
 
     /// Saves a checkpoint and deletes those that are over the limit.
@@ -317,26 +401,42 @@ impl<'a> Run<'a> {
     }
 
     /// Logs the summary and writes the result: the best checkpoint's model if it is wanted, else the model as it is.
-    fn finish(&mut self) -> Result<PathBuf> {
+    /// Returns the folder of the result, and that checkpoint.
+    fn finish(&mut self, observer: &mut dyn Observer) -> Result<(PathBuf, Option<PathBuf>)> {
         let training = &self.config.training;
         let steps = self.state.global_step - self.plan.first_step;
         let mut line = speed_scalars("train", self.began.elapsed().as_secs_f64(), self.examples, steps);
         line.push(("train_loss".to_owned(), self.total_loss / steps.max(1) as f64));
-        self.log.log(self.state.global_step, self.state.epoch, &line, None)?;
+        let (step, epoch) = (self.state.global_step, self.state.epoch);
+        observer.event(Event::Logged { step, epoch, scalars: &line });
+        self.log.log(step, epoch, &line, None)?;
         self.state.log_history = self.log.history().to_vec();
 
-        let best = self.state.best_model_checkpoint.as_ref();
+        let best = self.state.best_model_checkpoint.clone();
         let best = best.filter(|path| training.load_best_model_at_end && path.is_dir());
-        let reloaded = best.map(|best| Trainee::from_checkpoint(self.config, best, &Device::Cpu)).transpose()?;
+        let reload =
+            |best: &PathBuf| Trainee::from_checkpoint(&without_head_patch(self.config, best), best, &Device::Cpu);
+        let reloaded = best.as_ref().map(reload).transpose()?;
         let model = reloaded.as_ref().unwrap_or(self.session.trainee());
         let path = training.output_dir.join(RESULT);
         write_folder(&path, |folder| {
             model.write(folder, card(self.config, &self.train, &self.state))?;
             write_config(self.config, folder)
         })?;
-        if let (Some(best), Some(1)) = (best, training.save_total_limit) {
+        if let (Some(best), Some(1)) = (&best, training.save_total_limit) {
             keep_only(&training.output_dir, best)?;
         }
-        Ok(path)
+        Ok((path, best))
     }
+}
+
+/// The places of the rows of some batches, `train.jsonl:17, train.jsonl:4 and 14 more`.
+fn places(session: &Session, batches: &[Batch]) -> String {
+    const SHOWN: usize = 16;
+    let Material::Examples(sets) = session.material() else { return String::new() };
+    let all = batches.iter().flat_map(|batch| batch.rows.iter().map(|row| (batch.data_set, *row)));
+    let n = all.clone().count();
+    let place = |(set, row): (usize, usize)| sets.get(set).map(|set| set.place(row));
+    let shown = all.take(SHOWN).filter_map(place).collect::<Vec<_>>().join(", ");
+    if n > SHOWN { format!("{shown} and {} more", n - SHOWN) } else { shown }
 }

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Map, Value};
 use splade_files::AtomicFile;
 
+use crate::doctor::LossShares;
 use crate::events::EventWriter;
 use crate::loss::{LossValues, RegularizerWeights};
 use crate::{Error, Result};
@@ -227,6 +228,16 @@ impl LossWindow {
     /// The mean of the total over the steps so far.
     pub(crate) fn mean_loss(&self) -> f64 {
         self.total / self.steps.max(1) as f64
+    }
+
+    /// The means of the terms over the micro-batches so far.
+    pub(crate) fn shares(&self) -> LossShares {
+        let mean = |sum: f64| sum / self.micro_batches.max(1) as f64;
+        LossShares {
+            base: mean(self.sums.base),
+            document_regularizer: mean(self.sums.document_regularizer),
+            query_regularizer: mean(self.sums.query_regularizer.unwrap_or(0.0)),
+        }
     }
 
     /// Returns the line of this window and empties it: the total averaged over steps, its terms over micro-batches and

@@ -457,7 +457,7 @@ impl AdamW {
     pub fn step(&mut self, gradients: &Gradients, multiplier: f64) -> Result<f64> {
         let norm = gradients.norm()?;
         if !norm.is_finite() {
-            return Err(Error::NotFinite { step: self.steps, what: "gradient norm", value: norm });
+            return Err(Error::not_finite(self.steps, "gradient norm", norm));
         }
         // The small constant is the reference's.
         let clipped = if self.max_grad_norm > 0.0 { (self.max_grad_norm / (norm + 1e-6)).min(1.0) } else { 1.0 };

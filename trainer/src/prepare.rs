@@ -1,14 +1,17 @@
 //! From a config to a session that is ready for its first step, and the [`Plan`] of it.
 
+use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 
 use candle_core::Device;
+use splade_files::{Architecture, ModelDir};
 
-use crate::checkpoint::{TrainerState, checkpoints, latest_checkpoint, load_checkpoint};
+use crate::checkpoint::{TrainerState, checkpoints, latest_checkpoint, load_checkpoint, saved_config};
 use crate::config::{DeviceChoice, SamplingStrategy, Strategy, TrainConfig};
-use crate::data::{BatchRules, Material, Sampler, SourceReport, TrainingData};
+use crate::data::{BatchRules, Material, Sampler, SourceReport, TextReport, TrainingData, text_reports};
 use crate::evaluation::EvaluationSets;
 use crate::fit::Start;
+use crate::model::TransformerConfig;
 use crate::optimizer::ParameterGroup;
 use crate::schedule::{Position, total_steps};
 use crate::{Error, Result, Session, Trainee, best_device, device};
@@ -18,6 +21,10 @@ use crate::{Error, Result, Session, Trainee, best_device, device};
 pub struct Plan {
     /// the rows found in each data set
     pub sets: Vec<SourceReport>,
+    /// lengths, duplicates and false negatives of each set, in batches of this run
+    pub texts: Vec<TextReport>,
+    /// tokens that a text is truncated to
+    pub max_length: usize,
     /// pieces of running text, for the masked-language-model objective
     pub pieces: usize,
     /// batches of an epoch
@@ -69,11 +76,12 @@ pub(crate) struct Prepared {
 pub(crate) fn prepare(config: &TrainConfig, start: &Start) -> Result<Prepared> {
     let training = &config.training;
     let checkpoint = checkpoint_of(config, start)?;
-    let device = device_of(config)?;
+    let mut warnings = Vec::new();
+    let device = device_of(config, &mut warnings)?;
     let mut data = TrainingData::read(config)?;
     let trainee = match &checkpoint {
-        Some(path) => Trainee::from_checkpoint(config, path, &device)?,
-        None => Trainee::new(config, || Ok(data.texts()), &device)?,
+        Some(path) => Trainee::from_checkpoint(&without_head_patch(config, path), path, &device)?,
+        None => from_base(config, &data, &device, &mut warnings)?,
     };
     let (train, most_documents) = (data.sizes(), data.most_documents());
     let material = data.take_material(training.objective, &trainee)?;
@@ -86,12 +94,24 @@ pub(crate) fn prepare(config: &TrainConfig, start: &Start) -> Result<Prepared> {
         training.max_steps,
     );
     let pieces = if let Material::Pieces(pieces) = &material { pieces.len() } else { 0 };
+    let texts = match &material {
+        Material::Examples(sets) => text_reports(sets, trainee.vocabulary(), sampler.epoch(0))?,
+        Material::Pieces(_) => Vec::new(),
+    };
     let mut session = Session::new(config, trainee, material, total_steps)?;
-    let (state, position) = restore(config, checkpoint.as_deref(), &mut session, total_steps)?;
-    let dev = if training.eval_strategy == Strategy::No { Vec::new() } else { data.dev };
+    let (state, position) = restore(config, checkpoint.as_deref(), &mut session, total_steps, &mut warnings)?;
+    let dev = if training.eval_strategy == Strategy::No { Vec::new() } else { std::mem::take(&mut data.dev) };
     let evaluation = EvaluationSets::new(config, dev)?;
+    evaluation.check_metric(&training.metric_for_best_model)?;
+    warnings.extend(nothing_to_evaluate(config, &evaluation));
+    warnings.extend(data.reports.iter().filter_map(mostly_left_out));
+    warnings.extend(short_positions(config, session.trainee()));
+    warnings.extend(uneven_round(config, &train));
+    warnings.extend(session.warnings().iter().cloned());
     let plan = Plan {
         sets: data.reports,
+        texts,
+        max_length: session.trainee().vocabulary().max_length(),
         pieces,
         batches_per_epoch,
         total_steps,
@@ -102,9 +122,90 @@ pub(crate) fn prepare(config: &TrainConfig, start: &Start) -> Result<Prepared> {
         groups: groups_of(&session),
         state_bytes: state_bytes(session.trainee()),
         activation_bytes: activation_bytes(config, session.trainee(), most_documents),
-        warnings: uneven_round(config, &train).into_iter().chain(session.warnings().iter().cloned()).collect(),
+        warnings,
     };
     Ok(Prepared { session, evaluation, train, sampler, state, position, plan })
+}
+
+/// The model of a base model, or a new one.
+fn from_base(
+    config: &TrainConfig,
+    data: &TrainingData,
+    device: &Device,
+    warnings: &mut Vec<String>,
+) -> Result<Trainee> {
+    let base = config.model.base_folder.clone().or_else(|| config.model.base_model.as_ref().map(PathBuf::from));
+    let Some(base) = base.filter(|base| base.is_dir()) else {
+        return Trainee::new(config, || Ok(data.texts()), device);
+    };
+    let is_sparse_encoder = base.join("modules.json").is_file();
+    if is_sparse_encoder
+        && !config.model.load_pretrained_sparse_encoder
+        && config.model.architecture == Architecture::InferenceFree
+    {
+        warnings.push(format!(
+            "{}: is a finished sparse encoder, and its query table is replaced by model.query_init; to go on training it set \
+             model.load_pretrained_sparse_encoder: true",
+            base.display()
+        ));
+    }
+    let patched = without_head_patch(config, &base);
+    if matches!(patched, Cow::Owned(_)) {
+        warnings.push("model.patch_sigmoid_for_sparsity: is not used: this network has no head modes".to_owned());
+    }
+    Trainee::new(&patched, || Ok(data.texts()), device)
+}
+
+/// The config without `patch_sigmoid_for_sparsity` if the network in `folder` has no head modes: files of the Python
+/// project have the key for any network.
+pub(crate) fn without_head_patch<'a>(config: &'a TrainConfig, folder: &Path) -> Cow<'a, TrainConfig> {
+    let Some(mode) = config.model.mlm_head.filter(|_| config.model.patch_sigmoid_for_sparsity) else {
+        return Cow::Borrowed(config);
+    };
+    let model =
+        ModelDir::open(folder).map(|model| model.ignoring_config_keys(config.model.ignored_config_keys.clone()));
+    // a folder that cannot be read is an error of the next step, which says more
+    let network = model.ok().and_then(|model| TransformerConfig::of(&model).ok());
+    if network.is_none_or(|mut network| network.set_head_mode(mode).is_ok()) {
+        return Cow::Borrowed(config);
+    }
+    let mut config = config.clone();
+    config.model.mlm_head = None;
+    Cow::Owned(config)
+}
+
+/// A warning where a config evaluates, and there is nothing to evaluate on.
+fn nothing_to_evaluate(config: &TrainConfig, evaluation: &EvaluationSets) -> Option<String> {
+    let training = &config.training;
+    (training.eval_strategy != Strategy::No && evaluation.is_empty()).then(|| {
+        let early = if training.early_stopping_patience.is_some() { ", and early stopping never stops it" } else { "" };
+        format!(
+            "training.eval_strategy is `{}`, but there is no evaluator and no development set: nothing is evaluated, the \
+             result is the last model{early}; give datasets.*.dev_files, datasets.*.split_ratio or evaluation.evaluator",
+            training.eval_strategy.name()
+        )
+    })
+}
+
+/// A warning where most rows of a set hold no usable example.
+fn mostly_left_out(report: &SourceReport) -> Option<String> {
+    (2 * report.unusable() > report.rows).then(|| {
+        let hint = "are its columns the right ones?";
+        format!(
+            "data set {}: most of its {} rows are left out: {}; {hint}",
+            report.name,
+            report.rows,
+            report.left_out()
+        )
+    })
+}
+
+/// A warning where the position table ends before `max_seq_length`.
+fn short_positions(config: &TrainConfig, trainee: &Trainee) -> Option<String> {
+    let (wanted, length) = (config.training.max_seq_length, trainee.vocabulary().max_length());
+    (length < wanted).then(|| {
+        format!("training.max_seq_length is {wanted}, but the network has {length} positions: texts are truncated to {length} tokens")
+    })
 }
 
 /// The checkpoint that a training resumes from.
@@ -146,12 +247,17 @@ fn no_later_checkpoint(output: &Path, path: &Path) -> Result<()> {
     }
 }
 
-fn device_of(config: &TrainConfig) -> Result<Device> {
+fn device_of(config: &TrainConfig, warnings: &mut Vec<String>) -> Result<Device> {
     match config.hardware.device {
         DeviceChoice::Auto => Ok(best_device()),
         DeviceChoice::Cpu => device("cpu"),
         DeviceChoice::Cuda => device("cuda"),
         DeviceChoice::Metal => device("metal"),
+        DeviceChoice::Mps => device("metal").or_else(|_| {
+            warnings
+                .push("hardware.device: this machine or this build has no Apple device: trains on the CPU".to_owned());
+            device("cpu")
+        }),
     }
 }
 
@@ -177,14 +283,60 @@ fn restore(
     checkpoint: Option<&Path>,
     session: &mut Session,
     total_steps: usize,
+    warnings: &mut Vec<String>,
 ) -> Result<(TrainerState, Position)> {
     let Some(path) = checkpoint else {
         return Ok((TrainerState::new(config, total_steps), Position { epoch: 0, batch: 0 }));
     };
     let saved = load_checkpoint(path)?;
+    warnings.extend(differences(config, path)?);
     session.optimizer_mut().restore(&saved.optimizer)?;
     let position = Position { epoch: saved.progress.epoch, batch: saved.progress.batch };
     Ok((TrainerState { max_steps: total_steps, ..saved.trainer }, position))
+}
+
+/// Keys that decide on the order and the meaning of batches: a run that resumes with another value is not the run that was
+/// interrupted.
+const RUN_KEYS: [&str; 11] = [
+    "/model/base_model",
+    "/training/objective",
+    "/training/seed",
+    "/training/shuffle",
+    "/training/per_device_train_batch_size",
+    "/training/gradient_accumulation_steps",
+    "/training/max_seq_length",
+    "/training/batch_sampler",
+    "/loss/inner_loss",
+    "/loss/scale",
+    "/datasets",
+];
+
+/// A warning that names the keys whose values are not those of the checkpoint; an error for another objective.
+fn differences(config: &TrainConfig, checkpoint: &Path) -> Result<Option<String>> {
+    let Some(before) = saved_config(checkpoint)? else { return Ok(None) };
+    let now = serde_json::to_value(config).unwrap_or_default();
+    let differs = |key: &&str| before.pointer(key) != now.pointer(key);
+    let different: Vec<&str> = RUN_KEYS.into_iter().filter(differs).collect();
+    if different.contains(&"/training/objective") {
+        let message = format!("is not that of {}", checkpoint.display());
+        return Err(Error::config(
+            "training.objective",
+            message,
+            "start anew, with the checkpoint as model.base_model",
+        ));
+    }
+    let shown = |key: &&str| {
+        let name = key.trim_start_matches('/').replace('/', ".");
+        let text = |value: &serde_json::Value| value.pointer(key).map_or_else(String::new, ToString::to_string);
+        if *key == "/datasets" { name } else { format!("{name} (was {}, is {})", text(&before), text(&now)) }
+    };
+    let keys = different.iter().map(shown).collect::<Vec<_>>().join(", ");
+    Ok((!different.is_empty()).then(|| {
+        format!(
+            "{}: was saved with other values of {keys}: the run goes on, but not as it would have",
+            checkpoint.display()
+        )
+    }))
 }
 
 fn groups_of(session: &Session) -> Vec<GroupPlan> {

@@ -49,6 +49,11 @@ impl RegularizerSchedule {
         }
     }
 
+    /// The step, counted from 0, from which on the weights are full.
+    pub(crate) fn end(self) -> usize {
+        if self.ramp == RegularizerRamp::None { 0 } else { self.steps }
+    }
+
     fn factor(self, step: usize) -> f64 {
         if step >= self.steps {
             return 1.0;

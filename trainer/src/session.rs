@@ -101,6 +101,18 @@ impl Session {
         &self.trainee
     }
 
+    /// The examples or the running text.
+    #[must_use]
+    pub fn material(&self) -> &Material {
+        &self.material
+    }
+
+    /// The step, counted from 0, from which on the regularizers have their full weights.
+    #[must_use]
+    pub fn ramp_end(&self) -> usize {
+        self.regularizers.end()
+    }
+
     /// The optimizer.
     #[must_use]
     pub fn optimizer(&self) -> &AdamW {
@@ -144,7 +156,7 @@ impl Session {
             active_dims += active / batches.len() as f64;
             let values = parts.values()?;
             if !values.total().is_finite() {
-                return Err(Error::NotFinite { step, what: "loss", value: values.total() });
+                return Err(Error::not_finite(step, "loss", values.total()));
             }
             losses.push(values);
             let mut grads = (parts.total()? / batches.len() as f64)?.backward()?;

@@ -14,6 +14,7 @@ fn fixtures() -> PathBuf {
 /// Notes what happens; stops after so many steps.
 #[derive(Default)]
 struct Watch {
+    evaluated: Vec<(usize, Vec<String>)>,
     stop_after: usize,
     steps: usize,
     losses: Vec<f64>,
@@ -28,7 +29,10 @@ impl Observer for Watch {
                 self.steps += 1;
                 self.losses.push(loss);
             }
-            Event::Evaluated(_) => self.evaluations += 1,
+            Event::Evaluated { step, scalars, .. } => {
+                self.evaluations += 1;
+                self.evaluated.push((step, scalars.iter().map(|(key, _)| key.clone()).collect()));
+            }
             Event::Warning(text) => self.warnings.push(text.to_owned()),
             _ => {}
         }
@@ -317,5 +321,181 @@ fn sparsity_is_logged_with_an_evaluation_unless_it_is_switched_off() {
     assert!(with.contains("dot_ndcg@10") && without.contains("dot_ndcg@10"), "{without}");
     for key in ["query_active_dims", "corpus_sparsity_ratio", "avg_flops"] {
         assert!(with.contains(key) && !without.contains(key), "{key}: {with} {without}");
+    }
+}
+
+/// The warnings of a training of 8 steps from the untrained fixture, each logged, with these changes.
+fn warnings(name: &str, changes: Value, loss: Value) -> (Vec<String>, splade_trainer::Result<FitReport>) {
+    let folder = tempfile::tempdir().unwrap();
+    let mut training = json!({"max_steps": 8, "logging_steps": 1, "learning_rate": 2e-5, "query_learning_rate": 1e-3});
+    training.as_object_mut().unwrap().extend(changes.as_object().unwrap().clone());
+    let mut config = config(folder.path(), name, training);
+    if let Some(weight) = loss["document"].as_f64() {
+        config.loss.document_regularizer_weight = weight;
+    }
+    let mut watch = Watch::default();
+    let report = fit(&config, &Start::New, &mut watch);
+    (watch.warnings, report)
+}
+
+#[test]
+fn a_collapse_is_told_with_its_cause() {
+    // the network is destroyed by its first steps
+    let (told, report) = warnings("fast", json!({"learning_rate": 10.0, "warmup_ratio": 0.0}), json!({}));
+    let told = told.join("\n");
+    assert!(told.contains("training.learning_rate (now 1e1)"), "{told}");
+    let signs = ["gets the same score", "use the same", "no active dim", "no logit is below 0"];
+    assert!(signs.iter().any(|sign| told.contains(sign)), "{told}");
+    assert!(report.is_ok());
+
+    // the table's weights become large and negative, or nothing
+    let (told, _) = warnings("table", json!({"query_learning_rate": 10.0, "warmup_ratio": 0.0}), json!({}));
+    let told = told.join("\n");
+    assert!(
+        told.contains("the query table drifts") && told.contains("training.query_learning_rate (now 1e1)"),
+        "{told}"
+    );
+
+    let (told, _) = warnings("heavy", json!({}), json!({"document": 1e3}));
+    let told = told.join("\n");
+    assert!(told.contains("% of the loss") && told.contains("loss.document_regularizer_weight (now 1e3)"), "{told}");
+
+    // random weights make about half of all logits positive
+    let (told, report) = warnings("dense", json!({}), json!({"document": 0.0}));
+    let told = told.join("\n");
+    assert!(
+        told.contains("where 90 to 95 % is the target; raise loss.document_regularizer_weight (now 0e0)"),
+        "{told}"
+    );
+    assert_eq!(told.matches("is the target").count(), 1, "once, not at every step: {told}");
+    let sparsity = report.unwrap().sparsity.unwrap();
+    assert!(sparsity.document_sparsity() < 0.9 && sparsity.dimensions == 420, "{sparsity:?}");
+    assert!(sparsity.query_active_dims > 1.0 && sparsity.flops > 0.0, "{sparsity:?}");
+}
+
+/// A teacher's score that no model can have: its square is no f32.
+#[test]
+fn a_loss_that_is_not_finite_names_the_rows_and_the_last_checkpoint() {
+    let folder = tempfile::tempdir().unwrap();
+    let rows = folder.path().join("teacher.jsonl");
+    let row = |n: usize| {
+        let label = if n == 17 { 1e30 } else { 0.5 };
+        format!(
+            "{}\n",
+            json!({"anchor": format!("a{n}"), "positive": format!("p{n}"), "negative": format!("n{n}"), "label": label})
+        )
+    };
+    std::fs::write(&rows, (1..=24).map(row).collect::<String>()).unwrap();
+    let changes = json!({
+        "save_strategy": "steps", "save_steps": 1, "gradient_accumulation_steps": 1, "shuffle": false, "save_total_limit": 0,
+    });
+    let mut config = config(folder.path(), "teacher", changes);
+    config.loss.inner_loss = splade_trainer::config::InnerLossType::MarginMse;
+    config.datasets.sets.truncate(1);
+    config.datasets.sets[0].files = vec![rows.display().to_string()];
+    let error = fit(&config, &Start::New, &mut Watch::default()).unwrap_err();
+    let message = error.to_string();
+    // rows 13 to 18 are the third batch
+    assert!(
+        message.starts_with("step 2: the loss is inf, in a step over the rows ")
+            && message.contains("teacher.jsonl:17"),
+        "{message}"
+    );
+    assert!(!message.contains("teacher.jsonl:12") && !message.contains("teacher.jsonl:19,"), "{message}");
+    assert!(error.hint().unwrap().contains("--resume"), "{error:?}");
+    let splade_trainer::Error::NotFinite { checkpoint, .. } = error else { panic!("{message}") };
+    assert_eq!(checkpoint, Some(config.training.output_dir.join("checkpoint-2")));
+    // its weights are finite
+    let [document, query] = weights(&checkpoint.unwrap());
+    assert!(!document.is_empty() && !query.is_empty());
+}
+
+#[test]
+fn the_last_step_is_evaluated_and_saved() {
+    let folder = tempfile::tempdir().unwrap();
+    let changes = json!({
+        "eval_strategy": "steps", "eval_steps": 4, "save_strategy": "steps", "save_steps": 4, "max_steps": 6,
+        "save_total_limit": 0,
+    });
+    let config = config(folder.path(), "last", changes);
+    let (report, watch) = run(&config, &Start::New);
+    let evaluated: Vec<usize> = watch.evaluated.iter().map(|(step, _)| *step).collect();
+    assert_eq!(evaluated, [4, 6]);
+    assert_eq!(steps(&config.training.output_dir), ["4", "6"]);
+    let step = report.best_step.unwrap();
+    assert_eq!(report.loaded, Some(config.training.output_dir.join(format!("checkpoint-{step}"))));
+}
+
+/// It was found at the first evaluation, hours later.
+#[test]
+fn a_metric_that_no_evaluation_has_is_an_error_of_the_plan() {
+    let folder = tempfile::tempdir().unwrap();
+    let changes = json!({"eval_strategy": "steps", "eval_steps": 1, "max_steps": 1, "load_best_model_at_end": false});
+    let mut config = config(folder.path(), "metric", changes);
+    config.training.metric_for_best_model = "eval_toy_dot_ndcg@1".to_owned();
+    config.evaluation.evaluator = Some(Evaluator::SparseIr);
+    config.evaluation.data = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/data/toy")];
+    let error = plan(&config, &Start::New).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "training.metric_for_best_model: eval_toy_dot_ndcg@1 is not among the metrics of the evaluation"
+    );
+    assert_eq!(error.hint(), Some("did you mean eval_toy_dot_ndcg@10?"));
+    // every metric of an evaluation may decide
+    config.training.metric_for_best_model = "eval_toy_dot_ndcg@10".to_owned();
+    let (_, watch) = run(&config, &Start::New);
+    let measured: Vec<&String> = watch.evaluated.iter().flat_map(|(_, keys)| keys).collect();
+    let is_speed = |key: &str| ["_runtime", "_per_second"].iter().any(|end| key.ends_with(end));
+    let mut n_measured = 0;
+    for key in measured.into_iter().filter(|key| !is_speed(key)) {
+        config.training.metric_for_best_model.clone_from(key);
+        plan(&config, &Start::Overwrite).unwrap_or_else(|error| panic!("{key}: {error}"));
+        n_measured += 1;
+    }
+    assert!(n_measured >= 43, "{n_measured}: twenty of the set, twenty of the mean, and losses");
+}
+
+#[test]
+fn a_run_that_resumes_with_other_values_says_so() {
+    let folder = tempfile::tempdir().unwrap();
+    let first = config(folder.path(), "changed", json!({}));
+    fit(&first, &Start::New, &mut Watch { stop_after: 2, ..Watch::default() }).unwrap();
+    let changed = config(folder.path(), "changed", json!({"seed": 7, "per_device_train_batch_size": 5}));
+    let warnings = plan(&changed, &Start::Resume).unwrap().warnings.join("\n");
+    assert!(
+        warnings.contains("training.seed (was 42, is 7), training.per_device_train_batch_size (was 6, is 5)"),
+        "{warnings}"
+    );
+    let mut other = changed.clone();
+    other.training.objective = splade_trainer::config::Objective::Mlm;
+    let error = plan(&other, &Start::Resume).unwrap_err().to_string();
+    assert!(error.starts_with("training.objective: is not that of "), "{error}");
+    let warnings = plan(&first, &Start::Resume).unwrap().warnings;
+    assert_eq!(warnings, Vec::<String>::new());
+}
+
+#[test]
+fn what_a_plan_finds_odd_is_a_warning() {
+    let folder = tempfile::tempdir().unwrap();
+    // nothing to evaluate on
+    let mut config = config(folder.path(), "odd", json!({"eval_strategy": "steps"}));
+    config.datasets.sets.iter_mut().for_each(|set| set.dev_files.clear());
+    config.training.early_stopping_patience = Some(3);
+    // a network without head modes, a finished model taken for a base, an Apple device, a short position table
+    config.model.mlm_head = Some(splade_core::HeadMode::RawShifted);
+    config.model.patch_sigmoid_for_sparsity = true;
+    config.model.load_pretrained_sparse_encoder = false;
+    config.hardware.device = splade_trainer::config::DeviceChoice::Mps;
+    config.training.max_seq_length = 4096;
+    let warnings = plan(&config, &Start::New).unwrap().warnings.join("\n");
+    for words in [
+        "there is no evaluator and no development set: nothing is evaluated",
+        "and early stopping never stops it",
+        "model.patch_sigmoid_for_sparsity: is not used: this network has no head modes",
+        "is a finished sparse encoder, and its query table is replaced",
+        "hardware.device: this machine or this build has no Apple device: trains on the CPU",
+        "training.max_seq_length is 4096, but the network has",
+    ] {
+        assert!(warnings.contains(words), "{words}: {warnings}");
     }
 }

@@ -43,10 +43,9 @@ const fn only_off(path: &'static str, default: &'static str, meaning: &'static s
 const ONLY_CSR: &str = "only architecture `csr` has it, which this toolkit does not train";
 const ONLY_F32: &str = "this version computes in f32 on every device";
 const NO_UPLOAD: &str = "this version uploads no model: the result stays in training.output_dir";
-const NO_LOADERS: &str = "there are no loader processes: each batch is tokenized by all threads when its step begins";
+const NO_LOADERS: &str = "there are no loader processes: all threads tokenize a batch when its step begins, in a small part of the step's time";
 pub(super) const NO_MLFLOW: &str =
     "this version does not report to MLflow: log.jsonl in training.output_dir holds the same numbers";
-const NO_DOWNLOAD: &str = "this version downloads no data set: it reads `files`";
 
 /// Every key, in the order of a config file.
 #[rustfmt::skip] // one line a key
@@ -55,11 +54,11 @@ pub const KEYS: &[Key] = &[
     key("model.architecture", "\"inference-free-splade\"", "`inference-free-splade` (queries by a table of weights), or `splade` (one network for both sides); `csr` is refused"),
     key("model.pooling_strategy", "\"max\"", "`max` or `sum` over the tokens of a text"),
     key("model.activation_function", "\"relu\"", "`relu`: log(1 + relu(logit)); `log1p_relu`: the logarithm twice"),
-    key("model.use_router", "", "follows from the architecture; a value that contradicts it is an error"),
+    key("model.use_router", "", "true for `inference-free-splade`, false for `splade`, which it means where `architecture` is not given; a value that contradicts it is an error"),
     key("model.freeze_static_embedding", "false", "do not train the query table"),
     key("model.query_init", "\"ones\"", "query table before training: `ones`, `idf` (of the positives), or the path of an idf.json or safetensors file"),
     key("model.mlm_head", "", "NorBERT4 only: `published`, `raw-shifted`, `raw` or `soft-cap`; default: what a model trained here states, `soft-cap` for others"),
-    key("model.patch_sigmoid_for_sparsity", "false", "the Python project's name of `mlm_head: raw-shifted`"),
+    key("model.patch_sigmoid_for_sparsity", "false", "the Python project's name of `mlm_head: raw-shifted`; without effect on a network without head modes"),
     key("model.ignored_config_keys", "[]", "keys of the base model's config.json that are not known here and do not change its forward pass"),
     key("model.load_pretrained_sparse_encoder", "false", "`base_model` is a finished sparse encoder, whose query table is kept"),
     key("model.init", "", "a new model instead of `base_model`"),
@@ -132,9 +131,9 @@ pub const KEYS: &[Key] = &[
     key("datasets.*.enabled", "true", "false leaves the set out"),
     key("datasets.*.files", "[]", "paths or globs of .jsonl, .jsonl.gz, .jsonl.zst, .tsv or .parquet files"),
     key("datasets.*.dev_files", "[]", "files of the development set; `split_ratio` is then not used"),
-    key("datasets.*.source", "", "data set on the Hub; this version downloads none, so a set without `files` is an error"),
-    unused("datasets.*.config", "", "configuration of `source`", NO_DOWNLOAD),
-    unused("datasets.*.split", "", "split of `source`", NO_DOWNLOAD),
+    key("datasets.*.source", "", "data set on the Hub, `owner/name` or `owner/name@revision`, whose parquet (or .jsonl, .tsv) files are downloaded; of a built-in set: instead of its usual one"),
+    key("datasets.*.config", "", "configuration of `source`, where it has several"),
+    key("datasets.*.split", "", "split of `source` to train on; default: `train`"),
     key("datasets.*.columns", "", "names of columns; default: found by their usual names"),
     key("datasets.*.columns.anchor", "", "query; usually anchor, query, question or sentence1"),
     key("datasets.*.columns.positive", "", "document that answers it; usually positive, pos, answer, context, document or sentence2"),
@@ -142,25 +141,25 @@ pub const KEYS: &[Key] = &[
     key("datasets.*.columns.label", "", "teacher scores or margins: a number or a list of numbers"),
     key("datasets.*.columns.text", "", "running text for `objective: mlm`; usually text"),
     key("datasets.*.filter", "", "`{column: [values]}`: rows are kept that have one of the values in every column"),
-    key("datasets.*.max_samples", "", "the first N usable rows; default: all"),
-    key("datasets.*.split_ratio", "", "`[train, dev, test]`: shares after a shuffle with the seed; default: all rows are for training"),
+    key("datasets.*.max_samples", "", "the first N usable rows for training; default: all"),
+    key("datasets.*.split_ratio", "", "`[train, dev, test]`: shares after a shuffle with the seed; default: all rows are for training. A set on the Hub with a development split of its own keeps that"),
     key("datasets.nli.languages", "", "languages; the set has Norwegian only"),
     key("datasets.ddsc.languages", "", "languages to keep; default: all"),
     key("datasets.ddsc.tasks", "", "tasks to keep; default: all"),
-    unused("datasets.scandi_qa.use_norquad", "", "take `ltg/norquad`", NO_DOWNLOAD),
-    unused("datasets.scandi_qa.use_openbookqa", "", "take `ltg/noropenbookqa`", NO_DOWNLOAD),
-    unused("datasets.scandi_qa.use_scandiqa", "", "take `alexandrainst/scandi-qa`", NO_DOWNLOAD),
-    unused("datasets.scandi_qa.use_supervised_da", "", "take `jealk/supervised-da`", NO_DOWNLOAD),
-    unused("datasets.scandi_qa.use_paws", "", "take `NbAiLab/norwegian-paws-x`", NO_DOWNLOAD),
-    unused("datasets.scandi_qa.scandiqa_languages", "", "languages of `alexandrainst/scandi-qa`", NO_DOWNLOAD),
-    unused("datasets.scandi_qa.paws_data_dir", "", "folder where the Python project keeps PAWS-X", NO_DOWNLOAD),
+    key("datasets.scandi_qa.use_norquad", "true", "take `ltg/norquad`"),
+    key("datasets.scandi_qa.use_openbookqa", "true", "take `ltg/noropenbookqa`, configuration nb"),
+    key("datasets.scandi_qa.use_scandiqa", "true", "take `alexandrainst/scandi-qa`"),
+    key("datasets.scandi_qa.use_supervised_da", "true", "take `jealk/supervised-da`"),
+    key("datasets.scandi_qa.use_paws", "true", "take `NbAiLab/norwegian-paws-x`, configuration nb, pairs of label 1"),
+    key("datasets.scandi_qa.scandiqa_languages", "[\"no\", \"da\", \"sv\"]", "languages of `alexandrainst/scandi-qa`"),
+    key("datasets.scandi_qa.paws_data_dir", "", "folder of PAWS-X with the folder `nb` in it, used instead of the Hub if it exists"),
 
     key("evaluation.evaluator", "", "`sparse_ir` (folders in BEIR layout) or `sparse_nanobeir`; default: the losses on the development sets alone"),
     key("evaluation.nanobeir_datasets", "[\"msmarco\", \"nfcorpus\"]", "sets of `sparse_nanobeir`"),
     only_off("evaluation.mteb_tasks", "[]", "tasks to evaluate on", "tasks are named to the command eval-mteb, not evaluated while training"),
     key("evaluation.track_sparsity", "true", "log active dims, sparsity ratios and FLOPS with each evaluation"),
     key("evaluation.log_decoded_samples", "10", "sample texts whose top terms are shown at each evaluation"),
-    key("evaluation.data", "[]", "folders in BEIR layout for `sparse_ir`"),
+    key("evaluation.data", "[]", "folders in BEIR layout for `sparse_ir`; for `sparse_nanobeir` folders of NanoBEIR, which else is downloaded (`sentence-transformers/NanoBEIR-en`)"),
 
     key("router.mapping", "", "`{column: query or document}`; anchors are queries, the others documents"),
     key("router.learning_rate_patterns", "", "`{regex: learning rate}`, tried in order on the reference's parameter names"),
@@ -176,7 +175,7 @@ pub const KEYS: &[Key] = &[
     unused("mlflow.experiment_name", "", "experiment", NO_MLFLOW),
     unused("mlflow.tags", "", "tags of the run", NO_MLFLOW),
 
-    key("hardware.device", "\"auto\"", "`auto`, `cpu`, `cuda`, or `metal` (PyTorch's name: `mps`)"),
+    key("hardware.device", "\"auto\"", "`auto`, `cpu`, `cuda` or `metal`; `mps`, PyTorch's name of `metal`, means the CPU where there is no such device"),
     key("hardware.gradient_checkpointing", "false", "compute each layer again in the backward pass instead of keeping it: less memory, a slower step, the same result"),
     key("hardware.distributed", "false", "true with `world_size` above 1 is an error: one device trains"),
     key("hardware.world_size", "1", "number of devices"),

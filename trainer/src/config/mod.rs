@@ -5,6 +5,7 @@
 //! unchanged; keys that have no effect here are accepted and become a [`Note`]. A resolved config holds the keys that are
 //! used, and serializes to a file that reads back as itself.
 
+mod hub;
 mod keys;
 mod overrides;
 mod resolve;
@@ -19,6 +20,7 @@ use serde::ser::{SerializeMap, Serializer};
 use splade_core::{HeadMode, Pooling, PoolingActivation};
 use splade_files::Architecture;
 
+pub use hub::HubPart;
 pub use keys::{Effect, KEYS, Key};
 pub use overrides::apply_override;
 
@@ -184,8 +186,10 @@ choices! {
         Cpu = "cpu",
         /// An NVIDIA device.
         Cuda = "cuda",
-        /// An Apple device; `mps` is PyTorch's name for it.
-        Metal = "metal" | "mps",
+        /// An Apple device.
+        Metal = "metal",
+        /// PyTorch's name of an Apple device, as files of the Python project have it: the CPU where there is none.
+        Mps = "mps",
     }
 }
 
@@ -264,6 +268,9 @@ pub struct ModelConfig {
     /// NorBERT4 only: which of its logits are used. Absent means what the folder of a model trained here states, and
     /// `soft-cap` for other bases. `patch_sigmoid_for_sparsity: true`, the Python project's key, means `raw-shifted`.
     pub mlm_head: Option<HeadMode>,
+    /// True if `mlm_head` was written under the Python project's name, which networks without head modes may have too.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub patch_sigmoid_for_sparsity: bool,
     /// Keys of the base model's `config.json` that are not known here and are stated to change nothing in its forward
     /// pass. The new model's `config.json` is written without them.
     pub ignored_config_keys: Vec<String>,
@@ -493,6 +500,12 @@ pub struct DataSetConfig {
     /// A data set on the Hub.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub source: Option<String>,
+    /// Configuration of `source`, where it has several.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub config: Option<String>,
+    /// Split of `source` to train on; none means `train`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub split: Option<String>,
     /// Names of columns, where they are not the usual ones.
     #[serde(skip_serializing_if = "Columns::is_empty")]
     pub columns: Columns,
@@ -511,6 +524,33 @@ pub struct DataSetConfig {
     /// `ddsc`: tasks to keep; none keeps all.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tasks: Option<Vec<String>>,
+    /// `scandi_qa`: its sources.
+    #[serde(flatten, skip_serializing_if = "Option::is_none")]
+    pub scandi_qa: Option<ScandiQaConfig>,
+    /// Splits on the Hub that a set without `files` consists of; no key of the config. This crate downloads nothing: the
+    /// caller fills in [`HubPart::files`].
+    #[serde(skip)]
+    pub parts: Vec<HubPart>,
+}
+
+/// The keys of the built-in set `scandi_qa`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ScandiQaConfig {
+    /// Take `ltg/norquad`.
+    pub use_norquad: bool,
+    /// Take `ltg/noropenbookqa`.
+    pub use_openbookqa: bool,
+    /// Take `alexandrainst/scandi-qa`.
+    pub use_scandiqa: bool,
+    /// Take `jealk/supervised-da`.
+    pub use_supervised_da: bool,
+    /// Take `NbAiLab/norwegian-paws-x`.
+    pub use_paws: bool,
+    /// Languages of `alexandrainst/scandi-qa`: `no`, `da`, `sv`.
+    pub scandiqa_languages: Vec<String>,
+    /// Folder of PAWS-X, used instead of the Hub if it exists.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub paws_data_dir: Option<PathBuf>,
 }
 
 /// The data sets that the Python project has loaders for.
@@ -536,23 +576,6 @@ impl BuiltIn {
             "ddsc" => Some(Self::Ddsc),
             "eti" => Some(Self::Eti),
             _ => None,
-        }
-    }
-
-    /// The data sets on the Hub that its rows come from.
-    #[must_use]
-    pub fn hub_sources(self) -> &'static [&'static str] {
-        match self {
-            Self::Nli => &["Fremtind/all-nli-norwegian"],
-            Self::ScandiQa => &[
-                "ltg/norquad",
-                "ltg/noropenbookqa",
-                "alexandrainst/scandi-qa",
-                "jealk/supervised-da",
-                "NbAiLab/norwegian-paws-x",
-            ],
-            Self::Ddsc => &["DDSC/nordic-embedding-training-data"],
-            Self::Eti => &["thivy/eti-embedding-training-data"],
         }
     }
 }
@@ -595,8 +618,11 @@ pub struct EvaluationConfig {
     pub track_sparsity: bool,
     /// Number of sample texts whose top terms are shown at each evaluation.
     pub log_decoded_samples: usize,
-    /// Folders in BEIR layout.
+    /// Folders in BEIR layout, or of NanoBEIR.
     pub data: Vec<PathBuf>,
+    /// Folder of NanoBEIR if it was downloaded; no key of the config. This crate downloads nothing.
+    #[serde(skip)]
+    pub nanobeir_folder: Option<PathBuf>,
 }
 
 /// `router`.

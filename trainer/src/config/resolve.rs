@@ -5,12 +5,13 @@ use std::path::{Component, Path};
 use serde_json::Value;
 use splade_files::Architecture;
 
+use super::hub::parts_of;
 use super::keys::NO_MLFLOW;
 use super::section::{Notes, Section, as_number, as_texts, did_you_mean};
 use super::{
     BuiltIn, Columns, DataSetConfig, DataSetsConfig, EvaluationConfig, Evaluator, HardwareConfig, HeadMode, LossConfig,
-    ModelCardConfig, ModelConfig, ModelInit, Note, Objective, QueryInit, Reporter, Route, RouterConfig, Strategy,
-    TokenizerInit, TrainConfig, TrainingConfig,
+    ModelCardConfig, ModelConfig, ModelInit, Note, Objective, QueryInit, Reporter, Route, RouterConfig, ScandiQaConfig,
+    Strategy, TokenizerInit, TrainConfig, TrainingConfig,
 };
 use crate::{Error, Result};
 
@@ -62,9 +63,14 @@ fn model(mut keys: Section<'_>) -> Result<ModelConfig> {
             "use `inference-free-splade` or `splade` with a masked-language model as base_model",
         ));
     }
-    let architecture = keys.choice("architecture")?;
+    let wanted = keys.optional("use_router", Section::flag)?;
+    let architecture = match (keys.value("architecture"), wanted) {
+        // the Python project's files say it by the router alone
+        (None, Some(false)) => Architecture::Splade,
+        _ => keys.choice("architecture")?,
+    };
     let use_router = architecture == Architecture::InferenceFree;
-    if keys.optional("use_router", Section::flag)?.is_some_and(|wanted| wanted != use_router) {
+    if wanted.is_some_and(|wanted| wanted != use_router) {
         let name = if use_router { "inference-free-splade" } else { "splade" };
         let message = format!("contradicts architecture `{name}`");
         return Err(keys.error("use_router", message, "leave use_router out: it follows from the architecture"));
@@ -94,6 +100,7 @@ fn model(mut keys: Section<'_>) -> Result<ModelConfig> {
             path => QueryInit::File(path.into()),
         },
         mlm_head: mlm_head(&mut keys)?,
+        patch_sigmoid_for_sparsity: keys.flag("patch_sigmoid_for_sparsity")?,
         ignored_config_keys: keys.texts("ignored_config_keys")?,
         load_pretrained_sparse_encoder: keys.flag("load_pretrained_sparse_encoder")?,
         init,
@@ -238,19 +245,27 @@ fn best_model(keys: &mut Section<'_>, evaluation: &EvaluationConfig) -> Result<B
     let eval_strategy: Strategy = keys.choice("eval_strategy")?;
     let save_strategy: Strategy = keys.choice("save_strategy")?;
     let possible = eval_strategy != Strategy::No && save_strategy != Strategy::No;
-    let metric = match keys.optional("metric_for_best_model", Section::text)? {
+    let mut metric = match keys.optional("metric_for_best_model", Section::text)? {
         Some(metric) if metric.starts_with("eval_") => metric,
         Some(metric) => format!("eval_{metric}"),
         None => default_metric(evaluation.evaluator).to_owned(),
     };
+    // left in a file of the Python project whose evaluator was switched off
+    let is_left_over = evaluation.evaluator.is_none() && metric.starts_with("eval_NanoBEIR_");
+    if is_left_over {
+        let reason = "is not measured without an evaluator: the sum of the losses on the development sets decides";
+        keys.note("metric_for_best_model", reason);
+        default_metric(None).clone_into(&mut metric);
+    }
     let is_loss = metric == "eval_loss" || metric.ends_with("_loss");
+    let greater = keys.optional("greater_is_better", Section::flag)?.filter(|_| !is_left_over);
     let best = BestModel {
         eval_strategy,
         eval_steps: keys.count("eval_steps", 1)?,
         save_strategy,
         save_steps: keys.count("save_steps", 1)?,
         load: keys.optional("load_best_model_at_end", Section::flag)?.unwrap_or(possible),
-        greater: keys.optional("greater_is_better", Section::flag)?.unwrap_or(!is_loss),
+        greater: greater.unwrap_or(!is_loss),
         metric,
     };
     if best.load {
@@ -399,8 +414,12 @@ fn data_set(name: &str, mut keys: Section<'_>, objective: Objective) -> Result<D
         filter: filter(&mut keys)?,
         max_samples: keys.limit("max_samples")?,
         split_ratio: split_ratio(&mut keys)?,
+        config: keys.optional("config", Section::text)?,
+        split: keys.optional("split", Section::text)?,
         languages: None,
         tasks: None,
+        scandi_qa: None,
+        parts: Vec::new(),
     };
     match built_in {
         Some(BuiltIn::Nli) => {
@@ -413,9 +432,19 @@ fn data_set(name: &str, mut keys: Section<'_>, objective: Objective) -> Result<D
             set.languages = keys.optional("languages", Section::texts)?;
             set.tasks = keys.optional("tasks", Section::texts)?;
         }
-        Some(BuiltIn::ScandiQa | BuiltIn::Eti) | None => {}
+        Some(BuiltIn::ScandiQa) => set.scandi_qa = Some(scandi_qa(&mut keys)?),
+        Some(BuiltIn::Eti) | None => {}
     }
-    check_data_set(&set, &keys)?;
+    check_data_set(&set, &mut keys)?;
+    if !set.files.is_empty() {
+        (set.source, set.config, set.split, set.scandi_qa) = (None, None, None, None);
+    } else if set.scandi_qa.is_some() {
+        (set.source, set.config, set.split) = (None, None, None);
+    }
+    set.parts = parts_of(&set);
+    if set.enabled && set.files.is_empty() && set.parts.is_empty() {
+        return Err(keys.error("use_norquad", "is false, and so is every other source", "switch one on"));
+    }
     if objective == Objective::Mlm {
         for key in ["dev_files", "split_ratio"] {
             keys.note_if_changed(key, "is not used: objective `mlm` trains on all rows of files");
@@ -425,7 +454,20 @@ fn data_set(name: &str, mut keys: Section<'_>, objective: Objective) -> Result<D
     Ok(set)
 }
 
-fn check_data_set(set: &DataSetConfig, keys: &Section<'_>) -> Result<()> {
+/// The keys of a data set that say where on the Hub it is.
+const HUB_KEYS: [&str; 3] = ["source", "config", "split"];
+/// The keys of `scandi_qa` that choose its sources on the Hub.
+const SCANDI_QA_KEYS: [&str; 7] = [
+    "use_norquad",
+    "use_openbookqa",
+    "use_scandiqa",
+    "use_supervised_da",
+    "use_paws",
+    "scandiqa_languages",
+    "paws_data_dir",
+];
+
+fn check_data_set(set: &DataSetConfig, keys: &mut Section<'_>) -> Result<()> {
     let from_hub = set.built_in.is_some() || set.source.is_some();
     if set.enabled && set.files.is_empty() && !from_hub {
         return Err(keys.error("files", "is missing, and there is no source either", "give paths or globs"));
@@ -433,13 +475,52 @@ fn check_data_set(set: &DataSetConfig, keys: &Section<'_>) -> Result<()> {
     if !set.files.is_empty() && set.built_in.is_none() && set.source.is_some() {
         return Err(keys.error("source", "contradicts files: the rows come from one of them", "keep one of them"));
     }
-    if !set.files.is_empty() && set.source.is_some() {
-        keys.note("source", "is not used: files are given, and all their rows are taken");
+    if !set.files.is_empty() {
+        note_all(keys, &HUB_KEYS, "is not used: files are given, and all their rows are taken");
+        if set.scandi_qa.is_some() {
+            note_all(keys, &SCANDI_QA_KEYS, "is not used: files are given, and all their rows are taken");
+        }
+    } else if set.scandi_qa.is_some() {
+        note_all(keys, &HUB_KEYS, "is not used: `scandi_qa` has sources of its own, which the keys use_… choose");
     }
     if !set.dev_files.is_empty() && set.split_ratio.is_some() {
         keys.note("split_ratio", "is not used: dev_files are given, so all rows of files are trained on");
     }
     Ok(())
+}
+
+/// Notes those of the keys that are written.
+fn note_all(keys: &mut Section<'_>, names: &[&'static str], reason: &str) {
+    for name in names {
+        if keys.value(name).is_some() {
+            keys.note(name, reason);
+        }
+    }
+}
+
+fn scandi_qa(keys: &mut Section<'_>) -> Result<ScandiQaConfig> {
+    let mut languages = keys.texts("scandiqa_languages")?;
+    for language in &mut languages {
+        *language = match language.as_str() {
+            "no" | "nb" | "norwegian" => "no",
+            "da" | "danish" => "da",
+            "sv" | "swedish" => "sv",
+            other => {
+                let message = format!("`{other}` is none of no, da, sv");
+                return Err(keys.error("scandiqa_languages", message, ""));
+            }
+        }
+        .to_owned();
+    }
+    Ok(ScandiQaConfig {
+        use_norquad: keys.flag("use_norquad")?,
+        use_openbookqa: keys.flag("use_openbookqa")?,
+        use_scandiqa: keys.flag("use_scandiqa")? && !languages.is_empty(),
+        use_supervised_da: keys.flag("use_supervised_da")?,
+        use_paws: keys.flag("use_paws")?,
+        scandiqa_languages: languages,
+        paws_data_dir: keys.optional("paws_data_dir", Section::text)?.map(Into::into),
+    })
 }
 
 fn columns(mut keys: Section<'_>) -> Result<Columns> {
@@ -488,6 +569,7 @@ fn evaluation(mut keys: Section<'_>) -> Result<EvaluationConfig> {
         track_sparsity: keys.flag("track_sparsity")?,
         log_decoded_samples: keys.count("log_decoded_samples", 0)?,
         data: keys.texts("data")?.into_iter().map(Into::into).collect(),
+        nanobeir_folder: None,
     };
     if evaluation.nanobeir_datasets.is_empty() {
         return Err(keys.error("nanobeir_datasets", "is empty", "name at least one set"));

@@ -242,13 +242,13 @@ impl<'a> Section<'a> {
         Err(self.error(key, format!("{number} is not {bound}"), ""))
     }
 
-    /// One of the names of `T`.
+    /// One of the names of `T`, in small letters or capitals: Python's enums are written in capitals.
     pub(super) fn choice<T: Choice>(&mut self, key: &'static str) -> Result<T> {
         let value = self.required(key)?;
         // Python's YAML reads a bare `no` as false, and it is a name here (`eval_strategy: no`).
         let name = if *value == Value::Bool(false) { Some("no".to_owned()) } else { as_text(&value) };
         let name = name.ok_or_else(|| self.wrong(key, "a name", &value))?;
-        if let Some((_, choice)) = T::NAMES.iter().find(|(known, _)| *known == name) {
+        if let Some((_, choice)) = T::NAMES.iter().find(|(known, _)| known.eq_ignore_ascii_case(&name)) {
             return Ok(*choice);
         }
         let names: Vec<&str> = T::NAMES.iter().map(|(name, _)| *name).collect();

@@ -45,7 +45,8 @@ impl TrainingData {
         }
         let labels = match config.loss.inner_loss {
             InnerLossType::MultipleNegativesRanking => LabelUse::Ignored,
-            InnerLossType::MarginMse | InnerLossType::DistillKlDiv => LabelUse::Required,
+            InnerLossType::MarginMse => LabelUse::Required,
+            InnerLossType::DistillKlDiv => LabelUse::Scores,
         };
         for set in config.datasets.enabled() {
             let loaded = load_data_set(set, config.training.seed, labels)?;
@@ -62,9 +63,16 @@ impl TrainingData {
         self.texts.iter().chain(positives).cloned().collect()
     }
 
-    /// The name and the number of examples of each set.
+    /// The name and the number of examples of each set of the config; a set that was split in two is one of them.
     pub(crate) fn sizes(&self) -> Vec<(String, usize)> {
-        self.train.iter().map(|set| (set.name.clone(), set.examples.len())).collect()
+        let mut sizes: Vec<(String, usize)> = Vec::new();
+        for set in &self.train {
+            match sizes.last_mut().filter(|(name, _)| *name == set.set) {
+                Some((_, size)) => *size += set.examples.len(),
+                None => sizes.push((set.set.clone(), set.examples.len())),
+            }
+        }
+        sizes
     }
 
     /// The largest number of documents of an example.

@@ -1,13 +1,17 @@
 //! From files to batches: examples, the files they are read from, and the order they are learned in.
 
+mod columns;
 mod example;
 mod material;
+mod report;
 mod sampler;
 mod source;
 
-pub use example::{DataSet, Example};
+pub use example::{DataSet, Example, Origin};
 pub use material::Material;
 pub(crate) use material::TrainingData;
+pub(crate) use report::text_reports;
+pub use report::{Lengths, TextReport};
 pub use sampler::Batch;
 pub(crate) use sampler::{BatchRules, Sampler};
 pub use source::{LabelUse, LoadedSet, SourceReport, load_data_set, load_texts};

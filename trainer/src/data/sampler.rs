@@ -4,6 +4,7 @@
 //! [`Sampler`] draws them from a documented generator seeded by seed and epoch, the same on every machine.
 
 use std::collections::HashMap;
+use std::ops::Range;
 
 use rand::SeedableRng;
 use rand::seq::SliceRandom;
@@ -253,10 +254,9 @@ impl Remaining {
 /// One batch of each data set in turn, until one of them has no further batch at its turn.
 ///
 /// The batches of the others in that unfinished round are dropped, as in the reference.
-pub(crate) fn round_robin<I: Iterator<Item = Vec<usize>>>(mut data_sets: Vec<I>) -> impl Iterator<Item = Batch> {
+pub(crate) fn round_robin<I: Iterator<Item = Batch>>(mut data_sets: Vec<I>) -> impl Iterator<Item = Batch> {
     let round = move || -> Option<Vec<Batch>> {
-        let batch = |(data_set, batches): (usize, &mut I)| Some(Batch { data_set, rows: batches.next()? });
-        let round: Vec<Batch> = data_sets.iter_mut().enumerate().map(batch).collect::<Option<_>>()?;
+        let round: Vec<Batch> = data_sets.iter_mut().map(Iterator::next).collect::<Option<_>>()?;
         (!round.is_empty()).then_some(round)
     };
     std::iter::from_fn(round).flatten()
@@ -277,6 +277,8 @@ pub(crate) fn proportional<I: Iterator<Item = Vec<usize>>>(
 #[derive(Debug, Clone)]
 pub(crate) struct Sampler {
     data_sets: Vec<SampledSet>,
+    /// Data sets that take one turn of a round together: the two parts of a set that was split by its negatives.
+    turns: Vec<Range<usize>>,
     strategy: SamplingStrategy,
     rules: BatchRules,
     seed: u64,
@@ -306,20 +308,30 @@ impl Sampler {
             values: (kind == BatchSampler::NoDuplicates)
                 .then(|| RowValues::new(set.examples.iter().map(|example| example.texts()))),
         };
-        Self { data_sets: data_sets.iter().map(sampled).collect(), strategy, rules, seed, shuffle }
+        let is_other = |a: &DataSet, b: &DataSet| a.set.is_empty() || a.set != b.set;
+        let mut turns: Vec<Range<usize>> = Vec::new();
+        for at in 0..data_sets.len() {
+            match turns.last_mut().filter(|turn| !is_other(&data_sets[turn.start], &data_sets[at])) {
+                Some(turn) => turn.end = at + 1,
+                None => turns.push(at..at + 1),
+            }
+        }
+        Self { data_sets: data_sets.iter().map(sampled).collect(), turns, strategy, rules, seed, shuffle }
     }
 
     /// Batches of `n_rows` rows whose texts are not compared: pieces of running text.
     pub(crate) fn of_rows(n_rows: usize, rules: BatchRules, seed: u64, shuffle: bool) -> Self {
         let data_sets = vec![SampledSet { n_rows, values: None }];
-        Self { data_sets, strategy: SamplingStrategy::Proportional, rules, seed, shuffle }
+        let turns = std::iter::once(0..1).collect();
+        Self { data_sets, turns, strategy: SamplingStrategy::Proportional, rules, seed, shuffle }
     }
 
     /// The number of batches the reference reports for an epoch; an epoch never has more, but may have fewer.
     pub(crate) fn batches_per_epoch(&self) -> usize {
-        let lengths = self.data_sets.iter().map(|set| self.rules.reported_len(set.n_rows));
+        let length = |turn: &Range<usize>| self.data_sets[turn.clone()].iter().map(|set| self.reported_len(set)).sum();
+        let lengths = self.turns.iter().map(length);
         match self.strategy {
-            SamplingStrategy::RoundRobin => lengths.min().unwrap_or(0) * self.data_sets.len(),
+            SamplingStrategy::RoundRobin => lengths.min().unwrap_or(0) * self.turns.len(),
             SamplingStrategy::Proportional => lengths.sum(),
         }
     }
@@ -330,17 +342,36 @@ impl Sampler {
     /// To resume within an epoch, `skip` the batches that were used: only row numbers are drawn, so this takes milliseconds.
     pub(crate) fn epoch(&self, epoch: u64) -> impl Iterator<Item = Batch> + '_ {
         let batches: Box<dyn Iterator<Item = Batch>> = match self.strategy {
-            SamplingStrategy::RoundRobin => Box::new(round_robin(self.sub_samplers(epoch))),
-            SamplingStrategy::Proportional => {
-                Box::new(proportional(self.sub_samplers(epoch), self.order_of_data_sets(epoch)))
+            SamplingStrategy::RoundRobin => {
+                Box::new(round_robin(self.turns.iter().map(|turn| self.turn(turn, epoch)).collect()))
             }
+            SamplingStrategy::Proportional => Box::new(self.mixed(&(0..self.data_sets.len()), epoch)),
         };
         batches.take(self.batches_per_epoch())
     }
 
-    fn sub_samplers(&self, epoch: u64) -> Vec<Box<dyn Iterator<Item = Vec<usize>> + '_>> {
-        let sub_sampler = |(stream, set)| self.sub_sampler(set, epoch, stream);
-        (0..).zip(&self.data_sets).map(sub_sampler).collect()
+    /// The batches of the data sets that take one turn.
+    fn turn(&self, sets: &Range<usize>, epoch: u64) -> Box<dyn Iterator<Item = Batch> + '_> {
+        let at = sets.start;
+        match sets.len() {
+            1 => {
+                let batches = self.sub_sampler(&self.data_sets[at], epoch, at as u64);
+                Box::new(batches.map(move |rows| Batch { data_set: at, rows }))
+            }
+            _ => Box::new(self.mixed(sets, epoch)),
+        }
+    }
+
+    /// All batches of some data sets in random order.
+    fn mixed(&self, sets: &Range<usize>, epoch: u64) -> impl Iterator<Item = Batch> + use<'_> {
+        let batches = sets.clone().map(|at| self.sub_sampler(&self.data_sets[at], epoch, at as u64)).collect();
+        let first = sets.start;
+        proportional(batches, self.order_of_data_sets(sets, epoch))
+            .map(move |batch| Batch { data_set: first + batch.data_set, ..batch })
+    }
+
+    fn reported_len(&self, set: &SampledSet) -> usize {
+        self.rules.reported_len(set.n_rows)
     }
 
     fn sub_sampler<'a>(
@@ -356,13 +387,13 @@ impl Sampler {
         }
     }
 
-    /// Every data set as often as it has batches, in random order.
-    fn order_of_data_sets(&self, epoch: u64) -> Vec<usize> {
-        let repeated =
-            |(index, set): (usize, &SampledSet)| std::iter::repeat_n(index, self.rules.reported_len(set.n_rows));
-        let multiset: Vec<usize> = self.data_sets.iter().enumerate().flat_map(repeated).collect();
-        // A stream of its own, beyond those of the data sets.
-        let mut permutations = SeededPermutations::new(self.seed, epoch, u64::MAX, self.shuffle);
+    /// Each of some data sets, counted from the first, as often as it has batches, in random order.
+    fn order_of_data_sets(&self, sets: &Range<usize>, epoch: u64) -> Vec<usize> {
+        let repeated = |(index, set): (usize, &SampledSet)| std::iter::repeat_n(index, self.reported_len(set));
+        let multiset: Vec<usize> = self.data_sets[sets.clone()].iter().enumerate().flat_map(repeated).collect();
+        // Streams of its own, beyond those of the data sets.
+        let stream = u64::MAX - sets.start as u64;
+        let mut permutations = SeededPermutations::new(self.seed, epoch, stream, self.shuffle);
         permutations.next(multiset.len()).into_iter().map(|at| multiset[at]).collect()
     }
 }
@@ -461,7 +492,9 @@ mod tests {
     fn several_data_sets_are_mixed_as_in_the_reference() {
         for case in golden().multi {
             let rows = |batches: Vec<Batch>| batches.into_iter().map(|batch| batch.rows).collect::<Vec<_>>();
-            assert_eq!(rows(round_robin(in_file_order(&case)).collect()), case.round_robin);
+            let of_set = |(data_set, batches)| Iterator::map(batches, move |rows| Batch { data_set, rows });
+            let turns = in_file_order(&case).into_iter().enumerate().map(of_set).collect();
+            assert_eq!(rows(round_robin(turns).collect()), case.round_robin);
             let order = case.proportional_dataset_order.clone();
             assert_eq!(rows(proportional(in_file_order(&case), order).collect()), case.proportional);
             let lengths = [
@@ -473,6 +506,29 @@ mod tests {
                 assert_eq!(sampler.batches_per_epoch(), expected);
             }
         }
+    }
+
+    /// A handful of rows without a negative once ended every epoch after one batch of each set.
+    #[test]
+    fn the_two_parts_of_a_split_set_take_one_turn() {
+        let set = |name: &str, set: &str, n: usize| DataSet {
+            name: name.into(),
+            set: set.into(),
+            examples: (0..n).map(|row| Example { anchor: format!("{name} {row}"), ..Example::default() }).collect(),
+            ..DataSet::default()
+        };
+        let sets = [set("a", "a", 40), set("a_pairs", "a", 1), set("b", "b", 32)];
+        let rules = BatchRules { batch_size: 4, drop_last: false };
+        let kind = BatchSampler::BatchSampler;
+        let sampler = Sampler::new(&sets, kind, SamplingStrategy::RoundRobin, rules, 42, true);
+        // b has 8 batches, a has 10 + 1
+        assert_eq!(sampler.batches_per_epoch(), 16);
+        let order: Vec<usize> = sampler.epoch(0).map(|batch| batch.data_set).collect();
+        assert_eq!(order.len(), 16);
+        assert!(order.chunks(2).all(|round| round[0] < 2 && round[1] == 2), "{order:?}");
+        // over some epochs the part without negatives has its turn too
+        let n_pairs = (0..10).flat_map(|epoch| sampler.epoch(epoch)).filter(|batch| batch.data_set == 1).count();
+        assert!((1..10).contains(&n_pairs), "{n_pairs}");
     }
 
     fn sampler(
@@ -487,8 +543,13 @@ mod tests {
             positive: format!("document {row}"),
             ..Example::default()
         };
-        let set = |&size: &usize| DataSet { name: size.to_string(), examples: (0..size).map(example).collect() };
-        let sets: Vec<DataSet> = sizes.iter().map(set).collect();
+        let set = |(at, &size): (usize, &usize)| DataSet {
+            name: at.to_string(),
+            set: at.to_string(),
+            examples: (0..size).map(example).collect(),
+            ..DataSet::default()
+        };
+        let sets: Vec<DataSet> = sizes.iter().enumerate().map(set).collect();
         Sampler::new(&sets, kind, strategy, BatchRules { batch_size, drop_last: false }, 42, shuffle)
     }
 

@@ -2,42 +2,40 @@
 
 use std::path::{Path, PathBuf};
 
+use std::sync::Arc;
+
 use serde_json::{Map, Value};
 
+use super::columns::{
+    ANCHOR, ColumnFinder, POSITIVE, SCANDI_QA_ANCHOR, SCANDI_QA_POSITIVE, labels_of, negatives_of, text_of,
+};
 use super::sampler::{Permutations, SeededPermutations};
-use super::{DataSet, Example};
-use crate::config::{BuiltIn, Columns, DataSetConfig};
+use super::{DataSet, Example, Origin};
+use crate::config::{BuiltIn, DataSetConfig};
 use crate::{Error, Result};
 
 /// A row of an input file: column → cell.
-type Row = Map<String, Value>;
-
-/// Names of the anchor column, in this order.
-const ANCHOR: &[&str] = &["anchor", "query", "question", "sentence1"];
-/// Names of the positive column, in this order.
-const POSITIVE: &[&str] = &["positive", "pos", "answer", "context", "document", "sentence2"];
-/// Names of both columns in the sources of the built-in set `scandi_qa`: passages, not the short answers beside them.
-const SCANDI_QA_ANCHOR: &[&str] = &["anchor", "query", "question", "question_stem", "sentence1"];
-const SCANDI_QA_POSITIVE: &[&str] = &["positive", "pos", "context", "fact", "sentence2"];
-/// Names of the column of negatives; a cell may hold one text or a list.
-const NEGATIVE: &[&str] = &["negative", "neg", "negatives"];
-/// Names of the column of teacher scores.
-const LABEL: &[&str] = &["label", "labels", "score", "scores"];
+pub(super) type Row = Map<String, Value>;
 
 /// The stream of the generator that shuffles a set before it is divided into shares; data sets in training use
 /// small numbers.
 const SHARES_STREAM: u64 = u64::MAX - 1;
+/// The stream of the generator that mixes the sources of `scandi_qa`, and its seed in the Python project.
+const SOURCES_STREAM: u64 = u64::MAX - 2;
+const SCANDI_QA_SEED: u64 = 42;
 
 /// The use of labels: teacher scores or margins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LabelUse {
     /// Label columns are not read.
     Ignored,
-    /// A row without labels is dropped.
+    /// Teacher scores or margins: a row without labels or without a negative is dropped.
     Required,
+    /// Teacher scores, one for each document: a row without labels or without a negative is dropped.
+    Scores,
 }
 
-/// The counts of the rows of a set; rows add up: `rows` = `filtered` + the three `without_*` + the three shares.
+/// The counts of the rows of a set; rows add up: `rows` = `filtered` + the `without_*` + the three shares + `cut`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct SourceReport {
     /// The name of the set in the config.
@@ -52,6 +50,10 @@ pub struct SourceReport {
     pub without_positive: usize,
     /// Rows with both but no label, where the loss needs one.
     pub without_label: usize,
+    /// Rows with all of these but no negative, where the loss needs one.
+    pub without_negative: usize,
+    /// Usable training rows beyond `max_samples`, of a set on the Hub that has several parts.
+    pub cut: usize,
     /// Examples to train on.
     pub train: usize,
     /// Examples to evaluate on while training.
@@ -60,6 +62,29 @@ pub struct SourceReport {
     pub test: usize,
     /// Examples with a negative, where there are also some without: the set became `name` and `name_pairs`.
     pub split_by_negatives: bool,
+}
+
+impl SourceReport {
+    /// Rows that hold no usable example; those that a filter leaves out are not among them.
+    #[must_use]
+    pub fn unusable(&self) -> usize {
+        self.without_anchor + self.without_positive + self.without_label + self.without_negative
+    }
+
+    /// The rows left out, in words; empty if there are none.
+    #[must_use]
+    pub fn left_out(&self) -> String {
+        let counts = [
+            (self.filtered, "filtered out"),
+            (self.without_anchor, "without an anchor"),
+            (self.without_positive, "without a positive"),
+            (self.without_label, "without a label"),
+            (self.without_negative, "without a negative"),
+            (self.cut, "beyond max_samples"),
+        ];
+        let counts = counts.iter().filter(|(count, _)| *count > 0);
+        counts.map(|(count, why)| format!("{count} {why}")).collect::<Vec<_>>().join(", ")
+    }
 }
 
 /// A data set of the config, read.
@@ -75,40 +100,90 @@ pub struct LoadedSet {
     pub report: SourceReport,
 }
 
+/// An example and the place it was read from.
+#[derive(Debug, Clone, PartialEq)]
+struct Placed {
+    example: Example,
+    origin: Origin,
+}
+
+/// Training, development and test rows.
+type Shares = [Vec<Placed>; 3];
+
 /// Reads a data set of the config. `seed` shuffles it before it is divided into shares.
 ///
 /// # Errors
-/// A file that cannot be read or parsed, no column that could hold anchors or positives, no usable row, or no `files`:
-/// nothing is downloaded here.
+/// A file that cannot be read or parsed, no column that could hold anchors or positives, no usable row, or neither
+/// `files` nor downloaded parts: nothing is downloaded here.
 pub fn load_data_set(config: &DataSetConfig, seed: u64, labels: LabelUse) -> Result<LoadedSet> {
     let mut reader = ExampleReader::new(config, labels);
-    let mut train = reader.read(&config.files)?;
-    let (mut dev, mut test) = (Vec::new(), Vec::new());
-    if !config.dev_files.is_empty() {
-        dev = reader.read(&config.dev_files)?;
-    } else if let Some(ratio) = config.split_ratio {
-        [train, dev, test] = divide(train, ratio, seed);
-    }
-    let mut report = reader.report;
+    let [train, dev, test] = if config.parts.is_empty() {
+        local_shares(&mut reader, config, seed)?
+    } else {
+        hub_shares(&mut reader, config, seed)?
+    };
+    let ExampleReader { mut report, files, labels: labels_seen, .. } = reader;
     (report.train, report.dev, report.test) = (train.len(), dev.len(), test.len());
     if train.is_empty() {
         return Err(nothing_usable(&report));
     }
-    let shapes = Shapes::of(&config.name, [&train, &dev, &test]);
+    let shapes = Shapes::of(&config.name, [&train, &dev, &test], labels_seen.form);
     report.split_by_negatives = shapes.mixed;
-    Ok(LoadedSet { train: shapes.apply(train), dev: shapes.apply(dev), test: shapes.apply(test), report })
+    let files = Arc::from(files);
+    let apply = |rows| shapes.apply(rows, &files);
+    Ok(LoadedSet { train: apply(train), dev: apply(dev), test: apply(test), report })
+}
+
+/// The rows of local files.
+fn local_shares(reader: &mut ExampleReader<'_>, config: &DataSetConfig, seed: u64) -> Result<Shares> {
+    let train = reader.read(&paths_of(config, &config.files)?)?;
+    if !config.dev_files.is_empty() {
+        return Ok([train, reader.read(&paths_of(config, &config.dev_files)?)?, Vec::new()]);
+    }
+    Ok(match config.split_ratio {
+        Some(ratio) => divide(shuffled(train, seed, SHARES_STREAM), ratio),
+        None => [train, Vec::new(), Vec::new()],
+    })
+}
+
+/// The rows of the parts that were downloaded: each divided in the order of its files, then joined.
+fn hub_shares(reader: &mut ExampleReader<'_>, config: &DataSetConfig, seed: u64) -> Result<Shares> {
+    let mut joined: Shares = Default::default();
+    for part in &config.parts {
+        if part.files.is_empty() && part.is_required {
+            let message = format!("{} is not downloaded", part.label());
+            return Err(Error::data_set(&config.name, message, "fill in the files of its parts, or give `files`"));
+        }
+        let shares = divide(reader.read(&part.files)?, part.shares);
+        joined.iter_mut().zip(shares).for_each(|(joined, share)| joined.extend(share));
+    }
+    if !config.dev_files.is_empty() {
+        joined[1] = reader.read(&paths_of(config, &config.dev_files)?)?;
+    } else if let (Some(ratio), true) = (config.split_ratio, joined[1].is_empty()) {
+        let [train, ..] = joined;
+        return Ok(divide(shuffled(train, seed, SHARES_STREAM), ratio));
+    }
+    if config.parts.len() > 1 && config.built_in == Some(BuiltIn::ScandiQa) {
+        let train = std::mem::take(&mut joined[0]);
+        joined[0] = shuffled(train, SCANDI_QA_SEED, SOURCES_STREAM);
+    }
+    if let Some(limit) = config.max_samples {
+        reader.report.cut = joined[0].len().saturating_sub(limit);
+        joined[0].truncate(limit);
+    }
+    Ok(joined)
 }
 
 /// Reads running text for masked-language modelling: the text column, or without one every anchor, positive and
 /// negative as a text of its own. Empty texts are left out.
 ///
 /// # Errors
-/// A file that cannot be read or parsed, no text at all, or no `files`.
+/// A file that cannot be read or parsed, no text at all, or neither `files` nor downloaded parts.
 pub fn load_texts(config: &DataSetConfig) -> Result<Vec<String>> {
     let text_column = config.columns.text.as_deref().unwrap_or("text");
     let mut reader = ExampleReader::new(config, LabelUse::Ignored);
     let mut texts = Vec::new();
-    for path in paths_of(config, &config.files)? {
+    for path in training_paths(config)? {
         for row in read_rows(&path)? {
             let (_, row) = row?;
             if !reader.passes(&row) {
@@ -144,18 +219,17 @@ fn read_rows(path: &Path) -> Result<impl Iterator<Item = Result<(usize, Row)>> +
     Ok(splade_files::read_rows(path)?.map(move |row| Ok(row.map(split)?)))
 }
 
+/// The files of all rows that are for training, local or downloaded.
+fn training_paths(config: &DataSetConfig) -> Result<Vec<PathBuf>> {
+    if config.parts.is_empty() {
+        return paths_of(config, &config.files);
+    }
+    let parts = config.parts.iter().filter(|part| part.shares[0] > 0.0);
+    Ok(parts.flat_map(|part| part.files.iter().cloned()).collect())
+}
+
 /// The files that paths and globs name, in this order, those of a glob by name.
 fn paths_of(config: &DataSetConfig, patterns: &[String]) -> Result<Vec<PathBuf>> {
-    if patterns.is_empty() {
-        let sources = match (&config.source, config.built_in) {
-            (Some(source), _) => source.clone(),
-            (None, Some(built_in)) => built_in.hub_sources().join(", "),
-            (None, None) => "nowhere".to_owned(),
-        };
-        let message = format!("has no files, and downloading from the Hub ({sources}) is not in this version");
-        let hint = format!("download it, then `datasets: {{{}: {{files: [paths or globs]}}}}`", config.name);
-        return Err(Error::data_set(&config.name, message, hint));
-    }
     let mut paths = Vec::new();
     for pattern in patterns {
         if Path::new(pattern).exists() || !pattern.contains(['*', '?', '[']) {
@@ -178,11 +252,13 @@ fn paths_of(config: &DataSetConfig, patterns: &[String]) -> Result<Vec<PathBuf>>
 /// Turns rows into examples and counts what it leaves out.
 struct ExampleReader<'a> {
     config: &'a DataSetConfig,
-    labels: LabelUse,
+    labels: LabelReader,
     filter: Vec<(&'a str, &'a [String])>,
     anchor: ColumnFinder,
     positive: ColumnFinder,
     report: SourceReport,
+    /// the files that were read; an [`Origin`] is an index of one
+    files: Vec<PathBuf>,
 }
 
 impl<'a> ExampleReader<'a> {
@@ -193,20 +269,21 @@ impl<'a> ExampleReader<'a> {
         };
         Self {
             config,
-            labels,
+            labels: LabelReader { wanted: labels, form: None },
             filter: filter_of(config),
             anchor: ColumnFinder::new("anchor", config.columns.anchor.as_deref(), anchor),
             positive: ColumnFinder::new("positive", config.columns.positive.as_deref(), positive),
             report: SourceReport { name: config.name.clone(), ..SourceReport::default() },
+            files: Vec::new(),
         }
     }
 
     /// The usable rows of all files, up to `max_samples`.
-    fn read(&mut self, patterns: &[String]) -> Result<Vec<Example>> {
+    fn read(&mut self, paths: &[PathBuf]) -> Result<Vec<Placed>> {
         let limit = self.config.max_samples.unwrap_or(usize::MAX);
         let mut examples = Vec::new();
-        for path in paths_of(self.config, patterns)? {
-            self.read_file(&path, read_rows(&path)?, limit, &mut examples)?;
+        for path in paths {
+            self.read_file(path, read_rows(path)?, limit, &mut examples)?;
             if examples.len() >= limit {
                 break;
             }
@@ -219,10 +296,12 @@ impl<'a> ExampleReader<'a> {
         path: &Path,
         rows: impl Iterator<Item = Result<(usize, Row)>>,
         limit: usize,
-        examples: &mut Vec<Example>,
+        examples: &mut Vec<Placed>,
     ) -> Result<()> {
         self.anchor.reset();
         self.positive.reset();
+        let file = u32::try_from(self.files.len()).unwrap_or(u32::MAX);
+        self.files.push(path.to_owned());
         let mut first_row = None;
         for row in rows {
             if examples.len() >= limit {
@@ -230,7 +309,8 @@ impl<'a> ExampleReader<'a> {
             }
             let (position, row) = row?;
             self.report.rows += 1;
-            examples.extend(self.example(path, position, &row)?);
+            let origin = Origin { file, row: u32::try_from(position).unwrap_or(u32::MAX) };
+            examples.extend(self.example(path, position, &row)?.map(|example| Placed { example, origin }));
             first_row.get_or_insert(row);
         }
         match first_row {
@@ -254,18 +334,28 @@ impl<'a> ExampleReader<'a> {
             self.report.without_positive += 1;
             return Ok(None);
         };
-        let labels = match self.labels {
+        let negatives = negatives_of(row, &self.config.columns);
+        let labels = match self.labels.wanted {
             LabelUse::Ignored => Vec::new(),
-            LabelUse::Required => match labels_of(row, &self.config.columns) {
-                Ok(labels) if labels.is_empty() => {
-                    self.report.without_label += 1;
-                    return Ok(None);
-                }
-                Ok(labels) => labels,
-                Err(message) => return Err(splade_files::Error::line(path, position, message).into()),
-            },
+            LabelUse::Required | LabelUse::Scores => {
+                let labels = labels_of(row, &self.config.columns).and_then(|labels| {
+                    let is_used = !labels.is_empty() && !negatives.is_empty();
+                    if is_used { self.labels.check(labels.len(), negatives.len()).map(|()| labels) } else { Ok(labels) }
+                });
+                labels.map_err(|message| splade_files::Error::line(path, position, message))?
+            }
         };
-        Ok(Some(Example { anchor, positive, negatives: negatives_of(row, &self.config.columns), labels }))
+        if self.labels.wanted != LabelUse::Ignored {
+            if labels.is_empty() {
+                self.report.without_label += 1;
+                return Ok(None);
+            }
+            if negatives.is_empty() {
+                self.report.without_negative += 1;
+                return Ok(None);
+            }
+        }
+        Ok(Some(Example { anchor, positive, negatives, labels }))
     }
 
     /// True if a row has one of the values of the filter in every column of it.
@@ -297,115 +387,64 @@ fn filter_of(config: &DataSetConfig) -> Vec<(&str, &[String])> {
     filter
 }
 
-/// Finds the column of a role: the one given, or the first known name that a file has.
-struct ColumnFinder {
-    role: &'static str,
-    given: Option<String>,
-    candidates: &'static [&'static str],
-    found: Option<String>,
+/// The meaning of the labels of a data set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum LabelForm {
+    /// one for each negative: score of the positive − score of the negative
+    Margins,
+    /// one for each document, the positive first
+    Scores,
 }
 
-impl ColumnFinder {
-    fn new(role: &'static str, given: Option<&str>, candidates: &'static [&'static str]) -> Self {
-        Self { role, given: given.map(str::to_owned), candidates, found: None }
-    }
+/// Checks that the labels of all rows have one meaning.
+#[derive(Debug, Clone, Copy)]
+struct LabelReader {
+    wanted: LabelUse,
+    /// that of the rows so far
+    form: Option<LabelForm>,
+}
 
-    /// Prepares for another file, which may have other columns.
-    fn reset(&mut self) {
-        self.found = None;
-    }
-
-    fn find<'r>(&mut self, row: &'r Row) -> Option<&'r Value> {
-        if self.found.is_none() {
-            let is_there = |name: &&str| row.contains_key(*name);
-            self.found = match &self.given {
-                Some(name) => Some(name.as_str()).filter(is_there).map(str::to_owned),
-                None => self.candidates.iter().copied().find(is_there).map(str::to_owned),
-            };
+impl LabelReader {
+    /// An error in words if a row cannot have so many labels.
+    fn check(&mut self, n_labels: usize, n_negatives: usize) -> std::result::Result<(), String> {
+        let margins =
+            if self.wanted == LabelUse::Scores { String::new() } else { format!("{n_negatives} margins or ") };
+        let form = match n_labels {
+            n if n == n_negatives + 1 => LabelForm::Scores,
+            n if n == n_negatives && self.wanted != LabelUse::Scores => LabelForm::Margins,
+            n => {
+                let scores = n_negatives + 1;
+                return Err(format!(
+                    "{n} teacher labels for {n_negatives} negatives: the loss needs {margins}{scores} scores, the positive's first"
+                ));
+            }
+        };
+        match self.form.replace(form) {
+            Some(before) if before != form => {
+                Err("teacher margins here and scores in rows before: a data set has one of them".to_owned())
+            }
+            _ => Ok(()),
         }
-        row.get(self.found.as_deref()?)
-    }
-
-    fn check_found(&self, path: &Path, row: &Row) -> Result<()> {
-        if self.found.is_some() {
-            return Ok(());
-        }
-        let looked_for = self.given.clone().unwrap_or_else(|| self.candidates.join(", "));
-        let columns = row.keys().map(String::as_str).collect::<Vec<_>>().join(", ");
-        let message = format!(
-            "no {role} column: looked for {looked_for}, found {columns} (name it under `columns: {{{role}: …}}`)",
-            role = self.role
-        );
-        Err(Error::file(path, message))
     }
 }
 
-/// The text of a cell; nothing if it is null, empty or not a text.
-fn text_of(cell: &Value) -> Option<String> {
-    let text = match cell {
-        Value::String(text) => text.clone(),
-        Value::Number(number) => number.to_string(),
-        Value::Bool(flag) => flag.to_string(),
-        Value::Null | Value::Array(_) | Value::Object(_) => return None,
-    };
-    (!text.trim().is_empty()).then_some(text)
+/// The rows in a random order.
+fn shuffled(rows: Vec<Placed>, seed: u64, stream: u64) -> Vec<Placed> {
+    let order = SeededPermutations::new(seed, 0, stream, true).next(rows.len());
+    let mut slots: Vec<Option<Placed>> = rows.into_iter().map(Some).collect();
+    order.into_iter().filter_map(|at| slots[at].take()).collect()
 }
 
-/// The texts of a cell that may hold a list.
-fn texts_of(cell: &Value) -> Vec<String> {
-    match cell {
-        Value::Array(cells) => cells.iter().filter_map(text_of).collect(),
-        other => text_of(other).into_iter().collect(),
-    }
-}
-
-/// The negatives of a row: the columns given, or the known names, then `negative_1`, `negative_2`, ….
-fn negatives_of(row: &Row, columns: &Columns) -> Vec<String> {
-    if !columns.negative.is_empty() {
-        return columns.negative.iter().filter_map(|name| row.get(name)).flat_map(texts_of).collect();
-    }
-    let named = NEGATIVE.iter().filter_map(|name| row.get(*name)).take(1);
-    let numbered = (1..).map_while(|number| row.get(&format!("negative_{number}")));
-    named.chain(numbered).flat_map(texts_of).collect()
-}
-
-/// The labels of a row; none if they are missing.
-fn labels_of(row: &Row, columns: &Columns) -> std::result::Result<Vec<f32>, String> {
-    let given = columns.label.as_deref();
-    let Some((name, cell)) = given
-        .or_else(|| LABEL.iter().copied().find(|name| row.contains_key(*name)))
-        .and_then(|name| Some((name, row.get(name)?)))
-    else {
-        return Ok(Vec::new());
-    };
-    let cells = match cell {
-        Value::Null => return Ok(Vec::new()),
-        Value::Array(cells) => cells.as_slice(),
-        other => std::slice::from_ref(other),
-    };
-    let number = |cell: &Value| match cell {
-        Value::Number(number) => number.as_f64(),
-        Value::String(text) => text.trim().parse::<f64>().ok(),
-        _ => None,
-    };
-    let labels: Option<Vec<f32>> = cells.iter().map(|cell| number(cell).map(|label| label as f32)).collect();
-    labels
-        .filter(|labels| labels.iter().all(|label| label.is_finite()))
-        .ok_or_else(|| format!("column `{name}` holds no teacher scores: expected a number or a list of numbers"))
-}
-
-/// Shuffles, then divides into training, development and test examples, as the Python project does.
-fn divide(examples: Vec<Example>, ratio: [f64; 3], seed: u64) -> [Vec<Example>; 3] {
-    let order = SeededPermutations::new(seed, 0, SHARES_STREAM, true).next(examples.len());
-    let n = examples.len();
+/// Divides rows into training, development and test rows, in their order, as the Python project does.
+fn divide(mut rows: Vec<Placed>, ratio: [f64; 3]) -> Shares {
+    let n = rows.len();
     // 0.07 * 100 is slightly less than 7 in binary
     let share = |ratio: f64| ((n as f64 * ratio + 1e-9) as usize).min(n);
-    let mut slots: Vec<Option<Example>> = examples.into_iter().map(Some).collect();
-    let mut shuffled: Vec<Example> = order.into_iter().filter_map(|at| slots[at].take()).collect();
     let n_train = share(ratio[0]);
-    let mut rest = shuffled.split_off(n_train);
-    let test = rest.split_off(share(ratio[1]).min(rest.len()));
-    [shuffled, rest, test]
+    let mut rest = rows.split_off(n_train);
+    let n_dev = if ratio[2] == 0.0 { rest.len() } else { share(ratio[1]).min(rest.len()) };
+    let test = rest.split_off(n_dev);
+    [rows, rest, test]
 }
 
 /// The division of a set by the number of negatives, so that every batch has one shape.
@@ -415,36 +454,43 @@ struct Shapes {
     mixed: bool,
     /// The least number of negatives of an example that has some; all are truncated to it.
     n_negatives: usize,
+    labels: Option<LabelForm>,
 }
 
 impl Shapes {
-    fn of(name: &str, shares: [&[Example]; 3]) -> Self {
-        let counts = || shares.into_iter().flatten().map(|example| example.negatives.len());
+    fn of(name: &str, shares: [&[Placed]; 3], labels: Option<LabelForm>) -> Self {
+        let counts = || shares.into_iter().flatten().map(|row| row.example.negatives.len());
         let n_negatives = counts().filter(|&n| n > 0).min().unwrap_or(0);
-        Self { name: name.to_owned(), mixed: n_negatives > 0 && counts().any(|n| n == 0), n_negatives }
+        Self { name: name.to_owned(), mixed: n_negatives > 0 && counts().any(|n| n == 0), n_negatives, labels }
     }
 
     /// The data sets of a share; none for an empty one.
-    fn apply(&self, mut examples: Vec<Example>) -> Vec<DataSet> {
-        for example in &mut examples {
+    fn apply(&self, mut rows: Vec<Placed>, files: &Arc<[PathBuf]>) -> Vec<DataSet> {
+        let n_labels = self.n_negatives + usize::from(self.labels == Some(LabelForm::Scores));
+        for Placed { example, .. } in &mut rows {
             example.negatives.truncate(self.n_negatives);
+            example.labels.truncate(n_labels);
         }
-        let set = |name: String, examples| DataSet { name, examples };
         let sets = if self.mixed {
-            let (pairs, triplets) = examples.into_iter().partition(|example| example.negatives.is_empty());
-            vec![set(self.name.clone(), triplets), set(format!("{}_pairs", self.name), pairs)]
+            let (pairs, triplets) = rows.into_iter().partition(|row: &Placed| row.example.negatives.is_empty());
+            vec![(self.name.clone(), triplets), (format!("{}_pairs", self.name), pairs)]
         } else {
-            vec![set(self.name.clone(), examples)]
+            vec![(self.name.clone(), rows)]
         };
-        sets.into_iter().filter(|set| !set.examples.is_empty()).collect()
+        let set = |(name, rows): (String, Vec<Placed>)| {
+            let (examples, origins) = rows.into_iter().map(|row| (row.example, row.origin)).unzip();
+            DataSet { name, set: self.name.clone(), examples, origins, files: files.clone() }
+        };
+        sets.into_iter().map(set).filter(|set| !set.examples.is_empty()).collect()
     }
 }
 
 fn nothing_usable(report: &SourceReport) -> Error {
-    let message = format!(
-        "no usable row to train on: of {} rows {} are filtered out, {} have no anchor, {} no positive, {} no label",
-        report.rows, report.filtered, report.without_anchor, report.without_positive, report.without_label
-    );
+    let left_out = report.left_out();
+    let message = match left_out.is_empty() {
+        true => format!("no row to train on among {} rows", report.rows),
+        false => format!("no usable row to train on: of {} rows {left_out}", report.rows),
+    };
     Error::data_set(&report.name, message, "look at its columns, filter and split_ratio")
 }
 
@@ -546,7 +592,11 @@ mod tests {
         anchors.sort_unstable();
         anchors.dedup();
         assert_eq!(anchors.len(), 100);
-        assert_eq!(load("mine", &[rows], keys, LabelUse::Ignored).unwrap(), loaded);
+        let again = load("mine", &[rows], keys, LabelUse::Ignored).unwrap();
+        assert_eq!(
+            (&again.train[0].examples, &again.dev[0].examples),
+            (&loaded.train[0].examples, &loaded.dev[0].examples)
+        );
     }
 
     #[test]
@@ -579,6 +629,115 @@ mod tests {
     }
 
     #[test]
+    fn labels_that_do_not_fit_are_errors_with_their_place() {
+        let row = |n_negatives: usize, labels: Value| {
+            let negatives: Vec<String> = (0..n_negatives).map(|n| format!("n{n}")).collect();
+            json!({"anchor": "a", "positive": "p", "negative": negatives, "label": labels})
+        };
+        let cases = [
+            (
+                vec![row(2, json!([1, 2])), row(2, json!([1]))],
+                LabelUse::Required,
+                "2: 1 teacher labels for 2 negatives",
+            ),
+            (
+                vec![row(2, json!([1, 2])), row(2, json!([3, 1, 2]))],
+                LabelUse::Required,
+                "2: teacher margins here and scores",
+            ),
+            (
+                vec![row(2, json!([1, 2]))],
+                LabelUse::Scores,
+                "1: 2 teacher labels for 2 negatives: the loss needs 3 scores",
+            ),
+        ];
+        for (rows, labels, message) in cases {
+            let error = load("mine", &[rows], json!({}), labels).unwrap_err().to_string();
+            assert!(error.contains(&format!("0.jsonl:{message}")), "{message}: {error}");
+        }
+        // negatives are truncated to those that every row has, and labels with them
+        let rows = vec![row(3, json!([9, 1, 2, 3])), row(2, json!([8, 4, 5])), row(0, json!([7]))];
+        let loaded = load("mine", &[rows], json!({}), LabelUse::Scores).unwrap();
+        let labels: Vec<&[f32]> = loaded.train[0].examples.iter().map(|example| &example.labels[..]).collect();
+        assert_eq!(labels, [&[9.0, 1.0, 2.0][..], &[8.0, 4.0, 5.0]]);
+        assert_eq!(loaded.report.without_negative, 1);
+    }
+
+    /// The columns of the first line once were those of all.
+    #[test]
+    fn lines_may_have_different_keys() {
+        let mut rows = vec![json!({"anchor": "a", "answer": "b"})];
+        rows.extend((0..40).map(|n| json!({"query": format!("q{n}"), "positive": "p"})));
+        let loaded = load("mine", &[rows], json!({}), LabelUse::Ignored).unwrap();
+        assert_eq!((loaded.report.train, loaded.report.unusable()), (41, 0));
+    }
+
+    #[test]
+    fn an_example_knows_its_place() {
+        let files = [
+            vec![json!({"anchor": "", "positive": "p"}), json!({"anchor": "a", "positive": "p", "negative": "n"})],
+            vec![json!({"anchor": "b", "positive": "p"})],
+        ];
+        let loaded = load("mine", &files, json!({}), LabelUse::Ignored).unwrap();
+        let [triplets, pairs] = &loaded.train[..] else { panic!("{loaded:?}") };
+        assert!(triplets.place(0).ends_with("0.jsonl:2") && pairs.place(0).ends_with("1.jsonl:1"));
+        assert_eq!(pairs.place(1), "row 1 of mine_pairs");
+        assert_eq!((triplets.set.as_str(), pairs.set.as_str()), ("mine", "mine"));
+    }
+
+    /// Parts of the Hub: divided in the order of their files, joined, the training rows of `scandi_qa` mixed.
+    #[test]
+    fn downloaded_parts_are_divided_and_joined() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = |name: &str, n: usize| {
+            let path = folder.path().join(name);
+            let row = |row: usize| format!("{}\n", json!({"question": format!("{name}{row}"), "context": "c"}));
+            std::fs::write(&path, (0..n).map(row).collect::<String>()).unwrap();
+            path
+        };
+        let value = json!({
+            "model": {"base_model": "x"}, "training": {"output_dir": "x"},
+            "datasets": {"scandi_qa": {"use_openbookqa": false, "use_paws": false, "scandiqa_languages": ["no"]}},
+        });
+        let (config, _) = TrainConfig::from_value(&value).unwrap();
+        let mut set = config.datasets.sets[0].clone();
+        let error = load_data_set(&set, 42, LabelUse::Ignored).unwrap_err().to_string();
+        assert!(error.contains("data set scandi_qa: ltg/norquad train is not downloaded"), "{error}");
+        // norquad train and dev, scandi-qa, supervised-da
+        for (part, path) in set.parts.iter_mut().zip([
+            file("a.jsonl", 10),
+            file("b.jsonl", 3),
+            file("c.jsonl", 20),
+            file("d.jsonl", 10),
+        ]) {
+            part.files = vec![path];
+        }
+        let loaded = load_data_set(&set, 42, LabelUse::Ignored).unwrap();
+        let anchors = |sets: &[DataSet]| -> Vec<String> {
+            sets[0].examples.iter().map(|example| example.anchor.clone()).collect()
+        };
+        let dev: Vec<String> = anchors(&loaded.dev);
+        assert_eq!(
+            dev,
+            ["b.jsonl0", "b.jsonl1", "b.jsonl2", "c.jsonl18", "c.jsonl19", "d.jsonl8"].map(str::to_owned).to_vec()
+        );
+        let mut train = anchors(&loaded.train);
+        assert_eq!(train.len(), 10 + 18 + 8);
+        assert!(!train.is_sorted(), "mixed");
+        train.sort();
+        train.dedup();
+        assert_eq!(train.len(), 36);
+        assert_eq!(
+            load_data_set(&set, 7, LabelUse::Ignored).unwrap().train,
+            loaded.train,
+            "not by the seed of the run"
+        );
+        set.max_samples = Some(12);
+        let few = load_data_set(&set, 42, LabelUse::Ignored).unwrap();
+        assert_eq!((few.report.train, few.report.cut), (12, 10 + 10 + 8 - 12));
+    }
+
+    #[test]
     fn built_in_sets_read_files_of_their_columns() {
         let files = [
             vec![json!({"question": "q", "context": "c", "answer": "short"})],
@@ -603,9 +762,8 @@ mod tests {
     #[test]
     fn data_that_cannot_be_loaded_is_an_error() {
         let hub = load("nli", &[], json!({"files": []}), LabelUse::Ignored).unwrap_err();
-        let message = "data set nli: has no files, and downloading from the Hub (Fremtind/all-nli-norwegian) is not in this version";
-        assert_eq!(hub.to_string(), message);
-        assert_eq!(hub.hint(), Some("download it, then `datasets: {nli: {files: [paths or globs]}}`"));
+        assert_eq!(hub.to_string(), "data set nli: Fremtind/all-nli-norwegian train is not downloaded");
+        assert!(hub.hint().unwrap().contains("or give `files`"));
 
         let missing = load("mine", &[], json!({"files": ["no/such/file.jsonl"]}), LabelUse::Ignored).unwrap_err();
         assert!(missing.to_string().starts_with("no/such/file.jsonl: ") && missing.kind().is_bad_input());
@@ -625,10 +783,7 @@ mod tests {
         ));
         let rows = vec![json!({"anchor": "", "positive": "p"})];
         let error = load("mine", &[rows], json!({}), LabelUse::Ignored).unwrap_err().to_string();
-        assert_eq!(
-            error,
-            "data set mine: no usable row to train on: of 1 rows 0 are filtered out, 1 have no anchor, 0 no positive, 0 no label"
-        );
+        assert_eq!(error, "data set mine: no usable row to train on: of 1 rows 1 without an anchor");
     }
 
     #[test]
