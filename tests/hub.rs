@@ -843,3 +843,171 @@ mod outage {
         test.encode("ltg/bert-tiny").done();
     }
 }
+
+mod data_sets {
+    use super::util::data_sets::{Column, add_all, parquet};
+    use super::*;
+
+    /// A desk whose Hub has every data set and base model of the shipped configs.
+    fn desk() -> Desk {
+        let desk = Desk::new();
+        add_all(&desk.hub);
+        desk.place.copy(&ours("../configs"), "configs");
+        desk
+    }
+
+    const SHORT: [&str; 10] = [
+        "--set",
+        "training.max_steps=2",
+        "--set",
+        "training.max_seq_length=32",
+        "--set",
+        "training.per_device_train_batch_size=4",
+        "--set",
+        "training.logging_steps=1",
+        "--set",
+        "training.output_dir=out",
+    ];
+
+    #[test]
+    fn a_shipped_config_trains_and_evaluates_on_what_it_downloads() {
+        let desk = desk();
+        let mut args = vec!["train", "configs/training_config_splade.yaml"];
+        args.extend(SHORT);
+        let ran = desk.run(&args);
+        let stderr = ran.stderr.clone();
+        assert_eq!(ran.done(), "out/final\n");
+        for words in [
+            "evaluated: ",
+            "NanoBEIR_mean_dot_ndcg@10",
+            "next: splade export-onnx out/final",
+            "estimate for a million documents",
+            "; the result is the best checkpoint, out/checkpoint-2",
+            "queries 1",
+            "first step: loss",
+            "grad norm",
+        ] {
+            assert!(stderr.contains(words), "{words}: {stderr}");
+        }
+        let log = desk.place.read("out/log.jsonl");
+        for key in [
+            "eval_NanoMSMARCO_dot_ndcg@10",
+            "eval_NanoNFCorpus_dot_map@100",
+            "eval_NanoBEIR_mean_avg_flops",
+            "document_active_dims",
+        ] {
+            assert!(log.contains(key), "{key}: {log}");
+        }
+        assert!(desk.place.read("out/eval/NanoBEIR_evaluation_mean_results.csv").lines().count() == 2);
+        assert!(desk.place.path("out/eval/Information-Retrieval_evaluation_NanoMSMARCO_results.csv").is_file());
+        // what nobody asked for stays on the Hub
+        let cached = desk.place.path("home/hub/datasets--sentence-transformers--NanoBEIR-en/snapshots").join(COMMIT);
+        assert_eq!(util::names(&cached.join("corpus")).len(), 2);
+        let nli = desk.place.path("home/hub/datasets--Fremtind--all-nli-norwegian/snapshots").join(COMMIT);
+        assert_eq!(util::names(&nli.join("data")).len(), 3, "not the test split");
+
+        // all of it is cached: no network is needed
+        desk.hub.requests();
+        args.extend(["--overwrite", "--offline", "-q"]);
+        let again = desk.run(&args);
+        assert_eq!(again.done(), "out/final\n");
+        assert_eq!(desk.hub.requests(), [] as [String; 0]);
+    }
+
+    /// Numbers for machines: each line of the log with its fields.
+    #[test]
+    fn json_lines_have_the_numbers_as_fields() {
+        let desk = desk();
+        let mut args = vec!["train", "configs/training_config_splade.yaml", "--log-format", "json"];
+        args.extend(SHORT);
+        let ran = desk.run(&args);
+        let lines: Vec<Value> = ran.stderr.lines().map(|line| serde_json::from_str(line).expect(line)).collect();
+        let of = |event: &str| lines.iter().filter(|line| line["event"] == event).collect::<Vec<_>>();
+        let logged = of("log");
+        assert_eq!(logged.iter().map(|line| line["step"].as_u64().unwrap()).collect::<Vec<_>>(), [1, 2, 2]);
+        for key in ["loss", "grad_norm", "learning_rate", "epoch", "query_active_dims", "document_active_dims"] {
+            assert!(logged[0][key].is_number(), "{key}: {}", logged[0]);
+        }
+        assert!(logged[2]["train_samples_per_second"].is_number());
+        assert!(of("evaluation").iter().any(|line| line["eval_NanoBEIR_mean_dot_ndcg@10"].is_number()));
+        ran.done();
+    }
+
+    #[test]
+    fn any_data_set_can_be_a_source() {
+        let desk = desk();
+        let rows = |from: usize, language: &str| {
+            let texts = |name: &'static str| {
+                Column::Text(name, (from..from + 20).map(|row| Some(format!("{name} {row}"))).collect())
+            };
+            let language = vec![Some(language.to_owned()); 20];
+            parquet(&[texts("heading"), texts("body"), Column::Text("language", language)])
+        };
+        let files = Files::from([
+            ("nb/all-00000-of-00002.parquet".to_owned(), rows(0, "bokmål")),
+            ("nb/all-00001-of-00002.parquet".to_owned(), rows(20, "nynorsk")),
+            ("en/all-00000-of-00001.parquet".to_owned(), rows(40, "english")),
+        ]);
+        desk.hub.add("datasets/acme/pairs", files);
+        let config = |keys: &str| {
+            desk.place.write(
+                "train.yaml",
+                format!(
+                    "{{model: {{base_model: ltg/bert-tiny}}, training: {{output_dir: out, max_steps: 1, eval_strategy: \"no\", \
+                     max_seq_length: 32}}, datasets: {{mine: {{source: acme/pairs, {keys}}}}}}}"
+                ),
+            );
+            desk.run(&["train", "train.yaml", "--dry-run"])
+        };
+        let columns = "columns: {anchor: heading, positive: body}";
+        let whole = config(&format!("config: nb, split: all, {columns}")).done();
+        assert!(whole.contains("mine: 40 examples\n"), "{whole}");
+        let part = config(&format!(
+            "config: nb, split: all, {columns}, filter: {{language: [nynorsk]}}, max_samples: 7, split_ratio: [0.5, 0.5, 0]"
+        ));
+        let part = part.done();
+        // rows are read until there are seven
+        assert!(part.contains("mine: 3 examples, 4 to evaluate on (left out of 27 rows: 20 filtered out)\n"), "{part}");
+
+        for (keys, error, hint) in [
+            ("split: all", "datasets.mine: acme/pairs: has several configurations", "give one of en, nb as `config`"),
+            ("config: nb", "datasets.mine: acme/pairs has no split train", "name one of its splits"),
+            ("config: sv", "datasets.mine: acme/pairs: no configuration sv", "it has en, nb"),
+        ] {
+            config(&format!("{keys}, {columns}")).fails(2, error, hint);
+        }
+        let place = |source: &str| {
+            let set = format!("datasets.mine.source={source}");
+            desk.run(&["train", "train.yaml", "--dry-run", "--set", &set])
+        };
+        place("acme/nothing").fails(2, "datasets.mine: acme/nothing: no such data set on the Hub", "spelling");
+        place("nothing").fails(2, "\"nothing\" is no data set of the Hub", "owner/name");
+        desk.hub.add("datasets/acme/notes", Files::from([("notes.txt".to_owned(), b"x".to_vec())]));
+        place("acme/notes").fails(2, "acme/notes: none of its files is parquet, .jsonl or .tsv", "under `files`");
+        desk.hub.require_token("datasets/acme/pairs", TOKEN, true);
+        std::fs::remove_dir_all(desk.place.path("home")).unwrap();
+        place("acme/pairs").fails(2, "datasets.mine: acme/pairs: gated", "request access");
+    }
+
+    #[test]
+    fn a_folder_of_paws_is_taken_instead_of_the_hub() {
+        let desk = desk();
+        let header = "id\tsentence1\tsentence2\tlabel\n";
+        desk.place.write("paws/nb/translated_train.tsv", format!("{header}1\ten setning\tden samme\t1\n2\ta\tb\t0\n"));
+        desk.place.write("paws/nb/dev_2k.tsv", format!("{header}3\tto\ttre\t1\n"));
+        desk.place.write(
+            "train.yaml",
+            "
+model: {base_model: ltg/bert-tiny}
+training: {output_dir: out, max_steps: 1, eval_strategy: \"no\", max_seq_length: 32}
+datasets: {scandi_qa: {use_norquad: no, use_openbookqa: no, use_scandiqa: no, use_supervised_da: no, paws_data_dir: paws}}
+",
+        );
+        let stdout = desk.ok(&["train", "train.yaml", "--dry-run"]);
+        assert!(
+            stdout.contains("scandi_qa: 1 examples, 1 to evaluate on (left out of 3 rows: 1 filtered out)"),
+            "{stdout}"
+        );
+        assert!(!desk.hub.requests().iter().any(|request| request.contains("paws")));
+    }
+}

@@ -10,9 +10,9 @@ use std::path::PathBuf;
 use anyhow::Result;
 use serde_json::Value;
 
-use super::HubError;
 use super::fetch::Fetch;
 use super::id::HubId;
+use super::{HubError, is_offline};
 
 /// The branch of the parquet files that the Hub makes.
 const CONVERTED: &str = "refs/convert/parquet";
@@ -45,7 +45,11 @@ pub(crate) fn fetch_split(id: &str, config: Option<&str>, splits: &[String]) -> 
         return Err(no_files(&id).into());
     }
     let converted = HubId { revision: CONVERTED.to_owned(), ..id.clone() };
-    let mut repository = Repository::open(&converted).map_err(|error| error.context(no_files(&id).to_string()))?;
+    let mut repository = Repository::open(&converted).map_err(|error| {
+        let is_unknown = is_offline() || error.downcast_ref::<HubError>().is_some_and(HubError::is_outage);
+        // the Hub answers that there is no such branch
+        if is_unknown { error } else { no_files(&id).into() }
+    })?;
     let found = repository.splits()?;
     if found.is_empty() { Err(no_files(&id).into()) } else { repository.fetch_one(&found, config, splits) }
 }

@@ -158,7 +158,7 @@ impl Hub {
 
 /// True for files that the Hub stores on the CDN, by their name.
 fn is_large(name: &str) -> bool {
-    [".safetensors", ".bin", ".onnx", ".onnx_data", ".h5"].iter().any(|end| name.ends_with(end))
+    [".parquet", ".safetensors", ".bin", ".onnx", ".onnx_data", ".h5"].iter().any(|end| name.ends_with(end))
 }
 
 fn listen(
@@ -241,11 +241,16 @@ impl State {
 
     fn look_up(&self, request: &Request, cdn: &str) -> Result<Answer, Answer> {
         let path = request.path.replace("%2F", "/");
-        let is_api = path.starts_with("/api/models/");
-        let path = path.trim_start_matches("/api/models").trim_start_matches('/');
+        let is_api = path.starts_with("/api/");
+        let path = path.trim_start_matches("/api/models").trim_start_matches("/api").trim_start_matches('/');
+        // data sets are kept under their address, `datasets/owner/name`
+        let (folder, path) = match path.strip_prefix("datasets/") {
+            Some(path) => ("datasets/", path),
+            None => ("", path),
+        };
         let mut parts = path.splitn(4, '/');
         let mut part = || parts.next().unwrap_or_default().to_owned();
-        let (name, verb, rest) = (format!("{}/{}", part(), part()), part(), part());
+        let (name, verb, rest) = (format!("{folder}{}/{}", part(), part()), part(), part());
         let token = request.headers.get("authorization");
         // without a token, the public Hub does not tell a missing model from a private one
         let unknown = || refusal(if token.is_some() { 404 } else { 401 }, "RepoNotFound");
@@ -265,6 +270,7 @@ impl State {
             }
         }
         assert_eq!(verb, if is_api { "revision" } else { "resolve" }, "{}", request.path);
+        assert!(rest.split('/').count() > usize::from(!is_api), "{}", request.path);
         let (revision, file) = if is_api { (rest.as_str(), "") } else { rest.split_once('/').unwrap() };
         let commit = model.refs.get(revision).map_or(revision, String::as_str);
         let files = model.commits.get(commit).ok_or_else(|| refusal(404, "RevisionNotFound"))?;

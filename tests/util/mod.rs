@@ -1,6 +1,7 @@
 //! [`Place`]: a temporary folder in which tests run the program.
 #![allow(dead_code)] // each test file uses a part of this module
 
+pub(crate) mod data_sets;
 pub(crate) mod hub;
 
 use std::io::Write;

@@ -76,6 +76,11 @@ pub(super) fn text_of(cell: &Value) -> Option<String> {
     (!text.trim().is_empty()).then_some(text)
 }
 
+/// The text of a cell, or the first one of a list.
+pub(super) fn first_text_of(cell: &Value) -> Option<String> {
+    texts_of(cell).into_iter().next()
+}
+
 /// The texts of a cell that may hold a list.
 fn texts_of(cell: &Value) -> Vec<String> {
     match cell {

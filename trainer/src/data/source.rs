@@ -7,7 +7,8 @@ use std::sync::Arc;
 use serde_json::{Map, Value};
 
 use super::columns::{
-    ANCHOR, ColumnFinder, POSITIVE, SCANDI_QA_ANCHOR, SCANDI_QA_POSITIVE, labels_of, negatives_of, text_of,
+    ANCHOR, ColumnFinder, POSITIVE, SCANDI_QA_ANCHOR, SCANDI_QA_POSITIVE, first_text_of, labels_of, negatives_of,
+    text_of,
 };
 use super::sampler::{Permutations, SeededPermutations};
 use super::{DataSet, Example, Origin};
@@ -192,8 +193,8 @@ pub fn load_texts(config: &DataSetConfig) -> Result<Vec<String>> {
             match row.get(text_column) {
                 Some(cell) => texts.extend(text_of(cell)),
                 None => {
-                    let anchor = reader.anchor.find(&row).and_then(text_of);
-                    let positive = reader.positive.find(&row).and_then(text_of);
+                    let anchor = reader.anchor.find(&row).and_then(first_text_of);
+                    let positive = reader.positive.find(&row).and_then(first_text_of);
                     texts.extend(anchor.into_iter().chain(positive).chain(negatives_of(&row, &config.columns)));
                 }
             }
@@ -326,11 +327,11 @@ impl<'a> ExampleReader<'a> {
             self.report.filtered += 1;
             return Ok(None);
         }
-        let Some(anchor) = anchor.and_then(text_of) else {
+        let Some(anchor) = anchor.and_then(first_text_of) else {
             self.report.without_anchor += 1;
             return Ok(None);
         };
-        let Some(positive) = positive.and_then(text_of) else {
+        let Some(positive) = positive.and_then(first_text_of) else {
             self.report.without_positive += 1;
             return Ok(None);
         };
@@ -526,7 +527,7 @@ mod tests {
     fn columns_are_found_by_name_in_every_file() {
         let files = [
             vec![json!({"query": "q", "positive": "p", "negative": "n", "task": "retrieval"})],
-            vec![json!({"question": "q", "context": "c", "neg": ["n", "m"]})],
+            vec![json!({"question": "q", "context": ["c", "other"], "neg": ["n", "m"]})],
             vec![json!({"sentence1": "a", "sentence2": "b", "negative_1": "c", "negative_2": "d"})],
         ];
         let loaded = load("mine", &files, json!({}), LabelUse::Ignored).unwrap();
