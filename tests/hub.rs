@@ -976,6 +976,7 @@ mod data_sets {
         ] {
             config(&format!("{keys}, {columns}")).fails(2, error, hint);
         }
+        config(&format!("config: nb, split: all, {columns}")).done();
         let place = |source: &str| {
             let set = format!("datasets.mine.source={source}");
             desk.run(&["train", "train.yaml", "--dry-run", "--set", &set])
