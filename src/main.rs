@@ -64,6 +64,8 @@ fn run(cli: &Cli) -> anyhow::Result<()> {
         Command::Encode(args) => commands::encode::run(args),
         Command::Index(args) => commands::index::run(args),
         Command::Search(args) => commands::search::run(args),
+        #[cfg(feature = "train")]
+        Command::Mine(args) => commands::mine::run(args),
         Command::EvalMteb(args) => commands::eval_mteb::run(args),
         #[cfg(feature = "train")]
         Command::Verify(args) => commands::verify::run(args),

@@ -934,7 +934,7 @@ mod training {
         train("training.num_train_epochs=0").fails(2, "training.num_train_epochs: 0 is not above 0", "");
         train("training.warmup_ratio=2").fails(2, "training.warmup_ratio: 2 is not between 0 and 1", "");
         train("model.init.heads=3").fails(2, "3 attention heads do not divide a width of 16", "");
-        train("training.learning_rate=1e30").fails(1, "is NaN", "lower learning_rate");
+        train("training.learning_rate=1e30").fails(1, "is NaN", "lower training.learning_rate");
     }
 
     #[test]

@@ -12,8 +12,8 @@ use std::process::Command;
 use util::{Place, fixture, onnx_runtime, ours, setup};
 
 /// Commands with examples in their help.
-const COMMANDS: [&str; 9] =
-    ["train", "export-onnx", "encode", "index", "search", "eval-mteb", "verify", "inspect", "doctor"];
+const COMMANDS: [&str; 10] =
+    ["train", "export-onnx", "encode", "index", "search", "mine", "eval-mteb", "verify", "inspect", "doctor"];
 
 /// A folder with every file that an example names.
 fn place() -> Place {
@@ -27,6 +27,10 @@ fn place() -> Place {
     place.copy(&ours("fixtures/models/bert-tiny"), "demo/pretrained/final");
     place.write("more.jsonl", "{\"_id\": \"new\", \"text\": \"Et nytt dokument om fjorden.\"}\n");
     place.write("gone.txt", "d1\n");
+    place.write(
+        "pairs.jsonl",
+        "{\"query\": \"hva er hovedstaden i Norge\", \"positive\": \"Oslo er hovedstaden i Norge og har rundt 700 000 innbyggere.\"}\n",
+    );
     place.write("texts.jsonl", "{\"_id\": \"1\", \"text\": \"Blåbær i skogen.\"}\n");
     let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
     packed.write_all(place.read("corpus.jsonl").as_bytes()).unwrap();
@@ -40,7 +44,7 @@ fn place() -> Place {
 
 /// Adds `--dry-run` to trainings, and `--overwrite` where an earlier example wrote the same files.
 fn shortened(example: &str) -> String {
-    let writes = ["splade export-onnx ", "splade index ", "splade eval-mteb ", "splade encode "];
+    let writes = ["splade export-onnx ", "splade index ", "splade eval-mteb ", "splade encode ", "splade mine "];
     let writes = writes.iter().any(|command| example.contains(command)) && !example.contains("--append");
     if example.contains("splade train ") && !example.contains("--dry-run") {
         format!("{example} --dry-run")

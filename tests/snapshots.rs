@@ -25,7 +25,9 @@ fn place() -> Place {
 fn help() {
     let place = setup();
     check("help", &place.ok(&["--help"]));
-    for command in ["train", "export-onnx", "encode", "index", "search", "eval-mteb", "verify", "inspect", "doctor"] {
+    for command in
+        ["train", "export-onnx", "encode", "index", "search", "mine", "eval-mteb", "verify", "inspect", "doctor"]
+    {
         check(&format!("help-{command}"), &place.ok(&[command, "--help"]));
     }
 }

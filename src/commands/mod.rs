@@ -8,6 +8,8 @@ pub(crate) mod export_onnx;
 pub(crate) mod index;
 pub(crate) mod inspect;
 pub(crate) mod interrupt;
+#[cfg(feature = "train")]
+pub(crate) mod mine;
 pub(crate) mod search;
 #[cfg(feature = "train")]
 pub(crate) mod train;

@@ -11,7 +11,7 @@ use splade_index::{Filter, Found, ImpactIndex, SearchOptions, to_ranking};
 
 use super::interrupt;
 use crate::answer::{AnswerHit, Answerer, QuerySide, SearchSettings, to_json};
-use crate::cli::{HitFormat, Mode, SearchArgs};
+use crate::cli::{HitFormat, Mode, NetworkArgs, SearchArgs};
 use crate::console::Table;
 use crate::encoders::{query_encoder, read_as, use_threads};
 use crate::failure::bad_input;
@@ -23,7 +23,7 @@ pub(crate) fn run(args: &SearchArgs) -> Result<()> {
     let index = ImpactIndex::open(&args.index)?;
     let parameters = FusionParameters { rrf_k: args.rrf_k, weights: args.weights.to_vec() };
     let answerer = Answerer {
-        side: query_side(&index, args)?,
+        side: query_side(&index, &args.index, args.mode, args.explain, args.model.as_deref(), &args.network)?,
         searcher: index.searcher()?,
         settings: SearchSettings {
             mode: args.mode,
@@ -91,23 +91,30 @@ fn filter(args: &SearchArgs) -> Result<Option<Filter>> {
     Ok(args.filter.as_deref().map(str::parse).transpose()?)
 }
 
-/// Query side of `--model`, else of the index; none for BM25 without explanations.
-fn query_side(index: &ImpactIndex, args: &SearchArgs) -> Result<Option<QuerySide>> {
-    if args.mode == Mode::Bm25 && !args.explain {
+/// The query side kept in the index, else that of `--model`; none for BM25, which needs none.
+pub(super) fn query_side(
+    index: &ImpactIndex,
+    path: &Path,
+    mode: Mode,
+    explain: bool,
+    model: Option<&Path>,
+    network: &NetworkArgs,
+) -> Result<Option<QuerySide>> {
+    if mode == Mode::Bm25 && !explain {
         return Ok(None);
     }
-    if let Some(folder) = &args.model {
-        let model = hub::open(folder, Wants::encoder(&args.network).and_weights())?;
-        let model = read_as(model, &args.network.reading)?;
+    if let Some(folder) = model {
+        let model = hub::open(folder, Wants::encoder(network).and_weights())?;
+        let model = read_as(model, &network.reading)?;
         let vocabulary = model.vocabulary(None)?;
         let terms = u32::try_from(model.dimensions()?)?;
         let fingerprint = model.fingerprint_like(&index.settings().model_fingerprint)?;
         index.expect_model(terms, &fingerprint, vocabulary.fingerprint())?;
-        return Ok(Some(QuerySide::new(query_encoder(&model, &args.network)?, &vocabulary, args.explain)?));
+        return Ok(Some(QuerySide { encoder: query_encoder(&model, network)?, vocabulary }));
     }
     let encoder = index.read_query_encoder()?.ok_or_else(|| {
         bad_input(
-            format!("{}: queries of this index go through the model's network", args.index.display()),
+            format!("{}: queries of this index go through the model's network", path.display()),
             "give the model folder with --model",
         )
     })?;

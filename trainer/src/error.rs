@@ -158,8 +158,8 @@ impl Error {
             Self::ModelConfig { problem, .. } => problem.hint(),
             Self::Checkpoint { problem, .. } => problem.hint(),
             Self::NotFinite { checkpoint: Some(_), .. } => Some(
-                "lower training.learning_rate or training.max_grad_norm, or mend the broken row; --resume goes on from the \
-                 last checkpoint",
+                "lower training.learning_rate or training.max_grad_norm, or mend the broken row, and resume from the last \
+                 checkpoint",
             ),
             Self::NotFinite { checkpoint: None, .. } => Some(
                 "lower training.learning_rate or training.max_grad_norm, raise training.warmup_ratio, or mend the broken row",

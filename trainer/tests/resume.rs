@@ -402,7 +402,7 @@ fn a_loss_that_is_not_finite_names_the_rows_and_the_last_checkpoint() {
         "{message}"
     );
     assert!(!message.contains("teacher.jsonl:12") && !message.contains("teacher.jsonl:19,"), "{message}");
-    assert!(error.hint().unwrap().contains("--resume"), "{error:?}");
+    assert!(error.hint().unwrap().contains("resume from the last checkpoint"), "{error:?}");
     let splade_trainer::Error::NotFinite { checkpoint, .. } = error else { panic!("{message}") };
     assert_eq!(checkpoint, Some(config.training.output_dir.join("checkpoint-2")));
     // its weights are finite

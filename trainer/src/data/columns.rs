@@ -9,9 +9,9 @@ use crate::config::Columns;
 use crate::{Error, Result};
 
 /// Names of the anchor column, in this order.
-pub(super) const ANCHOR: &[&str] = &["anchor", "query", "question", "sentence1"];
+pub const ANCHOR: &[&str] = &["anchor", "query", "question", "sentence1"];
 /// Names of the positive column, in this order.
-pub(super) const POSITIVE: &[&str] = &["positive", "pos", "answer", "context", "document", "sentence2"];
+pub const POSITIVE: &[&str] = &["positive", "pos", "answer", "context", "document", "sentence2"];
 /// Names of both columns in the sources of the built-in set `scandi_qa`: passages, not the short answers beside them.
 pub(super) const SCANDI_QA_ANCHOR: &[&str] = &["anchor", "query", "question", "question_stem", "sentence1"];
 pub(super) const SCANDI_QA_POSITIVE: &[&str] = &["positive", "pos", "context", "fact", "sentence2"];

@@ -7,6 +7,7 @@ mod report;
 mod sampler;
 mod source;
 
+pub use columns::{ANCHOR as ANCHOR_COLUMNS, POSITIVE as POSITIVE_COLUMNS};
 pub use example::{DataSet, Example, Origin};
 pub use material::Material;
 pub(crate) use material::TrainingData;
