@@ -102,7 +102,28 @@ impl HttpClient {
     }
 }
 
-/// Resolver of the system. Its errors become [`ureq::Error::HostNotFound`], so that no error text has to be searched.
+#[cfg(feature = "train")]
+impl HttpClient {
+    /// Sends JSON and returns the answer, whatever its status.
+    ///
+    /// # Errors
+    /// No answer.
+    pub(crate) fn post(
+        &self,
+        url: &str,
+        headers: &[(&str, &str)],
+        body: &serde_json::Value,
+    ) -> Result<Response<Body>, NetworkError> {
+        let mut request = self.agent.post(url).header("content-type", "application/json");
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        tracing::debug!("POST {url}");
+        request.send(body.to_string()).map_err(NetworkError::from)
+    }
+}
+
+/// The system's resolver, whose failures are a kind of their own and not a text to be searched.
 #[derive(Debug, Default)]
 struct NamedResolver(DefaultResolver);
 

@@ -15,6 +15,8 @@ mod evaluation;
 mod failure;
 mod http;
 mod hub;
+#[cfg(feature = "train")]
+mod mlflow;
 mod outputs;
 #[cfg(feature = "train")]
 mod texts;

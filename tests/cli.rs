@@ -927,6 +927,30 @@ mod training {
         assert!(!place.path("out").exists());
     }
 
+    /// `splade train … 2>&1 | head -1` once ended the training with a panic.
+    #[test]
+    fn a_reader_of_stderr_that_goes_away_does_not_end_a_training() {
+        let place = setup();
+        place.copy(&fixture("inference-free/model"), "model");
+        place.copy(&fixture("training-data/dataset_a.jsonl"), "train.jsonl");
+        place.write(
+            "train.yaml",
+            "
+model: {base_model: model, load_pretrained_sparse_encoder: true}
+training: {output_dir: out, max_steps: 20, logging_steps: 1, per_device_train_batch_size: 4, eval_strategy: \"no\"}
+datasets: {a: {files: [train.jsonl]}}
+",
+        );
+        for format in ["text", "json"] {
+            let mut child =
+                place.command(&["train", "train.yaml", "--overwrite", "--log-format", format]).spawn().unwrap();
+            let mut first = [0; 1];
+            std::io::Read::read_exact(&mut child.stderr.take().unwrap(), &mut first).unwrap();
+            let ran = finish(child);
+            assert_eq!((ran.code, ran.stdout.as_str()), (Some(0), "out/final\n"), "{format}");
+        }
+    }
+
     #[test]
     fn invalid_numbers_are_explained() {
         let place = place_to_train();

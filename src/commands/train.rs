@@ -9,14 +9,16 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use serde_json::Value;
 use splade_files::Error;
+use splade_trainer::config::{MlflowConfig, Reporter};
 use splade_trainer::{FitReport, Start, TrainConfig, apply_override, fit, latest_checkpoint, plan};
 
 use self::report::{describe, summary};
-use self::watch::Watch;
+use self::watch::{Reporting, Watch};
 use super::interrupt;
 use crate::cli::{Console, TrainArgs};
 use crate::encoders::use_threads;
 use crate::hub::{self, Wants};
+use crate::mlflow::{Mlflow, Status};
 use crate::outputs::say;
 
 pub(crate) fn run(args: &TrainArgs, console: &Console) -> Result<()> {
@@ -45,9 +47,13 @@ pub(crate) fn run(args: &TrainArgs, console: &Console) -> Result<()> {
         plan.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
         return describe(&plan).iter().try_for_each(say);
     }
-    let mut watch = Watch::new(console);
+    let mut watch = Watch::new(console, reporting(&config)?);
     let report = fit(&config, &start, &mut watch);
-    watch.end();
+    watch.end(match &report {
+        Ok(report) if report.model.is_some() => Status::Finished,
+        Ok(_) => Status::Killed,
+        Err(_) => Status::Failed,
+    });
     let report = report?;
     let Some(model) = &report.model else { return Err(interrupted(&report)) };
     for line in summary(&config, &report) {
@@ -56,7 +62,39 @@ pub(crate) fn run(args: &TrainArgs, console: &Console) -> Result<()> {
     say(model.display())
 }
 
-/// Error of a training that a signal ended, with the number of steps and the checkpoint.
+/// The experiment of MLflow, if the config reports there; it is found before the training begins.
+fn reporting(config: &TrainConfig) -> Result<Option<Reporting>> {
+    if !config.training.report_to.contains(&Reporter::Mlflow) {
+        return Ok(None);
+    }
+    let MlflowConfig { tracking_uri, experiment_name, tags } = &config.mlflow;
+    let output = config.training.output_dir.file_name().map(|name| name.to_string_lossy().into_owned());
+    Ok(Some(Reporting {
+        mlflow: Mlflow::open(tracking_uri.as_deref(), experiment_name.as_deref())?,
+        name: config.training.run_name.clone().or(output).unwrap_or_else(|| "splade".to_owned()),
+        tags: tags.clone(),
+        parameters: parameters(&serde_json::to_value(config)?),
+    }))
+}
+
+/// The keys of a resolved config and their values, as `training.seed` and `42`.
+fn parameters(config: &Value) -> Vec<(String, String)> {
+    fn walk(path: &str, value: &Value, found: &mut Vec<(String, String)>) {
+        match value {
+            Value::Object(entries) => entries.iter().for_each(|(key, value)| {
+                let path = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
+                walk(&path, value, found);
+            }),
+            Value::String(text) => found.push((path.to_owned(), text.clone())),
+            other => found.push((path.to_owned(), other.to_string())),
+        }
+    }
+    let mut found = Vec::new();
+    walk("", config, &mut found);
+    found
+}
+
+/// The error of a training that a signal ended: after how many steps, and where to resume.
 fn interrupted(report: &FitReport) -> anyhow::Error {
     match &report.checkpoint {
         Some(checkpoint) => interrupt::error(

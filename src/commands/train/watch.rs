@@ -10,6 +10,7 @@ use super::report::describe;
 use crate::cli::{Console, LogFormat};
 use crate::commands::interrupt;
 use crate::console::{self, json_line, size};
+use crate::mlflow::{Mlflow, Status};
 
 /// Observer of a training.
 pub(super) struct Watch {
@@ -25,6 +26,15 @@ pub(super) struct Watch {
     step: usize,
     active_dims: f64,
     query_active_dims: f64,
+    mlflow: Option<Reporting>,
+}
+
+/// A run of MLflow, and what it begins with.
+pub(super) struct Reporting {
+    pub(super) mlflow: Mlflow,
+    pub(super) name: String,
+    pub(super) tags: Vec<(String, String)>,
+    pub(super) parameters: Vec<(String, String)>,
 }
 
 impl Observer for Watch {
@@ -37,6 +47,7 @@ impl Observer for Watch {
                 self.bar.set_style(console::style("{bar:20} {pos}/{len}  {msg}  {eta} left"));
                 self.bar.set_position(plan.first_step as u64);
                 self.bar.reset_eta();
+                self.report(|Reporting { mlflow, name, tags, parameters }| mlflow.begin(name, tags, parameters));
             }
             Event::Step { step, loss, examples, active_dims, query_active_dims } => {
                 self.step = step;
@@ -56,10 +67,12 @@ impl Observer for Watch {
                     false => end_line(scalars),
                 };
                 self.say(&line, fields("log", step, epoch, scalars));
+                self.report(|reporting| reporting.mlflow.log(step, scalars));
             }
             Event::Evaluated { step, epoch, scalars } => {
                 let line = evaluation_line(scalars, self.is_verbose);
                 self.say(&line, fields("evaluation", step, epoch, scalars));
+                self.report(|reporting| reporting.mlflow.log(step, scalars));
             }
             Event::Sample(text) => self.say(text, Map::new()),
             Event::Saved(path) => self.bar.suspend(|| tracing::debug!("saved {}", path.display())),
@@ -73,7 +86,7 @@ impl Observer for Watch {
 }
 
 impl Watch {
-    pub(super) fn new(console: &Console) -> Self {
+    pub(super) fn new(console: &Console, mlflow: Option<Reporting>) -> Self {
         Self {
             bar: ProgressBar::hidden(),
             is_json: console.log_format == LogFormat::Json,
@@ -86,12 +99,23 @@ impl Watch {
             step: 0,
             active_dims: 0.0,
             query_active_dims: 0.0,
+            mlflow,
         }
     }
 
-    /// Removes the progress line.
-    pub(super) fn end(&self) {
+    /// Removes the progress line and ends the run of MLflow.
+    pub(super) fn end(&mut self, status: Status) {
         self.bar.finish_and_clear();
+        self.report(|reporting| reporting.mlflow.end(status));
+    }
+
+    /// Reports to MLflow; after a failure, which is told once, no more.
+    fn report(&mut self, report: impl FnOnce(&mut Reporting) -> anyhow::Result<()>) {
+        let Some(reporting) = &mut self.mlflow else { return };
+        if let Err(error) = report(reporting) {
+            self.bar.suspend(|| tracing::warn!("no more is reported to MLflow: {error:#}"));
+            self.mlflow = None;
+        }
     }
 
     fn seconds(&self) -> f64 {

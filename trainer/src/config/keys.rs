@@ -44,8 +44,6 @@ const ONLY_CSR: &str = "only architecture `csr` has it, which this toolkit does 
 const ONLY_F32: &str = "this version computes in f32 on every device";
 const NO_UPLOAD: &str = "this version uploads no model: the result stays in training.output_dir";
 const NO_LOADERS: &str = "there are no loader processes: all threads tokenize a batch when its step begins, in a small part of the step's time";
-pub(super) const NO_MLFLOW: &str =
-    "this version does not report to MLflow: log.jsonl in training.output_dir holds the same numbers";
 
 /// Every key, in the order of a config file.
 #[rustfmt::skip] // one line a key
@@ -109,7 +107,7 @@ pub const KEYS: &[Key] = &[
     unused("training.hub_private_repo", "", "make the repository private", NO_UPLOAD),
     key("training.logging_dir", "\"runs\"", "folder of the TensorBoard event files, below `output_dir` unless absolute"),
     key("training.run_name", "", "name of the run in TensorBoard: event files go to the folder of this name in `logging_dir`"),
-    key("training.report_to", "[\"tensorboard\"]", "`tensorboard`, or `none`; log.jsonl is always written. `mlflow` and `wandb` are named and have no effect"),
+    key("training.report_to", "[\"tensorboard\"]", "`tensorboard`, `mlflow`, or `none`; log.jsonl is always written. `wandb` is named and has no effect"),
     only_off("training.dataloader_num_workers", "0", "processes that prepare batches ahead", NO_LOADERS),
     unused("training.dataloader_prefetch_factor", "", "batches that are prepared ahead", NO_LOADERS),
     unused("training.dataloader_pin_memory", "", "page-locked memory for batches", "batches are never copied through pinned memory"),
@@ -171,9 +169,9 @@ pub const KEYS: &[Key] = &[
     key("model_card.model_name", "", "heading of the model card"),
     key("model_card.datasets_used", "[]", "data sets to name in the model card"),
 
-    unused("mlflow.tracking_uri", "", "server or folder", NO_MLFLOW),
-    unused("mlflow.experiment_name", "", "experiment", NO_MLFLOW),
-    unused("mlflow.tags", "", "tags of the run", NO_MLFLOW),
+    key("mlflow.tracking_uri", "", "server (`http://…`) or folder of MLflow; default: `MLFLOW_TRACKING_URI`, else the folder `mlruns`"),
+    key("mlflow.experiment_name", "", "experiment, which is made if there is none of this name; default: `Default`"),
+    key("mlflow.tags", "", "tags of the run, `{name: value}`"),
 
     key("hardware.device", "\"auto\"", "`auto`, `cpu`, `cuda` or `metal`; `mps`, PyTorch's name of `metal`, means the CPU where there is no such device"),
     key("hardware.gradient_checkpointing", "false", "compute each layer again in the backward pass instead of keeping it: less memory, a slower step, the same result"),

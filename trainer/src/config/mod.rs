@@ -112,6 +112,8 @@ choices! {
     Reporter {
         /// Event files under `logging_dir`.
         Tensorboard = "tensorboard",
+        /// A server or folder of MLflow. This crate does not report there: the caller does.
+        Mlflow = "mlflow",
     }
 }
 
@@ -226,6 +228,9 @@ pub struct TrainConfig {
     pub router: RouterConfig,
     /// `model_card`: the README of the model.
     pub model_card: ModelCardConfig,
+    /// `mlflow`: the receiver of [`Reporter::Mlflow`]; empty without it.
+    #[serde(skip_serializing_if = "MlflowConfig::is_empty")]
+    pub mlflow: MlflowConfig,
     /// `hardware`: the device.
     pub hardware: HardwareConfig,
 }
@@ -653,6 +658,26 @@ pub struct ModelCardConfig {
     pub model_name: Option<String>,
     /// The data sets it was trained on, in words.
     pub datasets_used: Vec<String>,
+}
+
+/// `mlflow`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct MlflowConfig {
+    /// A server's address or a folder; none: the caller's default.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tracking_uri: Option<String>,
+    /// Name of the experiment; none: MLflow's `Default`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub experiment_name: Option<String>,
+    /// Tags of the run, in the order of the file.
+    #[serde(serialize_with = "pairs", skip_serializing_if = "Vec::is_empty")]
+    pub tags: Vec<(String, String)>,
+}
+
+impl MlflowConfig {
+    fn is_empty(&self) -> bool {
+        self == &Self::default()
+    }
 }
 
 /// `hardware`.

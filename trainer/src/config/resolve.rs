@@ -6,12 +6,11 @@ use serde_json::Value;
 use splade_files::Architecture;
 
 use super::hub::parts_of;
-use super::keys::NO_MLFLOW;
-use super::section::{Notes, Section, as_number, as_texts, did_you_mean};
+use super::section::{Notes, Section, as_number, as_text, as_texts, did_you_mean};
 use super::{
     BuiltIn, Columns, DataSetConfig, DataSetsConfig, EvaluationConfig, Evaluator, HardwareConfig, HeadMode, LossConfig,
-    ModelCardConfig, ModelConfig, ModelInit, Note, Objective, QueryInit, Reporter, Route, RouterConfig, ScandiQaConfig,
-    Strategy, TokenizerInit, TrainConfig, TrainingConfig,
+    MlflowConfig, ModelCardConfig, ModelConfig, ModelInit, Note, Objective, QueryInit, Reporter, Route, RouterConfig,
+    ScandiQaConfig, Strategy, TokenizerInit, TrainConfig, TrainingConfig,
 };
 use crate::{Error, Result};
 
@@ -49,9 +48,9 @@ fn resolve(value: &Value, notes: &Notes) -> Result<TrainConfig> {
     let datasets = datasets(set_keys, training.objective)?;
     let router = router(router_keys, model.use_router)?;
     let model_card = model_card(card_keys)?;
-    mlflow_keys.finish()?;
+    let mlflow = mlflow(mlflow_keys, training.report_to.contains(&Reporter::Mlflow))?;
     let hardware = hardware(hardware_keys)?;
-    Ok(TrainConfig { model, training, loss, datasets, evaluation, router, model_card, hardware })
+    Ok(TrainConfig { model, training, loss, datasets, evaluation, router, model_card, mlflow, hardware })
 }
 
 fn model(mut keys: Section<'_>) -> Result<ModelConfig> {
@@ -322,10 +321,10 @@ fn report_to(keys: &mut Section<'_>) -> Result<Vec<Reporter>> {
             "tensorboard" => reporters.push(Reporter::Tensorboard),
             "all" => {
                 reporters.push(Reporter::Tensorboard);
-                keys.note("report_to", "`all` is TensorBoard here: this version reports to nothing else");
+                keys.note("report_to", "`all` is TensorBoard here; name `mlflow` to report there too");
             }
             "none" => {}
-            "mlflow" => keys.note("report_to", NO_MLFLOW),
+            "mlflow" => reporters.push(Reporter::Mlflow),
             "wandb" => keys.note("report_to", "wandb is a service that this toolkit does not report to"),
             other => {
                 let message = format!("`{other}` is none of {}", known.join(", "));
@@ -658,6 +657,28 @@ fn model_card(mut keys: Section<'_>) -> Result<ModelCardConfig> {
     };
     keys.finish()?;
     Ok(card)
+}
+
+fn mlflow(mut keys: Section<'_>, is_used: bool) -> Result<MlflowConfig> {
+    if !is_used {
+        note_all(
+            &mut keys,
+            &["tracking_uri", "experiment_name", "tags"],
+            "is not used: report_to does not name `mlflow`",
+        );
+    }
+    let tags = keys.section("tags")?;
+    let tag = |(name, value): (&String, &Value)| match as_text(value) {
+        Some(text) => Ok((name.clone(), text)),
+        None => Err(tags.error(name, "expected a text", "")),
+    };
+    let mlflow = MlflowConfig {
+        tracking_uri: keys.optional("tracking_uri", Section::text)?,
+        experiment_name: keys.optional("experiment_name", Section::text)?,
+        tags: tags.named_entries().map(tag).collect::<Result<_>>()?,
+    };
+    keys.finish()?;
+    Ok(if is_used { mlflow } else { MlflowConfig::default() })
 }
 
 fn hardware(mut keys: Section<'_>) -> Result<HardwareConfig> {
