@@ -235,7 +235,7 @@ impl Place {
         Ok(Self::Folder(path.into()))
     }
 
-    fn headers<'a>(authorization: &'a Option<String>) -> Vec<(&'a str, &'a str)> {
+    fn headers(authorization: &Option<String>) -> Vec<(&str, &str)> {
         authorization.iter().map(|value| ("authorization", value.as_str())).collect()
     }
 

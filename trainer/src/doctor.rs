@@ -267,6 +267,13 @@ impl Doctor {
         found.into_iter().map(|(_, sentence)| format!("step {step}: {sentence}")).collect()
     }
 
+    /// Replaces all examinations by this one, of the model that is the result.
+    pub(crate) fn replace(&mut self, examination: Examination) {
+        self.totals = Totals::default();
+        self.totals.add(&examination, true);
+        self.last = Some(examination);
+    }
+
     /// Active dims of the last examination, and the cost that follows from all of them since the end of the ramp.
     pub(crate) fn sparsity(&self) -> Option<Sparsity> {
         let last = self.last.as_ref()?;

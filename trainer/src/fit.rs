@@ -211,6 +211,8 @@ struct Run<'a> {
     plan: Plan,
     log: RunLog,
     doctor: Doctor,
+    /// the last batch that was examined
+    examined: Option<Batch>,
     window: LossWindow,
     began: Instant,
     examples: usize,
@@ -240,6 +242,7 @@ impl<'a> Run<'a> {
             plan,
             log,
             doctor,
+            examined: None,
             window: LossWindow::default(),
             began: Instant::now(),
             examples: 0,
@@ -322,13 +325,9 @@ impl<'a> Run<'a> {
         }
         let is_logged = place.is_logged(self.config.training.logging_steps);
         let losses = self.window.shares();
-        if let (true, Some(batch)) = (is_logged || is_last, batches.last()) {
-            let examination = match self.session.material() {
-                Material::Examples(sets) => sets.get(batch.data_set).map(|set| (set, &batch.rows)),
-                Material::Pieces(_) => None,
-            };
-            if let Some((set, rows)) = examination {
-                let examination = Examination::of(self.session.trainee(), set, rows)?;
+        if is_logged || is_last {
+            self.examined = batches.last().cloned();
+            if let Some(examination) = self.examine(self.session.trainee())? {
                 for sentence in self.doctor.examine(step, losses, examination) {
                     observer.event(Event::Warning(&sentence));
                 }
@@ -344,6 +343,14 @@ impl<'a> Run<'a> {
             self.log.log(step, self.state.epoch, &line, Some(report.regularizer_weights))?;
         }
         Ok(())
+    }
+
+    /// The vectors of a model for the batch that is examined; none for running text.
+    fn examine(&self, model: &Trainee) -> Result<Option<Examination>> {
+        let (Material::Examples(sets), Some(batch)) = (self.session.material(), &self.examined) else {
+            return Ok(None);
+        };
+        sets.get(batch.data_set).map(|set| Examination::of(model, set, &batch.rows)).transpose()
     }
 
     /// The micro-batches of the next step: fewer than the config says at the end of an epoch.
@@ -417,6 +424,9 @@ impl<'a> Run<'a> {
         let reload =
             |best: &PathBuf| Trainee::from_checkpoint(&without_head_patch(self.config, best), best, &Device::Cpu);
         let reloaded = best.as_ref().map(reload).transpose()?;
+        if let Some(examination) = reloaded.as_ref().map(|model| self.examine(model)).transpose()?.flatten() {
+            self.doctor.replace(examination);
+        }
         let model = reloaded.as_ref().unwrap_or(self.session.trainee());
         let path = training.output_dir.join(RESULT);
         write_folder(&path, |folder| {

@@ -47,8 +47,8 @@ fn describe_set(set: &SourceReport) -> Vec<String> {
     if set.split_by_negatives {
         let name = &set.name;
         lines.push(format!(
-            "{name}: rows without a negative became the part {name}_pairs, since a batch has one shape; both parts take the \
-             turns of {name}"
+            "{name}: rows without a negative became the part {name}_pairs, since a batch has one shape; in a round both parts \
+             are one set"
         ));
     }
     lines

@@ -203,9 +203,13 @@ fn evaluation_line(line: &[Scalar], all: bool) -> String {
         "_samples_per_second",
         "_steps_per_second",
     ];
+    // the mean of one task is the task
+    let n_tasks = line.iter().filter(|(key, _)| key.ends_with("dot_ndcg@10")).count();
+    let is_again =
+        |key: &str| n_tasks == 2 && ["eval_mean_", "eval_NanoBEIR_mean_"].iter().any(|mean| key.starts_with(mean));
     let parts: Vec<String> = line
         .iter()
-        .filter(|(key, _)| all || shown.iter().any(|end| key.ends_with(end)))
+        .filter(|(key, _)| all || (shown.iter().any(|end| key.ends_with(end)) && !is_again(key)))
         .map(|(key, value)| format!("{} {value:.4}", key.strip_prefix("eval_").unwrap_or(key)))
         .collect();
     format!("evaluated: {}", parts.join("  "))
