@@ -148,7 +148,7 @@ impl KnownPositives {
 }
 
 /// A hash that does not change from run to run.
-fn hash(text: &str) -> u64 {
+pub(super) fn hash(text: &str) -> u64 {
     let mut hasher = DefaultHasher::new();
     text.hash(&mut hasher);
     hasher.finish()

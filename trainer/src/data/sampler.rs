@@ -3,14 +3,15 @@
 //! The functions take their permutations as an input, so that tests can give the reference's and compare the batches;
 //! [`Sampler`] draws them from a documented generator seeded by seed and epoch, the same on every machine.
 
-use std::collections::HashMap;
 use std::ops::Range;
 
 use rand::SeedableRng;
 use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
+use rayon::slice::ParallelSliceMut;
 
 use super::DataSet;
+use super::report::hash;
 use crate::config::{BatchSampler, SamplingStrategy};
 
 /// Rows of one data set that make one micro-batch.
@@ -110,18 +111,38 @@ pub(crate) struct RowValues {
 }
 
 impl RowValues {
-    /// Numbers the texts of every row.
-    pub(crate) fn new<'a, R: IntoIterator<Item = &'a str>>(rows: impl IntoIterator<Item = R>) -> Self {
-        let mut numbers: HashMap<&str, u32> = HashMap::new();
-        let (mut values, mut starts) = (Vec::new(), vec![0]);
-        for row in rows {
-            for text in row {
-                let next = numbers.len() as u32;
-                values.push(*numbers.entry(text).or_insert(next));
-            }
-            starts.push(values.len());
+    /// Numbers the texts of `n_rows` rows.
+    ///
+    /// Texts are sorted by a hash, and those with the same hash compared: 16 bytes a text at the most, where a table of
+    /// texts takes several times that.
+    pub(crate) fn new<'a, T: Iterator<Item = &'a str>>(n_rows: usize, texts_of: impl Fn(usize) -> T + Sync) -> Self {
+        let mut starts = vec![0];
+        let mut hashes: Vec<(u64, u32)> = Vec::new();
+        for row in 0..n_rows {
+            hashes.extend(texts_of(row).zip(hashes.len() as u32..).map(|(text, at)| (hash(text), at)));
+            starts.push(hashes.len());
         }
-        Self { values, starts, n_distinct: numbers.len() }
+        hashes.par_sort_unstable();
+        let text_at = |at: u32| {
+            let row = starts.partition_point(|start| *start <= at as usize) - 1;
+            texts_of(row).nth(at as usize - starts[row])
+        };
+        let mut values = vec![0; hashes.len()];
+        let mut n_distinct = 0;
+        for run in hashes.chunk_by(|a, b| a.0 == b.0) {
+            // nearly always one text
+            let mut known: Vec<(Option<&str>, u32)> = Vec::new();
+            for (_, at) in run {
+                let text = (run.len() > 1).then(|| text_at(*at)).flatten();
+                let number = known.iter().find(|(other, _)| *other == text).map(|(_, number)| *number);
+                values[*at as usize] = number.unwrap_or_else(|| {
+                    known.push((text, n_distinct));
+                    n_distinct += 1;
+                    n_distinct - 1
+                });
+            }
+        }
+        Self { values, starts, n_distinct: n_distinct as usize }
     }
 
     fn len(&self) -> usize {
@@ -306,7 +327,7 @@ impl Sampler {
         let sampled = |set: &DataSet| SampledSet {
             n_rows: set.examples.len(),
             values: (kind == BatchSampler::NoDuplicates)
-                .then(|| RowValues::new(set.examples.iter().map(|example| example.texts()))),
+                .then(|| RowValues::new(set.examples.len(), |row| set.examples[row].texts())),
         };
         let is_other = |a: &DataSet, b: &DataSet| a.set.is_empty() || a.set != b.set;
         let mut turns: Vec<Range<usize>> = Vec::new();
@@ -410,12 +431,13 @@ mod tests {
 
     const FIXTURES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/fixtures/sparse-encoder");
 
-    fn no_duplicates<'a, R: IntoIterator<Item = &'a str>>(
-        rows: impl IntoIterator<Item = R>,
+    fn no_duplicates(
+        rows: &[Vec<String>],
         rules: BatchRules,
         permutations: impl Permutations,
     ) -> impl Iterator<Item = Vec<usize>> {
-        NoDuplicates::new(RowValues::new(rows), rules, permutations)
+        let values = RowValues::new(rows.len(), |row| rows[row].iter().map(String::as_str));
+        NoDuplicates::new(values, rules, permutations)
     }
 
     #[derive(Deserialize)]
@@ -471,8 +493,7 @@ mod tests {
             let texts = texts_of(&case.rows);
             let rules = BatchRules { batch_size: case.batch_size, drop_last: case.drop_last };
             let mut permutations = case.permutations.clone().into_iter();
-            let rows = texts.iter().map(|row| row.iter().map(String::as_str));
-            let batches: Vec<_> = no_duplicates(rows, rules, |_| permutations.next().unwrap()).collect();
+            let batches: Vec<_> = no_duplicates(&texts, rules, |_| permutations.next().unwrap()).collect();
             assert_eq!(batches, case.batches, "{}", case.name);
             assert_eq!(rules.reported_len(texts.len()), case.len, "{}", case.name);
         }
@@ -621,9 +642,8 @@ mod tests {
         ) {
             let order = SeededPermutations::new(seed, 0, 0, true).next(rows.len());
             let texts: Vec<Vec<String>> = rows.iter().map(|row| row.iter().map(u8::to_string).collect()).collect();
-            let texts = texts.iter().map(|row| row.iter().map(String::as_str));
             let rules = BatchRules { batch_size, drop_last: false };
-            let batches: Vec<_> = no_duplicates(texts, rules, |_| order.clone()).collect();
+            let batches: Vec<_> = no_duplicates(&texts, rules, |_| order.clone()).collect();
             prop_assert_eq!(&batches, &plain_no_duplicates(&rows, batch_size, false, order.clone()));
             let mut used: Vec<usize> = batches.concat();
             used.sort_unstable();

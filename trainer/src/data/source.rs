@@ -101,15 +101,62 @@ pub struct LoadedSet {
     pub report: SourceReport,
 }
 
-/// An example and the place it was read from.
-#[derive(Debug, Clone, PartialEq)]
-struct Placed {
-    example: Example,
-    origin: Origin,
+/// Examples and, in the same order, the places they were read from.
+#[derive(Debug, Clone, Default, PartialEq)]
+struct Rows {
+    examples: Vec<Example>,
+    origins: Vec<Origin>,
+}
+
+impl Rows {
+    fn len(&self) -> usize {
+        self.examples.len()
+    }
+
+    fn is_empty(&self) -> bool {
+        self.examples.is_empty()
+    }
+
+    fn push(&mut self, example: Example, origin: Origin) {
+        self.examples.push(example);
+        self.origins.push(origin);
+    }
+
+    fn append(&mut self, mut other: Self) {
+        self.examples.append(&mut other.examples);
+        self.origins.append(&mut other.origins);
+    }
+
+    /// Removes the rows from `at` on and returns them.
+    fn split_off(&mut self, at: usize) -> Self {
+        Self { examples: self.examples.split_off(at), origins: self.origins.split_off(at) }
+    }
+
+    fn truncate(&mut self, len: usize) {
+        self.examples.truncate(len);
+        self.origins.truncate(len);
+    }
+
+    /// The rows in another order.
+    fn permuted(mut self, order: Vec<usize>) -> Self {
+        let mut take = |at: usize| std::mem::take(&mut self.examples[at]);
+        let examples = order.iter().map(|at| take(*at)).collect();
+        Self { examples, origins: order.into_iter().map(|at| self.origins[at]).collect() }
+    }
+
+    /// The rows with negatives, and those without.
+    fn parted(self) -> [Self; 2] {
+        let [mut with, mut without] = [Self::default(), Self::default()];
+        for (example, origin) in self.examples.into_iter().zip(self.origins) {
+            let part = if example.negatives.is_empty() { &mut without } else { &mut with };
+            part.push(example, origin);
+        }
+        [with, without]
+    }
 }
 
 /// Training, development and test rows.
-type Shares = [Vec<Placed>; 3];
+type Shares = [Rows; 3];
 
 /// Reads a data set of the config. `seed` shuffles it before it is divided into shares.
 ///
@@ -139,11 +186,11 @@ pub fn load_data_set(config: &DataSetConfig, seed: u64, labels: LabelUse) -> Res
 fn local_shares(reader: &mut ExampleReader<'_>, config: &DataSetConfig, seed: u64) -> Result<Shares> {
     let train = reader.read(&paths_of(config, &config.files)?)?;
     if !config.dev_files.is_empty() {
-        return Ok([train, reader.read(&paths_of(config, &config.dev_files)?)?, Vec::new()]);
+        return Ok([train, reader.read(&paths_of(config, &config.dev_files)?)?, Rows::default()]);
     }
     Ok(match config.split_ratio {
         Some(ratio) => divide(shuffled(train, seed, SHARES_STREAM), ratio),
-        None => [train, Vec::new(), Vec::new()],
+        None => [train, Rows::default(), Rows::default()],
     })
 }
 
@@ -156,7 +203,7 @@ fn hub_shares(reader: &mut ExampleReader<'_>, config: &DataSetConfig, seed: u64)
             return Err(Error::data_set(&config.name, message, "fill in the files of its parts, or give `files`"));
         }
         let shares = divide(reader.read(&part.files)?, part.shares);
-        joined.iter_mut().zip(shares).for_each(|(joined, share)| joined.extend(share));
+        joined.iter_mut().zip(shares).for_each(|(joined, share)| joined.append(share));
     }
     if !config.dev_files.is_empty() {
         joined[1] = reader.read(&paths_of(config, &config.dev_files)?)?;
@@ -280,9 +327,9 @@ impl<'a> ExampleReader<'a> {
     }
 
     /// The usable rows of all files, up to `max_samples`.
-    fn read(&mut self, paths: &[PathBuf]) -> Result<Vec<Placed>> {
+    fn read(&mut self, paths: &[PathBuf]) -> Result<Rows> {
         let limit = self.config.max_samples.unwrap_or(usize::MAX);
-        let mut examples = Vec::new();
+        let mut examples = Rows::default();
         for path in paths {
             self.read_file(path, read_rows(path)?, limit, &mut examples)?;
             if examples.len() >= limit {
@@ -297,7 +344,7 @@ impl<'a> ExampleReader<'a> {
         path: &Path,
         rows: impl Iterator<Item = Result<(usize, Row)>>,
         limit: usize,
-        examples: &mut Vec<Placed>,
+        examples: &mut Rows,
     ) -> Result<()> {
         self.anchor.reset();
         self.positive.reset();
@@ -311,7 +358,9 @@ impl<'a> ExampleReader<'a> {
             let (position, row) = row?;
             self.report.rows += 1;
             let origin = Origin { file, row: u32::try_from(position).unwrap_or(u32::MAX) };
-            examples.extend(self.example(path, position, &row)?.map(|example| Placed { example, origin }));
+            if let Some(example) = self.example(path, position, &row)? {
+                examples.push(example, origin);
+            }
             first_row.get_or_insert(row);
         }
         match first_row {
@@ -430,14 +479,13 @@ impl LabelReader {
 }
 
 /// The rows in a random order.
-fn shuffled(rows: Vec<Placed>, seed: u64, stream: u64) -> Vec<Placed> {
+fn shuffled(rows: Rows, seed: u64, stream: u64) -> Rows {
     let order = SeededPermutations::new(seed, 0, stream, true).next(rows.len());
-    let mut slots: Vec<Option<Placed>> = rows.into_iter().map(Some).collect();
-    order.into_iter().filter_map(|at| slots[at].take()).collect()
+    rows.permuted(order)
 }
 
 /// Divides rows into training, development and test rows, in their order, as the Python project does.
-fn divide(mut rows: Vec<Placed>, ratio: [f64; 3]) -> Shares {
+fn divide(mut rows: Rows, ratio: [f64; 3]) -> Shares {
     let n = rows.len();
     // 0.07 * 100 is slightly less than 7 in binary
     let share = |ratio: f64| ((n as f64 * ratio + 1e-9) as usize).min(n);
@@ -459,30 +507,34 @@ struct Shapes {
 }
 
 impl Shapes {
-    fn of(name: &str, shares: [&[Placed]; 3], labels: Option<LabelForm>) -> Self {
-        let counts = || shares.into_iter().flatten().map(|row| row.example.negatives.len());
+    fn of(name: &str, shares: [&Rows; 3], labels: Option<LabelForm>) -> Self {
+        let examples = || shares.into_iter().flat_map(|rows| &rows.examples);
+        let counts = || examples().map(|example| example.negatives.len());
         let n_negatives = counts().filter(|&n| n > 0).min().unwrap_or(0);
         Self { name: name.to_owned(), mixed: n_negatives > 0 && counts().any(|n| n == 0), n_negatives, labels }
     }
 
     /// The data sets of a share; none for an empty one.
-    fn apply(&self, mut rows: Vec<Placed>, files: &Arc<[PathBuf]>) -> Vec<DataSet> {
+    fn apply(&self, mut rows: Rows, files: &Arc<[PathBuf]>) -> Vec<DataSet> {
         let n_labels = self.n_negatives + usize::from(self.labels == Some(LabelForm::Scores));
-        for Placed { example, .. } in &mut rows {
+        for example in &mut rows.examples {
             example.negatives.truncate(self.n_negatives);
             example.labels.truncate(n_labels);
         }
         let sets = if self.mixed {
-            let (pairs, triplets) = rows.into_iter().partition(|row: &Placed| row.example.negatives.is_empty());
+            let [triplets, pairs] = rows.parted();
             vec![(self.name.clone(), triplets), (format!("{}_pairs", self.name), pairs)]
         } else {
             vec![(self.name.clone(), rows)]
         };
-        let set = |(name, rows): (String, Vec<Placed>)| {
-            let (examples, origins) = rows.into_iter().map(|row| (row.example, row.origin)).unzip();
-            DataSet { name, set: self.name.clone(), examples, origins, files: files.clone() }
+        let set = |(name, Rows { examples, origins })| DataSet {
+            name,
+            set: self.name.clone(),
+            examples,
+            origins,
+            files: files.clone(),
         };
-        sets.into_iter().map(set).filter(|set| !set.examples.is_empty()).collect()
+        sets.into_iter().filter(|(_, rows)| !rows.is_empty()).map(set).collect()
     }
 }
 
