@@ -848,12 +848,12 @@ mod data_sets {
     use super::util::data_sets::{Column, add_all, parquet};
     use super::*;
 
-    /// A desk whose Hub has every data set and base model of the shipped configs.
-    fn desk() -> Desk {
-        let desk = Desk::new();
-        add_all(&desk.hub);
-        desk.place.copy(&ours("../configs"), "configs");
-        desk
+    /// A test whose Hub has every data set and base model of the shipped configs.
+    fn test() -> Test {
+        let test = Test::new();
+        add_all(&test.hub);
+        test.place.copy(&ours("../configs"), "configs");
+        test
     }
 
     const SHORT: [&str; 10] = [
@@ -871,10 +871,10 @@ mod data_sets {
 
     #[test]
     fn a_shipped_config_trains_and_evaluates_on_what_it_downloads() {
-        let desk = desk();
+        let test = test();
         let mut args = vec!["train", "configs/training_config_splade.yaml"];
         args.extend(SHORT);
-        let ran = desk.run(&args);
+        let ran = test.run(&args);
         let stderr = ran.stderr.clone();
         assert_eq!(ran.done(), "out/final\n");
         for words in [
@@ -889,7 +889,7 @@ mod data_sets {
         ] {
             assert!(stderr.contains(words), "{words}: {stderr}");
         }
-        let log = desk.place.read("out/log.jsonl");
+        let log = test.place.read("out/log.jsonl");
         for key in [
             "eval_NanoMSMARCO_dot_ndcg@10",
             "eval_NanoNFCorpus_dot_map@100",
@@ -898,29 +898,29 @@ mod data_sets {
         ] {
             assert!(log.contains(key), "{key}: {log}");
         }
-        assert!(desk.place.read("out/eval/NanoBEIR_evaluation_mean_results.csv").lines().count() == 2);
-        assert!(desk.place.path("out/eval/Information-Retrieval_evaluation_NanoMSMARCO_results.csv").is_file());
+        assert!(test.place.read("out/eval/NanoBEIR_evaluation_mean_results.csv").lines().count() == 2);
+        assert!(test.place.path("out/eval/Information-Retrieval_evaluation_NanoMSMARCO_results.csv").is_file());
         // what nobody asked for stays on the Hub
-        let cached = desk.place.path("home/hub/datasets--sentence-transformers--NanoBEIR-en/snapshots").join(COMMIT);
+        let cached = test.place.path("home/hub/datasets--sentence-transformers--NanoBEIR-en/snapshots").join(COMMIT);
         assert_eq!(util::names(&cached.join("corpus")).len(), 2);
-        let nli = desk.place.path("home/hub/datasets--Fremtind--all-nli-norwegian/snapshots").join(COMMIT);
+        let nli = test.place.path("home/hub/datasets--Fremtind--all-nli-norwegian/snapshots").join(COMMIT);
         assert_eq!(util::names(&nli.join("data")).len(), 3, "not the test split");
 
         // all of it is cached: no network is needed
-        desk.hub.requests();
+        test.hub.requests();
         args.extend(["--overwrite", "--offline", "-q"]);
-        let again = desk.run(&args);
+        let again = test.run(&args);
         assert_eq!(again.done(), "out/final\n");
-        assert_eq!(desk.hub.requests(), [] as [String; 0]);
+        assert_eq!(test.hub.requests(), [] as [String; 0]);
     }
 
     /// Numbers for machines: each line of the log with its fields.
     #[test]
     fn json_lines_have_the_numbers_as_fields() {
-        let desk = desk();
+        let test = test();
         let mut args = vec!["train", "configs/training_config_splade.yaml", "--log-format", "json"];
         args.extend(SHORT);
-        let ran = desk.run(&args);
+        let ran = test.run(&args);
         let lines: Vec<Value> = ran.stderr.lines().map(|line| serde_json::from_str(line).expect(line)).collect();
         let of = |event: &str| lines.iter().filter(|line| line["event"] == event).collect::<Vec<_>>();
         let logged = of("log");
@@ -935,7 +935,7 @@ mod data_sets {
 
     #[test]
     fn any_data_set_can_be_a_source() {
-        let desk = desk();
+        let test = test();
         let rows = |from: usize, language: &str| {
             let texts = |name: &'static str| {
                 Column::Text(name, (from..from + 20).map(|row| Some(format!("{name} {row}"))).collect())
@@ -948,16 +948,16 @@ mod data_sets {
             ("nb/all-00001-of-00002.parquet".to_owned(), rows(20, "nynorsk")),
             ("en/all-00000-of-00001.parquet".to_owned(), rows(40, "english")),
         ]);
-        desk.hub.add("datasets/acme/pairs", files);
+        test.hub.add("datasets/acme/pairs", files);
         let config = |keys: &str| {
-            desk.place.write(
+            test.place.write(
                 "train.yaml",
                 format!(
                     "{{model: {{base_model: ltg/bert-tiny}}, training: {{output_dir: out, max_steps: 1, eval_strategy: \"no\", \
                      max_seq_length: 32}}, datasets: {{mine: {{source: acme/pairs, {keys}}}}}}}"
                 ),
             );
-            desk.run(&["train", "train.yaml", "--dry-run"])
+            test.run(&["train", "train.yaml", "--dry-run"])
         };
         let columns = "columns: {anchor: heading, positive: body}";
         let whole = config(&format!("config: nb, split: all, {columns}")).done();
@@ -979,24 +979,24 @@ mod data_sets {
         config(&format!("config: nb, split: all, {columns}")).done();
         let place = |source: &str| {
             let set = format!("datasets.mine.source={source}");
-            desk.run(&["train", "train.yaml", "--dry-run", "--set", &set])
+            test.run(&["train", "train.yaml", "--dry-run", "--set", &set])
         };
         place("acme/nothing").fails(2, "datasets.mine: acme/nothing: no such data set on the Hub", "spelling");
         place("nothing").fails(2, "\"nothing\" is no data set of the Hub", "owner/name");
-        desk.hub.add("datasets/acme/notes", Files::from([("notes.txt".to_owned(), b"x".to_vec())]));
+        test.hub.add("datasets/acme/notes", Files::from([("notes.txt".to_owned(), b"x".to_vec())]));
         place("acme/notes").fails(2, "acme/notes: none of its files is parquet, .jsonl or .tsv", "under `files`");
-        desk.hub.require_token("datasets/acme/pairs", TOKEN, true);
-        std::fs::remove_dir_all(desk.place.path("home")).unwrap();
+        test.hub.require_token("datasets/acme/pairs", TOKEN, true);
+        std::fs::remove_dir_all(test.place.path("home")).unwrap();
         place("acme/pairs").fails(2, "datasets.mine: acme/pairs: gated", "request access");
     }
 
     #[test]
     fn a_folder_of_paws_is_taken_instead_of_the_hub() {
-        let desk = desk();
+        let test = test();
         let header = "id\tsentence1\tsentence2\tlabel\n";
-        desk.place.write("paws/nb/translated_train.tsv", format!("{header}1\ten setning\tden samme\t1\n2\ta\tb\t0\n"));
-        desk.place.write("paws/nb/dev_2k.tsv", format!("{header}3\tto\ttre\t1\n"));
-        desk.place.write(
+        test.place.write("paws/nb/translated_train.tsv", format!("{header}1\ten setning\tden samme\t1\n2\ta\tb\t0\n"));
+        test.place.write("paws/nb/dev_2k.tsv", format!("{header}3\tto\ttre\t1\n"));
+        test.place.write(
             "train.yaml",
             "
 model: {base_model: ltg/bert-tiny}
@@ -1004,11 +1004,11 @@ training: {output_dir: out, max_steps: 1, eval_strategy: \"no\", max_seq_length:
 datasets: {scandi_qa: {use_norquad: no, use_openbookqa: no, use_scandiqa: no, use_supervised_da: no, paws_data_dir: paws}}
 ",
         );
-        let stdout = desk.ok(&["train", "train.yaml", "--dry-run"]);
+        let stdout = test.ok(&["train", "train.yaml", "--dry-run"]);
         assert!(
             stdout.contains("scandi_qa: 1 examples, 1 to evaluate on (left out of 3 rows: 1 filtered out)"),
             "{stdout}"
         );
-        assert!(!desk.hub.requests().iter().any(|request| request.contains("paws")));
+        assert!(!test.hub.requests().iter().any(|request| request.contains("paws")));
     }
 }

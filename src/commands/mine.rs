@@ -7,7 +7,7 @@ use anyhow::Result;
 use serde_json::{Map, Value, json};
 use splade_core::{Encoder, Fusion, Hit, SparseVector};
 use splade_eval::Run;
-use splade_files::{Query, Row, read_documents, read_rows};
+use splade_files::{InputRow, Query, read_documents, read_rows};
 use splade_index::{ImpactIndex, SearchOptions};
 use splade_trainer::data::{ANCHOR_COLUMNS, POSITIVE_COLUMNS};
 
@@ -126,7 +126,7 @@ fn read_pairs(args: &MineArgs) -> Result<Vec<Pair>> {
 }
 
 /// The text of a column: the one named, or the first one known.
-fn text_of(row: &Row, named: Option<&str>, known: &[&str], role: &str) -> Result<String> {
+fn text_of(row: &InputRow, named: Option<&str>, known: &[&str], role: &str) -> Result<String> {
     let value = match named {
         Some(name) => row.value().get(name),
         None => known.iter().find_map(|name| row.value().get(*name)),
@@ -144,7 +144,7 @@ fn text_of(row: &Row, named: Option<&str>, known: &[&str], role: &str) -> Result
     }
 }
 
-fn id_of(row: &Row, names: &[&str]) -> Option<String> {
+fn id_of(row: &InputRow, names: &[&str]) -> Option<String> {
     match names.iter().find_map(|name| row.value().get(*name))? {
         Value::String(id) => Some(id.clone()),
         Value::Number(id) => Some(id.to_string()),
@@ -194,7 +194,6 @@ impl Source {
                     depth,
                     fusion: Fusion::default(),
                     options: SearchOptions { threads: args.network.threads, ..SearchOptions::default() },
-                    explain: false,
                 },
             })));
         }

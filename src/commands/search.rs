@@ -91,7 +91,7 @@ fn filter(args: &SearchArgs) -> Result<Option<Filter>> {
     Ok(args.filter.as_deref().map(str::parse).transpose()?)
 }
 
-/// The query side kept in the index, else that of `--model`; none for BM25, which needs none.
+/// Query side of `--model`, else of the index; none for BM25 without explanations.
 pub(super) fn query_side(
     index: &ImpactIndex,
     path: &Path,
@@ -110,7 +110,7 @@ pub(super) fn query_side(
         let terms = u32::try_from(model.dimensions()?)?;
         let fingerprint = model.fingerprint_like(&index.settings().model_fingerprint)?;
         index.expect_model(terms, &fingerprint, vocabulary.fingerprint())?;
-        return Ok(Some(QuerySide { encoder: query_encoder(&model, network)?, vocabulary }));
+        return Ok(Some(QuerySide::new(query_encoder(&model, network)?, &vocabulary, explain)?));
     }
     let encoder = index.read_query_encoder()?.ok_or_else(|| {
         bad_input(
@@ -119,7 +119,7 @@ pub(super) fn query_side(
         )
     })?;
     let vocabulary = encoder.vocabulary().clone();
-    Ok(Some(QuerySide::new(Box::new(encoder), &vocabulary, args.explain)?))
+    Ok(Some(QuerySide::new(Box::new(encoder), &vocabulary, explain)?))
 }
 
 fn print_table(output: &mut Output, query: &Query, hits: &[AnswerHit], many: bool) -> std::io::Result<()> {

@@ -265,7 +265,7 @@ pub(crate) fn load_checkpoint(path: &Path) -> Result<CheckpointState> {
 /// A file that cannot be read or is broken.
 pub(crate) fn saved_config(checkpoint: &Path) -> Result<Option<Value>> {
     let path = checkpoint.join(TRAINING_CONFIG);
-    if path.is_file() { read_json(&path).map(Some) } else { Ok(None) }
+    if path.is_file() { Ok(Some(splade_files::read_json(&path)?)) } else { Ok(None) }
 }
 
 /// The checkpoints of an output folder by step, oldest first. What is half written is not among them.

@@ -63,7 +63,7 @@ fn judge<T>(result: Result<T, impl std::fmt::Display>) -> Option<T> {
 pub fn config(bytes: &[u8]) {
     let Ok(text) = std::str::from_utf8(bytes) else { return };
     let Some(config) = judge(TransformerConfig::parse(text, Path::new("config.json"))) else { return };
-    let _ = (config.vocab_size(), config.max_positions(), config.activation_floats_per_token(), config.ties_output());
+    let _ = (config.vocab_size(), config.max_positions(), config.activations(), config.ties_output());
     if let Some(parameters) = judge(config.parameters([])) {
         let shapes = parameters.iter().map(|parameter| parameter.shape.iter().product::<usize>());
         assert!(shapes.sum::<usize>() > 0);

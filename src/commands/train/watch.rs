@@ -81,7 +81,7 @@ impl Observer for Watch {
     }
 
     fn should_stop(&mut self) -> bool {
-        interrupt::came()
+        interrupt::received()
     }
 }
 
