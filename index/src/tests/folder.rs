@@ -55,7 +55,7 @@ fn a_full_disk_leaves_the_last_commit_and_nothing_else() {
         index.directory().faults().room.store(room, std::sync::atomic::Ordering::SeqCst);
         let mut writer = index.writer(UNMERGED).unwrap();
         let more = zipf_collection(72, 500, 30, 5).0;
-        let added = more.iter().try_for_each(|(id, vector)| writer.update(&document(id, "mer tekst"), vector));
+        let added = more.iter().try_for_each(|(id, vector)| writer.update(&document(id, "more text"), vector));
         let error = added.and_then(|()| writer.finish().map(|_| ())).unwrap_err();
         assert_eq!(error.kind(), splade_core::ErrorKind::Io, "{error}");
         assert!(error.to_string().contains("no storage space"), "{error}");
