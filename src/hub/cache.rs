@@ -97,6 +97,7 @@ impl Repo {
 
     /// Notes the files of a commit, one name a line, so that the shards of a data set are known without the network. A
     /// cache that cannot be written only lacks the note.
+    #[cfg(feature = "train")]
     pub(super) fn note_listing(&self, commit: &str, files: &BTreeSet<String>) {
         let names: String = files.iter().map(|name| format!("{name}\n")).collect();
         let path = self.noted_listing(commit);

@@ -11,6 +11,7 @@ const MAIN: &str = "main";
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
     Model,
+    #[cfg_attr(not(feature = "train"), expect(dead_code, reason = "only a training reads data sets"))]
     DataSet,
 }
 
@@ -47,6 +48,7 @@ impl HubId {
     ///
     /// # Errors
     /// What is no id, or has a revision that no branch, tag or commit can have.
+    #[cfg(feature = "train")]
     pub(super) fn data_set(text: &str) -> Result<Self, HubError> {
         let id = Self::parse(text)?.ok_or_else(|| {
             HubError::input(format!("{text:?} is no data set of the Hub"), "give owner/name or owner/name@revision")
