@@ -21,14 +21,14 @@ pub(crate) fn start(console: &Console) {
         _ => "splade=info,splade_index=info,splade_trainer=info,splade_export=info,error",
     };
     let builder = tracing_subscriber::fmt().with_writer(|| Stderr).with_env_filter(level);
-    // a second start (in tests) changes nothing
+    // fails if logging was started before, which changes nothing
     let _ = match console.log_format {
         LogFormat::Text => builder.event_format(Plain).try_init(),
         LogFormat::Json => builder.json().flatten_event(true).try_init(),
     };
 }
 
-/// Stderr for log lines: a line that nobody reads any more (`splade train … 2>&1 | head`) is dropped, and the work goes on.
+/// Stderr for log lines. A line to a closed pipe (`splade train … 2>&1 | head`) is dropped, and the command continues.
 struct Stderr;
 
 impl Write for Stderr {
@@ -50,7 +50,7 @@ pub(crate) fn json_line(line: &serde_json::Value) {
     let _ = writeln!(io::stderr(), "{line}");
 }
 
-/// `warning: …` and bare information, without time and target: lines for people.
+/// Log lines for people, without time and target: `error: …`, `warning: …`, and other messages without a prefix.
 struct Plain;
 
 impl<S, N> FormatEvent<S, N> for Plain

@@ -123,7 +123,7 @@ impl HttpClient {
     }
 }
 
-/// The system's resolver, whose failures are a kind of their own and not a text to be searched.
+/// Resolver of the system. Its errors become [`ureq::Error::HostNotFound`], so that no error text has to be searched.
 #[derive(Debug, Default)]
 struct NamedResolver(DefaultResolver);
 

@@ -375,7 +375,7 @@ mod tests {
         assert!(
             matches!(Place::of("http://localhost:5000/").unwrap(), Place::Server { address, .. } if address == "http://localhost:5000")
         );
-        for uri in ["mlruns", "file:///tmp/x", "file:x"] {
+        for uri in ["mlruns", "file:///data/x", "file:x"] {
             assert!(matches!(Place::of(uri).unwrap(), Place::Folder(_)), "{uri}");
         }
         let error = Place::of("sqlite:///mlflow.db").unwrap_err();

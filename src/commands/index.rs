@@ -228,12 +228,12 @@ fn report(index: &ImpactIndex, args: &IndexArgs) -> Result<()> {
         return say(serde_json::to_string_pretty(&stats)?);
     }
     say(format_args!(
-        "{}: {} documents, {:.0} active dims each, {} segment{}, {:.1} MB",
+        "{}: {} documents, {:.0} active dims each, {} segment{}, {}",
         args.index().display(),
         stats.documents,
         stats.active_dims_mean,
         stats.segments,
         if stats.segments == 1 { "" } else { "s" },
-        stats.total_bytes as f64 / 1e6,
+        size(stats.total_bytes),
     ))
 }

@@ -37,7 +37,7 @@ pub(super) struct Repo {
 }
 
 impl Repo {
-    /// The part of `cache` that belongs to the model `name`, `owner/name`; nothing needs to be there yet.
+    /// Returns the part of `cache` for the model or data set `name` (`owner/name`). Its folders need not exist.
     pub(super) fn new(cache: &Path, kind: Kind, name: &str) -> Self {
         let folder = format!("{}--{}", kind.plural(), name.replace('/', "--"));
         Self { cache: cache.to_owned(), folder: cache.join(&folder), locks: cache.join(".locks").join(folder) }
@@ -84,7 +84,7 @@ impl Repo {
         self.folder.join(".no_exist").join(commit).join(file)
     }
 
-    /// All files of the commit, where Python or [`note_listing`](Self::note_listing) has listed them.
+    /// Names of all files of the commit, if Python or [`note_listing`](Self::note_listing) has listed them.
     pub(super) fn listing(&self, commit: &str) -> Option<BTreeSet<String>> {
         if let Ok(names) = std::fs::read_to_string(self.noted_listing(commit)) {
             return Some(names.lines().map(str::to_owned).collect());
@@ -95,8 +95,8 @@ impl Repo {
         Some(tree.get("files")?.as_object()?.keys().cloned().collect())
     }
 
-    /// Notes the files of a commit, one name a line, so that the shards of a data set are known without the network. A
-    /// cache that cannot be written only lacks the note.
+    /// Writes the names of a commit's files, one a line, so that the shards of a data set are known offline. A failure is
+    /// logged and is no error.
     #[cfg(feature = "train")]
     pub(super) fn note_listing(&self, commit: &str, files: &BTreeSet<String>) {
         let names: String = files.iter().map(|name| format!("{name}\n")).collect();
@@ -112,7 +112,7 @@ impl Repo {
         self.folder.join(".splade-files").join(commit)
     }
 
-    /// Where the bytes with this ETag lie, or will.
+    /// Path of the blob with this ETag.
     pub(super) fn blob(&self, etag: &str) -> PathBuf {
         self.folder.join("blobs").join(etag)
     }

@@ -138,7 +138,7 @@ impl HubError {
     }
 }
 
-/// The start of a message about a model, which could have been a folder.
+/// Start of a message about an id: a model can be a folder too, a data set cannot.
 fn no_folder(id: &HubId) -> &'static str {
     match id.kind {
         Kind::Model => "no such folder here, and ",
@@ -146,7 +146,7 @@ fn no_folder(id: &HubId) -> &'static str {
     }
 }
 
-/// Name of the Hub; with its address where that is not the public one.
+/// Name of the Hub in messages, with its address unless it is the public Hub.
 pub(super) fn hub_name() -> String {
     let endpoint = endpoint();
     if endpoint == "https://huggingface.co" { "the Hub".to_owned() } else { format!("the Hub at {endpoint}") }

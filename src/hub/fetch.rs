@@ -38,9 +38,9 @@ pub(super) struct Fetch<'a> {
     client: Option<Client>,
     /// why there is no client; none if the user forbade the network
     outage: Option<HubError>,
-    /// the names of all files of the commit, once they are known
+    /// names of all files of the commit, once they are known
     pub(super) listing: Option<BTreeSet<String>>,
-    /// those wanted that are there
+    /// names of the files that are wanted and in the snapshot
     files: Vec<String>,
 }
 
@@ -184,7 +184,7 @@ impl<'a> Fetch<'a> {
 
     /// True if the commit has this file, which is then in the snapshot.
     ///
-    /// While offline, a file nothing is known about counts as one there is not.
+    /// Without a client and a list of files, a file that is not cached counts as absent.
     pub(super) fn file(&mut self, name: &str) -> Result<bool> {
         check_name(name)?;
         if self.repo.snapshot(&self.commit).join(name).is_file() {
@@ -212,7 +212,7 @@ impl<'a> Fetch<'a> {
         true
     }
 
-    /// Asks which files the commit has, unless that is known or cannot be known.
+    /// Requests the names of the commit's files, unless they are known or there is no client.
     pub(super) fn list(&mut self) -> Result<()> {
         let Some(client) = self.client.as_ref().filter(|_| self.listing.is_none()) else { return Ok(()) };
         let is_cached = self.repo.snapshot(&self.commit).is_dir();
@@ -225,7 +225,7 @@ impl<'a> Fetch<'a> {
         Ok(())
     }
 
-    /// The model, or a part of it, is missing, and nobody can be asked for it.
+    /// Error for a model or data set, or its part `what`, that is not cached while there is no client.
     pub(super) fn not_cached(&self, what: Option<&str>) -> HubError {
         match self.outage.clone() {
             Some(outage) => outage.and_not_cached(self.id, what),

@@ -7,7 +7,7 @@ use super::HubError;
 /// Default revision.
 const MAIN: &str = "main";
 
-/// The two kinds of repositories that are read.
+/// Kinds of repositories.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
     Model,
@@ -16,7 +16,7 @@ pub(super) enum Kind {
 }
 
 impl Kind {
-    /// The word in messages.
+    /// Name of the kind in messages.
     pub(super) fn noun(self) -> &'static str {
         match self {
             Self::Model => "model",
@@ -24,7 +24,7 @@ impl Kind {
         }
     }
 
-    /// The word in addresses and in the names of the cache's folders.
+    /// Name of the kind in addresses and in the cache's folder names.
     pub(super) fn plural(self) -> &'static str {
         match self {
             Self::Model => "models",
@@ -44,10 +44,10 @@ pub(super) struct HubId {
 }
 
 impl HubId {
-    /// A data set by its id.
+    /// Parses the id of a data set.
     ///
     /// # Errors
-    /// What is no id, or has a revision that no branch, tag or commit can have.
+    /// A text that is no id, or a revision that is no valid name of a branch, tag or commit.
     #[cfg(feature = "train")]
     pub(super) fn data_set(text: &str) -> Result<Self, HubError> {
         let id = Self::parse(text)?.ok_or_else(|| {
@@ -56,7 +56,7 @@ impl HubId {
         Ok(Self { kind: Kind::DataSet, ..id })
     }
 
-    /// What looks like an id; nothing for what can only be a path.
+    /// Parses an id. Returns none for a text that can only be a path.
     ///
     /// # Errors
     /// An id whose revision is no valid name of a branch, tag or commit.

@@ -5,8 +5,8 @@
 //! downloaded. Only the files that a command reads are downloaded. The result is an ordinary model folder: the rest of the
 //! program does not depend on where a model came from.
 //!
-//! `id` says what an id is, `cache` where files lie, `client` what is asked over the network and what the answers mean,
-//! `download` how one file arrives, `fetch` which files a model needs, `data_set` which files are a split of a data set.
+//! `id` parses ids, `cache` has the layout of the cache, `client` sends requests and reads answers, `download` downloads
+//! one file, `fetch` selects the files of a model, `data_set` those of a split of a data set.
 //!
 //! Why not the crate hf-hub: version 1.0 starts a broken download from the beginning, does not retry once a body has
 //! begun, compares no checksums and has no offline mode. It also depends on Xet, tokio and reqwest (166 further crates);

@@ -1,4 +1,4 @@
-//! [`Doctor`]: signs of a training that goes wrong, each told once in a sentence with the likely cause and the key to turn.
+//! [`Doctor`]: signs of a training that goes wrong, each reported once, in a sentence with the likely cause and the key to change.
 //!
 //! At a logging step the rows of the batch are encoded once more, without dropout and without a step: an
 //! [`Examination`] costs a forward pass and changes nothing. Gradient norms are looked at after every step.
@@ -169,7 +169,7 @@ impl Sparsity {
 /// Watches a training.
 #[derive(Debug)]
 pub(crate) struct Doctor {
-    told: HashSet<Sign>,
+    reported: HashSet<Sign>,
     norms: VecDeque<f64>,
     has_table: bool,
     is_retrieval: bool,
@@ -211,7 +211,7 @@ impl Doctor {
         let table_start =
             table.map(|table| Ok::<f32, crate::Error>(table.abs()?.mean_all()?.to_scalar()?)).transpose()?;
         Ok(Self {
-            told: HashSet::new(),
+            reported: HashSet::new(),
             norms: VecDeque::new(),
             has_table: config.model.architecture == Architecture::InferenceFree,
             is_retrieval: config.training.objective == Objective::Retrieval,
@@ -237,7 +237,7 @@ impl Doctor {
         if self.norms.len() > NORMS {
             self.norms.pop_front();
         }
-        if !is_spike || !self.told.insert(Sign::GradientSpike) {
+        if !is_spike || !self.reported.insert(Sign::GradientSpike) {
             return None;
         }
         let rows = rows();
@@ -263,7 +263,7 @@ impl Doctor {
             found.extend(self.density(&examination));
         }
         self.last = Some(examination);
-        found.retain(|(sign, _)| self.told.insert(*sign));
+        found.retain(|(sign, _)| self.reported.insert(*sign));
         found.into_iter().map(|(_, sentence)| format!("step {step}: {sentence}")).collect()
     }
 
@@ -469,7 +469,7 @@ mod tests {
             max_grad_norm: 1.0,
         };
         Doctor {
-            told: HashSet::new(),
+            reported: HashSet::new(),
             norms: VecDeque::new(),
             has_table,
             is_retrieval: true,
