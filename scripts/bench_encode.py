@@ -175,12 +175,12 @@ def make_norbert3(name, folder):
     save_file({k: v.contiguous() for k, v in model.state_dict().items()}, folder / "model.safetensors")
 
 
-def sparse_encoder(folder):
-    from sentence_transformers import SparseEncoder
-    from sentence_transformers.sparse_encoder.modules import SpladePooling
+def modules_of(folder, length):
+    """Returns the network of a folder and its pooling as modules of sentence-transformers."""
+    from sentence_transformers.sparse_encoder.modules import MLMTransformer, SpladePooling
 
     if "NorbertForMaskedLM" not in (folder / "config.json").read_text():
-        return SparseEncoder(str(folder), device="cpu")
+        return [MLMTransformer(str(folder), max_seq_length=length), SpladePooling("max")]
     from sentence_transformers.base.modules.module import Module
     from transformers import PreTrainedTokenizerFast
 
@@ -190,10 +190,10 @@ def sparse_encoder(folder):
             special = json.loads((folder / "special_tokens_map.json").read_text())
             self.tokenizer = PreTrainedTokenizerFast(tokenizer_file=str(folder / "tokenizer.json"), **special)
             self.model = load_norbert3(folder)
-            self.max_seq_length = MAX_LENGTH
+            self.max_seq_length = length
 
         def preprocess(self, texts, prompt=None, **_):
-            return dict(self.tokenizer(texts, padding=True, truncation=True, max_length=MAX_LENGTH, return_tensors="pt"))
+            return dict(self.tokenizer(texts, padding=True, truncation=True, max_length=length, return_tensors="pt"))
 
         def forward(self, features, **_):
             logits = self.model(features["input_ids"], features["attention_mask"])
@@ -202,7 +202,15 @@ def sparse_encoder(folder):
         def save(self, *_, **__):
             raise NotImplementedError
 
-    return SparseEncoder(modules=[Logits(), SpladePooling("max")], device="cpu")
+    return [Logits(), SpladePooling("max")]
+
+
+def sparse_encoder(folder):
+    from sentence_transformers import SparseEncoder
+
+    if "NorbertForMaskedLM" not in (folder / "config.json").read_text():
+        return SparseEncoder(str(folder), device="cpu")
+    return SparseEncoder(modules=modules_of(folder, MAX_LENGTH), device="cpu")
 
 
 def worker(folder, texts, threads, batch):

@@ -25,7 +25,7 @@ import sys
 import tempfile
 import time
 
-from bench_encode import ROOT, SIZES, check_norbert3, load_norbert3, make_norbert3, measured, texts_of
+from bench_encode import ROOT, SIZES, check_norbert3, make_norbert3, measured, modules_of, texts_of
 
 TINY = ROOT / "../shared/models/splade-tiny"
 LENGTHS = {"norbert3-xs": 256, "demo": 96}
@@ -66,35 +66,6 @@ def write_rows(folder, length, batch, steps, path):
             print(json.dumps(row), file=file)
 
 
-def document_modules(folder, length):
-    from sentence_transformers.sparse_encoder.modules import MLMTransformer, SpladePooling
-
-    if "NorbertForMaskedLM" not in (folder / "config.json").read_text():
-        return [MLMTransformer(str(folder), max_seq_length=length), SpladePooling("max")]
-    from sentence_transformers.base.modules.module import Module
-    from transformers import PreTrainedTokenizerFast
-
-    class Logits(Module):
-        def __init__(self):
-            super().__init__()
-            special = json.loads((folder / "special_tokens_map.json").read_text())
-            self.tokenizer = PreTrainedTokenizerFast(tokenizer_file=str(folder / "tokenizer.json"), **special)
-            self.model = load_norbert3(folder)
-            self.max_seq_length = length
-
-        def preprocess(self, texts, prompt=None, **_):
-            return dict(self.tokenizer(texts, padding=True, truncation=True, max_length=length, return_tensors="pt"))
-
-        def forward(self, features, **_):
-            logits = self.model(features["input_ids"], features["attention_mask"])
-            return features | {"token_embeddings": logits}
-
-        def save(self, *_, **__):
-            raise NotImplementedError
-
-    return [Logits(), SpladePooling("max")]
-
-
 def worker(folder, rows, threads, batch, length):
     """Trains on the rows in this process; prints the seconds of each step and the first loss."""
     import torch
@@ -104,7 +75,7 @@ def worker(folder, rows, threads, batch, length):
     from sentence_transformers.sparse_encoder.modules import SparseStaticEmbedding
 
     torch.set_num_threads(threads)
-    documents = document_modules(folder, length)
+    documents = modules_of(folder, length)
     terms = json.loads((folder / "config.json").read_text())["vocab_size"]
     table = SparseStaticEmbedding(tokenizer=documents[0].tokenizer, weight=torch.ones(terms))
     router = Router.for_query_document(query_modules=[table], document_modules=documents)

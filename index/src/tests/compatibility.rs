@@ -1,7 +1,5 @@
 //! Indexes of earlier versions stay readable and writable.
 
-use std::path::PathBuf;
-
 use super::*;
 
 /// Dimensions of the fixture.
@@ -29,28 +27,6 @@ fn fixture_document(doc: u32) -> StoredDocument {
 pub(super) fn fixture(dir: &Path) -> Vec<u32> {
     copy(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/index-v1"), dir);
     (0..120).filter(|doc| doc % 9 != 0 || *doc > 72).collect()
-}
-
-pub(super) fn copy(from: &Path, to: &Path) {
-    std::fs::create_dir_all(to).unwrap();
-    for entry in std::fs::read_dir(from).unwrap() {
-        let (path, to) = (entry.as_ref().unwrap().path(), to.join(entry.unwrap().file_name()));
-        if path.is_dir() { copy(&path, &to) } else { assert!(std::fs::copy(&path, &to).is_ok()) }
-    }
-}
-
-/// Every file of a folder with its content.
-pub(super) fn contents(dir: &Path) -> std::collections::BTreeMap<PathBuf, Vec<u8>> {
-    let mut files = std::collections::BTreeMap::new();
-    for entry in std::fs::read_dir(dir).unwrap() {
-        let path = entry.unwrap().path();
-        if path.is_dir() {
-            files.extend(contents(&path));
-        } else {
-            files.insert(path.clone(), std::fs::read(path).unwrap());
-        }
-    }
-    files
 }
 
 fn assert_fixture(index: &ImpactIndex, docs: &[u32]) {

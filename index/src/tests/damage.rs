@@ -2,11 +2,10 @@
 //! result.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::PathBuf;
 
 use serde_json::json;
 
-use super::compatibility::{contents, copy, fixture};
+use super::compatibility::fixture;
 use super::*;
 use splade_core::{Fusion, QueryEncoder, QueryWeights, Vocabulary};
 

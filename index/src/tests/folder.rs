@@ -48,8 +48,7 @@ fn a_full_disk_leaves_the_last_commit_and_nothing_else() {
     let dir = folder();
     let documents = zipf_collection(71, 40, 30, 5);
     drop(build(dir.path(), 30, &documents, &[]));
-    let files = |dir: &Path| super::compatibility::contents(dir);
-    let before = files(dir.path());
+    let before = contents(dir.path());
     for room in [0, 100, 1_000, 10_000, 30_000] {
         let index = ImpactIndex::open(dir.path()).unwrap();
         index.directory().faults().room.store(room, std::sync::atomic::Ordering::SeqCst);
@@ -59,7 +58,7 @@ fn a_full_disk_leaves_the_last_commit_and_nothing_else() {
         let error = added.and_then(|()| writer.finish().map(|_| ())).unwrap_err();
         assert_eq!(error.kind(), splade_core::ErrorKind::Io, "{error}");
         assert!(error.to_string().contains("no storage space"), "{error}");
-        assert_eq!(files(dir.path()), before, "with room for {room} bytes");
+        assert_eq!(contents(dir.path()), before, "with room for {room} bytes");
         assert_equal(&index.searcher().unwrap(), &documents, &vector(&[(0, 1.0), (2, 1.0)]), 50);
     }
     // the next writer finds room
@@ -93,12 +92,8 @@ fn a_killed_delete_does_not_stop_the_next_writer() {
     for opstamp in [opstamp, "0", "1", "2", "3", "4", "5"] {
         std::fs::write(tantivy.join(format!("{segment}.{opstamp}.del")), &left[..left.len() / 2]).unwrap();
     }
-    let index = ImpactIndex::open(dir.path()).unwrap();
-    let mut writer = index.writer(UNMERGED).unwrap();
-    writer.delete("a");
-    writer.finish().unwrap();
+    let index = delete_after_reopening(dir.path(), "a");
     assert_eq!(index.searcher().unwrap().len(), 1);
-    assert_eq!(ImpactIndex::check(dir.path()).unwrap().findings, []);
 }
 
 /// Searching, reading documents and checking write nothing, so that a folder without write access is enough.
@@ -106,7 +101,7 @@ fn a_killed_delete_does_not_stop_the_next_writer() {
 fn readers_write_nothing() {
     let dir = folder();
     drop(build(dir.path(), 50, &two_documents(), &[1]));
-    let before = super::compatibility::contents(dir.path());
+    let before = contents(dir.path());
     let index = ImpactIndex::open(dir.path()).unwrap();
     let searcher = index.searcher().unwrap();
     let found = searcher.search(&vector(&[(2, 1.0)]), 2, &SearchOptions::default()).unwrap();
@@ -114,7 +109,7 @@ fn readers_write_nothing() {
     searcher.search_bm25("a", 3, None).unwrap();
     index.stats().unwrap();
     assert_eq!(ImpactIndex::check(dir.path()).unwrap().findings, []);
-    assert_eq!(super::compatibility::contents(dir.path()), before);
+    assert_eq!(contents(dir.path()), before);
 }
 
 fn names(folder: &Path) -> Vec<String> {

@@ -9,7 +9,8 @@ mod input;
 mod lifecycle;
 mod retrievers;
 
-use std::path::Path;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -113,4 +114,39 @@ pub(super) fn edit_manifest(dir: &Path, edit: impl FnOnce(String) -> String) {
     let text = crate::checked_json::unseal(&std::fs::read(&path).unwrap()).unwrap().unwrap();
     let edited = edit(String::from_utf8(text).unwrap());
     std::fs::write(path, crate::checked_json::seal(&edited)).unwrap();
+}
+
+/// Copies a folder with all in it.
+pub(super) fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let (path, to) = (entry.as_ref().unwrap().path(), to.join(entry.unwrap().file_name()));
+        if path.is_dir() { copy(&path, &to) } else { assert!(std::fs::copy(&path, &to).is_ok()) }
+    }
+}
+
+/// Every file of a folder with its content.
+pub(super) fn contents(dir: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    let mut files = BTreeMap::new();
+    for entry in std::fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            files.extend(contents(&path));
+        } else {
+            files.insert(path.clone(), std::fs::read(path).unwrap());
+        }
+    }
+    files
+}
+
+/// Opens the index, which must hold the document, and deletes it. Afterwards nothing is wrong with the folder.
+pub(super) fn delete_after_reopening(dir: &Path, id: &str) -> ImpactIndex {
+    let index = ImpactIndex::open(dir).unwrap();
+    let before = index.searcher().unwrap().len();
+    let mut writer = index.writer(UNMERGED).unwrap();
+    writer.delete(id);
+    writer.finish().unwrap();
+    assert_eq!(index.searcher().unwrap().len(), before - 1);
+    assert_eq!(ImpactIndex::check(dir).unwrap().findings, []);
+    index
 }
