@@ -240,11 +240,14 @@ impl Doctor {
         if !is_spike || !self.reported.insert(Sign::GradientSpike) {
             return None;
         }
-        let rows = rows();
         let rate = self.settings.learning_rate;
+        // pieces of running text are of no row
+        let look = Some(rows())
+            .filter(|rows| !rows.is_empty())
+            .map_or_else(String::new, |rows| format!("look at {rows}, or "));
         Some(format!(
             "step {step}: the gradient norm is {norm:.1}, {:.0} times the usual {median:.2}: usually a broken text or too \
-             high a rate; look at {rows}, or lower training.learning_rate (now {rate:e})",
+             high a rate; {look}lower training.learning_rate (now {rate:e})",
             norm / median.max(f64::MIN_POSITIVE)
         ))
     }
@@ -565,6 +568,10 @@ mod tests {
         assert!(told.contains("step 30: the gradient norm is 55.0, 50 times the usual 1.10"), "{told}");
         assert!(told.contains("train.jsonl:7"), "{told}");
         assert_eq!(doctor.watch_norm(31, 99.0, String::new), None, "once");
+        let mut doctor = self::doctor(true);
+        (0..NORMS_MIN).for_each(|step| drop(doctor.watch_norm(step, 1.0, String::new)));
+        let told = doctor.watch_norm(30, 55.0, String::new).unwrap();
+        assert!(told.contains("too high a rate; lower training.learning_rate"), "{told}");
         // with few norms there is no usual one
         assert_eq!(self::doctor(true).watch_norm(1, 1e9, String::new), None);
     }

@@ -138,10 +138,12 @@ fn from_base(
     let Some(base) = base.filter(|base| base.is_dir()) else {
         return Trainee::new(config, || Ok(data.texts()), device);
     };
-    let is_sparse_encoder = base.join("modules.json").is_file();
-    if is_sparse_encoder
-        && !config.model.load_pretrained_sparse_encoder
+    // the result of a masked-LM training is a model folder too, but has no query table
+    let has_query_table =
+        || ModelDir::open(&base).is_ok_and(|model| model.architecture() == Architecture::InferenceFree);
+    if !config.model.load_pretrained_sparse_encoder
         && config.model.architecture == Architecture::InferenceFree
+        && has_query_table()
     {
         warnings.push(format!(
             "{}: is a finished sparse encoder, and its query table is replaced by model.query_init; to go on training it set \

@@ -498,4 +498,10 @@ fn what_a_plan_finds_odd_is_a_warning() {
     ] {
         assert!(warnings.contains(words), "{words}: {warnings}");
     }
+    // a model folder without a query table, as a masked-LM training writes it, loses none
+    let regular = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/sparse-encoder/splade/model");
+    config.model.base_model = Some(regular.display().to_string());
+    let warnings = plan(&config, &Start::New).unwrap().warnings.join("\n");
+    assert!(!warnings.contains("query table"), "{warnings}");
+    assert!(warnings.contains("nothing is evaluated"), "{warnings}");
 }

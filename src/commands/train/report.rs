@@ -1,6 +1,6 @@
 //! Reports of a training: the plan and the data before it, the summary after it.
 
-use splade_trainer::config::Reporter;
+use splade_trainer::config::{Objective, Reporter};
 use splade_trainer::data::{Lengths, SourceReport, TextReport};
 use splade_trainer::{DOCUMENT_SPARSITY, FitReport, GroupPlan, Plan, QUERY_ACTIVE_DIMS, Sparsity, TrainConfig};
 
@@ -28,8 +28,8 @@ pub(super) fn describe(plan: &Plan) -> Vec<String> {
         plan.dimensions,
         plan.batches_per_epoch,
         plan.total_steps,
-        megabytes(plan.state_bytes),
-        megabytes(plan.activation_bytes),
+        size(plan.state_bytes),
+        size(plan.activation_bytes),
     ));
     for GroupPlan { n_tensors, learning_rate, weight_decay } in &plan.groups {
         lines.push(format!(
@@ -74,10 +74,6 @@ fn describe_texts(texts: &TextReport, max_length: usize) -> String {
     format!("{set}: {}", parts.join("; "))
 }
 
-fn megabytes(bytes: u64) -> String {
-    format!("{:.0} MB", bytes as f64 / 1e6)
-}
-
 /// The result of a training in a few lines, with the next command.
 pub(super) fn summary(config: &TrainConfig, report: &FitReport) -> Vec<String> {
     let training = &config.training;
@@ -100,7 +96,11 @@ pub(super) fn summary(config: &TrainConfig, report: &FitReport) -> Vec<String> {
     };
     lines.push(format!("checkpoints and log.jsonl in {output}{events}"));
     if let Some(model) = &report.model {
-        lines.push(format!("next: splade export-onnx {}", model.display()));
+        let model = model.display();
+        lines.push(match training.objective {
+            Objective::Retrieval => format!("next: splade export-onnx {model}"),
+            Objective::Mlm => format!("next: splade train CONFIG.yaml --set model.base_model={model}"),
+        });
     }
     lines
 }
