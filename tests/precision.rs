@@ -111,6 +111,31 @@ fn an_evaluation_compares_every_precision_with_fp32() {
 }
 
 #[test]
+fn an_index_holds_documents_of_one_precision() {
+    let place = place("inference-free/model");
+    place.ok(&["export-onnx", "model", "--precision", ALL]);
+    let index = |more: &[&'static str]| {
+        let args: &[&str] = &["index", "model", "--input", "toy/corpus.jsonl", "--index", "idx"];
+        [args, more].concat()
+    };
+    place.ok(&index(&["--precision", "int8"]));
+    assert_eq!(place.json(&["inspect", "idx", "--json"])["settings"]["encoder_precision"], "int8");
+    let mixed = place.run(&index(&["--append"]));
+    mixed.fails(2, "idx: its documents were encoded in int8, not in fp32", "use --precision int8");
+    place.ok(&index(&["--append", "--precision", "int8"]));
+    // a deletion encodes nothing
+    place.write("ids.txt", "nobody\n");
+    place.ok(&["index", "model", "--index", "idx", "--append", "--delete", "ids.txt"]);
+    // ready vectors do not say how they were made: neither a new index nor an append of them is compared
+    let vectors = place.ok(&encode(&[]));
+    place.write("vectors.jsonl", vectors);
+    place.ok(&index(&["--append", "--vectors", "vectors.jsonl"]));
+    place.ok(&index(&["--overwrite", "--vectors", "vectors.jsonl"]));
+    assert_eq!(place.json(&["inspect", "idx", "--json"])["settings"]["encoder_precision"], Value::Null);
+    place.ok(&index(&["--append", "--precision", "fp16"]));
+}
+
+#[test]
 #[ignore = "needs Python with numpy, onnx, onnxruntime and tokenizers; run with \
             `PYTHON=python3 cargo test --workspace --test precision -- --ignored onnxruntime`"]
 fn onnxruntime_in_python_reads_the_files() {

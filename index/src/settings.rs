@@ -38,10 +38,13 @@ pub struct IndexSettings {
     /// how exact weights are kept
     #[serde(default)]
     pub forward: ForwardPrecision,
+    /// of the ONNX file that encodes the documents, such as `fp32`; any text, compared by equality. None if unknown
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub encoder_precision: Option<String>,
 }
 
 impl IndexSettings {
-    /// Settings without a stemmer, with exact weights in f32 and the newest analyzer.
+    /// Settings without a stemmer, with exact weights in f32, the newest analyzer and no encoder precision.
     #[must_use]
     pub fn new(vocabulary_size: u32, model_fingerprint: &str, tokenizer_fingerprint: &str) -> Self {
         Self {
@@ -51,6 +54,7 @@ impl IndexSettings {
             language: Language::None,
             analyzer: AnalyzerVersion::NEWEST,
             forward: ForwardPrecision::F32,
+            encoder_precision: None,
         }
     }
 

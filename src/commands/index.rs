@@ -6,7 +6,7 @@ use std::path::Path;
 use anyhow::Result;
 use indicatif::ProgressBar;
 use splade_core::{SparseVector, encode_stream};
-use splade_files::{Architecture, AtomicFolder, Document, ModelDir, read_documents, read_ids, read_vectors};
+use splade_files::{Architecture, AtomicFolder, Document, ModelDir, Precision, read_documents, read_ids, read_vectors};
 use splade_index::{FindingKind, ImpactIndex, ImpactWriter, IndexSettings, Language, StoredDocument, WriterOptions};
 
 use super::interrupt;
@@ -96,6 +96,8 @@ fn settings(model: &ModelDir, args: &IndexArgs) -> Result<IndexSettings> {
     let terms = u32::try_from(model.dimensions()?)?;
     let mut settings = IndexSettings::new(terms, &model.fingerprint()?, vocabulary.fingerprint());
     settings.language = args.language.as_deref().unwrap_or("none").parse::<Language>()?;
+    // ready vectors do not say how they were made
+    settings.encoder_precision = args.vectors.is_none().then(|| Precision::from(args.network.precision).to_string());
     Ok(settings)
 }
 
@@ -106,6 +108,15 @@ fn expect_same(index: &ImpactIndex, new: &IndexSettings, args: &IndexArgs) -> Re
         return Err(bad_input(
             format!("{}: made for the language {}, not {}", args.index().display(), old.language, new.language),
             "leave --language out, or make the index anew",
+        ));
+    }
+    if let (Some(old), Some(new)) = (&old.encoder_precision, &new.encoder_precision)
+        && old != new
+        && args.input.is_some()
+    {
+        return Err(bad_input(
+            format!("{}: its documents were encoded in {old}, not in {new}", args.index().display()),
+            format!("use --precision {old}, or make the index anew"),
         ));
     }
     Ok(())

@@ -37,6 +37,7 @@ pub(super) fn inspect(path: &Path, _: usize) -> Result<Findings> {
         ),
     );
     facts.add("weights kept in", format_args!("{:?}", settings.forward).to_string().to_lowercase());
+    facts.add("documents encoded in", settings.encoder_precision.as_deref().unwrap_or("unknown precision"));
     facts.add("language of BM25", settings.language);
     match (&query, &table) {
         (Some(query), Some(table)) => {
