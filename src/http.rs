@@ -13,7 +13,7 @@ use ureq::http::{Response, Uri};
 use ureq::tls::{PemItem, RootCerts, TlsConfig, parse_pem};
 use ureq::unversioned::resolver::{DefaultResolver, ResolvedSocketAddrs, Resolver};
 use ureq::unversioned::transport::{DefaultConnector, NextTimeout};
-use ureq::{Agent, Body};
+use ureq::{Agent, AsSendBody, Body};
 
 use crate::environment;
 use crate::failure::{bad_input, in_words};
@@ -24,6 +24,13 @@ pub(crate) enum Method {
     Get,
     /// headers only
     Head,
+}
+
+/// Method of a request with a body.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum SendMethod {
+    Post,
+    Put,
 }
 
 /// Client that sends one request at a time.
@@ -100,26 +107,44 @@ impl HttpClient {
         tracing::debug!("{} {url}", if method == Method::Head { "HEAD" } else { "GET" });
         request.call().map_err(NetworkError::from)
     }
-}
 
-#[cfg(feature = "train")]
-impl HttpClient {
+    /// Sends a request with a body and returns the answer, whatever its status. A body of unknown size needs the header
+    /// `content-length`.
+    ///
+    /// # Errors
+    /// No answer.
+    pub(crate) fn send_body(
+        &self,
+        method: SendMethod,
+        url: &str,
+        headers: &[(&str, &str)],
+        body: impl AsSendBody,
+    ) -> Result<Response<Body>, NetworkError> {
+        let (name, mut request) = match method {
+            SendMethod::Post => ("POST", self.agent.post(url)),
+            SendMethod::Put => ("PUT", self.agent.put(url)),
+        };
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        // what follows the ? of a store's address is a signature
+        tracing::debug!("{name} {}", url.split('?').next().unwrap_or(url));
+        request.send(body).map_err(NetworkError::from)
+    }
+
     /// Sends JSON and returns the answer, whatever its status.
     ///
     /// # Errors
     /// No answer.
+    #[cfg(feature = "train")]
     pub(crate) fn post(
         &self,
         url: &str,
         headers: &[(&str, &str)],
         body: &serde_json::Value,
     ) -> Result<Response<Body>, NetworkError> {
-        let mut request = self.agent.post(url).header("content-type", "application/json");
-        for (name, value) in headers {
-            request = request.header(*name, *value);
-        }
-        tracing::debug!("POST {url}");
-        request.send(body.to_string()).map_err(NetworkError::from)
+        let headers = [&[("content-type", "application/json")], headers].concat();
+        self.send_body(SendMethod::Post, url, &headers, body.to_string())
     }
 }
 
@@ -150,13 +175,15 @@ impl From<ureq::Error> for NetworkError {
 
 impl From<io::Error> for NetworkError {
     fn from(error: io::Error) -> Self {
-        use io::ErrorKind::{ConnectionAborted, ConnectionReset, TimedOut, UnexpectedEof, WouldBlock};
+        use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, TimedOut, UnexpectedEof, WouldBlock};
         if let Some(error) = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
             return error.clone().into();
         }
         match error.kind() {
             TimedOut | WouldBlock => Self::Timeout,
-            UnexpectedEof | ConnectionReset | ConnectionAborted => Self::Broken("the connection broke".to_owned()),
+            BrokenPipe | UnexpectedEof | ConnectionReset | ConnectionAborted => {
+                Self::Broken("the connection broke".to_owned())
+            }
             _ => Self::Broken(in_words(&error)),
         }
     }

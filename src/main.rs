@@ -72,6 +72,7 @@ fn run(cli: &Cli) -> anyhow::Result<()> {
         #[cfg(feature = "train")]
         Command::Verify(args) => commands::verify::run(args),
         Command::Inspect(args) => commands::inspect::run(args),
+        Command::Push(args) => commands::push::run(args),
         Command::Doctor(args) => commands::doctor::run(args),
     }
 }

@@ -12,8 +12,8 @@ use std::process::Command;
 use util::{Place, fixture, onnx_runtime, ours, setup};
 
 /// Commands with examples in their help.
-const COMMANDS: [&str; 10] =
-    ["train", "export-onnx", "encode", "index", "search", "mine", "eval-mteb", "verify", "inspect", "doctor"];
+const COMMANDS: [&str; 11] =
+    ["train", "export-onnx", "encode", "index", "search", "mine", "eval-mteb", "verify", "inspect", "push", "doctor"];
 
 /// A folder with every file that an example names.
 fn place() -> Place {
@@ -42,11 +42,12 @@ fn place() -> Place {
     place
 }
 
-/// Adds `--dry-run` to trainings, and `--overwrite` where an earlier example wrote the same files.
+/// Adds `--dry-run` to trainings and uploads, and `--overwrite` where an earlier example wrote the same files.
 fn shortened(example: &str) -> String {
     let writes = ["splade export-onnx ", "splade index ", "splade eval-mteb ", "splade encode ", "splade mine "];
     let writes = writes.iter().any(|command| example.contains(command)) && !example.contains("--append");
-    if example.contains("splade train ") && !example.contains("--dry-run") {
+    let is_dry = ["splade train ", "splade push "].iter().any(|command| example.contains(command));
+    if is_dry && !example.contains("--dry-run") {
         format!("{example} --dry-run")
     } else if example.starts_with("splade verify ") {
         // random weights lose more in 8 bits than `verify` allows for a trained model

@@ -25,9 +25,19 @@ fn place() -> Place {
 fn help() {
     let place = setup();
     check("help", &place.ok(&["--help"]));
-    for command in
-        ["train", "export-onnx", "encode", "index", "search", "mine", "eval-mteb", "verify", "inspect", "doctor"]
-    {
+    for command in [
+        "train",
+        "export-onnx",
+        "encode",
+        "index",
+        "search",
+        "mine",
+        "eval-mteb",
+        "verify",
+        "inspect",
+        "push",
+        "doctor",
+    ] {
         check(&format!("help-{command}"), &place.ok(&[command, "--help"]));
     }
 }
@@ -101,4 +111,10 @@ fn inspect() {
     let index = place.ok(&["inspect", "toy.index"]);
     let lines: Vec<&str> = index.lines().filter(|line| !line.starts_with("size")).collect();
     check("inspect-index", &lines.join("\n"));
+}
+
+#[test]
+fn push() {
+    let place = place();
+    check("push-dry-run", &place.ok(&["push", "model", "owner/name", "--dry-run"]));
 }

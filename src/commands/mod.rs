@@ -10,6 +10,7 @@ pub(crate) mod inspect;
 pub(crate) mod interrupt;
 #[cfg(feature = "train")]
 pub(crate) mod mine;
+pub(crate) mod push;
 pub(crate) mod search;
 #[cfg(feature = "train")]
 pub(crate) mod train;

@@ -13,13 +13,17 @@ use super::id::{HubId, Kind, is_commit};
 use super::{HubError, endpoint, token};
 use crate::environment;
 use crate::failure::bad_input;
-use crate::http::{HttpClient, Method, NetworkError, escaped, header, is_same_server, is_web_address, joined};
+use crate::http::{
+    HttpClient, Method, NetworkError, SendMethod, escaped, header, is_same_server, is_web_address, joined,
+};
 
 /// Default of `HF_HUB_DOWNLOAD_TIMEOUT`: time without a byte after which a connection counts as broken.
 const TIMEOUT_SECONDS: u64 = 30;
 /// Size of the largest accepted list of files.
 const LISTING_BYTES_MAX: u64 = 64 << 20;
 const REDIRECTS_MAX: usize = 10;
+/// Type of the bodies of git-lfs.
+pub(super) const GIT_LFS: &str = "application/vnd.git-lfs+json";
 
 /// Commit of a revision, and the names of its files.
 #[derive(Debug)]
@@ -36,13 +40,27 @@ pub(super) struct RemoteFile {
     pub(super) size: Option<u64>,
 }
 
+/// Answer of the Hub to a call of its API.
+#[derive(Debug)]
+pub(super) struct Answer {
+    pub(super) status: u16,
+    /// header `x-error-code`, such as `RevisionNotFound`
+    pub(super) code: String,
+    /// explanation of an error; may be empty
+    pub(super) message: String,
+    /// null if it is not JSON
+    pub(super) body: Value,
+}
+
 /// Client of the Hub.
 #[derive(Debug)]
 pub(super) struct Client {
-    http: HttpClient,
-    endpoint: String,
+    pub(super) http: HttpClient,
+    pub(super) endpoint: String,
     /// value of the header `authorization`
     authorization: Option<String>,
+    /// where the token was found
+    pub(super) token_source: Option<String>,
 }
 
 impl Client {
@@ -51,6 +69,11 @@ impl Client {
     /// # Errors
     /// A malformed address in `HF_ENDPOINT`, certificates that cannot be read, a malformed token.
     pub(super) fn new() -> Result<Self> {
+        Self::with_timeout(TIMEOUT_SECONDS)
+    }
+
+    /// Creates a client as [`new`](Self::new) does, with this default of `HF_HUB_DOWNLOAD_TIMEOUT`.
+    pub(super) fn with_timeout(seconds: u64) -> Result<Self> {
         let endpoint = endpoint();
         if !is_web_address(&endpoint) {
             return Err(bad_input(
@@ -59,12 +82,13 @@ impl Client {
             ));
         }
         let token = token();
-        if token.as_ref().is_some_and(|token| !token.chars().all(|c| c.is_ascii_graphic())) {
-            return Err(bad_input("HF_TOKEN: not a token", "a token is one word such as hf_…"));
+        if let Some(token) = token.as_ref().filter(|token| !token.text.chars().all(|c| c.is_ascii_graphic())) {
+            return Err(bad_input(format!("{}: not a token", token.source), "a token is one word such as hf_…"));
         }
-        let seconds = environment::text("HF_HUB_DOWNLOAD_TIMEOUT").and_then(|text| text.trim().parse().ok());
-        let http = HttpClient::new(Duration::from_secs(seconds.unwrap_or(TIMEOUT_SECONDS).max(1)))?;
-        Ok(Self { http, endpoint, authorization: token.map(|token| format!("Bearer {token}")) })
+        let set = environment::text("HF_HUB_DOWNLOAD_TIMEOUT").and_then(|text| text.trim().parse().ok());
+        let http = HttpClient::new(Duration::from_secs(set.unwrap_or(seconds).max(1)))?;
+        let authorization = token.as_ref().map(|token| format!("Bearer {}", token.text));
+        Ok(Self { http, endpoint, authorization, token_source: token.map(|token| token.source) })
     }
 
     /// Current commit of a revision, and the names of its files.
@@ -141,6 +165,59 @@ impl Client {
         }
     }
 
+    /// Calls the API with a GET request.
+    ///
+    /// # Errors
+    /// No answer.
+    pub(super) fn get(&self, url: &str) -> Result<Answer, NetworkError> {
+        read_answer(self.send(Method::Get, url, 0)?)
+    }
+
+    /// Calls the API with a POST request, and repeats it where the Hub redirects it to. Only the endpoint receives the
+    /// token.
+    ///
+    /// # Errors
+    /// No answer.
+    pub(super) fn post(&self, url: &str, content_type: &str, body: &[u8]) -> Result<Answer, NetworkError> {
+        let mut url = url.to_owned();
+        for _ in 0..REDIRECTS_MAX {
+            let authorization = self.authorization_for(&url);
+            let response = self.post_once(&url, content_type, body, authorization)?;
+            let is_repeated = matches!(response.status().as_u16(), 307 | 308);
+            match header(&response, "location").filter(|_| is_repeated) {
+                Some(location) => url = redirected(&url, location)?,
+                None => return read_answer(response),
+            }
+        }
+        Err(NetworkError::TooManyRedirects)
+    }
+
+    /// Calls a signed address, which needs no token.
+    ///
+    /// # Errors
+    /// No answer.
+    pub(super) fn post_signed(&self, url: &str, content_type: &str, body: &[u8]) -> Result<Answer, NetworkError> {
+        read_answer(self.post_once(url, content_type, body, None)?)
+    }
+
+    fn post_once(
+        &self,
+        url: &str,
+        content_type: &str,
+        body: &[u8],
+        authorization: Option<(&str, &str)>,
+    ) -> Result<Response<Body>, NetworkError> {
+        let mut headers = vec![("content-type", content_type), ("accept", accepted(content_type))];
+        headers.extend(authorization);
+        self.http.send_body(SendMethod::Post, url, &headers, body)
+    }
+
+    /// The header with the token, for addresses of the endpoint only.
+    fn authorization_for(&self, url: &str) -> Option<(&str, &str)> {
+        let authorization = self.authorization.as_ref().filter(|_| self.is_endpoint(url))?;
+        Some(("authorization", authorization))
+    }
+
     fn file_url(&self, id: &HubId, commit: &str, file: &str) -> String {
         let folder = match id.kind {
             Kind::Model => "",
@@ -157,9 +234,7 @@ impl Client {
         let range = format!("bytes={start}-");
         for _ in 0..REDIRECTS_MAX {
             let mut headers = Vec::new();
-            if let Some(authorization) = self.authorization.as_ref().filter(|_| self.is_endpoint(&url)) {
-                headers.push(("authorization", authorization.as_str()));
-            }
+            headers.extend(self.authorization_for(&url));
             if start > 0 {
                 headers.push(("range", range.as_str()));
             }
@@ -170,10 +245,7 @@ impl Client {
             if method == Method::Head && is_elsewhere {
                 return Ok(response);
             }
-            if url.starts_with("https://") && !next.starts_with("https://") {
-                return Err(NetworkError::InsecureRedirect);
-            }
-            url = next;
+            url = redirected(&url, &next)?;
         }
         Err(NetworkError::TooManyRedirects)
     }
@@ -181,4 +253,31 @@ impl Client {
     fn is_endpoint(&self, url: &str) -> bool {
         is_same_server(url, &self.endpoint)
     }
+}
+
+/// Address that an answer redirects to.
+///
+/// # Errors
+/// A redirect from https to http.
+pub(super) fn redirected(url: &str, location: &str) -> Result<String, NetworkError> {
+    let next = joined(url, location);
+    if url.starts_with("https://") && !next.starts_with("https://") {
+        return Err(NetworkError::InsecureRedirect);
+    }
+    Ok(next)
+}
+
+/// Type of the answer to a body of this type: git-lfs has its own.
+fn accepted(content_type: &str) -> &str {
+    if content_type == GIT_LFS { GIT_LFS } else { "application/json" }
+}
+
+fn read_answer(response: Response<Body>) -> Result<Answer, NetworkError> {
+    let text = |name: &str| header(&response, name).unwrap_or_default().to_owned();
+    let (status, code, message) = (response.status().as_u16(), text("x-error-code"), text("x-error-message"));
+    let bytes = response.into_body().into_with_config().limit(LISTING_BYTES_MAX).read_to_vec()?;
+    let body: Value = serde_json::from_slice(&bytes).unwrap_or_default();
+    let stated = ["error", "message"].iter().find_map(|key| body.get(key)?.as_str());
+    let message = if message.is_empty() { stated.unwrap_or_default().to_owned() } else { message };
+    Ok(Answer { status, code, message, body })
 }

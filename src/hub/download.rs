@@ -23,7 +23,7 @@ use crate::http::{NetworkError, header};
 /// Number of attempts in a row without a new byte after which a download fails.
 const ATTEMPTS_MAX: u32 = 5;
 /// Pause after the first failed attempt; each further pause is twice as long.
-const FIRST_PAUSE: Duration = Duration::from_millis(250);
+pub(super) const FIRST_PAUSE: Duration = Duration::from_millis(250);
 /// Size in bytes from which a file is logged and has a progress bar.
 const LARGE_BYTES: u64 = 1 << 20;
 
@@ -211,10 +211,7 @@ impl Download<'_> {
         };
         let rest = if have > 0 { format!(", from {} on", size(have)) } else { String::new() };
         tracing::info!("downloading {}: {}, {}{rest}", self.id, self.file, size(bytes));
-        let bar = console::progress(self.file, Some(bytes));
-        bar.set_style(console::style(
-            "{msg} {bar:30} {decimal_bytes}/{decimal_total_bytes} {decimal_bytes_per_sec} {eta} left",
-        ));
+        let bar = transfer_bar(self.file, bytes);
         bar.set_position(have);
         bar.reset_eta();
         bar
@@ -223,6 +220,15 @@ impl Download<'_> {
     fn failed(&self, why: &str, hint: &str) -> HubError {
         HubError::run(format!("{}: {}: {why}", self.id, self.file), hint)
     }
+}
+
+/// Progress bar of a file that is downloaded or uploaded.
+pub(super) fn transfer_bar(file: &str, bytes: u64) -> ProgressBar {
+    let bar = console::progress(file, Some(bytes));
+    bar.set_style(console::style(
+        "{msg} {bar:30} {decimal_bytes}/{decimal_total_bytes} {decimal_bytes_per_sec} {eta} left",
+    ));
+    bar
 }
 
 /// Repeats a call until it succeeds, fails with an error that `again` rejects, or has failed [`ATTEMPTS_MAX`] times.
@@ -241,7 +247,7 @@ pub(super) fn with_retries<T>(
 }
 
 /// Waits, and fails if a signal arrives.
-fn pause(mut time: Duration) -> Result<(), HubError> {
+pub(super) fn pause(mut time: Duration) -> Result<(), HubError> {
     const STEP: Duration = Duration::from_millis(50);
     while !time.is_zero() {
         stop_if_interrupted()?;

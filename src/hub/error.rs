@@ -64,10 +64,17 @@ impl HubError {
         }
     }
 
-    /// An answer that asks to try again later.
-    pub(super) fn busy(id: &HubId, status: u16) -> Self {
+    /// No answer to a request of an upload; `of` is the repository, or a file of it.
+    pub(super) fn no_answer(of: &str, why: &NetworkError) -> Self {
+        let outage = format!("{} cannot be reached: {why}", hub_name());
+        let failure = Failure::run(format!("{of}: {outage}"), "run again: what is uploaded is not sent again");
+        Self { failure, outage: Some(Outage::Unreachable(outage)) }
+    }
+
+    /// An answer that asks to try again later; `of` is a model, or a file of it.
+    pub(super) fn busy(of: &impl std::fmt::Display, status: u16) -> Self {
         let outage = format!("{} answers {status}", hub_name());
-        Self { failure: Failure::run(format!("{id}: {outage}"), "run again later"), outage: Some(Outage::Busy(outage)) }
+        Self { failure: Failure::run(format!("{of}: {outage}"), "run again later"), outage: Some(Outage::Busy(outage)) }
     }
 
     /// A model that does not exist, or that this token cannot see.

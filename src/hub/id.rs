@@ -5,7 +5,7 @@ use std::fmt;
 use super::HubError;
 
 /// Default revision.
-const MAIN: &str = "main";
+pub(super) const MAIN: &str = "main";
 
 /// Kinds of repositories.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

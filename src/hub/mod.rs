@@ -6,7 +6,7 @@
 //! program does not depend on where a model came from.
 //!
 //! `id` parses ids, `cache` has the layout of the cache, `client` sends requests and reads answers, `download` downloads
-//! one file, `fetch` selects the files of a model, `data_set` those of a split of a data set.
+//! one file, `fetch` selects the files of a model, `data_set` those of a split of a data set. `push` uploads a model.
 //!
 //! Why not the crate hf-hub: version 1.0 starts a broken download from the beginning, does not retry once a body has
 //! begun, compares no checksums and has no offline mode. It also depends on Xet, tokio and reqwest (166 further crates);
@@ -20,6 +20,7 @@ mod download;
 mod error;
 mod fetch;
 mod id;
+pub(crate) mod push;
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -164,19 +165,31 @@ pub(crate) fn has_token() -> bool {
     token().is_some()
 }
 
+/// Token of the user and its source, for messages.
+struct Token {
+    text: String,
+    /// name of a variable, or path of a file
+    source: String,
+}
+
 /// Token of the user: `HF_TOKEN`, else the one that `hf auth login` stored.
-fn token() -> Option<String> {
+fn token() -> Option<Token> {
     if environment::flag("HF_HUB_DISABLE_IMPLICIT_TOKEN") {
         return None;
     }
+    let named = |name: &str| environment::text(name).map(|text| Token { text, source: name.to_owned() });
     let stored = || {
-        let path = environment::path("HF_TOKEN_PATH").unwrap_or_else(|| hub_home().join("token"));
-        std::fs::read_to_string(path).ok()
+        let path = token_path();
+        Some(Token { text: std::fs::read_to_string(&path).ok()?, source: path.display().to_string() })
     };
-    let token =
-        environment::text("HF_TOKEN").or_else(|| environment::text("HUGGING_FACE_HUB_TOKEN")).or_else(stored)?;
-    let token = token.trim();
-    (!token.is_empty()).then(|| token.to_owned())
+    let token = named("HF_TOKEN").or_else(|| named("HUGGING_FACE_HUB_TOKEN")).or_else(stored)?;
+    let text = token.text.trim().to_owned();
+    (!text.is_empty()).then_some(Token { text, ..token })
+}
+
+/// File in which `hf auth login` stores a token.
+fn token_path() -> PathBuf {
+    environment::path("HF_TOKEN_PATH").unwrap_or_else(|| hub_home().join("token"))
 }
 
 /// `HF_HOME`, else `huggingface` in the user's cache folder.

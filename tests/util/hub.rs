@@ -1,5 +1,7 @@
 //! [`Hub`]: a Hugging Face Hub and its CDN, as two servers on this machine.
 
+mod upload;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -32,6 +34,10 @@ pub(crate) enum Fault {
     Gone,
     /// this ETag
     Etag(&'static str),
+    /// the connection ends after this number of bytes of the request's body
+    CutBody(usize),
+    /// another user commits just before
+    Race,
 }
 
 #[derive(Default)]
@@ -41,6 +47,9 @@ struct Model {
     /// token that is required; true if the model is visible without it
     token: Option<(String, bool)>,
     renamed: Option<String>,
+    private: bool,
+    /// messages of the commits that were uploaded
+    messages: Vec<String>,
 }
 
 #[derive(Default)]
@@ -50,6 +59,13 @@ struct State {
     requests: Vec<String>,
     authorizations: [BTreeSet<Option<String>>; 2],
     faults: Vec<(String, Fault)>,
+    /// name and role by token
+    users: BTreeMap<String, (String, String)>,
+    /// lines and bodies of the requests that have one
+    bodies: Vec<(String, Vec<u8>)>,
+    part_size: Option<usize>,
+    /// parts of objects, by `hash/number`
+    parts: BTreeMap<String, Vec<u8>>,
 }
 
 /// The two servers. They end with the test.
@@ -62,6 +78,7 @@ struct Request {
     method: String,
     path: String,
     headers: BTreeMap<String, String>,
+    body: Vec<u8>,
 }
 
 struct Answer {
@@ -96,8 +113,8 @@ impl Hub {
         let address = format!("http://{}", hub.local_addr().unwrap());
         let elsewhere = format!("http://{}", cdn.local_addr().unwrap());
         let state = Arc::new(Mutex::new(State::default()));
-        listen(hub, state.clone(), move |state, request| state.hub(request, &elsewhere));
-        listen(cdn, state.clone(), |state, request| state.cdn(request));
+        listen(hub, state.clone(), false, move |state, request| state.hub(request, &elsewhere));
+        listen(cdn, state.clone(), true, |state, request| state.cdn(request));
         Self { address, state }
     }
 
@@ -164,6 +181,7 @@ fn is_large(name: &str) -> bool {
 fn listen(
     listener: TcpListener,
     state: Arc<Mutex<State>>,
+    at_cdn: bool,
     answer: impl Fn(&mut State, &Request) -> (Answer, Option<Fault>) + Send + Sync + 'static,
 ) {
     let answer = Arc::new(answer);
@@ -171,17 +189,22 @@ fn listen(
         for stream in listener.incoming().flatten() {
             let (state, answer) = (state.clone(), answer.clone());
             std::thread::spawn(move || {
-                let Some(request) = read(&stream) else { return };
+                let mut reader = BufReader::new(&stream);
+                let Some(mut request) = read_head(&mut reader) else { return };
+                let cut = state.lock().unwrap().cut(at_cdn, &request);
+                if read_body(&mut reader, &mut request, cut).is_err() || cut.is_some() {
+                    return;
+                }
                 let (answer, fault) = answer(&mut state.lock().unwrap(), &request);
                 // the client may close the connection early
-                let _ = send(stream, &request, &answer, fault);
+                let _ = send(&stream, &request, &answer, fault);
             });
         }
     });
 }
 
-fn read(stream: &TcpStream) -> Option<Request> {
-    let mut lines = BufReader::new(stream).lines();
+fn read_head(reader: &mut BufReader<&TcpStream>) -> Option<Request> {
+    let mut lines = reader.lines();
     let first = lines.next()?.ok()?;
     let mut words = first.split(' ').map(str::to_owned);
     let (method, path) = (words.next()?, words.next()?);
@@ -190,10 +213,17 @@ fn read(stream: &TcpStream) -> Option<Request> {
         let (name, value) = line.split_once(':')?;
         headers.insert(name.to_lowercase(), value.trim().to_owned());
     }
-    Some(Request { method, path, headers })
+    Some(Request { method, path, headers, body: Vec::new() })
 }
 
-fn send(mut stream: TcpStream, request: &Request, answer: &Answer, fault: Option<Fault>) -> std::io::Result<()> {
+/// Reads the body of a request, or the first bytes of it.
+fn read_body(reader: &mut BufReader<&TcpStream>, request: &mut Request, cut: Option<usize>) -> std::io::Result<()> {
+    let length = request.headers.get("content-length").map_or(0, |length| length.parse().unwrap());
+    request.body = vec![0; cut.unwrap_or(length)];
+    reader.read_exact(&mut request.body)
+}
+
+fn send(mut stream: &TcpStream, request: &Request, answer: &Answer, fault: Option<Fault>) -> std::io::Result<()> {
     let Answer { status, headers, body } = answer;
     write!(stream, "HTTP/1.1 {status} Status\r\nConnection: close\r\nContent-Length: {}\r\n", body.len())?;
     headers.iter().try_for_each(|(name, value)| write!(stream, "{name}: {value}\r\n"))?;
@@ -213,11 +243,28 @@ fn send(mut stream: TcpStream, request: &Request, answer: &Answer, fault: Option
     }
 }
 
+/// First line of a request, for tests.
+fn line(at_cdn: bool, request: &Request) -> String {
+    format!("{}{} {}", if at_cdn { "CDN " } else { "" }, request.method, request.path)
+}
+
 impl State {
+    /// Number of bytes of a request's body after which the connection ends, if a fault says so.
+    fn cut(&mut self, at_cdn: bool, request: &Request) -> Option<usize> {
+        let line = line(at_cdn, request);
+        let matches = |(part, fault): &(String, Fault)| matches!(fault, Fault::CutBody(_)) && line.contains(part);
+        let at = self.faults.iter().position(matches)?;
+        self.requests.push(format!("{line} cut"));
+        let Fault::CutBody(length) = self.faults.remove(at).1 else { return None };
+        Some(length)
+    }
+
     fn note(&mut self, at_cdn: bool, request: &Request) -> Option<Fault> {
-        let place = if at_cdn { "CDN " } else { "" };
         let range = request.headers.get("range").map_or(String::new(), |range| format!(" range {range}"));
-        let line = format!("{place}{} {}", request.method, request.path);
+        let line = line(at_cdn, request);
+        if !request.body.is_empty() {
+            self.bodies.push((line.clone(), request.body.clone()));
+        }
         self.authorizations[usize::from(at_cdn)].insert(request.headers.get("authorization").cloned());
         let fault = self.faults.iter().position(|(part, _)| line.contains(part.as_str()));
         self.requests.push(if at_cdn { line + &range } else { line });
@@ -229,7 +276,13 @@ impl State {
         let answer = match fault {
             Some(Fault::Answer(status, body)) => plain(status, body),
             Some(Fault::Gone) => refusal(404, "EntryNotFound"),
-            _ => self.look_up(request, cdn).unwrap_or_else(|answer| answer),
+            _ => {
+                if matches!(fault, Some(Fault::Race)) {
+                    self.race(request);
+                }
+                let uploaded = self.upload(request, cdn);
+                uploaded.unwrap_or_else(|| self.look_up(request, cdn).unwrap_or_else(|answer| answer))
+            }
         };
         let mut answer = answer;
         if let Some(Fault::Etag(etag)) = fault {
@@ -276,7 +329,7 @@ impl State {
         let files = model.commits.get(commit).ok_or_else(|| refusal(404, "RevisionNotFound"))?;
         if is_api {
             let siblings: Vec<_> = files.keys().map(|file| json!({"rfilename": file})).collect();
-            let info = json!({"id": name, "sha": commit, "siblings": siblings, "private": false});
+            let info = json!({"id": name, "sha": commit, "siblings": siblings, "private": model.private});
             return Ok(plain(200, &info.to_string()));
         }
         let bytes = files.get(file).ok_or_else(|| refusal(404, "EntryNotFound"))?;
@@ -296,6 +349,9 @@ impl State {
         let fault = self.note(true, request);
         if let Some(Fault::Answer(status, body)) = fault {
             return (plain(status, body), fault);
+        }
+        if request.method == "PUT" {
+            return (self.store(request), fault);
         }
         let hash = request.path.trim_start_matches("/blobs/").split('?').next().unwrap();
         let bytes = &self.blobs[hash];
