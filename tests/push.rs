@@ -8,7 +8,7 @@ use std::process::Command;
 
 use serde_json::{Value, json};
 use util::hub::{Fault, Files, Hub, files_of, hash};
-use util::{Place, Ran, finish, fixture, setup, wait_until};
+use util::{Place, Ran, finish, fixture, ours, setup, wait_until};
 
 const TOKEN: &str = "hf_secret";
 /// The large files of the model.
@@ -450,6 +450,206 @@ mod conflicts {
         let test = Test::new();
         let nobody = test.run_with(&[("HF_ENDPOINT", "http://127.0.0.1:9")], &["push", "model", "acme/splade"]);
         nobody.fails(1, "the Hub at http://127.0.0.1:9 cannot be reached: connection refused", "run again");
+    }
+}
+
+mod training {
+    use super::*;
+
+    /// A test with a training of three steps and a checkpoint after each.
+    fn test(keys: &str) -> Test {
+        let test = Test::new();
+        test.place.copy(&fixture("training-data/dataset_a.jsonl"), "train.jsonl");
+        test.place.write(
+            "train.yaml",
+            format!(
+                "
+model: {{base_model: model, load_pretrained_sparse_encoder: true}}
+training: {{output_dir: out, max_steps: 3, save_steps: 1, save_total_limit: 1, logging_steps: 1, max_seq_length: 32,
+  per_device_train_batch_size: 4, eval_strategy: \"no\", push_to_hub: true, {keys}}}
+datasets: {{a: {{files: [train.jsonl]}}}}
+"
+            ),
+        );
+        test
+    }
+
+    fn result(test: &Test) -> Files {
+        files_of(&test.place.path("out/final"))
+    }
+
+    /// Names of a repository's folders.
+    fn folders(files: &Files) -> BTreeSet<&str> {
+        files.keys().filter_map(|name| name.split_once('/')).map(|(folder, _)| folder).collect()
+    }
+
+    const MODEL: [&str; 3] = ["document_0_MLMTransformer", "document_1_SpladePooling", "query_0_SparseStaticEmbedding"];
+
+    #[test]
+    fn the_end_uploads_the_result_alone() {
+        let test = test("hub_model_id: acme/splade, hub_strategy: end");
+        let ran = test.run(&["train", "train.yaml"]);
+        let address = format!("{}/acme/splade", test.hub.address());
+        for line in [format!("uploads go to {address}\n"), format!("uploaded to {address}\n")] {
+            assert!(ran.stderr.contains(&line), "{line}: {}", ran.stderr);
+        }
+        assert_eq!(ran.done(), "out/final\n");
+        assert_eq!(test.hub.messages("acme/splade"), ["End of training"]);
+        assert_eq!(test.uploaded("acme/splade", "main"), result(&test));
+        assert!(test.place.read("out/final/README.md").contains("SparseEncoder(\"acme/splade\")"));
+    }
+
+    #[test]
+    fn every_save_uploads_the_model_of_a_checkpoint_first() {
+        let test = test("hub_model_id: acme/splade");
+        test.run(&["train", "train.yaml"]).done();
+        let messages = test.hub.messages("acme/splade");
+        assert_eq!(messages.first().unwrap(), "Training in progress, step 1");
+        // the upload of the last step may be the one that the result equals
+        assert!(["End of training", "Training in progress, step 3"].contains(&messages.last().unwrap().as_str()));
+        let uploaded = test.uploaded("acme/splade", "main");
+        assert_eq!(uploaded, result(&test), "no optimizer state, no checkpoint");
+        assert_eq!(util::names(&test.place.path("out")), ["checkpoint-3", "final", "log.jsonl", "runs"]);
+    }
+
+    #[test]
+    fn a_training_resumes_from_the_checkpoint_on_the_hub() {
+        let test = test("hub_model_id: acme/splade, hub_strategy: checkpoint");
+        test.run(&["train", "train.yaml"]).done();
+        let mut uploaded = test.uploaded("acme/splade", "main");
+        let all: BTreeSet<&str> = MODEL.into_iter().chain(["last-checkpoint"]).collect();
+        assert_eq!(folders(&uploaded), all);
+        let checkpoint = files_of(&test.place.path("out/checkpoint-3"));
+        for (name, bytes) in &checkpoint {
+            let uploaded = uploaded.remove(&format!("last-checkpoint/{name}"));
+            assert_eq!(uploaded.as_ref(), Some(bytes), "{name}");
+            test.place.write(&format!("downloaded/{name}"), bytes);
+        }
+        assert!(checkpoint.contains_key("optimizer.safetensors"));
+        assert_eq!(uploaded, result(&test));
+        let args =
+            ["--set", "training.max_steps=4", "--set", "training.output_dir=again", "--set", "training.hub_model_id=b"];
+        let ran = test.run(&[&["train", "train.yaml", "--resume-from", "downloaded"], &args[..]].concat());
+        assert!(ran.stderr.contains("resumes downloaded after 3 steps"), "{}", ran.stderr);
+        ran.done();
+        assert!(test.uploaded("alice/b", "main").contains_key("last-checkpoint/optimizer.safetensors"));
+    }
+
+    #[test]
+    fn all_checkpoints_keep_their_folders() {
+        let test = test("hub_model_id: acme/splade, hub_strategy: all_checkpoints, hub_private_repo: true");
+        test.run(&["train", "train.yaml", "--set", "training.save_total_limit=0"]).done();
+        assert!(test.hub.is_private("acme/splade"));
+        let all: BTreeSet<&str> = MODEL.into_iter().chain(["checkpoint-1", "checkpoint-2", "checkpoint-3"]).collect();
+        let uploaded = test.uploaded("acme/splade", "main");
+        assert_eq!(folders(&uploaded), all);
+        for step in 1..=3 {
+            for (name, bytes) in files_of(&test.place.path(&format!("out/checkpoint-{step}"))) {
+                assert_eq!(uploaded[&format!("checkpoint-{step}/{name}")], bytes, "{step} {name}");
+            }
+        }
+    }
+
+    #[test]
+    fn without_a_name_the_repository_is_that_of_the_output_folder() {
+        let test = test("hub_strategy: end");
+        test.run(&["train", "train.yaml"]).done();
+        assert_eq!(test.uploaded("alice/out", "main"), result(&test));
+    }
+
+    /// Nobody trains for hours to learn that the token is wrong.
+    #[test]
+    fn a_token_is_checked_before_the_training() {
+        let test = test("hub_model_id: acme/splade");
+        let train = ["train", "train.yaml"];
+        let error = "training.push_to_hub: acme/splade: the Hub at";
+        test.run_with(&[("HF_TOKEN", "hf_wrong")], &train).fails(2, error, "/settings/tokens");
+        test.run_with(&[("HF_TOKEN", "")], &train).fails(
+            2,
+            "training.push_to_hub: acme/splade: an upload to",
+            "/settings/tokens",
+        );
+        test.run(&["train", "train.yaml", "--offline"]).fails(
+            2,
+            "training.push_to_hub: acme/splade: an upload needs",
+            "without --offline",
+        );
+        let id = "training.hub_model_id=a/b/c";
+        test.run(&["train", "train.yaml", "--set", id]).fails(
+            2,
+            "\"a/b/c\" is not the name of a repository",
+            "owner/name",
+        );
+        assert!(!test.place.path("out").exists());
+        // a dry run does not upload
+        test.run(&["train", "train.yaml", "--dry-run", "--offline"]).done();
+    }
+
+    #[test]
+    fn a_pretrained_base_is_uploaded_too() {
+        let test = test("hub_model_id: acme/base, hub_strategy: end, objective: mlm");
+        let texts: String = (0..40).map(|n| format!("{{\"text\": \"setning nummer {n} om fjorden\"}}\n")).collect();
+        test.place.write("train.jsonl", texts);
+        let set = ["--set", "model.load_pretrained_sparse_encoder=false", "--set", "model.base_model=base"];
+        test.place.copy(&ours("fixtures/models/bert-tiny"), "base");
+        test.run(&[&["train", "train.yaml"], &set[..]].concat()).done();
+        assert_eq!(test.uploaded("acme/base", "main"), result(&test));
+    }
+
+    #[test]
+    fn a_slow_upload_does_not_hold_the_training_up() {
+        let test = test("hub_model_id: acme/splade");
+        test.hub.fault("/preupload/", Fault::Stall(0));
+        let mut command = test.command(&["train", "train.yaml"]);
+        let child = command.env("HF_HUB_DOWNLOAD_TIMEOUT", "10").spawn().unwrap();
+        wait_until("the last checkpoint is saved", || test.place.path("out/checkpoint-3").is_dir());
+        assert_eq!(test.hub.messages("acme/splade"), [] as [String; 0]);
+        // the checkpoint that is being uploaded is deleted meanwhile
+        assert!(!test.place.path("out/checkpoint-1").exists());
+        assert_eq!(finish(child).done(), "out/final\n");
+        assert_eq!(test.hub.messages("acme/splade"), ["Training in progress, step 1", "End of training"]);
+        assert_eq!(test.uploaded("acme/splade", "main"), result(&test));
+    }
+
+    #[test]
+    fn an_interrupted_training_does_not_wait_for_its_upload() {
+        let test = test("hub_model_id: acme/splade");
+        test.hub.fault("/preupload/", Fault::Stall(0));
+        let set = ["--set", "training.max_steps=100000", "--set", "training.save_steps=10"];
+        let child = test.command(&[&["train", "train.yaml"], &set[..]].concat()).spawn().unwrap();
+        wait_until("the upload has begun", || !test.hub.bodies("/preupload/").is_empty());
+        let begun = std::time::Instant::now();
+        let kill = Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
+        assert!(kill.success());
+        let ran = finish(child);
+        ran.fails(130, "interrupted after ", "--resume continues the training");
+        assert!(begun.elapsed().as_secs() < 30);
+        assert_eq!(test.uploaded("acme/splade", "main"), Files::new());
+    }
+
+    #[test]
+    fn a_failed_upload_during_the_training_is_a_warning() {
+        let test = test("hub_model_id: acme/splade");
+        test.hub.fault("/commit/", Fault::Answer(403, r#"{"error": "quota"}"#));
+        let ran = test.run(&["train", "train.yaml"]);
+        let warning = "warning: out/checkpoint-1: not uploaded: acme/splade: the token of HF_TOKEN may not write there: \
+                       quota\n";
+        assert!(ran.stderr.contains(warning), "{}", ran.stderr);
+        assert_eq!(ran.done(), "out/final\n");
+        assert_eq!(test.uploaded("acme/splade", "main"), result(&test));
+    }
+
+    #[test]
+    fn a_failed_upload_at_the_end_says_how_to_retry() {
+        let test = test("hub_model_id: acme/splade, hub_strategy: end, hub_private_repo: true");
+        (0..5).for_each(|_| test.hub.fault("/commit/", Fault::Answer(500, "")));
+        let ran = test.run(&["train", "train.yaml"]);
+        let retry = "splade push out/final acme/splade --private";
+        ran.fails(1, "out/final is saved, but not on the Hub: acme/splade: the Hub at", retry);
+        let files = result(&test);
+        assert_eq!(test.uploaded("acme/splade", "main"), Files::new());
+        test.run(&retry.split(' ').skip(1).collect::<Vec<_>>()).done();
+        assert_eq!(test.uploaded("acme/splade", "main"), files);
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod data;
 mod report;
+mod uploads;
 mod watch;
 
 use std::path::Path;
@@ -13,6 +14,7 @@ use splade_trainer::config::{MlflowConfig, Reporter};
 use splade_trainer::{FitReport, Start, TrainConfig, apply_override, fit, latest_checkpoint, plan};
 
 use self::report::{describe, summary};
+use self::uploads::Uploads;
 use self::watch::{Reporting, Watch};
 use super::interrupt;
 use crate::cli::{Console, TrainArgs};
@@ -47,7 +49,7 @@ pub(crate) fn run(args: &TrainArgs, console: &Console) -> Result<()> {
         plan.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
         return describe(&plan).iter().try_for_each(say);
     }
-    let mut watch = Watch::new(console, reporting(&config)?);
+    let mut watch = Watch::new(console, reporting(&config)?, Uploads::open(&config)?);
     let report = fit(&config, &start, &mut watch);
     watch.end(match &report {
         Ok(report) if report.model.is_some() => Status::Finished,
@@ -59,6 +61,7 @@ pub(crate) fn run(args: &TrainArgs, console: &Console) -> Result<()> {
     for line in summary(&config, &report) {
         tracing::info!("{line}");
     }
+    watch.upload(model)?;
     say(model.display())
 }
 

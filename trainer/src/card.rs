@@ -53,7 +53,7 @@ pub(crate) fn card(config: &TrainConfig, sets: &[(String, usize)], state: &Train
     let parts = [
         format!("---\n{front}\n---\n\n# {title}\n\n{how}\n"),
         description(config, card.language.as_slice(), card.license.as_deref()),
-        usage(),
+        usage(config),
         last_evaluation(state),
         training(config, sets, state),
         citations(config),
@@ -77,25 +77,29 @@ fn description(config: &TrainConfig, language: &[String], license: Option<&str>)
     format!("## Model\n\n{}", lines.collect::<String>())
 }
 
-fn usage() -> String {
-    "\
+/// Commands and Python code that use the model, by its id if it is uploaded to the Hub.
+fn usage(config: &TrainConfig) -> String {
+    let id = config.training.hub.as_ref().and_then(|hub| hub.model_id.as_deref());
+    let model = id.filter(|id| id.contains('/')).unwrap_or("MODEL");
+    format!(
+        "\
 ## Usage
 
 ```sh
-splade index MODEL --input corpus.jsonl --index corpus.index
+splade index {model} --input corpus.jsonl --index corpus.index
 splade search --index corpus.index 'a question'
 ```
 
 ```python
 from sentence_transformers import SparseEncoder
 
-model = SparseEncoder(\"MODEL\")
+model = SparseEncoder(\"{model}\")
 queries = model.encode_query([\"a question\"])
 documents = model.encode_document([\"a passage\"])
 print(model.similarity(queries, documents))
 ```
 "
-    .to_owned()
+    )
 }
 
 /// Data, loss, hyperparameters and the log.

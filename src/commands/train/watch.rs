@@ -1,5 +1,6 @@
 //! [`Watch`]: progress of a training on stderr, one line on a terminal, log lines for people, JSON lines for machines.
 
+use std::path::Path;
 use std::time::Instant;
 
 use indicatif::ProgressBar;
@@ -7,6 +8,7 @@ use serde_json::{Map, Value, json};
 use splade_trainer::{Event, Observer, Scalar};
 
 use super::report::describe;
+use super::uploads::Uploads;
 use crate::cli::{Console, LogFormat};
 use crate::commands::interrupt;
 use crate::console::{self, json_line, size};
@@ -27,6 +29,7 @@ pub(super) struct Watch {
     active_dims: f64,
     query_active_dims: f64,
     mlflow: Option<Reporting>,
+    uploads: Option<Uploads>,
 }
 
 /// A run of MLflow, and what it begins with.
@@ -75,7 +78,12 @@ impl Observer for Watch {
                 self.report(|reporting| reporting.mlflow.log(step, scalars));
             }
             Event::Sample(text) => self.say(text, Map::new()),
-            Event::Saved(path) => self.bar.suspend(|| tracing::debug!("saved {}", path.display())),
+            Event::Saved(path) => {
+                self.bar.suspend(|| tracing::debug!("saved {}", path.display()));
+                if let Some(warning) = self.uploads.as_mut().and_then(|uploads| uploads.saved(path, self.step)) {
+                    self.bar.suspend(|| tracing::warn!("{warning}"));
+                }
+            }
             Event::Warning(text) => self.bar.suspend(|| tracing::warn!("{text}")),
         }
     }
@@ -86,7 +94,7 @@ impl Observer for Watch {
 }
 
 impl Watch {
-    pub(super) fn new(console: &Console, mlflow: Option<Reporting>) -> Self {
+    pub(super) fn new(console: &Console, mlflow: Option<Reporting>, uploads: Option<Uploads>) -> Self {
         Self {
             bar: ProgressBar::hidden(),
             is_json: console.log_format == LogFormat::Json,
@@ -100,12 +108,28 @@ impl Watch {
             active_dims: 0.0,
             query_active_dims: 0.0,
             mlflow,
+            uploads,
         }
+    }
+
+    /// Uploads the result of the training, if the config says so.
+    ///
+    /// # Errors
+    /// An upload that fails.
+    pub(super) fn upload(&mut self, model: &Path) -> anyhow::Result<()> {
+        let Some(uploads) = &mut self.uploads else { return Ok(()) };
+        let url = uploads.finish(model)?;
+        tracing::info!("uploaded to {url}");
+        Ok(())
     }
 
     /// Removes the progress line and ends the run of MLflow.
     pub(super) fn end(&mut self, status: Status) {
         self.bar.finish_and_clear();
+        let unfinished = self.uploads.as_mut().filter(|_| status != Status::Finished);
+        if let Some(warning) = unfinished.and_then(Uploads::stop) {
+            tracing::warn!("{warning}");
+        }
         self.report(|reporting| reporting.mlflow.end(status));
     }
 

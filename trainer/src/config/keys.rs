@@ -42,7 +42,6 @@ const fn only_off(path: &'static str, default: &'static str, meaning: &'static s
 // Reasons that several keys share; keys with the same reason are named in one line.
 const ONLY_CSR: &str = "only architecture `csr` has it, which this toolkit does not train";
 const ONLY_F32: &str = "this version computes in f32 on every device";
-const NO_UPLOAD: &str = "this version uploads no model: the result stays in training.output_dir";
 const NO_LOADERS: &str = "there are no loader processes: all threads tokenize a batch when its step begins, in a small part of the step's time";
 
 /// Every key, in the order of a config file.
@@ -101,10 +100,10 @@ pub const KEYS: &[Key] = &[
     key("training.greater_is_better", "", "default: true, false for a loss"),
     key("training.early_stopping_patience", "", "evaluations without improvement after which training stops; default: never"),
     key("training.early_stopping_threshold", "0.0", "smallest difference that counts as an improvement"),
-    only_off("training.push_to_hub", "false", "upload the model to the Hub", NO_UPLOAD),
-    unused("training.hub_model_id", "", "repository on the Hub", NO_UPLOAD),
-    unused("training.hub_strategy", "", "when to upload: `checkpoint` or `end`", NO_UPLOAD),
-    unused("training.hub_private_repo", "", "make the repository private", NO_UPLOAD),
+    key("training.push_to_hub", "false", "upload the model to the Hub, as `splade push` does, with the token of `HF_TOKEN` or of `hf auth login`"),
+    key("training.hub_model_id", "", "repository to upload to: `owner/name`, or the name of one of your own; default: the name of `output_dir`"),
+    key("training.hub_strategy", "\"every_save\"", "`end` uploads the result; `every_save` also the model of each checkpoint; `checkpoint` also all of the latest checkpoint, to the folder `last-checkpoint`, from which a training resumes; `all_checkpoints` also each checkpoint, to the folder of its name"),
+    key("training.hub_private_repo", "false", "make the repository private; one that exists must be private already"),
     key("training.logging_dir", "\"runs\"", "folder of the TensorBoard event files, below `output_dir` unless absolute"),
     key("training.run_name", "", "name of the run in TensorBoard: event files go to the folder of this name in `logging_dir`"),
     key("training.report_to", "[\"tensorboard\"]", "`tensorboard`, `mlflow`, or `none`; log.jsonl is always written. `wandb` is named and has no effect"),

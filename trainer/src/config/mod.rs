@@ -118,6 +118,20 @@ choices! {
 }
 
 choices! {
+    /// What is uploaded to the Hub, and when.
+    HubStrategy {
+        /// The result, at the end.
+        End = "end",
+        /// The result, and the model of each checkpoint when it is saved.
+        EverySave = "every_save",
+        /// That, and the whole latest checkpoint in a folder of its own.
+        Checkpoint = "checkpoint",
+        /// That, with a folder for each checkpoint.
+        AllCheckpoints = "all_checkpoints",
+    }
+}
+
+choices! {
     /// The loss around the ranking loss.
     LossType {
         /// Ranking loss plus FLOPS regularizers.
@@ -415,6 +429,33 @@ pub struct TrainingConfig {
     pub run_name: Option<String>,
     /// Receivers of logged scalars beside `log.jsonl`.
     pub report_to: Vec<Reporter>,
+    /// Uploads to the Hub; none with `push_to_hub: false`. This crate uploads nothing: the caller does.
+    #[serde(flatten)]
+    pub hub: Option<UploadConfig>,
+}
+
+/// `training.push_to_hub` and the keys that belong to it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UploadConfig {
+    /// `hub_model_id`: `owner/name`, or the name of a repository of the user; none: the name of the output folder.
+    pub model_id: Option<String>,
+    /// `hub_strategy`
+    pub strategy: HubStrategy,
+    /// `hub_private_repo`
+    pub private: bool,
+}
+
+impl Serialize for UploadConfig {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(None)?;
+        map.serialize_entry("push_to_hub", &true)?;
+        if let Some(model_id) = &self.model_id {
+            map.serialize_entry("hub_model_id", model_id)?;
+        }
+        map.serialize_entry("hub_strategy", &self.strategy)?;
+        map.serialize_entry("hub_private_repo", &self.private)?;
+        map.end()
+    }
 }
 
 impl TrainingConfig {

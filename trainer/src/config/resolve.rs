@@ -10,7 +10,7 @@ use super::section::{Notes, Section, as_number, as_text, as_texts, did_you_mean}
 use super::{
     BuiltIn, Columns, DataSetConfig, DataSetsConfig, EvaluationConfig, Evaluator, HardwareConfig, HeadMode, LossConfig,
     MlflowConfig, ModelCardConfig, ModelConfig, ModelInit, Note, Objective, QueryInit, Reporter, Route, RouterConfig,
-    ScandiQaConfig, Strategy, TokenizerInit, TrainConfig, TrainingConfig,
+    ScandiQaConfig, Strategy, TokenizerInit, TrainConfig, TrainingConfig, UploadConfig,
 };
 use crate::{Error, Result};
 
@@ -196,6 +196,7 @@ fn training(mut keys: Section<'_>, evaluation: &EvaluationConfig, has_table: boo
         logging_dir: keys.text("logging_dir")?.into(),
         run_name: run_name(&mut keys)?,
         report_to: report_to(&mut keys)?,
+        hub: upload(&mut keys)?,
     };
     if !has_table {
         keys.note_if_changed("query_learning_rate", NO_TABLE);
@@ -214,6 +215,22 @@ fn training(mut keys: Section<'_>, evaluation: &EvaluationConfig, has_table: boo
     }
     keys.finish()?;
     Ok(training)
+}
+
+/// The keys about uploads to the Hub.
+fn upload(keys: &mut Section<'_>) -> Result<Option<UploadConfig>> {
+    let upload = UploadConfig {
+        model_id: keys.optional("hub_model_id", Section::text)?,
+        strategy: keys.choice("hub_strategy")?,
+        private: keys.flag("hub_private_repo")?,
+    };
+    if keys.flag("push_to_hub")? {
+        return Ok(Some(upload));
+    }
+    for key in ["hub_model_id", "hub_strategy", "hub_private_repo"] {
+        keys.note_if_changed(key, "is not used: push_to_hub is false");
+    }
+    Ok(None)
 }
 
 /// The name of a run, which is a folder below `logging_dir`.

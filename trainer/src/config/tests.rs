@@ -125,6 +125,8 @@ fn files_of_the_python_project_load_unchanged() {
     assert_eq!(config.training.metric_for_best_model, "eval_NanoBEIR_mean_dot_ndcg@10");
     assert_eq!(config.model.mlm_head, Some(HeadMode::RawShifted));
     assert_eq!(config.hardware.device, DeviceChoice::Mps);
+    let hub = config.training.hub.unwrap();
+    assert_eq!((hub.model_id.as_deref(), hub.strategy), (Some("someone/splade"), HubStrategy::Checkpoint));
     assert_eq!(config.router.learning_rate_patterns, [(r".*\.query\..*".to_owned(), 1e-3)]);
     let names: Vec<&str> = config.datasets.sets.iter().map(|set| set.name.as_str()).collect();
     assert_eq!(names, ["nli", "scandi_qa", "ddsc", "eti"], "the order of the file is the order of the round");
@@ -133,8 +135,6 @@ fn files_of_the_python_project_load_unchanged() {
     let expected = [
         "evaluation.mteb_tasks: tasks are named to the command eval-mteb, not evaluated while training",
         "training.bf16, hardware.tf32: this version computes in f32 on every device",
-        "training.push_to_hub, training.hub_model_id, training.hub_strategy, training.hub_private_repo: this version \
-         uploads no model: the result stays in training.output_dir",
         "training.dataloader_num_workers, training.dataloader_prefetch_factor: there are no loader processes: all threads \
          tokenize a batch when its step begins, in a small part of the step's time",
         "training.dataloader_pin_memory: batches are never copied through pinned memory",
@@ -434,6 +434,16 @@ fn sample(path: &str) -> (Value, &'static [&'static str]) {
         "training.metric_for_best_model" => return (json!("mean"), EVALUATED),
         "training.greater_is_better" => return (json!(false), EVALUATED),
         "training.report_to" => json!("none"),
+        "training.hub_model_id" | "training.hub_strategy" | "training.hub_private_repo" => {
+            let value = if path.ends_with("strategy") {
+                json!("end")
+            } else if path.ends_with("repo") {
+                json!(true)
+            } else {
+                json!("owner/name")
+            };
+            return (value, &["training.push_to_hub=true"]);
+        }
         "training.output_dir" | "training.logging_dir" | "training.run_name" => json!("elsewhere"),
         "training.eval_steps" => json!(500),
         "training.save_steps" => json!(500),
@@ -529,12 +539,7 @@ fn no_key_is_accepted_in_silence() {
     }
     assert!(n_working > 100 && n_named > 10, "{n_working} {n_named}");
     // off is what happens anyway
-    let off = [
-        "training.bf16=false",
-        "training.push_to_hub=no",
-        "training.dataloader_num_workers=0",
-        "evaluation.mteb_tasks=[]",
-    ];
+    let off = ["training.bf16=false", "training.dataloader_num_workers=0", "evaluation.mteb_tasks=[]"];
     assert_eq!(notes(&off), Vec::<String>::new());
 }
 
@@ -695,4 +700,22 @@ proptest! {
             prop_assert_eq!(TrainConfig::from_value(&written).unwrap().0, config);
         }
     }
+}
+
+#[test]
+fn keys_of_an_upload_that_is_off_are_noted() {
+    assert_eq!(resolve(&["training.push_to_hub=no"]).training.hub, None);
+    assert_eq!(
+        notes(&["training.hub_model_id=a/b", "training.hub_strategy=end", "training.hub_private_repo=true"]),
+        ["training.hub_model_id, training.hub_strategy, training.hub_private_repo: is not used: push_to_hub is false"]
+    );
+    assert_eq!(notes(&["training.hub_private_repo=false", "training.hub_strategy=every_save"]), [] as [String; 0]);
+    let hub = resolve(&["training.push_to_hub=true"]).training.hub.unwrap();
+    assert_eq!(hub, UploadConfig { model_id: None, strategy: HubStrategy::EverySave, private: false });
+    let (message, hint) = refusal(&["training.hub_strategy=every_saves"]);
+    assert!(
+        message.starts_with("training.hub_strategy: `every_saves` is none of end, every_save, checkpoint"),
+        "{message}"
+    );
+    assert_eq!(hint, "did you mean `every_save`?");
 }
