@@ -12,7 +12,9 @@ use candle_core::Tensor;
 use candle_onnx::onnx::tensor_proto::DataType;
 use candle_onnx::onnx::{GraphProto, NodeProto, TensorProto, ValueInfoProto};
 use splade_encode::tensor_names;
-use splade_trainer::model::{Activation, Algebra, Init, Positions, RelativeOffsets, Weights};
+use splade_trainer::model::{
+    Activation, Algebra, AttentionInputs, AttentionSettings, Init, Positions, RelativeOffsets, Weights,
+};
 
 use crate::graph::{Graph, Value};
 use crate::proto::{self, Axis, TOKENS};
@@ -246,6 +248,62 @@ impl<'w> Recorder<'w> {
     }
 }
 
+impl Recorder<'_> {
+    fn merge_heads(&self, x: &Value, width: usize) -> Result<Value> {
+        Ok(self.reshape(&self.transpose(x, &SPLIT), &[0, 0, width as i64]).with_width(Some(width)))
+    }
+
+    fn scores(&self, a: &Value, b: &Value, scale: f64) -> Result<Value> {
+        // ONNX Runtime fuses the transpose and the scale into the product
+        let product = self.node("MatMul", &[a, &self.transpose(b, &[0, 1, 3, 2])]);
+        Ok(self.node("Mul", &[&product, &self.number(scale)]))
+    }
+
+    /// Multiplies each token with every row of the table once, `[B, H, T, N]`, and looks up the product for each pair
+    /// of tokens. (Measured: with products of rows by offset, shifted into place, this takes up to twice the time of
+    /// the whole attention.)
+    fn relative_scores(
+        &self,
+        query: &Value,
+        key: &Value,
+        positions: &Value,
+        offsets: &RelativeOffsets,
+        scale: f64,
+    ) -> Result<Value> {
+        let (size, width) = query.width().zip(positions.width()).ok_or_else(|| Error::invalid("unknown width", ""))?;
+        let heads = (width / (2 * size)) as i64;
+        let by_head = self.transpose(&self.reshape(positions, &[0, heads, 2 * size as i64]), &[1, 0, 2]);
+        let half = |start: usize| self.slice(&by_head, 2, start as i64, (start + size) as i64);
+        let (position_query, position_key) = (self.affine(&half(0), scale, 0.0)?, half(size));
+        let query = self.affine(query, scale, 0.0)?;
+
+        // int32 halves the bytes that are read for every score
+        let rows = self.cast(&self.relative_rows(offsets)?, DataType::Int32);
+        let shape = self.concat(&[&self.row_count()?, &self.integers(&[heads]), &self.node("Shape", &[&rows])], 0);
+        let rows = self.node("Expand", &[&rows, &shape]);
+        let look_up = |products: &Value, axis| {
+            self.attributed("", "GatherElements", &[products, &rows], vec![proto::int("axis", axis)])
+        };
+        let transposed_key = self.transpose(key, &[0, 1, 3, 2]);
+        let content = self.node("MatMul", &[&query, &transposed_key]);
+        let of_queries = look_up(&self.node("MatMul", &[&query, &self.transpose(&position_key, &[0, 2, 1])]), 3);
+        // [B, H, N, T], so that the column of a key has its products
+        let of_keys = look_up(&self.node("MatMul", &[&position_query, &transposed_key]), 2);
+        let positional = self.node("Add", &[&of_queries, &of_keys]);
+        Ok(self.node("Add", &[&content, &positional]))
+    }
+
+    /// A row without tokens gets a uniform distribution instead of zeros; its vector is 0 in either case.
+    fn masked_softmax(&self, scores: &Value, allowed: &Value) -> Result<Value> {
+        let masked = self.node("Add", &[scores, allowed]);
+        Ok(self.attributed("", "Softmax", &[&masked], vec![proto::int("axis", -1)]))
+    }
+
+    fn matmul(&self, a: &Value, b: &Value) -> Result<Value> {
+        Ok(self.node("MatMul", &[a, b]).with_width(b.width()))
+    }
+}
+
 impl Algebra for Recorder<'_> {
     type Tensor = Value;
     type Error = Error;
@@ -413,16 +471,6 @@ impl Algebra for Recorder<'_> {
         Ok(self.transpose(&split, &SPLIT).with_width(Some(size)))
     }
 
-    fn merge_heads(&self, x: &Value, width: usize) -> Result<Value> {
-        Ok(self.reshape(&self.transpose(x, &SPLIT), &[0, 0, width as i64]).with_width(Some(width)))
-    }
-
-    fn scores(&self, a: &Value, b: &Value, scale: f64) -> Result<Value> {
-        // ONNX Runtime fuses the transpose and the scale into the product
-        let product = self.node("MatMul", &[a, &self.transpose(b, &[0, 1, 3, 2])]);
-        Ok(self.node("Mul", &[&product, &self.number(scale)]))
-    }
-
     fn rope(&self, x: &Value, theta: f64) -> Result<Value> {
         let size = x.width().ok_or_else(|| Error::invalid("a value of unknown width cannot be rotated", ""))?;
         let half = size / 2;
@@ -436,40 +484,6 @@ impl Algebra for Recorder<'_> {
         let along = self.node("Mul", &[x, &self.node("Cos", &[&angles])]);
         let across = self.node("Mul", &[&rotated, &self.node("Sin", &[&angles])]);
         Ok(self.node("Add", &[&along, &across]).with_width(x.width()))
-    }
-
-    /// Multiplies each token with every row of the table once, `[B, H, T, N]`, and looks up the product for each pair
-    /// of tokens. (Measured: with products of rows by offset, shifted into place, this takes up to twice the time of
-    /// the whole attention.)
-    fn relative_scores(
-        &self,
-        query: &Value,
-        key: &Value,
-        positions: &Value,
-        offsets: &RelativeOffsets,
-        scale: f64,
-    ) -> Result<Value> {
-        let (size, width) = query.width().zip(positions.width()).ok_or_else(|| Error::invalid("unknown width", ""))?;
-        let heads = (width / (2 * size)) as i64;
-        let by_head = self.transpose(&self.reshape(positions, &[0, heads, 2 * size as i64]), &[1, 0, 2]);
-        let half = |start: usize| self.slice(&by_head, 2, start as i64, (start + size) as i64);
-        let (position_query, position_key) = (self.affine(&half(0), scale, 0.0)?, half(size));
-        let query = self.affine(query, scale, 0.0)?;
-
-        // int32 halves the bytes that are read for every score
-        let rows = self.cast(&self.relative_rows(offsets)?, DataType::Int32);
-        let shape = self.concat(&[&self.row_count()?, &self.integers(&[heads]), &self.node("Shape", &[&rows])], 0);
-        let rows = self.node("Expand", &[&rows, &shape]);
-        let look_up = |products: &Value, axis| {
-            self.attributed("", "GatherElements", &[products, &rows], vec![proto::int("axis", axis)])
-        };
-        let transposed_key = self.transpose(key, &[0, 1, 3, 2]);
-        let content = self.node("MatMul", &[&query, &transposed_key]);
-        let of_queries = look_up(&self.node("MatMul", &[&query, &self.transpose(&position_key, &[0, 2, 1])]), 3);
-        // [B, H, N, T], so that the column of a key has its products
-        let of_keys = look_up(&self.node("MatMul", &[&position_query, &transposed_key]), 2);
-        let positional = self.node("Add", &[&of_queries, &of_keys]);
-        Ok(self.node("Add", &[&content, &positional]))
     }
 
     /// Mask to add to the scores, `[B, 1, 1, T]`, with a window `[B, 1, T, T]`: 0 for allowed keys, [`LOW`] or less for
@@ -489,14 +503,14 @@ impl Algebra for Recorder<'_> {
         Ok(self.node("Add", &[&low(&mask), &low(&near)]))
     }
 
-    /// A row without tokens gets a uniform distribution instead of zeros; its vector is 0 in either case.
-    fn masked_softmax(&self, scores: &Value, allowed: &Value) -> Result<Value> {
-        let masked = self.node("Add", &[scores, allowed]);
-        Ok(self.attributed("", "Softmax", &[&masked], vec![proto::int("axis", -1)]))
-    }
-
-    fn matmul(&self, a: &Value, b: &Value) -> Result<Value> {
-        Ok(self.node("MatMul", &[a, b]).with_width(b.width()))
+    fn attention(&self, inputs: AttentionInputs<'_, Value>, settings: &AttentionSettings<'_>) -> Result<Value> {
+        let AttentionInputs { query, key, value, positions, allowed } = inputs;
+        let scores = match (positions, settings.offsets) {
+            (Some(positions), Some(offsets)) => self.relative_scores(query, key, positions, offsets, settings.scale)?,
+            _ => self.scores(query, key, settings.scale)?,
+        };
+        let probabilities = self.masked_softmax(&scores, allowed)?;
+        self.merge_heads(&self.matmul(&probabilities, value)?, settings.width)
     }
 
     /// Excludes padding without a pass over the logits: a padding position gets the features of the row's first token, which

@@ -1,7 +1,7 @@
 //! [`Doctor`]: signs of a training that goes wrong, each reported once, in a sentence with the likely cause and the key to change.
 //!
-//! At a logging step the rows of the batch are encoded once more, without dropout and without a step: an
-//! [`Examination`] costs a forward pass and changes nothing. Gradient norms are looked at after every step.
+//! At a logging step the vectors that the step was made of are looked at, which costs almost nothing; at the end of a training
+//! some rows are encoded once more. Gradient norms are looked at after every step.
 
 use std::collections::{HashSet, VecDeque};
 
@@ -10,6 +10,7 @@ use splade_files::Architecture;
 
 use crate::config::{Objective, TrainConfig};
 use crate::data::DataSet;
+use crate::loss::Embeddings;
 use crate::{Result, Trainee};
 
 /// The usual number of active dims of a query.
@@ -19,6 +20,8 @@ pub const DOCUMENT_SPARSITY: std::ops::RangeInclusive<f64> = 0.90..=0.95;
 
 /// Rows of a batch that are examined, at most: enough to see a collapse.
 const ROWS_MAX: usize = 16;
+/// Texts encoded at a time.
+const TEXTS_MAX: usize = 8;
 /// Steps whose gradient norms are remembered; a spike is one far above their median.
 const NORMS: usize = 50;
 /// Norms that have to be there before one can be a spike: those of the warm-up rise and fall.
@@ -48,7 +51,7 @@ enum Sign {
     DenseQueries,
 }
 
-/// Vectors of some rows of a batch as they are after a step.
+/// Vectors of a batch in a step, or of some of its rows after the training.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) struct Examination {
     n_queries: usize,
@@ -68,17 +71,28 @@ pub(crate) struct Examination {
 }
 
 impl Examination {
-    /// Encodes rows of a data set.
+    /// Encodes rows of a data set, a few texts at a time.
     ///
     /// # Errors
     /// A text that the tokenizer refuses, tensor operations.
-    pub(crate) fn of(trainee: &Trainee, set: &DataSet, rows: &[usize]) -> Result<Self> {
+    pub(crate) fn of_rows(trainee: &Trainee, set: &DataSet, rows: &[usize]) -> Result<Self> {
         let examples: Vec<_> = rows.iter().take(ROWS_MAX).filter_map(|row| set.examples.get(*row)).collect();
         let anchors: Vec<&str> = examples.iter().map(|example| example.anchor.as_str()).collect();
         let documents = examples.iter().flat_map(|example| example.texts().skip(1)).collect::<Vec<_>>();
-        let queries = rows_of(&trainee.encode_queries(&anchors, None)?)?;
-        let documents = rows_of(&trainee.encode_documents(&documents, None)?)?;
+        let encode = |texts: &[&str], encode: &dyn Fn(&[&str]) -> Result<Tensor>| -> Result<Vec<Vec<f32>>> {
+            Ok(texts.chunks(TEXTS_MAX).map(|texts| rows_of(&encode(texts)?)).collect::<Result<Vec<_>>>()?.concat())
+        };
+        let queries = encode(&anchors, &|texts| trainee.encode_queries(texts, None))?;
+        let documents = encode(&documents, &|texts| trainee.encode_documents(texts, None))?;
         Ok(Self::of_vectors(&queries, &documents, trainee.query_table().is_some()))
+    }
+
+    /// Takes the vectors of a step.
+    ///
+    /// # Errors
+    /// A tensor operation.
+    pub(crate) fn of_step(vectors: &Embeddings, has_table: bool) -> Result<Self> {
+        Ok(Self::of_vectors(&rows_of(&vectors.queries)?, &rows_of(&vectors.documents)?, has_table))
     }
 
     fn of_vectors(queries: &[Vec<f32>], documents: &[Vec<f32>], has_table: bool) -> Self {

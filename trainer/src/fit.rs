@@ -327,7 +327,8 @@ impl<'a> Run<'a> {
         let losses = self.window.shares();
         if is_logged || is_last {
             self.examined = batches.last().cloned();
-            if let Some(examination) = self.examine(self.session.trainee())? {
+            if let Some(vectors) = self.session.vectors() {
+                let examination = Examination::of_step(vectors, self.session.trainee().query_table().is_some())?;
                 for sentence in self.doctor.examine(step, losses, examination) {
                     observer.event(Event::Warning(&sentence));
                 }
@@ -350,7 +351,7 @@ impl<'a> Run<'a> {
         let (Material::Examples(sets), Some(batch)) = (self.session.material(), &self.examined) else {
             return Ok(None);
         };
-        sets.get(batch.data_set).map(|set| Examination::of(model, set, &batch.rows)).transpose()
+        sets.get(batch.data_set).map(|set| Examination::of_rows(model, set, &batch.rows)).transpose()
     }
 
     /// The micro-batches of the next step: fewer than the config says at the end of an epoch.

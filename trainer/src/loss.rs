@@ -18,6 +18,12 @@ pub struct Embeddings {
 }
 
 impl Embeddings {
+    /// The same vectors without gradients.
+    #[must_use]
+    pub fn detach(&self) -> Self {
+        Self { queries: self.queries.detach(), documents: self.documents.detach() }
+    }
+
     /// Concatenates one tensor `[B, V]` per column of documents, positives first.
     ///
     /// # Errors

@@ -8,7 +8,7 @@ use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 use splade_core::{TokenBatch, Vocabulary};
 
-use crate::model::{Algebra, Candle, MlmHead, cross_entropy};
+use crate::model::{Algebra, MlmHead, cross_entropy};
 use crate::{Error, Result};
 
 /// Share of the tokens that are picked.
@@ -66,19 +66,27 @@ impl Masking {
     }
 }
 
-/// Mean cross-entropy of the true tokens at the picked positions; computes only their logits.
+/// Mean cross-entropy of the true tokens at the picked positions, with `logits` `[n, V]` of [`logits_at`].
 ///
 /// # Errors
 /// A tensor operation that fails.
-pub(crate) fn mlm_loss(a: &Candle, head: &MlmHead<Tensor>, targets: &[(u32, u32)]) -> Result<Tensor> {
-    let (rows, width, size) = head.features.dims3()?;
+pub(crate) fn mlm_loss(logits: &Tensor, targets: &[(u32, u32)]) -> Result<Tensor> {
+    cross_entropy(logits, targets.iter().map(|(_, id)| *id).collect())
+}
+
+/// Flat indices of the tokens whose features predict the picked ones.
+pub(crate) fn predicting<T>(head: &MlmHead<T>, targets: &[(u32, u32)]) -> Vec<u32> {
     // no picked token is the first of its row, which is a special token
     let before = u32::from(head.predicts_next);
-    let (at, ids): (Vec<u32>, Vec<u32>) = targets.iter().map(|(at, id)| (at.saturating_sub(before), *id)).unzip();
-    let at = Tensor::from_vec(at, targets.len(), head.features.device())?;
-    let picked = head.features.reshape((rows * width, size))?.index_select(&at, 0)?;
-    let logits = head.cap.apply(a, &a.linear(&picked, &head.weight, Some(&head.bias))?)?;
-    cross_entropy(&logits, ids)
+    targets.iter().map(|(at, _)| at.saturating_sub(before)).collect()
+}
+
+/// Logits of some rows of the head's features.
+///
+/// # Errors
+/// A tensor operation that fails.
+pub(crate) fn logits_at<A: Algebra>(a: &A, head: &MlmHead<A::Tensor>, rows: &A::Tensor) -> Result<A::Tensor, A::Error> {
+    head.cap.apply(a, &a.linear(rows, &head.weight, Some(&head.bias))?)
 }
 
 #[cfg(test)]

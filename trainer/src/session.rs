@@ -11,7 +11,7 @@ use splade_core::TokenBatch;
 use crate::config::{InnerLossType, Objective, TrainConfig};
 use crate::data::{Batch, DataSet, Material};
 use crate::loss::{Embeddings, LossParts, LossValues, RankingLoss, RegularizerWeights, SpladeLoss};
-use crate::mlm::{Masking, mlm_loss};
+use crate::mlm::{Masking, logits_at, mlm_loss, predicting};
 use crate::optimizer::{AdamW, Gradients, OptimizerSettings};
 use crate::schedule::{LinearSchedule, RegularizerSchedule};
 use crate::{Error, Result, Trainee};
@@ -30,6 +30,8 @@ pub struct Session {
     regularizers: RegularizerSchedule,
     seed: u64,
     warnings: Vec<String>,
+    /// of the last step
+    vectors: Option<Embeddings>,
 }
 
 /// The numbers of a step.
@@ -86,6 +88,7 @@ impl Session {
             optimizer,
             masking,
             warnings,
+            vectors: None,
         })
     }
 
@@ -130,7 +133,8 @@ impl Session {
     /// A loss or gradient that is not finite (the weights are then unchanged), tensor operations.
     pub fn step(&mut self, step: usize, batches: &[Batch]) -> Result<StepReport> {
         let weights = self.regularizers.weights(step);
-        let (gradients, losses, active_dims) = self.gradients(step, batches, weights)?;
+        let (gradients, losses, active_dims, vectors) = self.gradients_and_vectors(step, batches, weights)?;
+        self.vectors = vectors;
         let multiplier = self.schedule.multiplier(step);
         let learning_rate = self.optimizer.groups().first().map_or(0.0, |group| group.learning_rate) * multiplier;
         let grad_norm = self.optimizer.step(&gradients, multiplier)?;
@@ -147,12 +151,30 @@ impl Session {
         batches: &[Batch],
         weights: RegularizerWeights,
     ) -> Result<(Gradients, Vec<LossValues>, f64)> {
+        let (gradients, losses, active_dims, _) = self.gradients_and_vectors(step, batches, weights)?;
+        Ok((gradients, losses, active_dims))
+    }
+
+    /// Vectors of the last micro-batch of the last step, with the weights and the dropout of that step; none for running text.
+    pub(crate) fn vectors(&self) -> Option<&Embeddings> {
+        self.vectors.as_ref()
+    }
+
+    /// As [`gradients`](Self::gradients), with the vectors of the last micro-batch.
+    fn gradients_and_vectors(
+        &self,
+        step: usize,
+        batches: &[Batch],
+        weights: RegularizerWeights,
+    ) -> Result<(Gradients, Vec<LossValues>, f64, Option<Embeddings>)> {
+        let mut last = None;
         let mut sum: Option<Gradients> = None;
         let mut active_dims = 0.0;
         let mut losses = Vec::with_capacity(batches.len());
         for (at, batch) in batches.iter().enumerate() {
             let seed = seed_of(self.seed, step, at);
-            let (parts, active, cached) = self.loss_of(batch, weights, seed)?;
+            let BatchLoss { parts, active_dims: active, vectors, cached } = self.loss_of(batch, weights, seed)?;
+            last = vectors;
             active_dims += active / batches.len() as f64;
             let values = parts.values()?;
             if !values.total().is_finite() {
@@ -173,7 +195,7 @@ impl Session {
             }
         }
         let sum = sum.ok_or_else(|| Error::invalid("a step needs at least one batch", ""))?;
-        Ok((sum, losses, active_dims))
+        Ok((sum, losses, active_dims, last))
     }
 
     /// The gradients of the pieces of a batch, one piece in memory at a time, from those of its vectors.
@@ -214,33 +236,26 @@ impl Session {
         Ok(Var::from_tensor(&Tensor::cat(&vectors, 0)?)?)
     }
 
-    /// The loss of a batch of this session's material, the documents' mean active dims, and the vectors that the loss was
-    /// made of if they were encoded in pieces.
-    fn loss_of(
-        &self,
-        batch: &Batch,
-        weights: RegularizerWeights,
-        seed: u64,
-    ) -> Result<(LossParts, f64, Option<Cached<'_>>)> {
+    /// The loss of a batch of this session's material.
+    fn loss_of(&self, batch: &Batch, weights: RegularizerWeights, seed: u64) -> Result<BatchLoss<'_>> {
         match &self.material {
             Material::Examples(sets) => {
                 let set = sets.get(batch.data_set).ok_or_else(|| out_of_range("data set", batch.data_set))?;
-                let Some(size) = self.mini_batch_size else {
-                    let (parts, active) = self.ranking_loss(set, &batch.rows, weights, Some(seed))?;
-                    return Ok((parts, active, None));
-                };
                 let texts = texts_of(set, &batch.rows)?;
-                let queries = self.encode_cached(Side::Query, &texts.queries, size, seed)?;
-                let documents = self.encode_cached(Side::Document, &texts.documents, size, seed)?;
-                let vectors =
-                    Embeddings { queries: queries.as_tensor().clone(), documents: documents.as_tensor().clone() };
-                let (parts, active) = self.loss_of_vectors(&vectors, &texts, weights)?;
-                Ok((parts, active, Some(Cached { texts, size, queries, documents })))
+                let cached = self.mini_batch_size.map(|size| self.encode_in_pieces(texts.clone(), size, seed));
+                let cached = cached.transpose()?;
+                let vectors = match &cached {
+                    None => self.encode(&texts, Some(seed))?,
+                    Some(cached) => cached.vectors(),
+                };
+                let (parts, active_dims) = self.loss_of_vectors(&vectors, &texts, weights)?;
+                Ok(BatchLoss { parts, active_dims, vectors: Some(vectors.detach()), cached })
             }
             Material::Pieces(pieces) => {
                 let piece = |row: &usize| pieces.get(*row).ok_or_else(|| out_of_range("piece", *row));
                 let rows = batch.rows.iter().map(|row| Ok(piece(row)?.as_slice())).collect::<Result<Vec<&[u32]>>>()?;
-                Ok((self.masked_loss(&rows, Some(seed))?, 0.0, None))
+                let parts = self.masked_loss(&rows, Some(seed))?;
+                Ok(BatchLoss { parts, active_dims: 0.0, vectors: None, cached: None })
             }
         }
     }
@@ -257,11 +272,22 @@ impl Session {
         seed: Option<u64>,
     ) -> Result<(LossParts, f64)> {
         let texts = texts_of(set, rows)?;
-        let vectors = Embeddings {
+        self.loss_of_vectors(&self.encode(&texts, seed)?, &texts, weights)
+    }
+
+    /// Vectors of texts, training (`seed`) or evaluating.
+    fn encode(&self, texts: &Texts<'_>, seed: Option<u64>) -> Result<Embeddings> {
+        Ok(Embeddings {
             queries: self.trainee.encode_queries(&texts.queries, seed.map(|seed| seed ^ 1))?,
             documents: self.trainee.encode_documents(&texts.documents, seed)?,
-        };
-        self.loss_of_vectors(&vectors, &texts, weights)
+        })
+    }
+
+    /// Vectors of texts as variables, encoded in pieces.
+    fn encode_in_pieces<'a>(&self, texts: Texts<'a>, size: usize, seed: u64) -> Result<Cached<'a>> {
+        let queries = self.encode_cached(Side::Query, &texts.queries, size, seed)?;
+        let documents = self.encode_cached(Side::Document, &texts.documents, size, seed)?;
+        Ok(Cached { texts, size, queries, documents })
     }
 
     /// The loss of vectors of these texts, and the documents' mean active dims.
@@ -291,12 +317,26 @@ impl Session {
         if targets.is_empty() {
             return Err(Error::invalid("a batch has no token to mask", "leave out empty texts"));
         }
-        let a = self.trainee.algebra(seed);
-        let inputs = a.batch(&batch)?;
-        let encoded = self.trainee.config().forward(&a, &inputs)?;
-        let base = mlm_loss(&a, &encoded.head, &targets)?;
+        let base = mlm_loss(&self.logits_of(&batch, &targets, seed)?, &targets)?;
         let document_regularizer = Tensor::zeros((), base.dtype(), &Device::Cpu)?.to_device(base.device())?;
         Ok(LossParts { base, document_regularizer, query_regularizer: None })
+    }
+
+    /// Logits `[n, V]` that predict the picked tokens, and no others.
+    fn logits_of(&self, batch: &TokenBatch, targets: &[(u32, u32)], seed: Option<u64>) -> Result<Tensor> {
+        let config = self.trainee.config();
+        if let Some(a) = seed.and_then(|seed| self.trainee.tape(batch, seed)) {
+            let head = config.forward(&a, &a.inputs())?.head;
+            let rows = a.rows_of(&head.features, &predicting(&head, targets))?;
+            let logits = logits_at(&a, &head, &rows)?;
+            return a.attach(&logits);
+        }
+        let a = self.trainee.algebra(seed);
+        let head = config.forward(&a, &a.batch(batch)?)?.head;
+        let (rows, width, size) = head.features.dims3()?;
+        let at = Tensor::from_vec(predicting(&head, targets), targets.len(), head.features.device())?;
+        let rows = head.features.reshape((rows * width, size))?.index_select(&at, 0)?;
+        logits_at(&a, &head, &rows)
     }
 
     /// The weights of the regularizers at a step.
@@ -306,7 +346,19 @@ impl Session {
     }
 }
 
+/// The loss of a batch and what it was made of.
+struct BatchLoss<'a> {
+    parts: LossParts,
+    /// of a document, on average
+    active_dims: f64,
+    /// without gradients; none for running text
+    vectors: Option<Embeddings>,
+    /// if the texts were encoded in pieces
+    cached: Option<Cached<'a>>,
+}
+
 /// The texts of some examples.
+#[derive(Clone)]
 struct Texts<'a> {
     queries: Vec<&'a str>,
     /// the positives, then the first negatives, and so on
@@ -356,6 +408,12 @@ struct Cached<'a> {
     size: usize,
     queries: Var,
     documents: Var,
+}
+
+impl Cached<'_> {
+    fn vectors(&self) -> Embeddings {
+        Embeddings { queries: self.queries.as_tensor().clone(), documents: self.documents.as_tensor().clone() }
+    }
 }
 
 /// Ranges of at most `size` texts.

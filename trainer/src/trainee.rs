@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::Arc;
 
 use candle_core::{Device, Tensor, Var};
 use splade_core::{
@@ -11,7 +12,7 @@ use splade_core::{
 use splade_files::{Architecture, HeadSource, ModelDir, NewModel, files_beside_tokenizer};
 
 use crate::config::{ModelInit, QueryInit, TokenizerInit, TrainConfig};
-use crate::model::{BertConfig, Candle, CandleNetwork, TransformerConfig, Weights, splade};
+use crate::model::{BertConfig, Candle, CandleNetwork, Pool, Tape, TransformerConfig, Weights, splade};
 use crate::optimizer::{ModelPart, Parameter};
 use crate::wordpiece::{SPECIAL_TOKENS, WordPieceBuilder};
 use crate::{Error, Result};
@@ -22,12 +23,14 @@ use crate::{Error, Result};
 #[derive(Debug)]
 pub struct Trainee {
     config: TransformerConfig,
-    network: BTreeMap<String, Tensor>,
+    network: Arc<BTreeMap<String, Tensor>>,
     network_vars: BTreeMap<String, Var>,
     query: Option<Var>,
     frozen: bool,
     /// compute layers again in the backward pass
     recomputing: bool,
+    /// memory of training passes
+    pool: Arc<Pool>,
     pooling: SpladePooling,
     vocabulary: Vocabulary,
     pad: u32,
@@ -195,14 +198,15 @@ impl Trainee {
         let var =
             |(name, tensor): (&String, &Tensor)| Ok((name.clone(), Var::from_tensor(&tensor.to_device(device)?)?));
         let network_vars = weights.tensors().iter().map(var).collect::<Result<BTreeMap<String, Var>>>()?;
-        let network = network_vars.iter().map(|(name, var)| (name.clone(), var.as_tensor().clone())).collect();
+        let network = network_vars.iter().map(|(name, var)| (name.clone(), var.as_tensor().clone()));
         Ok(Self {
             config: transformer,
-            network,
+            network: Arc::new(network.collect()),
             network_vars,
             query: None,
             frozen: false,
             recomputing: config.hardware.gradient_checkpointing,
+            pool: Arc::default(),
             pooling: SpladePooling {
                 strategy: config.model.pooling_strategy,
                 activation: config.model.activation_function,
@@ -273,15 +277,26 @@ impl Trainee {
         table + self.network.values().map(Tensor::elem_count).sum::<usize>()
     }
 
-    /// The algebra of one forward pass, with dropout drawn from `seed`; without dropout if there is no seed.
+    /// The algebra of one forward pass on any device, with gradients and with dropout drawn from `seed`; with neither if there
+    /// is no seed.
     #[must_use]
     pub fn algebra(&self, seed: Option<u64>) -> Candle {
-        let Some(seed) = seed else { return Candle::new(&self.network, &self.device) };
+        let Some(seed) = seed else {
+            let constants = self.network.iter().map(|(name, tensor)| (name.clone(), tensor.detach())).collect();
+            return Candle::new(&constants, &self.device);
+        };
         let a = Candle::training(&self.network, &self.device, seed);
         if self.recomputing { a.recomputing() } else { a }
     }
 
-    /// SPLADE vectors `[B, V]` of texts through the network, with gradients.
+    /// The algebra of a training pass over `batch`, which the CPU has; none on other devices.
+    #[must_use]
+    pub fn tape(&self, batch: &TokenBatch, seed: u64) -> Option<Tape> {
+        let tape = || Tape::new(&self.network, &self.pool, batch, seed).recomputing_layers(self.recomputing);
+        self.device.is_cpu().then(tape)
+    }
+
+    /// SPLADE vectors `[B, V]` of texts through the network, with gradients if there is a seed.
     ///
     /// # Errors
     /// A text that the tokenizer refuses, tensor operations.
@@ -294,6 +309,12 @@ impl Trainee {
         };
         let rows: Vec<&[u32]> = tokens.iter().map(Vec::as_slice).collect();
         let batch = TokenBatch::new(&rows, self.pad);
+        if let Some(a) = seed.and_then(|seed| self.tape(&batch, seed)) {
+            let inputs = a.inputs();
+            let encoded = self.config.forward(&a, &inputs)?;
+            let vectors = splade(&a, &encoded.head, &inputs.mask, self.pooling)?;
+            return a.attach(&vectors);
+        }
         let a = self.algebra(seed);
         let inputs = a.batch(&batch)?;
         let encoded = self.config.forward(&a, &inputs)?;
@@ -369,7 +390,7 @@ impl Trainee {
                 None => Architecture::Splade,
             },
             config_json: self.files.config_json.clone(),
-            weights: Weights::from_tensors(self.network.clone()).to_safetensors()?,
+            weights: Weights::from_tensors((*self.network).clone()).to_safetensors()?,
             tokenizer_json: self.files.tokenizer_json.clone(),
             tokenizer_files: self.files.tokenizer_files.clone(),
             query,

@@ -5,11 +5,12 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use candle_core::{DType, Device, Tensor, Var};
 use ndarray::{Array1, Array2};
-use splade_core::HeadMode;
-use splade_trainer::model::{Candle, Inputs, TransformerConfig, Weights, splade};
+use splade_core::{HeadMode, TokenBatch};
+use splade_trainer::model::{Candle, Inputs, Tape, TransformerConfig, Weights, splade};
 
 #[path = "../../tests/fixtures/families.rs"]
 mod fixtures;
@@ -195,29 +196,79 @@ fn with_dropout(family: &str) -> TransformerConfig {
     TransformerConfig::parse(&config.to_string(), &path).unwrap()
 }
 
+/// Ways to run a training pass.
+#[derive(Debug, Clone, Copy)]
+enum Reader {
+    Candle { plain: bool, recomputing: bool },
+    Tape { recomputing: bool },
+}
+
+impl Reader {
+    const ALL: [Self; 6] = [
+        Self::Candle { plain: false, recomputing: false },
+        Self::Candle { plain: true, recomputing: false },
+        Self::Candle { plain: false, recomputing: true },
+        Self::Candle { plain: true, recomputing: true },
+        Self::Tape { recomputing: false },
+        Self::Tape { recomputing: true },
+    ];
+
+    /// SPLADE vectors of a batch, with gradients, and with dropout drawn from a seed.
+    fn vectors(
+        self,
+        config: &TransformerConfig,
+        tensors: &BTreeMap<String, Tensor>,
+        inputs: &Inputs<Tensor>,
+        seed: u64,
+    ) -> Tensor {
+        match self {
+            Self::Candle { plain, recomputing } => {
+                let a = Candle::training(tensors, &Device::Cpu, seed);
+                let a = if plain { a.plain() } else { a };
+                let a = if recomputing { a.recomputing() } else { a };
+                let encoded = config.forward(&a, inputs).unwrap();
+                splade(&a, &encoded.head, &inputs.mask, Default::default()).unwrap()
+            }
+            Self::Tape { recomputing } => {
+                let matrix = |tensor: &Tensor| {
+                    let rows = tensor.to_dtype(DType::I64).unwrap().to_vec2::<i64>().unwrap();
+                    Array2::from_shape_vec(tensor.dims2().unwrap(), rows.concat()).unwrap()
+                };
+                let batch = TokenBatch { ids: matrix(&inputs.ids), mask: matrix(&inputs.mask), pad: 0 };
+                let a = Tape::new(&Arc::new(tensors.clone()), &Arc::default(), &batch, seed);
+                let a = a.recomputing_layers(recomputing);
+                let inputs = a.inputs();
+                let encoded = config.forward(&a, &inputs).unwrap();
+                let vectors = splade(&a, &encoded.head, &inputs.mask, Default::default()).unwrap();
+                a.attach(&vectors).unwrap()
+            }
+        }
+    }
+}
+
 #[test]
-fn parts_computed_again_have_the_values_and_gradients_of_parts_that_are_kept() {
+fn layers_computed_again_have_the_values_and_gradients_of_layers_that_are_kept() {
+    let candle = [false, true].map(|recomputing| Reader::Candle { plain: false, recomputing });
+    let tape = [false, true].map(|recomputing| Reader::Tape { recomputing });
     for family in &families() {
         let (golden, config) = (golden(family), with_dropout(family));
         let inputs = inputs(&golden);
         let (variables, tensors) = variables(&golden);
-        let run = |a: Candle| {
-            let encoded = config.forward(&a, &inputs).unwrap();
-            let weights = splade(&a, &encoded.head, &inputs.mask, Default::default()).unwrap();
+        let run = |reader: Reader, seed| {
+            let weights = reader.vectors(&config, &tensors, &inputs, seed);
             let grads = weights.sqr().unwrap().sum_all().unwrap().backward().unwrap();
             (weights, grads)
         };
-        let training = |seed| Candle::training(&tensors, &Device::Cpu, seed);
-        let kept = run(training(7).keeping());
-        // dropout has an effect, and what is computed again draws the same numbers
-        assert!(distance(&kept.0, &run(training(8)).0, None) > 0.0, "{family}");
-        for (what, again) in [("attention", run(training(7))), ("layers", run(training(7).recomputing()))] {
-            assert_eq!(distance(&kept.0, &again.0, None), 0.0, "{family} {what}");
+        for [keeps, recomputes] in [candle, tape] {
+            let (kept, again) = (run(keeps, 7), run(recomputes, 7));
+            // dropout has an effect, and what is computed again draws the same numbers
+            assert!(distance(&kept.0, &run(keeps, 8).0, None) > 0.0, "{family}");
+            assert_eq!(distance(&kept.0, &again.0, None), 0.0, "{family} {recomputes:?}");
             for (name, variable) in &variables {
                 let (kept, again) = (gradient(&kept.1, variable, name), gradient(&again.1, variable, name));
                 let largest = kept.abs().unwrap().max_all().unwrap().to_scalar::<f32>().unwrap();
                 let distance = distance(&kept, &again, None);
-                assert!(distance <= 1e-5 * largest, "{family} {what} {name}: {distance} at a scale of {largest}");
+                assert!(distance <= 1e-5 * largest, "{family} {recomputes:?} {name}: {distance} of {largest}");
             }
         }
     }
@@ -225,49 +276,39 @@ fn parts_computed_again_have_the_values_and_gradients_of_parts_that_are_kept() {
 
 fn every_gradient(family: &str, golden: &Golden, file: &str) {
     let golden_grads = candle_core::safetensors::load(folder(family).join(file), &Device::Cpu).unwrap();
-    {
-        let inputs = inputs(golden);
-        for (plain, recomputing) in [(false, false), (true, false), (false, true), (true, true)] {
-            let (variables, tensors) = variables(golden);
-            let a = Candle::new(&tensors, &Device::Cpu);
-            let a = if plain { a.plain() } else { a };
-            let a = if recomputing { a.recomputing() } else { a };
-            let encoded = golden.config.forward(&a, &inputs).unwrap();
-            let weights = splade(&a, &encoded.head, &inputs.mask, Default::default()).unwrap();
-            let loss = (weights * &golden_grads["loss_weights"]).unwrap().sum_all().unwrap();
-            let expected_loss = golden_grads["loss"].to_vec1::<f32>().unwrap()[0];
-            let found_loss = loss.to_scalar::<f32>().unwrap();
-            assert!(
-                (found_loss - expected_loss).abs() <= 1e-4 * expected_loss.abs().max(1.0),
-                "{family}: loss {found_loss} {expected_loss}"
-            );
-            let grads = loss.backward().unwrap();
-            let mut compared = 0;
-            let (output, embedding) = golden.config.tied();
-            for (name, expected) in &golden_grads {
-                if name == "loss" || name == "loss_weights" {
-                    continue;
-                }
-                let mut found = gradient(&grads, &variables[name], name);
-                // the reference ties the two: its gradient is the sum of both uses
-                if name == embedding && variables.contains_key(output) {
-                    found = (found + gradient(&grads, &variables[output], output)).unwrap();
-                    compared += 1;
-                }
-                let found = &found;
-                let largest = expected.abs().unwrap().max_all().unwrap().to_scalar::<f32>().unwrap();
-                let distance = distance(found, expected, None);
-                // exactly 0 in exact arithmetic: the soft-max does not see a constant added to all keys
-                let no_effect = ["self.key.bias", "k_lin.bias"].iter().any(|suffix| name.ends_with(suffix));
-                let tolerance = if no_effect { 1e-4 } else { 1e-3 * largest };
-                assert!(
-                    distance <= tolerance,
-                    "{family} {name} plain={plain} recomputing={recomputing}: {distance} > {tolerance}"
-                );
+    let inputs = inputs(golden);
+    let (output, embedding) = golden.config.tied();
+    for reader in Reader::ALL {
+        let (variables, tensors) = variables(golden);
+        let weights = reader.vectors(&golden.config, &tensors, &inputs, 0);
+        let loss = (weights * &golden_grads["loss_weights"]).unwrap().sum_all().unwrap();
+        let expected_loss = golden_grads["loss"].to_vec1::<f32>().unwrap()[0];
+        let found_loss = loss.to_scalar::<f32>().unwrap();
+        assert!(
+            (found_loss - expected_loss).abs() <= 1e-4 * expected_loss.abs().max(1.0),
+            "{family} {reader:?}: loss {found_loss} {expected_loss}"
+        );
+        let grads = loss.backward().unwrap();
+        let mut compared = 0;
+        for (name, expected) in &golden_grads {
+            if name == "loss" || name == "loss_weights" {
+                continue;
+            }
+            let mut found = gradient(&grads, &variables[name], name);
+            // the reference ties the two: its gradient is the sum of both uses
+            if name == embedding && variables.contains_key(output) {
+                found = (found + gradient(&grads, &variables[output], output)).unwrap();
                 compared += 1;
             }
-            assert_eq!(compared, variables.len(), "{family}: a parameter has no golden gradient");
+            let largest = expected.abs().unwrap().max_all().unwrap().to_scalar::<f32>().unwrap();
+            let distance = distance(&found, expected, None);
+            // exactly 0 in exact arithmetic: the soft-max does not see a constant added to all keys
+            let no_effect = ["self.key.bias", "k_lin.bias"].iter().any(|suffix| name.ends_with(suffix));
+            let tolerance = if no_effect { 1e-4 } else { 1e-3 * largest };
+            assert!(distance <= tolerance, "{family} {name} {reader:?}: {distance} > {tolerance}");
+            compared += 1;
         }
+        assert_eq!(compared, variables.len(), "{family}: a parameter has no golden gradient");
     }
 }
 

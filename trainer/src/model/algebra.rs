@@ -82,15 +82,6 @@ impl RelativeOffsets {
     }
 }
 
-/// Size of a part of a forward pass, for [`Algebra::recomputed`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Part {
-    /// Scores, soft-max and weighted sum: quadratic in the tokens to keep, and few multiplications to compute again.
-    Attention,
-    /// A whole layer.
-    Layer,
-}
-
 /// Inputs of a forward pass: `B` rows of `T` tokens, padded on the right.
 #[derive(Debug, Clone)]
 pub struct Inputs<T> {
@@ -100,6 +91,34 @@ pub struct Inputs<T> {
     pub mask: T,
     /// token types `[B, T]`; `None` means all 0
     pub token_types: Option<T>,
+}
+
+/// Tensors of an attention.
+#[derive(Debug, Clone, Copy)]
+pub struct AttentionInputs<'a, T> {
+    /// `[B, H, T, d]`
+    pub query: &'a T,
+    /// `[B, H, T, d]`
+    pub key: &'a T,
+    /// `[B, H, T, e]`
+    pub value: &'a T,
+    /// table of relative positions `[N, H·2d]`, which holds per head first `Pq`, then `Pk`
+    pub positions: Option<&'a T>,
+    /// made by [`Algebra::allowed_keys`]
+    pub allowed: &'a T,
+}
+
+/// Settings of an attention.
+#[derive(Debug, Clone)]
+pub struct AttentionSettings<'a> {
+    /// factor of the scores
+    pub scale: f64,
+    /// probability of dropout on the weights of values
+    pub dropout: f64,
+    /// `H·e`
+    pub width: usize,
+    /// rows of the table of positions; given if that is
+    pub offsets: Option<&'a RelativeOffsets>,
 }
 
 /// The operations. `B` rows, `T` tokens, `D` hidden size, `H` heads, `d` head size, `V` vocabulary size.
@@ -115,9 +134,9 @@ pub trait Algebra {
     /// True if the checkpoint has a parameter of this name: for those that may be absent.
     fn has(&self, name: &str) -> bool;
 
-    /// `part(self, inputs)`, which a training may compute a second time for its backward pass instead of keeping its
+    /// A layer, `part(self, inputs)`, which a training may compute a second time for its backward pass instead of keeping its
     /// intermediate tensors. Every tensor that the part uses is one of its inputs or a parameter that it reads.
-    fn recomputed<F>(&self, _: Part, inputs: &[&Self::Tensor], part: F) -> Result<Self::Tensor, Self::Error>
+    fn recomputed<F>(&self, inputs: &[&Self::Tensor], part: F) -> Result<Self::Tensor, Self::Error>
     where
         F: Fn(&Self, &[Self::Tensor]) -> Result<Self::Tensor, Self::Error> + Send + Sync + 'static,
     {
@@ -180,39 +199,24 @@ pub trait Algebra {
     /// `[B, T, H·d]` to `[B, H, T, d]`.
     fn split_heads(&self, x: &Self::Tensor, heads: usize, size: usize) -> Result<Self::Tensor, Self::Error>;
 
-    /// `[B, H, T, d]` to `[B, T, H·d]`; `width` is `H·d`.
-    fn merge_heads(&self, x: &Self::Tensor, width: usize) -> Result<Self::Tensor, Self::Error>;
-
     /// Rotary positions (Su et al., 2021) on `[B, H, T, d]`, halves and not pairs: position `t` rotates the components `j` and
     /// `j + d/2` by the angle `t·theta^(−2j/d)`.
     fn rope(&self, x: &Self::Tensor, theta: f64) -> Result<Self::Tensor, Self::Error>;
 
-    /// `a·bᵀ·scale` over the last two axes: `[B, H, T, d]` twice gives `[B, H, T, T]`.
-    fn scores(&self, a: &Self::Tensor, b: &Self::Tensor, scale: f64) -> Result<Self::Tensor, Self::Error>;
-
-    /// `(q_i·k_j + q_i·Pk[r] + k_j·Pq[r])·scale` with `r = offsets.index(i − j)`: attention with relative positions
-    /// (He et al., DeBERTa, 2021; Samuel et al., LTG-BERT, 2023).
-    ///
-    /// `query` and `key` are `[B, H, T, d]`; `positions` `[N, H·2d]` holds per head first `Pq`, then `Pk`.
-    fn relative_scores(
-        &self,
-        query: &Self::Tensor,
-        key: &Self::Tensor,
-        positions: &Self::Tensor,
-        offsets: &RelativeOffsets,
-        scale: f64,
-    ) -> Result<Self::Tensor, Self::Error>;
-
-    /// Keys each query may attend to, for [`masked_softmax`](Self::masked_softmax): those of tokens, and with a `window`
-    /// only those at most so many positions away. Equal ones are made once.
+    /// Keys each query may attend to, for [`attention`](Self::attention): those of tokens, and with a `window` only those at
+    /// most so many positions away. Equal ones are made once.
     fn allowed_keys(&self, mask: &Self::Tensor, window: Option<usize>) -> Result<Self::Tensor, Self::Error>;
 
-    /// Soft-max of `scores` `[B, H, T, T]` over the allowed keys. Other keys get exactly 0, and a query without an
-    /// allowed key gets zeros, never NaN.
-    fn masked_softmax(&self, scores: &Self::Tensor, allowed: &Self::Tensor) -> Result<Self::Tensor, Self::Error>;
-
-    /// Matrix product over the last two axes.
-    fn matmul(&self, a: &Self::Tensor, b: &Self::Tensor) -> Result<Self::Tensor, Self::Error>;
+    /// Values weighted by the soft-max of scores over the allowed keys, `[B, T, H·e]`. Other keys get exactly 0, and a query
+    /// without an allowed key gets zeros, never NaN.
+    ///
+    /// Scores are `q_i·k_j·scale`, or with positions `(q_i·k_j + q_i·Pk[r] + k_j·Pq[r])·scale` with `r = offsets.index(i − j)`
+    /// (He et al., DeBERTa, 2021; Samuel et al., LTG-BERT, 2023).
+    fn attention(
+        &self,
+        inputs: AttentionInputs<'_, Self::Tensor>,
+        settings: &AttentionSettings<'_>,
+    ) -> Result<Self::Tensor, Self::Error>;
 
     /// Per row and term, the largest `features·weightᵀ + bias` over the row's tokens with mask 1: `features` `[B, T, D]`,
     /// `weight` `[V, D]`, `bias` `[V]`, giving `[B, V]`. A row without a token gives zeros.

@@ -14,7 +14,9 @@ use rand_chacha::ChaCha8Rng;
 
 use splade_core::TokenBatch;
 
-use super::algebra::{Activation, Algebra, Init, Inputs, Part, Positions, RelativeOffsets};
+use super::algebra::{
+    Activation, Algebra, AttentionInputs, AttentionSettings, Init, Inputs, Positions, RelativeOffsets,
+};
 use super::ops;
 use super::recompute::recompute;
 use crate::Error;
@@ -26,8 +28,8 @@ pub struct Candle {
     device: Device,
     dropout: Option<RefCell<ChaCha8Rng>>,
     plain: bool,
-    /// parts computed again in the backward pass
-    recomputing: &'static [Part],
+    /// layers are computed again in the backward pass
+    recomputing: bool,
     /// in a pass without a graph, the parameters it reads
     read: Option<RefCell<Vec<Tensor>>>,
     allowed: AllowedKeys,
@@ -43,7 +45,7 @@ pub(super) struct Snapshot {
     device: Device,
     dropout: Option<ChaCha8Rng>,
     plain: bool,
-    recomputing: &'static [Part],
+    recomputing: bool,
     allowed: AllowedKeys,
 }
 
@@ -64,24 +66,17 @@ impl Candle {
             device: device.clone(),
             dropout: None,
             plain: !device.is_cpu(),
-            recomputing: &[],
+            recomputing: false,
             read: None,
             allowed: AllowedKeys::default(),
         }
     }
 
-    /// Training: dropout drawn from `seed`, so that a step can be repeated. Attention is computed again in the backward pass,
-    /// which costs little and saves the scores of all heads, with equal values and gradients.
+    /// Training: dropout drawn from `seed`, so that a step can be repeated.
     #[must_use]
     pub fn training(parameters: &BTreeMap<String, Tensor>, device: &Device, seed: u64) -> Self {
         let dropout = Some(RefCell::new(ChaCha8Rng::seed_from_u64(seed)));
-        Self { dropout, recomputing: &[Part::Attention], ..Self::new(parameters, device) }
-    }
-
-    /// The twin that keeps every tensor for the backward pass.
-    #[must_use]
-    pub fn keeping(self) -> Self {
-        Self { recomputing: &[], ..self }
+        Self { dropout, ..Self::new(parameters, device) }
     }
 
     /// The plain twin: only Candle's own operations, on any device.
@@ -94,7 +89,7 @@ impl Candle {
     /// equal values and gradients.
     #[must_use]
     pub fn recomputing(self) -> Self {
-        Self { recomputing: &[Part::Layer], ..self }
+        Self { recomputing: true, ..self }
     }
 
     pub(super) fn snapshot(&self) -> Snapshot {
@@ -104,7 +99,7 @@ impl Candle {
             dropout: self.dropout.as_ref().map(|rng| rng.borrow().clone()),
             plain: self.plain,
             // a layer that is computed again is in memory alone, and keeps its parts
-            recomputing: &[],
+            recomputing: false,
             allowed: self.allowed.clone(),
         }
     }
@@ -147,6 +142,47 @@ impl Candle {
     }
 }
 
+impl Candle {
+    /// Scores by content and relative positions.
+    fn relative_scores(
+        &self,
+        query: &Tensor,
+        key: &Tensor,
+        positions: &Tensor,
+        offsets: &RelativeOffsets,
+        scale: f64,
+    ) -> Result<Tensor, Error> {
+        let (rows, heads, tokens, size) = query.dims4()?;
+        let table = positions.dim(0)?;
+        let positions = positions.reshape((table, heads, 2 * size))?.transpose(0, 1)?;
+        let part = |start: usize| -> Result<Tensor, Error> {
+            let part = positions.narrow(2, start, size)?.transpose(1, 2)?.contiguous()?;
+            Ok(part.unsqueeze(0)?.broadcast_as((rows, heads, size, table))?.contiguous()?)
+        };
+        let (position_query, position_key) = (part(0)?, part(size)?);
+        let (query, key) = (query.affine(scale, 0.0)?, key.contiguous()?);
+        let content = query.matmul(&key.t()?)?;
+        let last = tokens as i64 - 1;
+        let distances: Vec<u32> = (-last..=last).map(|offset| offsets.index(offset)).collect();
+        let gather = |x: Tensor, from_keys: bool| -> Result<Tensor, Error> {
+            if self.plain {
+                return plain_relative(&x, &distances, from_keys);
+            }
+            Ok(x.contiguous()?.apply_op1(ops::RelativeGather { rows: distances.clone().into(), from_keys })?)
+        };
+        let of_queries = gather(query.matmul(&position_key)?, false)?;
+        let of_keys = gather(key.affine(scale, 0.0)?.matmul(&position_query)?, true)?;
+        Ok(((content + of_queries)? + of_keys)?)
+    }
+
+    fn masked_softmax(&self, scores: &Tensor, allowed: &Tensor) -> Result<Tensor, Error> {
+        if self.plain {
+            return plain_masked_softmax(scores, allowed);
+        }
+        Ok(scores.contiguous()?.apply_op2(&allowed.contiguous()?, ops::MaskedSoftmax)?)
+    }
+}
+
 impl Algebra for Candle {
     type Tensor = Tensor;
     type Error = Error;
@@ -166,12 +202,12 @@ impl Algebra for Candle {
         Ok(tensor.detach())
     }
 
-    fn recomputed<F>(&self, size: Part, inputs: &[&Tensor], part: F) -> Result<Tensor, Error>
+    fn recomputed<F>(&self, inputs: &[&Tensor], part: F) -> Result<Tensor, Error>
     where
         F: Fn(&Self, &[Tensor]) -> Result<Tensor, Error> + Send + Sync + 'static,
     {
         // a pass without a graph keeps nothing anyway
-        if self.recomputing.contains(&size) && self.read.is_none() {
+        if self.recomputing && self.read.is_none() {
             return recompute(self, inputs, Box::new(part));
         }
         part(self, &inputs.iter().copied().cloned().collect::<Vec<_>>())
@@ -309,16 +345,6 @@ impl Algebra for Candle {
         Ok(x.reshape((rows, width, heads, size))?.transpose(1, 2)?.contiguous()?)
     }
 
-    fn merge_heads(&self, x: &Tensor, width: usize) -> Result<Tensor, Error> {
-        let (rows, _, tokens, _) = x.dims4()?;
-        Ok(x.transpose(1, 2)?.reshape((rows, tokens, width))?)
-    }
-
-    fn scores(&self, a: &Tensor, b: &Tensor, scale: f64) -> Result<Tensor, Error> {
-        // scaling the factor costs T·d instead of T·T
-        Ok(a.affine(scale, 0.0)?.matmul(&b.t()?)?)
-    }
-
     fn rope(&self, x: &Tensor, theta: f64) -> Result<Tensor, Error> {
         let (_, _, tokens, size) = x.dims4()?;
         let half = size / 2;
@@ -331,37 +357,6 @@ impl Algebra for Candle {
         let (first, second) = (x.narrow(D::Minus1, 0, half)?, x.narrow(D::Minus1, half, half)?);
         let rotated = Tensor::cat(&[&second.neg()?, &first], D::Minus1)?;
         Ok((x.broadcast_mul(&angles.cos()?)? + rotated.broadcast_mul(&angles.sin()?)?)?)
-    }
-
-    fn relative_scores(
-        &self,
-        query: &Tensor,
-        key: &Tensor,
-        positions: &Tensor,
-        offsets: &RelativeOffsets,
-        scale: f64,
-    ) -> Result<Tensor, Error> {
-        let (rows, heads, tokens, size) = query.dims4()?;
-        let table = positions.dim(0)?;
-        let positions = positions.reshape((table, heads, 2 * size))?.transpose(0, 1)?;
-        let part = |start: usize| -> Result<Tensor, Error> {
-            let part = positions.narrow(2, start, size)?.transpose(1, 2)?.contiguous()?;
-            Ok(part.unsqueeze(0)?.broadcast_as((rows, heads, size, table))?.contiguous()?)
-        };
-        let (position_query, position_key) = (part(0)?, part(size)?);
-        let (query, key) = (query.affine(scale, 0.0)?, key.contiguous()?);
-        let content = query.matmul(&key.t()?)?;
-        let last = tokens as i64 - 1;
-        let distances: Vec<u32> = (-last..=last).map(|offset| offsets.index(offset)).collect();
-        let gather = |x: Tensor, from_keys: bool| -> Result<Tensor, Error> {
-            if self.plain {
-                return plain_relative(&x, &distances, from_keys);
-            }
-            Ok(x.contiguous()?.apply_op1(ops::RelativeGather { rows: distances.clone().into(), from_keys })?)
-        };
-        let of_queries = gather(query.matmul(&position_key)?, false)?;
-        let of_keys = gather(key.affine(scale, 0.0)?.matmul(&position_query)?, true)?;
-        Ok(((content + of_queries)? + of_keys)?)
     }
 
     fn allowed_keys(&self, mask: &Tensor, window: Option<usize>) -> Result<Tensor, Error> {
@@ -385,15 +380,20 @@ impl Algebra for Candle {
         Ok(allowed)
     }
 
-    fn masked_softmax(&self, scores: &Tensor, allowed: &Tensor) -> Result<Tensor, Error> {
-        if self.plain {
-            return plain_masked_softmax(scores, allowed);
-        }
-        Ok(scores.contiguous()?.apply_op2(&allowed.contiguous()?, ops::MaskedSoftmax)?)
-    }
-
-    fn matmul(&self, a: &Tensor, b: &Tensor) -> Result<Tensor, Error> {
-        Ok(a.matmul(b)?)
+    fn attention(
+        &self,
+        inputs: AttentionInputs<'_, Tensor>,
+        settings: &AttentionSettings<'_>,
+    ) -> Result<Tensor, Error> {
+        let AttentionInputs { query, key, value, positions, allowed } = inputs;
+        let scores = match (positions, settings.offsets) {
+            (Some(positions), Some(offsets)) => self.relative_scores(query, key, positions, offsets, settings.scale)?,
+            // scaling the factor costs T·d instead of T·T
+            _ => query.affine(settings.scale, 0.0)?.matmul(&key.t()?)?,
+        };
+        let probabilities = self.dropout(&self.masked_softmax(&scores, allowed)?, settings.dropout)?;
+        let (rows, _, tokens, _) = query.dims4()?;
+        Ok(probabilities.matmul(value)?.transpose(1, 2)?.reshape((rows, tokens, settings.width))?)
     }
 
     fn max_logits(&self, features: &Tensor, weight: &Tensor, bias: &Tensor, mask: &Tensor) -> Result<Tensor, Error> {

@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::collections::BTreeSet;
 
-use super::algebra::{Activation, Algebra, Init, Inputs, Positions, RelativeOffsets};
+use super::algebra::{Activation, Algebra, AttentionInputs, AttentionSettings, Init, Inputs, Positions};
 use crate::Error;
 
 /// A parameter that a forward pass reads.
@@ -133,19 +133,7 @@ impl Algebra for Declaration {
         Ok(())
     }
 
-    fn merge_heads(&self, (): &(), _: usize) -> Result<(), Error> {
-        Ok(())
-    }
-
-    fn scores(&self, (): &(), (): &(), _: f64) -> Result<(), Error> {
-        Ok(())
-    }
-
     fn rope(&self, (): &(), _: f64) -> Result<(), Error> {
-        Ok(())
-    }
-
-    fn relative_scores(&self, (): &(), (): &(), (): &(), _: &RelativeOffsets, _: f64) -> Result<(), Error> {
         Ok(())
     }
 
@@ -153,11 +141,7 @@ impl Algebra for Declaration {
         Ok(())
     }
 
-    fn masked_softmax(&self, (): &(), (): &()) -> Result<(), Error> {
-        Ok(())
-    }
-
-    fn matmul(&self, (): &(), (): &()) -> Result<(), Error> {
+    fn attention(&self, _: AttentionInputs<'_, ()>, _: &AttentionSettings<'_>) -> Result<(), Error> {
         Ok(())
     }
 

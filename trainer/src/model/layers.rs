@@ -1,7 +1,7 @@
 //! Layers that families share: dense layers and norms by name, attention over heads, the post-norm block of BERT, RoBERTa
 //! and DistilBERT.
 
-use super::algebra::{Activation, Algebra, Init, Part, RelativeOffsets};
+use super::algebra::{Activation, Algebra, AttentionInputs, AttentionSettings, Init};
 
 /// `x·Wᵀ`, plus `name.bias` if `bias`; `x` is `[…, from]`, `name.weight` `[to, from]`.
 pub(super) fn dense<A: Algebra>(
@@ -29,58 +29,6 @@ pub(super) fn norm<A: Algebra>(
     let weight = a.parameter(&format!("{name}.weight"), &[size], Init::Ones)?;
     let bias = if bias { Some(a.parameter(&format!("{name}.bias"), &[size], Init::Zeros)?) } else { None };
     a.layer_norm(x, Some(&weight), bias.as_ref(), eps)
-}
-
-/// Attention of queries `[B, H, T, d]` to keys and values by scaled products, heads joined again: `[B, T, width]`.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Attention {
-    /// factor on the products
-    pub(super) scale: f64,
-    /// dropout on the probabilities
-    pub(super) dropout: f64,
-    /// heads times head size of the values
-    pub(super) width: usize,
-}
-
-impl Attention {
-    /// Attends by content alone.
-    pub(super) fn forward<A: Algebra>(
-        self,
-        a: &A,
-        [query, key, value]: [&A::Tensor; 3],
-        allowed: &A::Tensor,
-    ) -> Result<A::Tensor, A::Error> {
-        a.recomputed(Part::Attention, &[query, key, value, allowed], move |a, inputs| {
-            let scores = a.scores(&inputs[0], &inputs[1], self.scale)?;
-            self.attend(a, &scores, &inputs[2], &inputs[3])
-        })
-    }
-
-    /// Attends by content and relative positions, those of [`Algebra::relative_scores`].
-    pub(super) fn relative<A: Algebra>(
-        self,
-        a: &A,
-        [query, key, value]: [&A::Tensor; 3],
-        (positions, offsets): (&A::Tensor, &RelativeOffsets),
-        allowed: &A::Tensor,
-    ) -> Result<A::Tensor, A::Error> {
-        let offsets = offsets.clone();
-        a.recomputed(Part::Attention, &[query, key, value, positions, allowed], move |a, inputs| {
-            let scores = a.relative_scores(&inputs[0], &inputs[1], &inputs[3], &offsets, self.scale)?;
-            self.attend(a, &scores, &inputs[2], &inputs[4])
-        })
-    }
-
-    fn attend<A: Algebra>(
-        self,
-        a: &A,
-        scores: &A::Tensor,
-        value: &A::Tensor,
-        allowed: &A::Tensor,
-    ) -> Result<A::Tensor, A::Error> {
-        let probabilities = a.dropout(&a.masked_softmax(scores, allowed)?, self.dropout)?;
-        a.merge_heads(&a.matmul(&probabilities, value)?, self.width)
-    }
 }
 
 /// The block of BERT, RoBERTa and DistilBERT: `x = LN(x + attention(x))`, `x = LN(x + feed-forward(x))`.
@@ -124,9 +72,7 @@ impl PostNormBlock {
     ) -> Result<A::Tensor, A::Error> {
         for layer in 0..layers {
             let name = format!("{stem}.{layer}");
-            x = a.recomputed(Part::Layer, &[&x, allowed], move |a, inputs| {
-                self.forward(a, &name, &inputs[0], &inputs[1])
-            })?;
+            x = a.recomputed(&[&x, allowed], move |a, inputs| self.forward(a, &name, &inputs[0], &inputs[1]))?;
         }
         Ok(x)
     }
@@ -146,8 +92,15 @@ impl PostNormBlock {
         let size = d / self.heads;
         let heads = |part: &str| a.split_heads(&dense(part, x, (d, d))?, self.heads, size);
         let (query, key, value) = (heads(names.query)?, heads(names.key)?, heads(names.value)?);
-        let attention = Attention { scale: 1.0 / (size as f64).sqrt(), dropout: self.attention_dropout, width: d };
-        let attended = attention.forward(a, [&query, &key, &value], allowed)?;
+        let attended = a.attention(
+            AttentionInputs { query: &query, key: &key, value: &value, positions: None, allowed },
+            &AttentionSettings {
+                scale: 1.0 / (size as f64).sqrt(),
+                dropout: self.attention_dropout,
+                width: d,
+                offsets: None,
+            },
+        )?;
         let attended = a.dropout(&dense(names.attention_output, &attended, (d, d))?, self.dropout)?;
         let x = norm(names.attention_norm, &a.add(x, &attended)?)?;
 

@@ -1,6 +1,7 @@
 //! Transformers with a masked-LM head, written once against a small [algebra](Algebra), and SPLADE on top of them.
 
 mod algebra;
+mod attach;
 mod candle;
 mod config;
 mod declaration;
@@ -12,11 +13,13 @@ mod network;
 mod ops;
 mod pickle;
 mod problem;
+mod product;
 mod recompute;
 mod splade;
+mod tape;
 mod weights;
 
-pub use algebra::{Activation, Algebra, Init, Inputs, Part, Positions, RelativeOffsets};
+pub use algebra::{Activation, Algebra, AttentionInputs, AttentionSettings, Init, Inputs, Positions, RelativeOffsets};
 pub use candle::Candle;
 pub use declaration::{Declaration, Declared};
 pub use families::{
@@ -31,4 +34,5 @@ pub use ops::cross_entropy;
 pub use pickle::read_torch_tensor_list;
 pub use problem::{CheckpointProblem, ConfigProblem};
 pub use splade::splade;
+pub use tape::{Floats, Pool, Tape, Value};
 pub use weights::Weights;

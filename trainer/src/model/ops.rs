@@ -13,10 +13,11 @@ use candle_core::{
 };
 use rayon::prelude::*;
 
+use super::product::{Mat, Threads, Write, product};
 use crate::Error;
 
 /// Rows per chunk of a reduction or a parallel loop: a constant, so that sums are the same on any machine.
-const CHUNK: usize = 64;
+pub(super) const CHUNK: usize = 64;
 
 /// The elements of a contiguous f32 argument.
 fn slice<'s>(storage: &'s CpuStorage, layout: &Layout) -> Result<&'s [f32]> {
@@ -42,7 +43,7 @@ fn last(shape: &Shape) -> usize {
 
 /// Sum in sixteen lanes: vectorized, more exact than one running sum, and always in the same order.
 #[inline(always)]
-fn sum(values: impl ExactSizeIterator<Item = f32> + Clone) -> f32 {
+pub(super) fn sum(values: impl ExactSizeIterator<Item = f32> + Clone) -> f32 {
     let mut lanes = [0_f32; 16];
     let n = values.len();
     let mut values = values;
@@ -67,7 +68,7 @@ fn sum(values: impl ExactSizeIterator<Item = f32> + Clone) -> f32 {
 /// `exp(x)` for `x ≤ 88`, to 2 units in the last place: Cephes' polynomial, written without branches so that it
 /// vectorizes. Below -87 it gives 0.
 #[inline(always)]
-fn exp(x: f32) -> f32 {
+pub(super) fn exp(x: f32) -> f32 {
     let clamped = x.clamp(-87.0, 88.0);
     let n = (clamped * std::f32::consts::LOG2_E + 0.5).floor();
     let r = clamped - n * 0.693_359_4 - n * -2.121_944_4e-4;
@@ -115,7 +116,7 @@ impl<F: Fn(usize, &mut [f32])> pulp::WithSimd for Fill<'_, F> {
 }
 
 /// Fills `out` chunk by chunk on all threads; `fill` gets the index of the chunk's first element.
-fn fill(out: &mut [f32], chunk: usize, fill: impl Fn(usize, &mut [f32]) + Sync) {
+pub(super) fn fill(out: &mut [f32], chunk: usize, fill: impl Fn(usize, &mut [f32]) + Sync) {
     let arch = pulp::Arch::new();
     out.par_chunks_mut(chunk.max(1)).enumerate().for_each(|(index, out)| {
         arch.dispatch(Fill { fill: &fill, start: index * chunk, out });
@@ -141,7 +142,7 @@ impl<F: Fn(usize, &mut [f32])> pulp::WithSimd for AddRows<'_, F> {
 }
 
 /// Column sums of a matrix with `width` columns, over rows made by `row(index, out)`.
-fn column_sums(rows: usize, width: usize, add: impl Fn(usize, &mut [f32]) + Sync) -> Vec<f32> {
+pub(super) fn column_sums(rows: usize, width: usize, add: impl Fn(usize, &mut [f32]) + Sync) -> Vec<f32> {
     let arch = pulp::Arch::new();
     let partial = |chunk: usize| {
         let mut sums = vec![0_f32; width];
@@ -262,15 +263,23 @@ impl CustomOp3 for Linear {
 }
 
 /// Layer norm over the last axis: `(x)` plain, or `(x, weight, bias)`.
+#[derive(Debug, Clone, Copy)]
 pub(crate) struct LayerNorm {
     pub(crate) eps: f32,
 }
 
 impl LayerNorm {
-    fn forward(&self, x: &[f32], width: usize, affine: Option<(&[f32], &[f32])>) -> Vec<f32> {
-        let mut out = vec![0_f32; x.len()];
+    /// The normed rows, times a weight and plus a bias where given.
+    pub(super) fn forward(
+        &self,
+        x: &[f32],
+        width: usize,
+        weight: Option<&[f32]>,
+        bias: Option<&[f32]>,
+        out: &mut [f32],
+    ) {
         fill(
-            &mut out,
+            out,
             CHUNK * width,
             #[inline(always)]
             |start, out| {
@@ -279,15 +288,15 @@ impl LayerNorm {
                     for (out, x) in out.iter_mut().zip(x) {
                         *out = (x - mean) * inverse;
                     }
-                    if let Some((weight, bias)) = affine {
-                        for ((out, weight), bias) in out.iter_mut().zip(weight).zip(bias) {
-                            *out = *out * weight + bias;
-                        }
+                    if let Some(weight) = weight {
+                        out.iter_mut().zip(weight).for_each(|(out, weight)| *out *= weight);
+                    }
+                    if let Some(bias) = bias {
+                        out.iter_mut().zip(bias).for_each(|(out, bias)| *out += bias);
                     }
                 }
             },
         );
-        out
     }
 
     /// Mean and `1/√(var + eps)` of a row.
@@ -300,10 +309,9 @@ impl LayerNorm {
     }
 
     /// The gradient of `x`; `weight` is empty for a plain norm.
-    fn input_gradient(&self, x: &[f32], weight: &[f32], grad: &[f32], width: usize) -> Vec<f32> {
-        let mut out = vec![0_f32; x.len()];
+    pub(super) fn input_gradient(&self, x: &[f32], weight: &[f32], grad: &[f32], width: usize, out: &mut [f32]) {
         fill(
-            &mut out,
+            out,
             CHUNK * width,
             #[inline(always)]
             |start, out| {
@@ -327,11 +335,10 @@ impl LayerNorm {
                 }
             },
         );
-        out
     }
 
     /// The gradients of weight and bias, one after the other.
-    fn affine_gradient(&self, x: &[f32], grad: &[f32], width: usize) -> Vec<f32> {
+    pub(super) fn affine_gradient(&self, x: &[f32], grad: &[f32], width: usize) -> Vec<f32> {
         column_sums(
             x.len() / width,
             2 * width,
@@ -355,13 +362,21 @@ impl CustomOp1 for LayerNorm {
     }
 
     fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
-        let out = self.forward(slice(storage, layout)?, last(layout.shape()), None);
+        let x = slice(storage, layout)?;
+        let mut out = vec![0_f32; x.len()];
+        self.forward(x, last(layout.shape()), None, None, &mut out);
         Ok((CpuStorage::F32(out), layout.shape().clone()))
     }
 
     fn bwd(&self, x: &Tensor, _: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {
         let width = last(x.shape());
-        let out = read(x, |x| read(grad, |grad| Ok(self.input_gradient(x, &[], grad, width))))?;
+        let mut out = vec![0_f32; x.elem_count()];
+        read(x, |x| {
+            read(grad, |grad| {
+                self.input_gradient(x, &[], grad, width, &mut out);
+                Ok(())
+            })
+        })?;
         Ok(Some(Tensor::from_vec(out, x.shape(), x.device())?))
     }
 }
@@ -380,8 +395,9 @@ impl CustomOp3 for LayerNorm {
         s3: &CpuStorage,
         l3: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
-        let affine = (slice(s2, l2)?, slice(s3, l3)?);
-        let out = self.forward(slice(s1, l1)?, last(l1.shape()), Some(affine));
+        let x = slice(s1, l1)?;
+        let mut out = vec![0_f32; x.len()];
+        self.forward(x, last(l1.shape()), Some(slice(s2, l2)?), Some(slice(s3, l3)?), &mut out);
         Ok((CpuStorage::F32(out), l1.shape().clone()))
     }
 
@@ -396,7 +412,11 @@ impl CustomOp3 for LayerNorm {
         let width = last(x.shape());
         let (input, affine) = read(x, |x| {
             read(grad, |grad| {
-                let input = read(weight, |weight| Ok(self.input_gradient(x, weight, grad, width)))?;
+                let mut input = vec![0_f32; x.len()];
+                read(weight, |weight| {
+                    self.input_gradient(x, weight, grad, width, &mut input);
+                    Ok(())
+                })?;
                 Ok((input, self.affine_gradient(x, grad, width)))
             })
         })?;
@@ -410,7 +430,7 @@ impl CustomOp3 for LayerNorm {
 }
 
 /// An element-wise function and its derivative.
-trait Pointwise {
+pub(super) trait Pointwise {
     const NAME: &'static str;
     fn value(x: f32) -> f32;
     fn derivative(x: f32) -> f32;
@@ -504,6 +524,23 @@ impl Pointwise for GeluTanh {
     fn derivative(x: f32) -> f32 {
         let t = tanh(ROOT * (x + CUBIC * x * x * x));
         0.5 * (1.0 + t) + 0.5 * x * (1.0 - t * t) * ROOT * (1.0 + 3.0 * CUBIC * x * x)
+    }
+}
+
+/// `max(0, x)`.
+pub(crate) struct Relu;
+
+impl Pointwise for Relu {
+    const NAME: &'static str = "relu";
+
+    #[inline(always)]
+    fn value(x: f32) -> f32 {
+        if x > 0.0 { x } else { 0.0 }
+    }
+
+    #[inline(always)]
+    fn derivative(x: f32) -> f32 {
+        if x > 0.0 { 1.0 } else { 0.0 }
     }
 }
 
@@ -741,15 +778,14 @@ impl CustomOp1 for RelativeGather {
     }
 }
 
-/// Terms of the vocabulary whose logits are held at a time.
-const TERMS: usize = 1024;
+/// Terms of the vocabulary whose logits are held at a time, by each thread.
+const TERMS: usize = 256;
 
 /// The largest logit per row and term over the row's tokens: `features` `[B, T, D]`, `weight` `[V, D]`, `bias` `[V]`,
 /// `mask` `[B, T]`, giving `[B, V]`.
 ///
-/// The product is made for a few terms at a time and reduced while it is in the cache. The gradient goes to one token
-/// per row and term, the first largest (as torch does on the CPU), and only where the incoming gradient is not 0: after
-/// log(1+relu) that is a few hundred terms a row, so the backward pass costs almost nothing.
+/// The gradient goes to one token per row and term, the first largest (as torch does on the CPU), and only where the incoming
+/// gradient is not 0: after log(1+relu) that is a few hundred terms a row, so the backward pass costs almost nothing.
 pub(crate) fn max_logits(
     features: &Tensor,
     weight: &Tensor,
@@ -757,70 +793,58 @@ pub(crate) fn max_logits(
     mask: &Tensor,
 ) -> std::result::Result<Tensor, Error> {
     let (rows, width, size) = features.dims3()?;
-    let terms = weight.dim(0)?;
     let mask: Vec<u8> = mask.to_dtype(DType::U8)?.flatten_all()?.to_vec1()?;
-    // padding is left out of the product altogether
-    let tokens: Vec<u32> = (0..).zip(&mask).filter(|(_, mask)| **mask != 0).map(|(token, _)| token).collect();
-    let mut starts = vec![0_usize];
-    for row in mask.chunks(width.max(1)) {
-        starts.push(starts[starts.len() - 1] + row.iter().filter(|mask| **mask != 0).count());
-    }
-    let mut largest = vec![0_f32; rows * terms];
-    let mut at = vec![0_u32; rows * terms];
-    let packed = if tokens.is_empty() {
-        None
-    } else {
-        let index = Tensor::from_slice(&tokens, tokens.len(), features.device())?;
-        let flat = features.detach().reshape((rows * width, size))?;
-        Some(if tokens.len() == rows * width { flat } else { flat.index_select(&index, 0)? })
-    };
-    if let Some(packed) = packed {
-        for start in (0..terms).step_by(TERMS) {
-            let some = TERMS.min(terms - start);
-            let product = packed.matmul(&weight.detach().narrow(0, start, some)?.t()?)?;
-            read(&product, |product| {
-                reduce_tokens(product, some, &starts, &tokens, terms, start, &mut largest, &mut at);
-                Ok(())
-            })?;
-        }
-    }
-    read(bias, |bias| {
-        for (row, largest) in largest.chunks_exact_mut(terms.max(1)).enumerate() {
-            if starts[row] < starts[row + 1] {
-                for (largest, bias) in largest.iter_mut().zip(bias) {
-                    *largest += bias;
-                }
-            }
-        }
-        Ok(())
+    let mask: Vec<bool> = mask.into_iter().map(|mask| mask != 0).collect();
+    let starts: Vec<usize> = (0..=rows).map(|row| row * width).collect();
+    let (largest, at) = read(features, |features| {
+        read(weight, |weight| read(bias, |bias| Ok(largest_logits(features, [weight, bias], size, &starts, &mask))))
     })?;
-    let has_tokens = starts.windows(2).map(|pair| pair[0] < pair[1]).collect();
-    let op = MaxLogits { largest: Arc::new(largest), at, has_tokens };
-    Ok(features.apply_op3(weight, bias, op)?)
+    Ok(features.apply_op3(weight, bias, MaxLogits { largest, at, starts })?)
 }
 
-/// Largest value and its token for the columns `start..start + some` of every row.
-#[expect(clippy::too_many_arguments, reason = "the state of one loop of max_logits")]
-fn reduce_tokens(
-    product: &[f32],
-    some: usize,
+/// Mark of a row without a token that counts.
+const NO_TOKEN: u32 = u32::MAX;
+
+/// The largest logit per text and term, `[B, V]`, and its token: `features` `[N, D]` has the tokens of text `i` at
+/// `starts[i]..starts[i + 1]`, of which those with a mask count. A text without such a token gets zeros.
+///
+/// The product is made for some terms and the tokens of a text at a time, and reduced while it is in the cache.
+pub(super) fn largest_logits(
+    features: &[f32],
+    [weight, bias]: [&[f32]; 2],
+    size: usize,
     starts: &[usize],
-    tokens: &[u32],
-    terms: usize,
-    start: usize,
-    largest: &mut [f32],
-    at: &mut [u32],
-) {
-    let arch = pulp::Arch::new();
-    let outs = largest.par_chunks_mut(terms).zip(at.par_chunks_mut(terms)).enumerate();
-    outs.for_each(|(row, (largest, at))| {
-        arch.dispatch(ReduceRow {
-            product: &product[starts[row] * some..starts[row + 1] * some],
-            tokens: &tokens[starts[row]..starts[row + 1]],
-            largest: &mut largest[start..start + some],
-            at: &mut at[start..start + some],
+    mask: &[bool],
+) -> (Vec<f32>, Vec<u32>) {
+    let terms = bias.len();
+    let texts = starts.len().saturating_sub(1);
+    let mut largest = vec![0_f32; texts * terms];
+    let mut at = vec![NO_TOKEN; texts * terms];
+    let rows = largest.par_chunks_mut(terms.max(1)).zip(at.par_chunks_mut(terms.max(1)));
+    rows.zip(starts.par_windows(2)).for_each(|((largest, at), text)| {
+        let tokens: Vec<u32> = (text[0]..text[1]).filter(|token| mask[*token]).map(|token| token as u32).collect();
+        let Some(&first) = tokens.first() else { return };
+        // tokens that count mostly follow one another
+        let follow = tokens[tokens.len() - 1] as usize - first as usize + 1 == tokens.len();
+        let gathered: Vec<f32>;
+        let features = if follow {
+            &features[first as usize * size..][..tokens.len() * size]
+        } else {
+            gathered = tokens.iter().flat_map(|token| &features[*token as usize * size..][..size]).copied().collect();
+            &gathered
+        };
+        let chunks = largest.par_chunks_mut(TERMS).zip(at.par_chunks_mut(TERMS)).enumerate();
+        chunks.for_each_init(Vec::new, |logits: &mut Vec<f32>, (chunk, (largest, at))| {
+            let (start, some) = (chunk * TERMS, largest.len());
+            logits.resize(tokens.len() * some, 0.0);
+            let features = Mat::new(features, tokens.len(), size, size);
+            let weight = Mat::new(&weight[start * size..], some, size, size);
+            product(logits, some, features, weight.t(), 1.0, Write::Over, Threads::One);
+            let bias = &bias[start..start + some];
+            pulp::Arch::new().dispatch(ReduceRow { product: logits, tokens: &tokens, largest, at, bias });
         });
     });
+    (largest, at)
 }
 
 /// The tokens of one row, reduced: `product` holds as many values a token as `largest` and `at`.
@@ -829,6 +853,8 @@ struct ReduceRow<'a> {
     tokens: &'a [u32],
     largest: &'a mut [f32],
     at: &'a mut [u32],
+    /// added to the maxima
+    bias: &'a [f32],
 }
 
 impl pulp::WithSimd for ReduceRow<'_> {
@@ -847,27 +873,77 @@ impl pulp::WithSimd for ReduceRow<'_> {
                 *at = if larger { *token } else { *at };
             }
         }
+        for (largest, bias) in self.largest.iter_mut().zip(self.bias) {
+            *largest += bias;
+        }
+    }
+}
+
+/// Gradients of [`largest_logits`] that are not 0: row, term, token and gradient, by row then term.
+pub(super) struct Active(Vec<(usize, usize, usize, f32)>);
+
+impl Active {
+    /// Those of a gradient `[B, V]`.
+    pub(super) fn new(grad: &[f32], at: &[u32], terms: usize) -> Self {
+        let row_of = |row: (usize, &[f32])| {
+            let (row, grad) = row;
+            let entries = grad.iter().enumerate().filter(|(_, grad)| **grad != 0.0);
+            let entries = entries.map(|(term, grad)| (row, term, at[row * terms + term], *grad));
+            let entries = entries.filter(|(_, _, token, _)| *token != NO_TOKEN);
+            entries.map(|(row, term, token, grad)| (row, term, token as usize, grad)).collect::<Vec<_>>()
+        };
+        let rows: Vec<_> = grad.par_chunks(terms.max(1)).enumerate().map(row_of).collect();
+        Self(rows.concat())
+    }
+
+    /// Adds the gradients of the features, `[N, size]`, to `out`.
+    pub(super) fn add_features(&self, weight: &[f32], size: usize, starts: &[usize], out: &mut [f32]) {
+        let mut rest = out;
+        let mut texts = Vec::with_capacity(starts.len());
+        for text in starts.windows(2) {
+            let (rows, others) = std::mem::take(&mut rest).split_at_mut((text[1] - text[0]) * size);
+            texts.push(rows);
+            rest = others;
+        }
+        texts.into_par_iter().zip(starts).enumerate().for_each(|(text, (out, start))| {
+            let from = self.0.partition_point(|entry| entry.0 < text);
+            let to = self.0.partition_point(|entry| entry.0 <= text);
+            for &(_, term, token, grad) in &self.0[from..to] {
+                axpy(grad, &weight[term * size..][..size], &mut out[(token - start) * size..][..size]);
+            }
+        });
+    }
+
+    /// The same gradients, by term then row.
+    pub(super) fn by_term(mut self) -> Self {
+        self.0.par_sort_by_key(|entry| entry.1);
+        self
+    }
+
+    /// Adds the gradients of the weights, `[V, size]`, to `out`; sorted [by term](Self::by_term).
+    pub(super) fn add_weights(&self, features: &[f32], size: usize, out: &mut [f32]) {
+        out.par_chunks_mut((TERMS * size).max(1)).enumerate().for_each(|(chunk, out)| {
+            let first = chunk * TERMS;
+            let from = self.0.partition_point(|entry| entry.1 < first);
+            let to = self.0.partition_point(|entry| entry.1 < first + TERMS);
+            for &(_, term, token, grad) in &self.0[from..to] {
+                axpy(grad, &features[token * size..][..size], &mut out[(term - first) * size..][..size]);
+            }
+        });
+    }
+
+    /// Adds the gradients of the biases, `[V]`, to `out`.
+    pub(super) fn add_biases(&self, out: &mut [f32]) {
+        self.0.iter().for_each(|(_, term, _, grad)| out[*term] += grad);
     }
 }
 
 /// Carries the maxima already found, and the tokens they came from, for the gradient.
 struct MaxLogits {
-    largest: Arc<Vec<f32>>,
+    largest: Vec<f32>,
     /// flat token index `row·T + t` per row and term
     at: Vec<u32>,
-    has_tokens: Vec<bool>,
-}
-
-impl MaxLogits {
-    /// Row, term, token and gradient wherever the gradient is not 0, by row then term.
-    fn active(&self, grad: &[f32], terms: usize) -> Vec<(usize, usize, usize, f32)> {
-        let active = |(row, grad): (usize, &[f32])| {
-            let entries = grad.iter().enumerate().filter(|(_, grad)| **grad != 0.0);
-            entries.map(|(term, grad)| (row, term, self.at[row * terms + term] as usize, *grad)).collect::<Vec<_>>()
-        };
-        let rows = grad.chunks(terms).enumerate().filter(|(row, _)| self.has_tokens[*row]);
-        rows.flat_map(active).collect()
-    }
+    starts: Vec<usize>,
 }
 
 impl CustomOp3 for MaxLogits {
@@ -884,9 +960,8 @@ impl CustomOp3 for MaxLogits {
         _: &CpuStorage,
         _: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
-        let terms = l2.dims()[0];
-        let rows = self.has_tokens.len();
-        Ok((CpuStorage::F32(self.largest.to_vec()), Shape::from((rows, terms))))
+        let shape = Shape::from((self.starts.len() - 1, l2.dims()[0]));
+        Ok((CpuStorage::F32(self.largest.clone()), shape))
     }
 
     fn bwd(
@@ -898,36 +973,18 @@ impl CustomOp3 for MaxLogits {
         grad: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
         let (terms, size) = weight.dims2()?;
-        let active = read(grad, |grad| Ok(self.active(grad, terms)))?;
-        let per_row = features.dim(1)? * size;
+        let active = read(grad, |grad| Ok(Active::new(grad, &self.at, terms)))?;
         let mut features_grad = vec![0_f32; features.elem_count()];
         read(weight, |weight| {
-            features_grad.par_chunks_mut(per_row.max(1)).enumerate().for_each(|(row, out)| {
-                let from = active.partition_point(|entry| entry.0 < row);
-                let to = active.partition_point(|entry| entry.0 <= row);
-                for &(_, term, token, grad) in &active[from..to] {
-                    let token = token * size - row * per_row;
-                    axpy(grad, &weight[term * size..][..size], &mut out[token..][..size]);
-                }
-            });
+            active.add_features(weight, size, &self.starts, &mut features_grad);
             Ok(())
         })?;
-        let mut by_term = active;
-        by_term.sort_by_key(|entry| entry.1);
+        let active = active.by_term();
         let mut weight_grad = vec![0_f32; weight.elem_count()];
         let mut bias_grad = vec![0_f32; terms];
         read(features, |features| {
-            let chunks = weight_grad.par_chunks_mut(TERMS * size).zip(bias_grad.par_chunks_mut(TERMS)).enumerate();
-            chunks.for_each(|(chunk, (weight_grad, bias_grad))| {
-                let first = chunk * TERMS;
-                let from = by_term.partition_point(|entry| entry.1 < first);
-                let to = by_term.partition_point(|entry| entry.1 < first + TERMS);
-                for &(_, term, token, grad) in &by_term[from..to] {
-                    let out = &mut weight_grad[(term - first) * size..][..size];
-                    axpy(grad, &features[token * size..][..size], out);
-                    bias_grad[term - first] += grad;
-                }
-            });
+            active.add_weights(features, size, &mut weight_grad);
+            active.add_biases(&mut bias_grad);
             Ok(())
         })?;
         Ok((

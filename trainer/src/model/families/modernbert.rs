@@ -5,8 +5,8 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::model::algebra::{Activation, Algebra, Init, Inputs, Part};
-use crate::model::layers::{Attention, dense, norm};
+use crate::model::algebra::{Activation, Algebra, AttentionInputs, AttentionSettings, Init, Inputs};
+use crate::model::layers::{dense, norm};
 use crate::model::masked_lm::{
     Activations, MaskedLm, activation, check_heads, check_layers, check_numbers, check_probabilities, check_sizes,
 };
@@ -195,8 +195,15 @@ impl ModernBertConfig {
         let value = a.split_heads(&parts[2], heads, size)?;
         let window = (layer_type == LayerType::Sliding).then_some(self.local_attention / 2);
         let allowed = a.allowed_keys(mask, window)?;
-        let attention = Attention { scale: 1.0 / (size as f64).sqrt(), dropout: self.attention_dropout, width: d };
-        attention.forward(a, [&query, &key, &value], &allowed)
+        a.attention(
+            AttentionInputs { query: &query, key: &key, value: &value, positions: None, allowed: &allowed },
+            &AttentionSettings {
+                scale: 1.0 / (size as f64).sqrt(),
+                dropout: self.attention_dropout,
+                width: d,
+                offsets: None,
+            },
+        )
     }
 }
 
@@ -281,9 +288,7 @@ impl MaskedLm for ModernBertConfig {
         let mut x = a.dropout(&x, self.embedding_dropout)?;
         for layer in 0..self.num_hidden_layers {
             let config = self.clone();
-            x = a.recomputed(Part::Layer, &[&x, &inputs.mask], move |a, inputs| {
-                config.block(a, layer, &inputs[0], &inputs[1])
-            })?;
+            x = a.recomputed(&[&x, &inputs.mask], move |a, inputs| config.block(a, layer, &inputs[0], &inputs[1]))?;
         }
         let x = self.norm(a, "model.final_norm", &x)?;
         let h = dense(a, "head.dense", &x, (d, d), self.classifier_bias, init)?;

@@ -5,8 +5,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::algebra::{Activation, Algebra, Init, Inputs, Part, RelativeOffsets};
-use crate::model::layers::{Attention, dense, norm};
+use crate::model::algebra::{Activation, Algebra, AttentionInputs, AttentionSettings, Init, Inputs, RelativeOffsets};
+use crate::model::layers::{dense, norm};
 use crate::model::masked_lm::{
     Activations, MaskedLm, check_heads, check_layers, check_numbers, check_probabilities, check_sizes,
 };
@@ -118,8 +118,10 @@ impl Norbert3Config {
         // the same product as the content's, but its result is laid out by head first, then query and key
         let positions = query_key(&a.dropout(relative, dropout)?)?;
         let scale = 1.0 / (3.0 * size as f64).sqrt();
-        let attention = Attention { scale, dropout, width: d };
-        let attended = attention.relative(a, [&query, &key, &value], (&positions, offsets), allowed)?;
+        let attended = a.attention(
+            AttentionInputs { query: &query, key: &key, value: &value, positions: Some(&positions), allowed },
+            &AttentionSettings { scale, dropout, width: d, offsets: Some(offsets) },
+        )?;
         let attended = dense(a, &format!("{name}.out_proj"), &attended, (d, d), true, init)?;
         let attended = norm(a, &format!("{name}.post_layer_norm"), &attended, d, true, self.layer_norm_eps)?;
         a.dropout(&attended, dropout)
@@ -186,7 +188,7 @@ impl MaskedLm for Norbert3Config {
         let allowed = a.allowed_keys(&inputs.mask, None)?;
         for layer in 0..self.num_hidden_layers {
             let (config, name, offsets) = (self.clone(), format!("transformer.layers.{layer}"), offsets.clone());
-            x = a.recomputed(Part::Layer, &[&x, &relative, &allowed], move |a, inputs| {
+            x = a.recomputed(&[&x, &relative, &allowed], move |a, inputs| {
                 config.block(a, &name, &inputs[0], (&inputs[1], &offsets), &inputs[2])
             })?;
         }

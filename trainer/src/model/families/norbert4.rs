@@ -6,8 +6,7 @@
 use serde::{Deserialize, Serialize};
 use splade_core::HeadMode;
 
-use crate::model::algebra::{Activation, Algebra, Init, Inputs, Part};
-use crate::model::layers::Attention;
+use crate::model::algebra::{Activation, Algebra, AttentionInputs, AttentionSettings, Init, Inputs};
 use crate::model::masked_lm::{
     Activations, MaskedLm, check_layers, check_numbers, check_probabilities, check_size, check_sizes,
 };
@@ -112,7 +111,7 @@ impl Norbert4Config {
     ) -> Result<(), A::Error> {
         let Some(first) = &residual.first_value else { return self.block(a, layer, residual, mask) };
         let config = self.clone();
-        residual.x = a.recomputed(Part::Layer, &[&residual.x, &residual.embedded, first, mask], move |a, inputs| {
+        residual.x = a.recomputed(&[&residual.x, &residual.embedded, first, mask], move |a, inputs| {
             let [x, embedded, first, mask] = [0, 1, 2, 3].map(|at| inputs[at].clone());
             let mut residual = Residual { x, embedded, first_value: Some(first) };
             config.block(a, layer, &mut residual, &mask)?;
@@ -190,9 +189,15 @@ impl Norbert4Config {
             Some(first) => a.add(&a.mul(&value, &a.affine(&mu, -1.0, 1.0)?)?, &a.mul(first, &mu)?)?,
         };
         let allowed = a.allowed_keys(mask, Some(window))?;
-        let attention =
-            Attention { scale: 1.0 / (size as f64).sqrt(), dropout: self.attention_dropout, width: heads * value_size };
-        let attended = attention.forward(a, [&query, &key, &value], &allowed)?;
+        let attended = a.attention(
+            AttentionInputs { query: &query, key: &key, value: &value, positions: None, allowed: &allowed },
+            &AttentionSettings {
+                scale: 1.0 / (size as f64).sqrt(),
+                dropout: self.attention_dropout,
+                width: heads * value_size,
+                offsets: None,
+            },
+        )?;
         let h = self.scaled_norm(a, &format!("{name}.out_proj.scale"), &attended, heads * value_size)?;
         let h = self.product(a, &format!("{name}.out_proj.weight"), &h, heads * value_size, d)?;
         a.dropout(&h, self.hidden_dropout)
