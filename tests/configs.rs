@@ -150,7 +150,6 @@ training:
   load_best_model_at_end: true
   metric_for_best_model: NanoBEIR_mean_dot_ndcg@10
   greater_is_better: true
-  dataloader_num_workers: 4
   dataloader_pin_memory: true
   report_to: tensorboard
 loss: {{type: splade_loss, inner_loss: sparse_multiple_negatives_ranking_loss, query_regularizer_weight: {query_weight},

@@ -226,3 +226,57 @@ fn evaluate(place: &Place) {
         assert!(revision.join("experiments").join(mode).join("toy.json").is_file(), "{mode}");
     }
 }
+
+/// A tokenizer of each kind is trained, in two processes the same; the folder of the model opens and encodes.
+#[test]
+fn a_new_model_with_a_tokenizer_of_each_kind() {
+    let place = setup();
+    place.copy(&ours("data/toy"), "toy");
+    for (kind, masking) in [("wordpiece", "token"), ("bpe", "whole_word"), ("unigram", "span")] {
+        let [first, second] = ["first", "second"].map(|run| pretrained(&place, kind, masking, run));
+        for file in ["tokenizer.json", "tokenizer_config.json", "model.safetensors"] {
+            let [first, second] = [&first, &second].map(|model| std::fs::read(place.path(model).join(file)).unwrap());
+            assert!(first == second, "{kind}: {file}");
+        }
+        assert_is_fixture(kind, &place.read(&format!("{first}/tokenizer.json")));
+        let found = place.json(&["inspect", &first, "--json"]);
+        let model = found["tokenizer"]["model"].as_str().unwrap();
+        assert_eq!(model.to_lowercase(), kind);
+        assert_eq!(found["tokenizer"]["adds_special"], serde_json::json!([2, 3]));
+        assert_eq!(found["tokenizer"]["overrides"].as_array().map(Vec::len), Some(0), "{found:#}");
+        let encode = ["encode", &*first, "--input", "toy/corpus.jsonl", "--role", "document", "--backend", "candle"];
+        let vectors = vectors(&place.ok(&encode));
+        assert!(vectors.len() == 12 && vectors.iter().all(|(_, vector)| !vector.is_empty()), "{kind}");
+    }
+}
+
+/// The tokenizer of the fixture, whose ids transformers gave; logarithms may differ in a last bit on another system.
+fn assert_is_fixture(kind: &str, found: &str) {
+    let path = ours(&format!("fixtures/tokenizers/trained/{kind}.json"));
+    let read = |text: &str| serde_json::from_str::<Value>(text).unwrap();
+    let (mut found, mut expected) = (read(found), read(&std::fs::read_to_string(path).unwrap()));
+    if kind == "unigram" {
+        let [found, expected] = [&mut found, &mut expected].map(|json| json["model"]["vocab"].take());
+        let (found, expected) = (found.as_array().unwrap(), expected.as_array().unwrap());
+        assert!(found.len() == expected.len() && found.len() > 100);
+        for (found, expected) in found.iter().zip(expected) {
+            assert_eq!(found[0], expected[0]);
+            assert!((found[1].as_f64().unwrap() - expected[1].as_f64().unwrap()).abs() < 1e-9, "{found} {expected}");
+        }
+    }
+    assert!(found == expected, "{kind}");
+}
+
+/// The folder of a new model that is trained on masked words for a few steps.
+fn pretrained(place: &Place, kind: &str, masking: &str, run: &str) -> String {
+    let mut config = CONFIGS[0].1.replace("output_dir: mlm", &format!("output_dir: {kind}-{run}"));
+    config = config.replace("vocab_size: 400", &format!("vocab_size: 400, tokenizer: {{type: {kind}}}"));
+    config = config.replace("model:\n", "model:\n  architecture: splade\n");
+    config.push_str(&format!("mlm: {{masking: {masking}}}\n"));
+    place.write("new.yaml", &config);
+    let ran = place.run(&["train", "new.yaml"]);
+    assert!(!ran.stderr.contains("warning:"), "{kind}: {}", ran.stderr);
+    let model = format!("{kind}-{run}/final");
+    assert_eq!(ran.done(), format!("{model}\n"));
+    model
+}

@@ -652,8 +652,11 @@ mod tests {
         let computed = a.activate(&square, Activation::Relu)?;
         let x = a.add(&x, &a.linear(&x, &computed, None)?)?;
         let heads = a.activate(&a.split_heads(&x, 2, 2)?, Activation::Gelu)?;
-        let scores = a.masked_softmax(&a.scores(&heads, &heads, 0.7)?, &a.allowed_keys(mask, Some(1))?)?;
-        let x = a.merge_heads(&a.matmul(&scores, &heads)?, 4)?;
+        let allowed = a.allowed_keys(mask, Some(1))?;
+        let x = a.attention(
+            AttentionInputs { query: &heads, key: &heads, value: &heads, positions: None, allowed: &allowed },
+            &AttentionSettings { scale: 0.7, dropout: 0.0, width: 4, offsets: None },
+        )?;
         a.masked_sum(&a.log1p_relu(&x)?, mask)
     }
 

@@ -17,7 +17,7 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde_json::{Map, Value, json};
 use splade_core::TokenBatch;
-use splade_trainer::data::{Batch, DataSet, Example, Material};
+use splade_trainer::data::{Batch, DataSet, Example, Material, Piece};
 use splade_trainer::model::{BertConfig, Candle, TransformerConfig, Weights, splade};
 use splade_trainer::{Session, TrainConfig, Trainee};
 
@@ -110,7 +110,8 @@ fn retrieval_step(bencher: Bencher<'_, '_>) {
 fn mlm_step(bencher: Bencher<'_, '_>) {
     let mut rng = ChaCha8Rng::seed_from_u64(1);
     let words = PIECE_TOKENS - 2;
-    let piece = |_| [vec![2], random_ids(&mut rng, words..words + 1), vec![3]].concat();
+    let piece =
+        |_| Piece { ids: [vec![2], random_ids(&mut rng, words..words + 1), vec![3]].concat(), begins: Vec::new() };
     let pieces = (0..PIECES).map(piece).collect();
     steps(bencher, session("mlm", Material::Pieces(pieces)), PIECES);
 }

@@ -508,25 +508,25 @@ mod tests {
         dims.iter().map(row).collect()
     }
 
-    fn told(has_table: bool, step: usize, queries: &[Vec<f32>], documents: &[Vec<f32>]) -> String {
+    fn signs_of(has_table: bool, step: usize, queries: &[Vec<f32>], documents: &[Vec<f32>]) -> String {
         let found = Examination::of_vectors(queries, documents, has_table);
         let losses = LossShares { base: 1.0, ..LossShares::default() };
         let mut doctor = doctor(has_table);
-        let told = doctor.examine(step, losses, found.clone());
-        assert_eq!(doctor.examine(step + 1, losses, found), Vec::<String>::new(), "each sign is told once");
-        told.join("\n")
+        let signs = doctor.examine(step, losses, found.clone());
+        assert_eq!(doctor.examine(step + 1, losses, found), Vec::<String>::new(), "each sign is reported once");
+        signs.join("\n")
     }
 
     #[test]
     fn a_healthy_batch_has_no_sign() {
         let documents = rows(&[&[1, 2, 3], &[3, 4], &[5], &[6, 7]]);
         for step in [1, 20] {
-            assert_eq!(told(true, step, &rows(&[&[1, 2], &[4]]), &documents), "");
+            assert_eq!(signs_of(true, step, &rows(&[&[1, 2], &[4]]), &documents), "");
         }
     }
 
     #[test]
-    fn each_sign_of_the_vectors_is_told_with_a_key() {
+    fn each_sign_of_the_vectors_is_reported_with_a_key() {
         let (query, good) = (rows(&[&[1], &[4]]), rows(&[&[1, 2], &[4, 3], &[5], &[6]]));
         let half = &(0..50).collect::<Vec<usize>>()[..];
         let all = &(0..100).collect::<Vec<usize>>()[..];
@@ -551,22 +551,22 @@ mod tests {
             ),
         ];
         for (has_table, step, queries, documents, words) in cases {
-            let told = told(has_table, step, queries, &documents);
-            assert!(told.contains(words), "{words}: {told}");
+            let signs = signs_of(has_table, step, queries, &documents);
+            assert!(signs.contains(words), "{words}: {signs}");
         }
         let dense = rows(&[half, half]);
-        assert!(told(false, 20, &dense, &good).contains("raise loss.query_regularizer_weight"));
-        assert_eq!(told(false, 5, &dense, &good), "", "the ramp is not over");
+        assert!(signs_of(false, 20, &dense, &good).contains("raise loss.query_regularizer_weight"));
+        assert_eq!(signs_of(false, 5, &dense, &good), "", "the ramp is not over");
     }
 
     #[test]
-    fn a_regularizer_that_is_the_whole_loss_is_told() {
+    fn a_regularizer_that_is_the_whole_loss_is_reported() {
         let found = Examination::of_vectors(&rows(&[&[1]]), &rows(&[&[1], &[2]]), true);
         let losses = LossShares { base: 0.1, document_regularizer: 9.0, query_regularizer: 0.0 };
-        let told = doctor(true).examine(1, losses, found.clone());
+        let signs = doctor(true).examine(1, losses, found.clone());
         assert!(
-            told[0].contains("99 % of the loss") && told[0].contains("loss.document_regularizer_weight"),
-            "{told:?}"
+            signs[0].contains("99 % of the loss") && signs[0].contains("loss.document_regularizer_weight"),
+            "{signs:?}"
         );
         let losses = LossShares { base: 0.1, document_regularizer: 0.0, query_regularizer: 9.0 };
         assert!(doctor(true).examine(1, losses, found)[0].contains("loss.query_regularizer_weight"));
@@ -578,14 +578,14 @@ mod tests {
         for step in 0..NORMS_MIN {
             assert_eq!(doctor.watch_norm(step, 1.0 + 0.1 * (step % 3) as f64, String::new), None);
         }
-        let told = doctor.watch_norm(30, 55.0, || "train.jsonl:7".to_owned()).unwrap();
-        assert!(told.contains("step 30: the gradient norm is 55.0, 50 times the usual 1.10"), "{told}");
-        assert!(told.contains("train.jsonl:7"), "{told}");
+        let signs = doctor.watch_norm(30, 55.0, || "train.jsonl:7".to_owned()).unwrap();
+        assert!(signs.contains("step 30: the gradient norm is 55.0, 50 times the usual 1.10"), "{signs}");
+        assert!(signs.contains("train.jsonl:7"), "{signs}");
         assert_eq!(doctor.watch_norm(31, 99.0, String::new), None, "once");
         let mut doctor = self::doctor(true);
         (0..NORMS_MIN).for_each(|step| drop(doctor.watch_norm(step, 1.0, String::new)));
-        let told = doctor.watch_norm(30, 55.0, String::new).unwrap();
-        assert!(told.contains("too high a rate; lower training.learning_rate"), "{told}");
+        let signs = doctor.watch_norm(30, 55.0, String::new).unwrap();
+        assert!(signs.contains("too high a rate; lower training.learning_rate"), "{signs}");
         // with few norms there is no usual one
         assert_eq!(self::doctor(true).watch_norm(1, 1e9, String::new), None);
     }

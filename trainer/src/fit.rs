@@ -12,7 +12,7 @@ use crate::checkpoint::{
     save_checkpoint, write_config, write_folder,
 };
 use crate::config::{Reporter, Strategy, TrainConfig};
-use crate::data::{Batch, Material, Sampler};
+use crate::data::{Batch, DataSet, Material, Sampler, TokensAhead};
 use crate::doctor::{Doctor, Examination, Sparsity};
 use crate::evaluation::EvaluationSets;
 use crate::events::remove_event_files;
@@ -206,6 +206,8 @@ struct Run<'a> {
     sampler: Sampler,
     /// the batches that are left of the epoch
     queue: VecDeque<Batch>,
+    /// threads that tokenize the next batches, if the config wants any
+    ahead: Option<TokensAhead>,
     state: TrainerState,
     position: Position,
     plan: Plan,
@@ -222,12 +224,16 @@ struct Run<'a> {
 
 impl<'a> Run<'a> {
     fn begin(config: &'a TrainConfig, prepared: Prepared) -> Result<Self> {
-        let Prepared { session, evaluation, train, sampler, state, position, plan } = prepared;
+        let Prepared { mut session, evaluation, train, sampler, state, position, plan } = prepared;
         let training = &config.training;
         let events = training.report_to.contains(&Reporter::Tensorboard).then(|| training.event_dir());
         let history = state.log_history.clone();
         let log = RunLog::open(training.output_dir.join(LOG), events.as_deref(), history, state.global_step)?;
         drop_later_rows(&training.output_dir.join(EVALUATIONS), state.global_step)?;
+        let ahead = tokens_ahead(config, &session);
+        if let Some(ahead) = &ahead {
+            session.take_tokens_from(ahead.ready());
+        }
         let doctor = Doctor::new(config, session.trainee(), session.ramp_end())?;
         let queue = sampler.epoch(position.epoch as u64).skip(position.batch).collect();
         Ok(Self {
@@ -237,6 +243,7 @@ impl<'a> Run<'a> {
             train,
             sampler,
             queue,
+            ahead,
             state,
             position,
             plan,
@@ -364,7 +371,12 @@ impl<'a> Run<'a> {
             }
         }
         let of = self.config.training.gradient_accumulation_steps.max(1).min(self.queue.len());
-        Ok(self.queue.drain(..of).collect())
+        let batches = self.queue.drain(..of).collect();
+        if let (Some(ahead), Material::Examples(sets)) = (&mut self.ahead, self.session.material()) {
+            let trainee = self.session.trainee();
+            ahead.begin_step(of, self.queue.iter().map(|batch| network_texts(trainee, sets, batch)));
+        }
+        Ok(batches)
     }
 
     fn evaluate(&mut self, observer: &mut dyn Observer) -> Result<crate::checkpoint::Verdict> {
@@ -439,6 +451,20 @@ impl<'a> Run<'a> {
         }
         Ok((path, best))
     }
+}
+
+/// The threads that tokenize ahead, if the config wants any; running text is tokenized before the first step.
+fn tokens_ahead(config: &TrainConfig, session: &Session) -> Option<TokensAhead> {
+    let (n_threads, each) = (config.training.dataloader_num_workers, config.training.dataloader_prefetch_factor);
+    let is_wanted = n_threads > 0 && matches!(session.material(), Material::Examples(_));
+    is_wanted.then(|| TokensAhead::start(session.trainee().vocabulary(), n_threads, n_threads.saturating_mul(each)))
+}
+
+/// The texts of a batch that go through the network.
+fn network_texts<'a>(trainee: &'a Trainee, sets: &'a [DataSet], batch: &'a Batch) -> impl Iterator<Item = String> + 'a {
+    let set = sets.get(batch.data_set);
+    let examples = batch.rows.iter().filter_map(move |row| set?.examples.get(*row));
+    examples.flat_map(|example| trainee.network_texts(example))
 }
 
 /// The places of the rows of some batches, `train.jsonl:17, train.jsonl:4 and 14 more`.

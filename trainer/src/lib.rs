@@ -90,8 +90,8 @@ pub mod optimizer;
 mod prepare;
 mod schedule;
 mod session;
+mod tokenizer;
 mod trainee;
-mod wordpiece;
 
 pub use checkpoint::{checkpoints, latest_checkpoint};
 pub use config::{TrainConfig, apply_override};

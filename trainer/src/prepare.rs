@@ -7,7 +7,7 @@ use candle_core::Device;
 use splade_files::{Architecture, ModelDir};
 
 use crate::checkpoint::{TrainerState, checkpoints, latest_checkpoint, load_checkpoint, saved_config};
-use crate::config::{DeviceChoice, SamplingStrategy, Strategy, TrainConfig};
+use crate::config::{BatchSampler, DeviceChoice, SamplingStrategy, Strategy, TrainConfig};
 use crate::data::{BatchRules, Material, Sampler, SourceReport, TextReport, TrainingData, text_reports};
 use crate::evaluation::EvaluationSets;
 use crate::fit::Start;
@@ -84,7 +84,7 @@ pub(crate) fn prepare(config: &TrainConfig, start: &Start) -> Result<Prepared> {
         None => from_base(config, &data, &device, &mut warnings)?,
     };
     let (train, most_documents) = (data.sizes(), data.most_documents());
-    let material = data.take_material(training.objective, &trainee)?;
+    let material = data.take_material(config, &trainee)?;
     let sampler = sampler_of(config, &material);
     let batches_per_epoch = sampler.batches_per_epoch();
     let total_steps = total_steps(
@@ -105,6 +105,7 @@ pub(crate) fn prepare(config: &TrainConfig, start: &Start) -> Result<Prepared> {
     evaluation.check_metric(&training.metric_for_best_model)?;
     warnings.extend(nothing_to_evaluate(config, &evaluation));
     warnings.extend(data.reports.iter().filter_map(mostly_left_out));
+    warnings.extend(texts.iter().filter_map(|report| false_negatives(config, report)));
     warnings.extend(short_positions(config, session.trainee()));
     warnings.extend(uneven_round(config, &train));
     warnings.extend(session.warnings().iter().cloned());
@@ -198,6 +199,22 @@ fn mostly_left_out(report: &SourceReport) -> Option<String> {
             report.name,
             report.rows,
             report.left_out()
+        )
+    })
+}
+
+/// A warning where a batch has documents that count as negatives of a query they answer.
+fn false_negatives(config: &TrainConfig, report: &TextReport) -> Option<String> {
+    let per_batch = report.false_negatives as f64 / report.batches.max(1) as f64;
+    let sampler = match config.training.batch_sampler {
+        BatchSampler::NoDuplicates => "",
+        BatchSampler::BatchSampler => ", or set training.batch_sampler: no_duplicates",
+    };
+    (per_batch >= 1.0).then(|| {
+        format!(
+            "data set {}: a batch has {per_batch:.1} documents that count as negatives of a query though another row has \
+             them as its positive: join rows of one query, or lower training.per_device_train_batch_size{sampler}",
+            report.set
         )
     })
 }
@@ -299,7 +316,7 @@ fn restore(
 
 /// Keys that decide on the order and the meaning of batches: a run that resumes with another value is not the run that was
 /// interrupted.
-const RUN_KEYS: [&str; 11] = [
+const RUN_KEYS: [&str; 12] = [
     "/model/base_model",
     "/training/objective",
     "/training/seed",
@@ -310,6 +327,7 @@ const RUN_KEYS: [&str; 11] = [
     "/training/batch_sampler",
     "/loss/inner_loss",
     "/loss/scale",
+    "/mlm",
     "/datasets",
 ];
 
@@ -330,7 +348,11 @@ fn differences(config: &TrainConfig, checkpoint: &Path) -> Result<Option<String>
     let shown = |key: &&str| {
         let name = key.trim_start_matches('/').replace('/', ".");
         let text = |value: &serde_json::Value| value.pointer(key).map_or_else(String::new, ToString::to_string);
-        if *key == "/datasets" { name } else { format!("{name} (was {}, is {})", text(&before), text(&now)) }
+        if ["/datasets", "/mlm"].contains(key) {
+            name
+        } else {
+            format!("{name} (was {}, is {})", text(&before), text(&now))
+        }
     };
     let keys = different.iter().map(shown).collect::<Vec<_>>().join(", ");
     Ok((!different.is_empty()).then(|| {

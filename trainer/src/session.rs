@@ -9,7 +9,7 @@ use rand_chacha::ChaCha8Rng;
 use splade_core::TokenBatch;
 
 use crate::config::{InnerLossType, Objective, TrainConfig};
-use crate::data::{Batch, DataSet, Material};
+use crate::data::{Batch, DataSet, Material, Piece, ReadyTokens};
 use crate::loss::{Embeddings, LossParts, LossValues, RankingLoss, RegularizerWeights, SpladeLoss};
 use crate::mlm::{Masking, logits_at, mlm_loss, predicting};
 use crate::optimizer::{AdamW, Gradients, OptimizerSettings};
@@ -69,7 +69,7 @@ impl Session {
             query: config.loss.query_regularizer_weight,
         };
         let masking = match training.objective {
-            Objective::Mlm => Some(Masking::new(trainee.vocabulary())?),
+            Objective::Mlm => Some(Masking::new(trainee.vocabulary(), &config.mlm)?),
             Objective::Retrieval => None,
         };
         Ok(Self {
@@ -102,6 +102,11 @@ impl Session {
     #[must_use]
     pub fn trainee(&self) -> &Trainee {
         &self.trainee
+    }
+
+    /// Takes the tokens of texts from here, where they are ready.
+    pub(crate) fn take_tokens_from(&mut self, ready: ReadyTokens) {
+        self.trainee.take_tokens_from(ready);
     }
 
     /// The examples or the running text.
@@ -253,7 +258,7 @@ impl Session {
             }
             Material::Pieces(pieces) => {
                 let piece = |row: &usize| pieces.get(*row).ok_or_else(|| out_of_range("piece", *row));
-                let rows = batch.rows.iter().map(|row| Ok(piece(row)?.as_slice())).collect::<Result<Vec<&[u32]>>>()?;
+                let rows = batch.rows.iter().map(piece).collect::<Result<Vec<&Piece>>>()?;
                 let parts = self.masked_loss(&rows, Some(seed))?;
                 Ok(BatchLoss { parts, active_dims: 0.0, vectors: None, cached: None })
             }
@@ -309,11 +314,12 @@ impl Session {
         Ok((self.loss.forward(vectors, labels.as_ref(), weights)?, active_dims))
     }
 
-    fn masked_loss(&self, rows: &[&[u32]], seed: Option<u64>) -> Result<LossParts> {
+    fn masked_loss(&self, rows: &[&Piece], seed: Option<u64>) -> Result<LossParts> {
         let masking = self.masking.as_ref().ok_or_else(|| Error::invalid("no mask token", ""))?;
         let mut rng = ChaCha8Rng::seed_from_u64(seed.unwrap_or(0));
-        let mut batch = TokenBatch::new(rows, self.trainee.pad());
-        let targets = masking.apply(&mut batch, &mut rng);
+        let ids: Vec<&[u32]> = rows.iter().map(|piece| piece.ids.as_slice()).collect();
+        let mut batch = TokenBatch::new(&ids, self.trainee.pad());
+        let targets = masking.apply(&mut batch, rows, &mut rng);
         if targets.is_empty() {
             return Err(Error::invalid("a batch has no token to mask", "leave out empty texts"));
         }

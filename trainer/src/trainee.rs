@@ -11,10 +11,11 @@ use splade_core::{
 };
 use splade_files::{Architecture, HeadSource, ModelDir, NewModel, files_beside_tokenizer};
 
-use crate::config::{ModelInit, QueryInit, TokenizerInit, TrainConfig};
+use crate::config::{ModelInit, QueryInit, TokenizerInit, TokenizerKind, TrainConfig};
+use crate::data::{Example, ReadyTokens};
 use crate::model::{BertConfig, Candle, CandleNetwork, Pool, Tape, TransformerConfig, Weights, splade};
 use crate::optimizer::{ModelPart, Parameter};
-use crate::wordpiece::{SPECIAL_TOKENS, WordPieceBuilder};
+use crate::tokenizer::{SPECIAL_TOKENS, TokenizerBuilder};
 use crate::{Error, Result};
 
 /// A model whose parameters are variables.
@@ -37,6 +38,8 @@ pub struct Trainee {
     device: Device,
     /// the parts of the folder beside the weights
     files: Files,
+    /// tokens that were made ahead
+    ready: Option<ReadyTokens>,
 }
 
 /// The parts of a model folder that training does not change.
@@ -149,7 +152,7 @@ impl Trainee {
                 // with what the other files of its folder override
                 splade_files::read_vocabulary(&path, usize::MAX)?.json().to_vec()
             }
-            TokenizerInit::TrainOn(files) => train_tokenizer(files, texts, init.vocab_size)?,
+            TokenizerInit::TrainOn { kind, files } => train_tokenizer(*kind, files, texts, init.vocab_size)?,
         };
         let length = config.training.max_seq_length;
         let vocabulary = Vocabulary::parse(tokenizer_json.clone(), length)?;
@@ -215,6 +218,7 @@ impl Trainee {
             pad,
             device: device.clone(),
             files,
+            ready: None,
         })
     }
 
@@ -296,16 +300,38 @@ impl Trainee {
         self.device.is_cpu().then(tape)
     }
 
+    /// Takes the tokens of texts from here, where they are ready.
+    pub(crate) fn take_tokens_from(&mut self, ready: ReadyTokens) {
+        self.ready = Some(ready);
+    }
+
+    /// The texts of an example that go through the network, with their prompts.
+    pub(crate) fn network_texts<'a>(&'a self, example: &'a Example) -> impl Iterator<Item = String> + 'a {
+        let (query, document) = &self.files.prompts;
+        let anchor = self.query.is_none().then(|| format!("{query}{}", example.anchor));
+        anchor.into_iter().chain(example.texts().skip(1).map(move |text| format!("{document}{text}")))
+    }
+
+    /// Tokens of texts, those that are ready or new ones.
+    fn tokenize<T: AsRef<str> + Sync>(&self, texts: &[T]) -> Result<Vec<Vec<u32>>> {
+        let Some(ready) = &self.ready else { return Ok(self.vocabulary.tokenize_all(texts)?) };
+        let found: Vec<Option<Vec<u32>>> = texts.iter().map(|text| ready.get(text.as_ref())).collect();
+        let missing: Vec<&str> =
+            texts.iter().zip(&found).filter(|(_, found)| found.is_none()).map(|(text, _)| text.as_ref()).collect();
+        let mut new = self.vocabulary.tokenize_all(&missing)?.into_iter();
+        Ok(found.into_iter().filter_map(|found| found.or_else(|| new.next())).collect())
+    }
+
     /// SPLADE vectors `[B, V]` of texts through the network, with gradients if there is a seed.
     ///
     /// # Errors
     /// A text that the tokenizer refuses, tensor operations.
     pub fn encode(&self, texts: &[&str], prompt: &str, seed: Option<u64>) -> Result<Tensor> {
         let tokens = if prompt.is_empty() {
-            self.vocabulary.tokenize_all(texts)?
+            self.tokenize(texts)?
         } else {
             let texts: Vec<String> = texts.iter().map(|text| format!("{prompt}{text}")).collect();
-            self.vocabulary.tokenize_all(&texts)?
+            self.tokenize(&texts)?
         };
         let rows: Vec<&[u32]> = tokens.iter().map(Vec::as_slice).collect();
         let batch = TokenBatch::new(&rows, self.pad);
@@ -423,8 +449,13 @@ fn as_long_as(table: &[f32], terms: usize) -> Result<Vec<f32>> {
     Ok(table)
 }
 
-fn train_tokenizer(files: &[String], texts: impl Fn() -> Result<Vec<String>>, size: usize) -> Result<Vec<u8>> {
-    let mut builder = WordPieceBuilder::default();
+fn train_tokenizer(
+    kind: TokenizerKind,
+    files: &[String],
+    texts: impl Fn() -> Result<Vec<String>>,
+    size: usize,
+) -> Result<Vec<u8>> {
+    let mut builder = TokenizerBuilder::new(kind)?;
     if files.is_empty() {
         for text in texts()? {
             builder.feed(&text)?;

@@ -221,6 +221,82 @@ fn the_seed_decides_everything() {
 }
 
 #[test]
+fn threads_that_tokenize_ahead_change_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    for mini_batch_size in [None, Some(4)] {
+        let trained = |workers: usize, stop_after: usize| {
+            let name = format!("{workers}-{stop_after}-{mini_batch_size:?}");
+            let changes = json!({"dataloader_num_workers": workers, "dataloader_prefetch_factor": 3});
+            let mut config = config(folder.path(), &name, changes);
+            config.loss.mini_batch_size = mini_batch_size;
+            if stop_after > 0 {
+                fit(&config, &Start::New, &mut Watch { stop_after, ..Watch::default() }).unwrap();
+            }
+            weights(run(&config, &Start::Resume).0.model.as_deref().unwrap())
+        };
+        let plain = trained(0, 0);
+        for (workers, stop_after) in [(1, 0), (2, 0), (7, 0), (2, 5)] {
+            assert!(trained(workers, stop_after) == plain, "{workers} threads, stopped after {stop_after}");
+        }
+    }
+}
+
+/// A masked-language-model training of a new model on a few texts.
+fn mlm_config(folder: &Path, output: &str, mlm: Value) -> TrainConfig {
+    let texts = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/data/toy/corpus.jsonl");
+    let value = json!({
+        "model": {
+            "init": {"hidden_size": 16, "layers": 1, "heads": 2, "intermediate_size": 32, "vocab_size": 300},
+            "architecture": "splade",
+        },
+        "training": {
+            "objective": "mlm", "output_dir": folder.join(output), "max_steps": 6, "per_device_train_batch_size": 4,
+            "max_seq_length": 24, "learning_rate": 1e-3, "eval_strategy": "no", "save_strategy": "no", "logging_steps": 2,
+        },
+        "mlm": mlm,
+        "datasets": {"texts": {"files": [texts]}},
+    });
+    let (config, notes) = TrainConfig::from_value(&value).unwrap();
+    assert_eq!(notes, []);
+    config
+}
+
+#[test]
+fn a_resumed_masked_run_is_the_uninterrupted_one_bit_for_bit() {
+    let folder = tempfile::tempdir().unwrap();
+    let trained = |name: &str, mlm: Value, stop_after: usize| {
+        let config = mlm_config(folder.path(), &format!("{name}-{stop_after}"), mlm);
+        if stop_after > 0 {
+            fit(&config, &Start::New, &mut Watch { stop_after, ..Watch::default() }).unwrap();
+        }
+        let model = run(&config, &Start::Resume).0.model.unwrap();
+        std::fs::read(model.join("model.safetensors")).unwrap()
+    };
+    let maskings = [
+        ("default", json!({})),
+        ("words", json!({"masking": "whole_word"})),
+        ("spans", json!({"masking": "span"})),
+        ("short-spans", json!({"masking": "span", "span_p": 0.9, "span_max_length": 2})),
+        ("more", json!({"probability": 0.4})),
+    ];
+    let mut results = Vec::new();
+    for (name, mlm) in maskings {
+        let whole = trained(name, mlm.clone(), 0);
+        for stop_after in [1, 4] {
+            assert!(trained(name, mlm.clone(), stop_after) == whole, "{name}, stopped after {stop_after}");
+        }
+        assert!(!results.contains(&whole), "{name} has an effect");
+        results.push(whole);
+    }
+    assert!(trained("tokens", json!({"masking": "token"}), 0) == results[0]);
+    // a run that goes on with another masking says so
+    let path = |name: &str| folder.path().join(name);
+    let other = mlm_config(&path("."), "words-1", json!({"masking": "span"}));
+    let warnings = plan(&other, &Start::ResumeFrom(path("words-1/checkpoint-1"))).unwrap().warnings.join("\n");
+    assert!(warnings.contains("was saved with other values of mlm: the run goes on"), "{warnings}");
+}
+
+#[test]
 fn a_run_that_does_not_get_better_ends_early() {
     let folder = tempfile::tempdir().unwrap();
     let changes = json!({
@@ -487,6 +563,15 @@ fn what_a_plan_finds_odd_is_a_warning() {
     config.model.load_pretrained_sparse_encoder = false;
     config.hardware.device = splade_trainer::config::DeviceChoice::Mps;
     config.training.max_seq_length = 4096;
+    // each query has two answers, each of which is a hard negative of it in another row; most rows have no positive
+    let answers = |n: usize| {
+        let answered =
+            json!({"anchor": format!("q{}", n / 2), "positive": format!("p{n}"), "negative": format!("p{}", n ^ 1)});
+        format!("{answered}\n{}", "{\"anchor\": \"a\", \"positive\": null}\n".repeat(2))
+    };
+    let rows = folder.path().join("answers.jsonl");
+    std::fs::write(&rows, (0..48).map(answers).collect::<String>()).unwrap();
+    config.datasets.sets[0].files = vec![rows.display().to_string()];
     let warnings = plan(&config, &Start::New).unwrap().warnings.join("\n");
     for words in [
         "there is no evaluator and no development set: nothing is evaluated",
@@ -495,6 +580,8 @@ fn what_a_plan_finds_odd_is_a_warning() {
         "is a finished sparse encoder, and its query table is replaced",
         "hardware.device: this machine or this build has no Apple device: trains on the CPU",
         "training.max_seq_length is 4096, but the network has",
+        "data set a: most of its 144 rows are left out: 96 without a positive; are its columns the right ones?",
+        "documents that count as negatives of a query though another row has them as its positive",
     ] {
         assert!(warnings.contains(words), "{words}: {warnings}");
     }

@@ -12,7 +12,7 @@ use crate::compositional::{longest_word, reads_word_by_word};
 use crate::guard::guarded;
 use crate::hex;
 use crate::tokenizer_files::{Resolved, TokenizerFiles, resolve};
-use crate::words::{LONGEST_AT_ONCE, Words};
+use crate::words::{LONGEST_AT_ONCE, Words, pieces};
 use crate::{Error, Result};
 
 /// A tokenizer whose token ids are the dimensions of sparse vectors.
@@ -252,6 +252,41 @@ impl Vocabulary {
         texts.map(|text| self.tokenize_for_network(text.as_ref())).collect()
     }
 
+    /// [`tokenize`](Self::tokenize) with, for every token, whether it begins a word. The cache is not used: this is for the
+    /// preparation of a training.
+    ///
+    /// A word is what the tokenizer's own pre-tokenizer keeps together, and ends at white space in any case. Both are known
+    /// by the tokenizer's offsets, so no mark of a kind of tokenizer (`##`, `Ġ`, `▁`) is looked for.
+    ///
+    /// ```
+    /// # use splade_core::Vocabulary;
+    /// # let json = r###"{"added_tokens": [], "pre_tokenizer": {"type": "Whitespace"},
+    /// #     "model": {"type": "WordPiece", "unk_token": "[UNK]", "continuing_subword_prefix": "##",
+    /// #               "max_input_chars_per_word": 100, "vocab": {"[UNK]": 0, "fjord": 1, "##en": 2}}}"###;
+    /// # let vocabulary = Vocabulary::parse(json.into(), 512)?;
+    /// assert_eq!(vocabulary.tokenize_words("fjorden fjord")?, (vec![1, 2, 1], vec![true, false, true]));
+    /// # Ok::<(), splade_core::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// A text that the tokenizer refuses; one longer than 4 MiB that cannot be read word by word.
+    pub fn tokenize_words(&self, text: &str) -> Result<(Vec<u32>, Vec<bool>)> {
+        let (mut ids, mut begins) = (Vec::new(), Vec::new());
+        let chunks = if self.words.is_some() { chunks(text, CHUNK) } else { vec![text] };
+        for chunk in chunks {
+            if chunk.len() > LONGEST_AT_ONCE {
+                return Err(too_long(chunk.len()));
+            }
+            let encoding = guarded(|| self.tokenizer.encode(chunk, false)).map_err(Error::Tokenizer)?;
+            let encoding = encoding.map_err(tokenizer_error)?;
+            ids.extend_from_slice(encoding.get_ids());
+            begins.extend(word_starts(chunk, encoding.get_word_ids(), encoding.get_offsets()));
+        }
+        ids.truncate(self.max_length());
+        begins.truncate(self.max_length());
+        Ok((ids, begins))
+    }
+
     /// Ids of the tokens marked special: `[CLS]`, `[MASK]` and so on.
     #[must_use]
     pub fn special_dims(&self) -> Vec<u32> {
@@ -273,6 +308,44 @@ impl Vocabulary {
     pub fn json(&self) -> &[u8] {
         &self.json
     }
+}
+
+/// Bytes of a text that [`Vocabulary::tokenize_words`] reads at once, if it can be split: offsets take memory.
+const CHUNK: usize = 1 << 18;
+
+/// Divides a text into parts of about `size` bytes, each of whole [`pieces`]: where a text is read word by word, the ids of
+/// the parts are those of the text.
+fn chunks(text: &str, size: usize) -> Vec<&str> {
+    let (mut chunks, mut rest, mut end) = (Vec::new(), text, 0);
+    for piece in pieces(text) {
+        if end > 0 && end + piece.len() > size {
+            let (chunk, after) = rest.split_at(end);
+            chunks.push(chunk);
+            (rest, end) = (after, 0);
+        }
+        end += piece.len();
+    }
+    chunks.push(rest);
+    chunks
+}
+
+/// True for every token that begins a word: the first one of a split of the pre-tokenizer, and one with white space before
+/// it or at its start.
+fn word_starts(text: &str, words: &[Option<u32>], offsets: &[(usize, usize)]) -> Vec<bool> {
+    // a character may be of several tokens, whose offsets then are not those of characters: no white space is
+    let has_space =
+        |range: std::ops::Range<usize>| text.get(range).is_some_and(|text| text.contains(char::is_whitespace));
+    let begins_with_space =
+        |(start, end): (usize, usize)| text.get(start..end).is_some_and(|text| text.starts_with(char::is_whitespace));
+    // a token of white space alone is the beginning of the word after it
+    let ends_with_space = |(start, end): (usize, usize)| {
+        text.get(start..end).is_some_and(|text| text.ends_with(char::is_whitespace) && !text.trim().is_empty())
+    };
+    let starts = |at: usize| {
+        let (before, here) = (offsets[at - 1], offsets[at]);
+        words[at] != words[at - 1] || has_space(before.1..here.0) || begins_with_space(here) || ends_with_space(before)
+    };
+    (0..words.len().min(offsets.len())).map(|at| at == 0 || starts(at)).collect()
 }
 
 /// The special tokens before and after a text, where the post-processor adds nothing else.
@@ -436,5 +509,89 @@ mod tests {
             let line = result.unwrap_err().to_string();
             assert!(line.starts_with("tokenizer: broken: index out of bounds"), "{line}");
         }
+    }
+    fn fixture(model: &str) -> Vocabulary {
+        let models = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/fixtures/models");
+        let json = std::fs::read(format!("{models}/{model}/tokenizer.json")).unwrap();
+        Vocabulary::parse(json, usize::MAX).unwrap()
+    }
+
+    const MODELS: [&str; 7] = [
+        "bert-tiny",
+        "distilbert-tiny",
+        "norbert3-tiny",
+        "norbert4-tiny",
+        "roberta-tiny",
+        "modernbert-tiny",
+        "xlmr-tiny",
+    ];
+
+    /// The tokens of each word, without the mark of a space.
+    fn words(vocabulary: &Vocabulary, text: &str) -> Vec<String> {
+        let (ids, begins) = vocabulary.tokenize_words(text).unwrap();
+        assert_eq!(ids, vocabulary.tokenize(text).unwrap());
+        let mut words: Vec<String> = Vec::new();
+        for (id, begins) in ids.into_iter().zip(begins) {
+            let token = vocabulary.token(id).unwrap();
+            match words.last_mut().filter(|_| !begins) {
+                Some(word) => word.push_str(&token),
+                None => words.push(token),
+            }
+        }
+        words
+    }
+
+    #[test]
+    fn words_of_every_kind_of_tokenizer_are_whole() {
+        let text = "Fjordene er dype, sier  hun.\n\nBlåbærene";
+        let cases: [(&[&str], &[&str]); 5] = [
+            (&["bert-tiny"], &["fjor##den##e", "er", "d##y##p##e", ",", "si##er", "hu##n", ".", "b##la##b##ær##ene"]),
+            (
+                &["distilbert-tiny"],
+                &["fj##ord##ene", "er", "d##y##p##e", ",", "si##er", "hu##n", ".", "b##la##b##ær##ene"],
+            ),
+            (
+                &["norbert3-tiny"],
+                &["ĠFjordene", "Ġer", "Ġdype", ",", "Ġsier", "Ġ", "Ġhun", ".", "[UNK]", "[UNK]", "BlÃ¥bÃ¦rene"],
+            ),
+            (
+                &["roberta-tiny", "modernbert-tiny"],
+                &["Fjordene", "Ġer", "Ġdype", ",", "Ġsier", "Ġ", "Ġhun", ".", "Ċ", "Ċ", "BlÃ¥bÃ¦rene"],
+            ),
+            // a comma is of the word before it, as SentencePiece has it
+            (&["xlmr-tiny"], &["▁Fjordene", "▁er", "▁dype,", "▁sier", "▁hun.", "▁Blåbærene"]),
+        ];
+        for (models, expected) in cases {
+            for model in models {
+                assert_eq!(words(&fixture(model), text), expected, "{model}");
+            }
+        }
+        // a tokenizer that splits nothing before its model, as those of Llama: white space still ends a word
+        let json = r###"{"added_tokens": [], "normalizer": {"type": "Sequence", "normalizers": [
+                {"type": "Prepend", "prepend": "▁"}, {"type": "Replace", "pattern": {"String": " "}, "content": "▁"}]},
+            "model": {"type": "Unigram", "unk_id": 0, "vocab": [["<unk>", 0.0], ["▁", -3.0], ["fj", -2.0], ["▁fj", -1.0],
+                ["ord", -1.0], ["en", -1.0]]}}"###;
+        let vocabulary = Vocabulary::parse(json.into(), usize::MAX).unwrap();
+        assert!(!vocabulary.reads_word_by_word());
+        assert_eq!(words(&vocabulary, "fjorden ord fjord"), ["▁fjorden", "▁ord", "▁fjord"]);
+    }
+
+    #[test]
+    fn a_long_text_has_the_words_of_its_parts() {
+        let text: String = (0..3000).map(|n| format!("fjorden{n}, sier  hun {n}\n Å {}", "x ".repeat(n % 7))).collect();
+        for size in [0, 10, 1000] {
+            let parts = chunks(&text, size);
+            assert!(parts.len() > 50 && parts.concat() == text);
+        }
+        for model in MODELS {
+            let vocabulary = fixture(model);
+            let (ids, begins) = vocabulary.tokenize_words(&text).unwrap();
+            assert_eq!(ids, vocabulary.tokenize(&text).unwrap(), "{model}");
+            let encoding = vocabulary.tokenizer.encode(text.as_str(), false).unwrap();
+            assert_eq!(begins, word_starts(&text, encoding.get_word_ids(), encoding.get_offsets()), "{model}");
+        }
+        assert_eq!(fixture("bert-tiny").tokenize_words("").unwrap(), (Vec::new(), Vec::new()));
+        let short = fixture("bert-tiny").with_max_length(4).unwrap();
+        assert_eq!(short.tokenize_words(&text).unwrap().0, short.tokenize(&text).unwrap());
     }
 }

@@ -32,6 +32,30 @@ fn ids(value: &Value) -> Vec<u32> {
     value.as_array().unwrap().iter().map(|id| u32::try_from(id.as_u64().unwrap()).unwrap()).collect()
 }
 
+/// Tokenizers that a training of a new model makes; `tests/fixtures/tokenizers/trained/make.py` made the ids.
+#[test]
+fn ids_of_trained_tokenizers_are_those_of_transformers() {
+    let folder = std::path::Path::new(FIXTURES).with_file_name("trained");
+    let expected: Value = serde_json::from_slice(&std::fs::read(folder.join("expected.json")).unwrap()).unwrap();
+    for name in ["wordpiece", "bpe", "unigram"] {
+        let mut files = TokenizerFiles::new();
+        files.insert("tokenizer.json".into(), std::fs::read(folder.join(format!("{name}.json"))).unwrap());
+        files.insert("tokenizer_config.json".into(), expected["config"].to_string().into_bytes());
+        files.insert("config.json".into(), br#"{"model_type": "bert"}"#.to_vec());
+        let vocabulary = Vocabulary::from_files(&files, 32).unwrap();
+        assert_eq!(vocabulary.overrides(), [""; 0], "{name}");
+        assert!(vocabulary.reads_word_by_word(), "{name}");
+        let texts = expected["texts"].as_array().unwrap();
+        assert!(texts.len() > 10);
+        for (text, expected) in texts.iter().zip(expected["ids"][name].as_array().unwrap()) {
+            let text = text.as_str().unwrap();
+            assert_eq!(vocabulary.tokenize_for_network(text).unwrap(), ids(expected), "{name}: {text:?}");
+            assert_eq!(vocabulary.tokenize_plain(text, true).unwrap(), ids(expected), "{name}: {text:?}");
+            assert_eq!(vocabulary.tokenize_words(text).unwrap().0, vocabulary.tokenize(text).unwrap());
+        }
+    }
+}
+
 #[test]
 fn ids_are_those_of_transformers() {
     let fixtures = fixtures();

@@ -42,7 +42,6 @@ const fn only_off(path: &'static str, default: &'static str, meaning: &'static s
 // Reasons that several keys share; keys with the same reason are named in one line.
 const ONLY_CSR: &str = "only architecture `csr` has it, which this toolkit does not train";
 const ONLY_F32: &str = "this version computes in f32 on every device";
-const NO_LOADERS: &str = "there are no loader processes: all threads tokenize a batch when its step begins, in a small part of the step's time";
 
 /// Every key, in the order of a config file.
 #[rustfmt::skip] // one line a key
@@ -65,8 +64,9 @@ pub const KEYS: &[Key] = &[
     key("model.init.heads", "4", "attention heads, a divisor of `hidden_size`"),
     key("model.init.intermediate_size", "", "width of the feed-forward layers; default: 4 times `hidden_size`"),
     key("model.init.vocab_size", "12000", "number of terms of a tokenizer that is trained"),
-    key("model.init.tokenizer", "", "path of a tokenizer.json or its folder, or `{train_on: files}`; default: one is trained on the texts of the data sets"),
-    key("model.init.tokenizer.train_on", "[]", "files to train a WordPiece tokenizer on; none: the texts of the data sets"),
+    key("model.init.tokenizer", "", "path of a tokenizer.json or its folder, or `{train_on: files, type: kind}`; default: one is trained on the texts of the data sets"),
+    key("model.init.tokenizer.train_on", "[]", "files to train a tokenizer on; none: the texts of the data sets"),
+    key("model.init.tokenizer.type", "\"wordpiece\"", "tokenizer that is trained: `wordpiece` (BERT), `bpe` (byte-level, RoBERTa; at least 261 terms) or `unigram` (SentencePiece, XLM-RoBERTa); all in lower case with accents"),
     unused("model.csr_k", "", "active dims of a CSR model", ONLY_CSR),
     unused("model.csr_k_aux", "", "active dims of the auxiliary loss of a CSR model", ONLY_CSR),
     unused("model.csr_hidden_dim", "", "width of a CSR model", ONLY_CSR),
@@ -107,8 +107,8 @@ pub const KEYS: &[Key] = &[
     key("training.logging_dir", "\"runs\"", "folder of the TensorBoard event files, below `output_dir` unless absolute"),
     key("training.run_name", "", "name of the run in TensorBoard: event files go to the folder of this name in `logging_dir`"),
     key("training.report_to", "[\"tensorboard\"]", "`tensorboard`, `mlflow`, or `none`; log.jsonl is always written. `wandb` is named and has no effect"),
-    only_off("training.dataloader_num_workers", "0", "processes that prepare batches ahead", NO_LOADERS),
-    unused("training.dataloader_prefetch_factor", "", "batches that are prepared ahead", NO_LOADERS),
+    key("training.dataloader_num_workers", "0", "threads that tokenize the next batches while a step runs, at most one a processor; 0: all threads tokenize a batch when its step begins. The result is the same"),
+    key("training.dataloader_prefetch_factor", "2", "micro-batches to tokenize ahead for each of `dataloader_num_workers`: 2 times 4 workers are 8 micro-batches"),
     unused("training.dataloader_pin_memory", "", "page-locked memory for batches", "batches are never copied through pinned memory"),
     unused("training.torch_compile", "", "compile the model", "there is no Python graph to compile: the network is native code"),
 
@@ -123,6 +123,11 @@ pub const KEYS: &[Key] = &[
     key("loss.scale", "1.0", "factor on the dot products of the ranking loss"),
     key("loss.mini_batch_size", "", "encode at most N texts at a time, a second time for the gradients: less memory, a slower step, the same loss over the whole batch (`CachedSpladeLoss`); default: all at once"),
     unused("loss.aux_loss_weight", "", "weight of the auxiliary loss of a CSR model", ONLY_CSR),
+
+    key("mlm.masking", "\"token\"", "what `objective: mlm` masks together: `token` (BERT), `whole_word` (all tokens of a word), or `span` (several words in succession, as SpanBERT)"),
+    key("mlm.probability", "0.2", "share of the tokens that are predicted; of these, 70 % become the mask token, 15 % another token, and 15 % stay"),
+    key("mlm.span_p", "0.2", "p of the geometric distribution of the lengths of spans, in words: smaller means longer; with the defaults a span has 3.8 words on average"),
+    key("mlm.span_max_length", "10", "words of the longest span"),
 
     key("datasets.sampling_strategy", "\"round_robin\"", "`round_robin` (one batch of each set in turn, until one is used up) or `proportional` (all batches of all sets)"),
     key("datasets.*.enabled", "true", "false leaves the set out"),

@@ -86,6 +86,30 @@ choices! {
 }
 
 choices! {
+    /// What objective [`Mlm`](Objective::Mlm) masks together.
+    MaskingUnit {
+        /// Single tokens (BERT).
+        Token = "token",
+        /// The tokens of a word (BERT's second version).
+        WholeWord = "whole_word" | "whole-word",
+        /// The words of a span (SpanBERT).
+        Span = "span",
+    }
+}
+
+choices! {
+    /// The kind of a tokenizer that is trained.
+    TokenizerKind {
+        /// BERT's pieces: whole words, and pieces that begin with `##`.
+        WordPiece = "wordpiece",
+        /// RoBERTa's pieces, made of bytes: no character is unknown.
+        Bpe = "bpe" | "byte_level_bpe",
+        /// SentencePiece's pieces, each with a probability.
+        Unigram = "unigram",
+    }
+}
+
+choices! {
     /// When something happens in a run.
     Strategy {
         /// Never.
@@ -234,6 +258,9 @@ pub struct TrainConfig {
     pub training: TrainingConfig,
     /// `loss`: the loss that is minimized.
     pub loss: LossConfig,
+    /// `mlm`: the masking of [`Objective::Mlm`]; left out where it is the default.
+    #[serde(skip_serializing_if = "MlmConfig::is_default")]
+    pub mlm: MlmConfig,
     /// `datasets`: the examples.
     pub datasets: DataSetsConfig,
     /// `evaluation`: the evaluations during training.
@@ -344,17 +371,23 @@ pub struct ModelInit {
 pub enum TokenizerInit {
     /// A `tokenizer.json`, or the folder it is in.
     Path(PathBuf),
-    /// `{train_on: files}`: a WordPiece vocabulary is trained; no files means the texts of the data sets.
-    TrainOn(Vec<String>),
+    /// `{train_on: files, type: kind}`: a tokenizer is trained.
+    TrainOn {
+        /// `type`: the kind of tokenizer.
+        kind: TokenizerKind,
+        /// `train_on`: files of texts; none means the texts of the data sets.
+        files: Vec<String>,
+    },
 }
 
 impl Serialize for TokenizerInit {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match self {
             Self::Path(path) => path.serialize(serializer),
-            Self::TrainOn(files) => {
-                let mut map = serializer.serialize_map(Some(1))?;
+            Self::TrainOn { kind, files } => {
+                let mut map = serializer.serialize_map(Some(2))?;
                 map.serialize_entry("train_on", files)?;
+                map.serialize_entry("type", kind)?;
                 map.end()
             }
         }
@@ -427,6 +460,10 @@ pub struct TrainingConfig {
     /// Folder of the event files in `logging_dir`, which is the name of the run in TensorBoard.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub run_name: Option<String>,
+    /// Threads that tokenize the next batches while a step runs.
+    pub dataloader_num_workers: usize,
+    /// Batches that each of them prepares ahead.
+    pub dataloader_prefetch_factor: usize,
     /// Receivers of logged scalars beside `log.jsonl`.
     pub report_to: Vec<Reporter>,
     /// Uploads to the Hub; none with `push_to_hub: false`. This crate uploads nothing: the caller does.
@@ -499,6 +536,34 @@ pub struct LossConfig {
     /// Texts encoded at a time; none: those of a whole batch.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mini_batch_size: Option<usize>,
+}
+
+/// `mlm`.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct MlmConfig {
+    /// What is masked together.
+    pub masking: MaskingUnit,
+    /// Share of the tokens that are predicted.
+    pub probability: f64,
+    /// Parameter of the geometric distribution of the lengths of spans, in words.
+    pub span_p: f64,
+    /// Words of the longest span.
+    pub span_max_length: usize,
+}
+
+/// The largest [`MlmConfig::span_max_length`].
+pub(crate) const SPAN_MAX_LENGTH: usize = 1000;
+
+impl Default for MlmConfig {
+    fn default() -> Self {
+        Self { masking: MaskingUnit::Token, probability: 0.2, span_p: 0.2, span_max_length: 10 }
+    }
+}
+
+impl MlmConfig {
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// `datasets`: the way of mixing, then the sets in the order of the round.

@@ -9,8 +9,9 @@ use super::hub::parts_of;
 use super::section::{Notes, Section, as_number, as_text, as_texts, did_you_mean};
 use super::{
     BuiltIn, Columns, DataSetConfig, DataSetsConfig, EvaluationConfig, Evaluator, HardwareConfig, HeadMode, LossConfig,
-    MlflowConfig, ModelCardConfig, ModelConfig, ModelInit, Note, Objective, QueryInit, Reporter, Route, RouterConfig,
-    ScandiQaConfig, Strategy, TokenizerInit, TrainConfig, TrainingConfig, UploadConfig,
+    MaskingUnit, MlflowConfig, MlmConfig, ModelCardConfig, ModelConfig, ModelInit, Note, Objective, QueryInit,
+    Reporter, Route, RouterConfig, SPAN_MAX_LENGTH, ScandiQaConfig, Strategy, TokenizerInit, TrainConfig,
+    TrainingConfig, UploadConfig,
 };
 use crate::{Error, Result};
 
@@ -37,7 +38,8 @@ fn resolve(value: &Value, notes: &Notes) -> Result<TrainConfig> {
     let mut section = |name| root.section(name);
     let (model_keys, evaluation_keys, training_keys) =
         (section("model")?, section("evaluation")?, section("training")?);
-    let (loss_keys, set_keys, router_keys) = (section("loss")?, section("datasets")?, section("router")?);
+    let (loss_keys, mlm_keys) = (section("loss")?, section("mlm")?);
+    let (set_keys, router_keys) = (section("datasets")?, section("router")?);
     let (card_keys, mlflow_keys, hardware_keys) = (section("model_card")?, section("mlflow")?, section("hardware")?);
     // before the sections are read, so that a misspelt one is not reported as missing
     root.finish()?;
@@ -45,12 +47,13 @@ fn resolve(value: &Value, notes: &Notes) -> Result<TrainConfig> {
     let evaluation = evaluation(evaluation_keys)?;
     let training = training(training_keys, &evaluation, model.use_router)?;
     let loss = loss(loss_keys, &model, training.objective)?;
+    let mlm = mlm(mlm_keys, training.objective)?;
     let datasets = datasets(set_keys, training.objective)?;
     let router = router(router_keys, model.use_router)?;
     let model_card = model_card(card_keys)?;
     let mlflow = mlflow(mlflow_keys, training.report_to.contains(&Reporter::Mlflow))?;
     let hardware = hardware(hardware_keys)?;
-    Ok(TrainConfig { model, training, loss, datasets, evaluation, router, model_card, mlflow, hardware })
+    Ok(TrainConfig { model, training, loss, mlm, datasets, evaluation, router, model_card, mlflow, hardware })
 }
 
 fn model(mut keys: Section<'_>) -> Result<ModelConfig> {
@@ -139,13 +142,12 @@ fn model_init(mut keys: Section<'_>) -> Result<ModelInit> {
         vocab_size: keys.count("vocab_size", 100)?,
         tokenizer: match keys.value("tokenizer") {
             Some(Value::String(path)) => TokenizerInit::Path(path.into()),
-            Some(_) => {
+            _ => {
                 let mut tokenizer = keys.section("tokenizer")?;
-                let files = tokenizer.texts("train_on")?;
+                let (kind, files) = (tokenizer.choice("type")?, tokenizer.texts("train_on")?);
                 tokenizer.finish()?;
-                TokenizerInit::TrainOn(files)
+                TokenizerInit::TrainOn { kind, files }
             }
-            None => TokenizerInit::TrainOn(Vec::new()),
         },
     };
     if !init.hidden_size.is_multiple_of(init.heads) {
@@ -195,9 +197,17 @@ fn training(mut keys: Section<'_>, evaluation: &EvaluationConfig, has_table: boo
         early_stopping_threshold: keys.number("early_stopping_threshold", 0.0..=f64::MAX)?,
         logging_dir: keys.text("logging_dir")?.into(),
         run_name: run_name(&mut keys)?,
+        dataloader_num_workers: keys.count("dataloader_num_workers", 0)?,
+        dataloader_prefetch_factor: keys.count("dataloader_prefetch_factor", 1)?,
         report_to: report_to(&mut keys)?,
         hub: upload(&mut keys)?,
     };
+    if training.dataloader_num_workers == 0 {
+        keys.note_if_changed("dataloader_prefetch_factor", "is not used: dataloader_num_workers is 0");
+    } else if training.objective == Objective::Mlm {
+        let reason = "is not used: objective `mlm` tokenizes all texts before the first step";
+        note_all(&mut keys, &["dataloader_num_workers", "dataloader_prefetch_factor"], reason);
+    }
     if !has_table {
         keys.note_if_changed("query_learning_rate", NO_TABLE);
     }
@@ -395,6 +405,31 @@ fn loss(mut keys: Section<'_>, model: &ModelConfig, objective: Objective) -> Res
     }
     keys.finish()?;
     Ok(loss)
+}
+
+fn mlm(mut keys: Section<'_>, objective: Objective) -> Result<MlmConfig> {
+    const ABOVE_0: f64 = f64::MIN_POSITIVE;
+    let mut mlm = MlmConfig {
+        masking: keys.choice("masking")?,
+        probability: keys.number("probability", ABOVE_0..=1.0)?,
+        span_p: keys.number("span_p", ABOVE_0..=1.0)?,
+        span_max_length: keys.count("span_max_length", 1)?,
+    };
+    keys.within("span_max_length", mlm.span_max_length as f64, 1.0..=SPAN_MAX_LENGTH as f64)?;
+    if objective != Objective::Mlm {
+        for key in ["masking", "probability", "span_p", "span_max_length"] {
+            keys.note_if_changed(key, "is not used: training.objective is not `mlm`");
+        }
+        mlm = MlmConfig::default();
+    } else if mlm.masking != MaskingUnit::Span {
+        for key in ["span_p", "span_max_length"] {
+            keys.note_if_changed(key, "is not used: mlm.masking is not `span`");
+        }
+        let MlmConfig { span_p, span_max_length, .. } = MlmConfig::default();
+        mlm = MlmConfig { span_p, span_max_length, ..mlm };
+    }
+    keys.finish()?;
+    Ok(mlm)
 }
 
 fn datasets(mut keys: Section<'_>, objective: Objective) -> Result<DataSetsConfig> {

@@ -234,6 +234,7 @@ impl<'a> Section<'a> {
         }
         let (low, high) = range.into_inner();
         let bound = match (low.is_finite(), high < 9e15) {
+            (true, true) if low == f64::MIN_POSITIVE => format!("above 0 and at most {high}"),
             (true, true) => format!("between {low} and {high}"),
             (true, false) if low == f64::MIN_POSITIVE => "above 0".to_owned(),
             (true, false) => format!("at least {low}"),

@@ -45,7 +45,7 @@ fn defaults_are_those_documented() {
         "shuffle": true, "seed": 42, "eval_strategy": "steps", "eval_steps": 1000, "logging_steps": 100,
         "save_strategy": "steps", "save_steps": 1000, "save_total_limit": 1, "load_best_model_at_end": true,
         "metric_for_best_model": "eval_loss", "greater_is_better": false, "early_stopping_threshold": 0.0,
-        "logging_dir": "runs", "report_to": ["tensorboard"],
+        "logging_dir": "runs", "dataloader_num_workers": 0, "dataloader_prefetch_factor": 2, "report_to": ["tensorboard"],
     });
     assert_eq!(serde_json::to_value(&config.training).unwrap(), training);
     let loss = json!({
@@ -135,8 +135,6 @@ fn files_of_the_python_project_load_unchanged() {
     let expected = [
         "evaluation.mteb_tasks: tasks are named to the command eval-mteb, not evaluated while training",
         "training.bf16, hardware.tf32: this version computes in f32 on every device",
-        "training.dataloader_num_workers, training.dataloader_prefetch_factor: there are no loader processes: all threads \
-         tokenize a batch when its step begins, in a small part of the step's time",
         "training.dataloader_pin_memory: batches are never copied through pinned memory",
         "training.torch_compile: there is no Python graph to compile: the network is native code",
     ];
@@ -158,7 +156,10 @@ fn a_resolved_config_reads_back_as_itself() {
             "evaluation={\"evaluator\": \"sparse_ir\", \"data\": [\"dev\"]}",
             "hardware.device=cuda",
         ]),
+        with(&["training.objective=mlm", "mlm.masking=span", "mlm.span_max_length=4"]),
+        with(&["training.objective=mlm", "mlm.masking=whole_word", "mlm.probability=0.4"]),
         with(&["model={\"init\": {\"hidden_size\": 64, \"tokenizer\": {\"train_on\": [\"a.txt\"]}}}"]),
+        with(&["model={\"init\": {\"tokenizer\": {\"type\": \"BPE\"}}}"]),
     ];
     for value in values {
         let (config, _) = TrainConfig::from_value(&value).unwrap();
@@ -205,7 +206,10 @@ fn unknown_keys_are_refused_with_the_nearest_known_one() {
 
 #[test]
 fn values_that_cannot_be_are_refused_by_key() {
-    let cases: [(&[&str], &str); 25] = [
+    let cases: [(&[&str], &str); 28] = [
+        (&["mlm.masking=words"], "mlm.masking: `words` is none of token, whole_word, whole-word, span"),
+        (&["mlm.probability=0"], "mlm.probability: 0 is not above 0 and at most 1"),
+        (&["mlm.span_max_length=1e9"], "mlm.span_max_length: 1000000000 is not between 1 and 1000"),
         (&["model.base_model=null"], "model.base_model: is missing"),
         (&["training.output_dir=null"], "training.output_dir: is missing"),
         (
@@ -382,7 +386,12 @@ fn the_table_holds_every_key_of_the_specification() {
         [
             "model.ignored_config_keys",
             "model.init.tokenizer.train_on",
+            "model.init.tokenizer.type",
             "loss.mini_batch_size",
+            "mlm.masking",
+            "mlm.probability",
+            "mlm.span_p",
+            "mlm.span_max_length",
             "datasets.*.columns.text"
         ]
     );
@@ -411,6 +420,8 @@ fn the_table_is_well_formed() {
 /// A value for each key that works, other than its default, and what else has to be set for it to be allowed.
 fn sample(path: &str) -> (Value, &'static [&'static str]) {
     const EVALUATED: &[&str] = &["evaluation.evaluator=sparse_nanobeir"];
+    const MLM: &[&str] = &["training.objective=mlm"];
+    const SPANS: &[&str] = &["training.objective=mlm", "mlm.masking=span"];
     let value = match path {
         "model.base_model" => json!("other"),
         "model.architecture" => json!("splade"),
@@ -423,6 +434,7 @@ fn sample(path: &str) -> (Value, &'static [&'static str]) {
         "model.init.architecture" => return (json!("other"), &["model.base_model=null"]),
         "model.init.tokenizer" => return (json!("tokenizer.json"), &["model.base_model=null"]),
         "model.init.tokenizer.train_on" => return (json!(["a.txt"]), &["model.base_model=null"]),
+        "model.init.tokenizer.type" => return (json!("unigram"), &["model.base_model=null"]),
         "model.init.heads" => return (json!(2), &["model.base_model=null"]),
         path if path.starts_with("model.init.") => return (json!(512), &["model.base_model=null"]),
         "training.objective" => json!("mlm"),
@@ -444,9 +456,14 @@ fn sample(path: &str) -> (Value, &'static [&'static str]) {
             };
             return (value, &["training.push_to_hub=true"]);
         }
+        "training.dataloader_prefetch_factor" => return (json!(7), &["training.dataloader_num_workers=1"]),
         "training.output_dir" | "training.logging_dir" | "training.run_name" => json!("elsewhere"),
         "training.eval_steps" => json!(500),
         "training.save_steps" => json!(500),
+        "mlm.masking" => return (json!("whole_word"), MLM),
+        "mlm.probability" => return (json!(0.4), MLM),
+        "mlm.span_p" => return (json!(0.4), SPANS),
+        "mlm.span_max_length" => return (json!(4), SPANS),
         "loss.type" => json!("splade_loss"),
         "loss.inner_loss" => json!("sparse_margin_mse"),
         "loss.regularizer_schedule" => json!("linear"),
@@ -539,7 +556,7 @@ fn no_key_is_accepted_in_silence() {
     }
     assert!(n_working > 100 && n_named > 10, "{n_working} {n_named}");
     // off is what happens anyway
-    let off = ["training.bf16=false", "training.dataloader_num_workers=0", "evaluation.mteb_tasks=[]"];
+    let off = ["training.bf16=false", "evaluation.mteb_tasks=[]"];
     assert_eq!(notes(&off), Vec::<String>::new());
 }
 
@@ -565,7 +582,15 @@ fn a_run_s_name_is_its_folder_in_tensorboard() {
 
 #[test]
 fn a_key_without_effect_beside_others_is_noted_unless_it_is_the_default() {
-    let cases: [(&[&str], &str); 6] = [
+    let cases: [(&[&str], &str); 8] = [
+        (
+            &["mlm.masking=span", "mlm.probability=0.4"],
+            "mlm.masking, mlm.probability: is not used: training.objective is not `mlm`",
+        ),
+        (
+            &["training.objective=mlm", "mlm.masking=whole_word", "mlm.span_p=0.4"],
+            "mlm.span_p: is not used: mlm.masking is not `span`",
+        ),
         (
             &["model.architecture=splade", "model.query_init=idf", "training.query_learning_rate=0.1"],
             "model.query_init, training.query_learning_rate: is not used: architecture `splade` has no query table",
@@ -633,6 +658,7 @@ fn sets_without_files_are_made_of_splits_on_the_hub() {
             format!("NbAiLab/norwegian-paws-x nb {dev}"),
         ]
     );
+    assert_eq!(parts(&[&only("\"eti\": {}")]), ["thivy/eti-embedding-training-data - train [1.0, 0.0, 0.0]"]);
     assert_eq!(parts(&[&only("\"ddsc\": {}")]), ["DDSC/nordic-embedding-training-data - train [1.0, 0.0, 0.0]"]);
     assert_eq!(
         parts(&[&only("\"mine\": {\"source\": \"a/b@v1\", \"config\": \"nb\", \"split\": \"all\"}")]),

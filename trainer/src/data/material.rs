@@ -1,9 +1,10 @@
 //! [`TrainingData`]: the data sets of a config, read, and the [`Material`] that a session takes batches of.
 
 use rayon::prelude::*;
+use splade_core::Vocabulary;
 
 use super::{DataSet, LabelUse, SourceReport, load_data_set, load_texts};
-use crate::config::{InnerLossType, Objective, TrainConfig};
+use crate::config::{InnerLossType, MaskingUnit, Objective, TrainConfig};
 use crate::{Error, Result, Trainee};
 
 /// The examples or the running text of a session.
@@ -11,8 +12,17 @@ use crate::{Error, Result, Trainee};
 pub enum Material {
     /// sets of examples, for retrieval
     Examples(Vec<DataSet>),
-    /// token ids of pieces of running text with their special tokens, for the masked-language-model objective
-    Pieces(Vec<Vec<u32>>),
+    /// pieces of running text, for the masked-language-model objective
+    Pieces(Vec<Piece>),
+}
+
+/// A piece of running text with its special tokens.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Piece {
+    /// token ids
+    pub ids: Vec<u32>,
+    /// true for every token that begins a word; empty where tokens are masked one by one
+    pub begins: Vec<bool>,
 }
 
 /// The data sets of a config, read.
@@ -85,17 +95,18 @@ impl TrainingData {
     ///
     /// # Errors
     /// A text that the tokenizer refuses, a length that has no place for a word.
-    pub(crate) fn take_material(&mut self, objective: Objective, trainee: &Trainee) -> Result<Material> {
-        match objective {
+    pub(crate) fn take_material(&mut self, config: &TrainConfig, trainee: &Trainee) -> Result<Material> {
+        let with_words = config.mlm.masking != MaskingUnit::Token;
+        match config.training.objective {
             Objective::Retrieval => Ok(Material::Examples(std::mem::take(&mut self.train))),
-            Objective::Mlm => Ok(Material::Pieces(pieces(trainee, &std::mem::take(&mut self.texts))?)),
+            Objective::Mlm => Ok(Material::Pieces(pieces(trainee, &std::mem::take(&mut self.texts), with_words)?)),
         }
     }
 }
 
 /// Divides running text into pieces of the greatest length, each with the special tokens of a text of its own: there is
-/// no padding but in the last piece.
-fn pieces(trainee: &Trainee, texts: &[String]) -> Result<Vec<Vec<u32>>> {
+/// no padding but in the last piece. A word may be divided between two pieces.
+fn pieces(trainee: &Trainee, texts: &[String], with_words: bool) -> Result<Vec<Piece>> {
     // of the config, or of the position table where that is shorter
     let length = trainee.vocabulary().max_length();
     let vocabulary = trainee.vocabulary().with_max_length(usize::MAX)?;
@@ -107,11 +118,25 @@ fn pieces(trainee: &Trainee, texts: &[String]) -> Result<Vec<Vec<u32>>> {
         let message = format!("{length} is the number of special tokens alone");
         return Err(Error::config("training.max_seq_length", message, "make it larger"));
     }
-    let ids: Vec<Vec<u32>> =
-        texts.par_iter().map(|text| vocabulary.tokenize(text)).collect::<splade_core::Result<_>>()?;
+    let (ids, begins) = tokens(&vocabulary, texts, with_words)?;
     let special = vocabulary.special_dims();
-    let has_a_word = |words: &&[u32]| words.iter().any(|id| special.binary_search(id).is_err());
-    let piece = |words: &[u32]| [before, words, after].concat();
+    let has_a_word = |words: &[u32]| words.iter().any(|id| special.binary_search(id).is_err());
+    let framed = |words: &[bool]| [&vec![true; before.len()], words, &vec![true; after.len()]].concat();
+    let piece = |(at, words): (usize, &[u32])| Piece {
+        ids: [before, words, after].concat(),
+        begins: begins.chunks(n_words).nth(at).map(framed).unwrap_or_default(),
+    };
     // a piece of unknown words alone has no token to mask
-    Ok(ids.concat().chunks(n_words).filter(has_a_word).map(piece).collect())
+    Ok(ids.chunks(n_words).enumerate().filter(|(_, words)| has_a_word(words)).map(piece).collect())
+}
+
+/// The token ids of all texts, one after the other, and which of them begin a word, if that is wanted.
+fn tokens(vocabulary: &Vocabulary, texts: &[String], with_words: bool) -> Result<(Vec<u32>, Vec<bool>)> {
+    let read = |text: &String| match with_words {
+        true => vocabulary.tokenize_words(text),
+        false => vocabulary.tokenize(text).map(|ids| (ids, Vec::new())),
+    };
+    let read: Vec<(Vec<u32>, Vec<bool>)> = texts.par_iter().map(read).collect::<splade_core::Result<_>>()?;
+    let (ids, begins): (Vec<_>, Vec<_>) = read.into_iter().unzip();
+    Ok((ids.concat(), begins.concat()))
 }

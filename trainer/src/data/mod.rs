@@ -1,5 +1,6 @@
 //! From files to batches: examples, the files they are read from, and the order they are learned in.
 
+mod ahead;
 mod columns;
 mod example;
 mod material;
@@ -7,10 +8,11 @@ mod report;
 mod sampler;
 mod source;
 
+pub(crate) use ahead::{ReadyTokens, TokensAhead};
 pub use columns::{ANCHOR as ANCHOR_COLUMNS, POSITIVE as POSITIVE_COLUMNS};
 pub use example::{DataSet, Example, Origin};
-pub use material::Material;
 pub(crate) use material::TrainingData;
+pub use material::{Material, Piece};
 pub(crate) use report::text_reports;
 pub use report::{Lengths, TextReport};
 pub use sampler::Batch;
