@@ -32,7 +32,7 @@ pub(crate) fn read_as(model: ModelDir, args: &ReadingArgs) -> Result<ModelDir> {
     let model = read_with_flags(model, args)?;
     if let Some(choice) = model.head_choice() {
         let known = match choice.source {
-            HeadSource::Asked | HeadSource::Stated => return Ok(model),
+            HeadSource::Requested | HeadSource::Stated => return Ok(model),
             HeadSource::Code => "according to the code in the folder, which training may have patched",
             HeadSource::Guessed => "a guess: the folder does not state how the model was trained",
         };

@@ -1,7 +1,7 @@
 //! [`HttpClient`]: the only HTTP client of the program, with time limits, proxies and trusted certificates.
 //!
-//! Proxies come from `ALL_PROXY`, `HTTPS_PROXY`, `HTTP_PROXY` and `NO_PROXY`. Redirects are not followed here, since only
-//! the caller knows which hosts may receive its credentials.
+//! Proxies come from `ALL_PROXY`, `HTTPS_PROXY`, `HTTP_PROXY` and `NO_PROXY`. Redirects are left to the caller, which
+//! sends its credentials to certain hosts only.
 
 use std::fmt;
 use std::io;

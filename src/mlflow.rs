@@ -1,4 +1,4 @@
-//! [`Mlflow`]: the numbers of a training for MLflow, on its server over HTTP or in a folder as its own clients write it.
+//! [`Mlflow`]: the numbers of a training for MLflow, on its server over HTTP or in a folder, as MLflow's clients write it.
 
 use std::fs::OpenOptions;
 use std::io::Write;
@@ -18,7 +18,7 @@ use crate::http::{HttpClient, Method, escaped, is_web_address};
 const FOLDER: &str = "mlruns";
 /// The experiment of MLflow where none is named.
 const EXPERIMENT: &str = "Default";
-/// Time without an answer after which a server counts as gone.
+/// Time without an answer after which a request fails.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// Parameters and metrics of one request, at most: the server's limits are 100 and 1000.
 const BATCH: usize = 100;
@@ -47,7 +47,7 @@ impl Status {
 /// An experiment, and the run of it once it has begun.
 #[derive(Debug)]
 pub(crate) struct Mlflow {
-    place: Place,
+    place: Destination,
     experiment: String,
     run: Option<RunInfo>,
 }
@@ -60,7 +60,7 @@ struct RunInfo {
 }
 
 #[derive(Debug)]
-enum Place {
+enum Destination {
     Server { http: HttpClient, address: String, authorization: Option<String> },
     Folder(PathBuf),
 }
@@ -74,10 +74,10 @@ impl Mlflow {
         let uri = uri.map(str::to_owned).or_else(|| environment::text("MLFLOW_TRACKING_URI"));
         let uri = uri.unwrap_or_else(|| FOLDER.to_owned());
         let name = experiment.unwrap_or(EXPERIMENT);
-        let place = Place::of(&uri).context("mlflow.tracking_uri")?;
+        let place = Destination::of(&uri).context("mlflow.tracking_uri")?;
         let experiment = match &place {
-            Place::Server { .. } => server_experiment(&place, name),
-            Place::Folder(folder) => folder_experiment(folder, name),
+            Destination::Server { .. } => server_experiment(&place, name),
+            Destination::Folder(folder) => folder_experiment(folder, name),
         };
         Ok(Self { experiment: experiment.context("mlflow.tracking_uri")?, place, run: None })
     }
@@ -94,7 +94,7 @@ impl Mlflow {
     ) -> Result<()> {
         let start = milliseconds();
         let id = match &self.place {
-            Place::Server { .. } => {
+            Destination::Server { .. } => {
                 let tags: Vec<Value> = tags.iter().map(|(key, value)| json!({"key": key, "value": value})).collect();
                 let body = json!({
                     "experiment_id": self.experiment, "run_name": name, "start_time": start, "tags": tags,
@@ -102,7 +102,7 @@ impl Mlflow {
                 let answer = self.place.post("runs/create", &body)?;
                 text_at(&answer, "/run/info/run_id")?
             }
-            Place::Folder(folder) => {
+            Destination::Folder(folder) => {
                 let id = new_id(start);
                 let run = folder.join(&self.experiment).join(&id);
                 for part in ["metrics", "params", "tags", "artifacts"] {
@@ -115,7 +115,7 @@ impl Mlflow {
             }
         };
         self.run = Some(RunInfo { id, name: name.to_owned(), start });
-        if let Place::Folder(_) = &self.place {
+        if let Destination::Folder(_) = &self.place {
             self.write_meta(None)?;
         }
         self.log_parameters(parameters)
@@ -124,7 +124,7 @@ impl Mlflow {
     fn log_parameters(&self, parameters: &[(String, String)]) -> Result<()> {
         let Some(run) = &self.run else { return Ok(()) };
         match &self.place {
-            Place::Server { .. } => {
+            Destination::Server { .. } => {
                 for batch in parameters.chunks(BATCH) {
                     let values: Vec<Value> = batch
                         .iter()
@@ -138,7 +138,7 @@ impl Mlflow {
                 }
                 Ok(())
             }
-            Place::Folder(folder) => {
+            Destination::Folder(folder) => {
                 let parts = folder.join(&self.experiment).join(&run.id).join("params");
                 parameters.iter().try_for_each(|(key, value)| {
                     Ok(AtomicFile::write_whole(&parts.join(file_key(key)), value.as_bytes())?)
@@ -157,7 +157,7 @@ impl Mlflow {
         // MLflow has no name for NaN over HTTP
         let finite = metrics.iter().filter(|(_, value)| value.is_finite());
         match &self.place {
-            Place::Server { .. } => {
+            Destination::Server { .. } => {
                 let values: Vec<Value> = finite
                     .map(|(key, value)| json!({"key": metric_key(key), "value": value, "timestamp": now, "step": step}))
                     .collect();
@@ -166,7 +166,7 @@ impl Mlflow {
                 }
                 Ok(())
             }
-            Place::Folder(folder) => {
+            Destination::Folder(folder) => {
                 let parts = folder.join(&self.experiment).join(&run.id).join("metrics");
                 finite.into_iter().try_for_each(|(key, value)| {
                     append(&parts.join(file_key(&metric_key(key))), &format!("{now} {value} {step}\n"))
@@ -182,18 +182,18 @@ impl Mlflow {
     pub(crate) fn end(&self, status: Status) -> Result<()> {
         let Some(run) = &self.run else { return Ok(()) };
         match &self.place {
-            Place::Server { .. } => {
+            Destination::Server { .. } => {
                 let (name, _) = status.names();
                 let body = json!({"run_id": run.id, "status": name, "end_time": milliseconds()});
                 self.place.post("runs/update", &body).map(drop)
             }
-            Place::Folder(_) => self.write_meta(Some(status)),
+            Destination::Folder(_) => self.write_meta(Some(status)),
         }
     }
 
     /// Writes `meta.yaml` of the run in a folder.
     fn write_meta(&self, status: Option<Status>) -> Result<()> {
-        let (Place::Folder(folder), Some(run)) = (&self.place, &self.run) else { return Ok(()) };
+        let (Destination::Folder(folder), Some(run)) = (&self.place, &self.run) else { return Ok(()) };
         let path = folder.join(&self.experiment).join(&run.id);
         let running = 1;
         let meta = json!({
@@ -217,7 +217,7 @@ impl Mlflow {
     }
 }
 
-impl Place {
+impl Destination {
     fn of(uri: &str) -> Result<Self> {
         if is_web_address(uri) {
             let authorization =
@@ -268,11 +268,12 @@ fn read_answer(
     Err(bad_input(format!("{address}: MLflow answers {status} to {call}{why}"), hint))
 }
 
-fn server_experiment(place: &Place, name: &str) -> Result<String> {
-    let Place::Server { http, address, authorization } = place else { return Ok(String::new()) };
+fn server_experiment(place: &Destination, name: &str) -> Result<String> {
+    let Destination::Server { http, address, authorization } = place else { return Ok(String::new()) };
     let call = "experiments/get-by-name";
     let url = format!("{address}/api/2.0/mlflow/{call}?experiment_name={}", escaped(name, false));
-    let (status, found) = read_answer(address, call, http.send(Method::Get, &url, &Place::headers(authorization)))?;
+    let (status, found) =
+        read_answer(address, call, http.send(Method::Get, &url, &Destination::headers(authorization)))?;
     if status == 404 {
         return text_at(&place.post("experiments/create", &json!({"name": name}))?, "/experiment_id");
     }
@@ -373,12 +374,12 @@ mod tests {
     #[test]
     fn an_address_is_a_server_or_a_folder() {
         assert!(
-            matches!(Place::of("http://localhost:5000/").unwrap(), Place::Server { address, .. } if address == "http://localhost:5000")
+            matches!(Destination::of("http://localhost:5000/").unwrap(), Destination::Server { address, .. } if address == "http://localhost:5000")
         );
         for uri in ["mlruns", "file:///data/x", "file:x"] {
-            assert!(matches!(Place::of(uri).unwrap(), Place::Folder(_)), "{uri}");
+            assert!(matches!(Destination::of(uri).unwrap(), Destination::Folder(_)), "{uri}");
         }
-        let error = Place::of("sqlite:///mlflow.db").unwrap_err();
+        let error = Destination::of("sqlite:///mlflow.db").unwrap_err();
         assert_eq!(error.to_string(), "sqlite:///mlflow.db is neither a server nor a folder");
     }
 }

@@ -238,7 +238,7 @@ mod model {
     fn a_length_without_room_for_words_is_refused() {
         let place = place();
         let ran = place.run(&with(&ENCODE, &["--max-length", "1"]));
-        ran.fails(2, "texts of 1 tokens have no room for a word beside 2 special tokens", "allow at least 3");
+        ran.fails(2, "texts of 1 tokens cannot contain a word beside 2 special tokens", "allow at least 3");
         assert_eq!(place.ok(&with(&ENCODE, &["--max-length", "3"])).lines().count(), 12);
         // longer texts are truncated to the positions of the network
         assert_eq!(
@@ -715,7 +715,7 @@ mod outputs {
 mod interrupts {
     use super::*;
 
-    /// Signals that end a command in order, and the exit codes that say so.
+    /// Signals that end a command in order, with their exit codes.
     const SIGNALS: [(&str, i32); 2] = [("-INT", 130), ("-TERM", 143)];
 
     fn signal(name: &str, child: &std::process::Child) {

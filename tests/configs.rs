@@ -57,7 +57,7 @@ fn every_config_resolves_without_a_warning() {
     );
     for name in configs {
         let path = format!("configs/{name}");
-        // the models of this Hub are tiny, and know 64 positions
+        // the models of this Hub are tiny, with 64 positions
         let mut args = vec!["train", &path, "--dry-run", "--set", "training.max_seq_length=64"];
         // the base model of the second half of the demo is the result of the first
         if name == "demo.yaml" {
@@ -81,10 +81,10 @@ fn every_config_resolves_without_a_warning() {
     }
 }
 
-/// The same trainings as the Python project's files spell them: numbers that its YAML reads as text, its keys for the
-/// router, switches and names in capitals.
+/// Configs in the spelling of the Python project's files: numbers that its YAML reads as text, its keys for the router,
+/// switches and names in capitals.
 #[test]
-fn each_config_is_what_the_python_project_s_spelling_of_it_is() {
+fn each_config_equals_that_in_the_python_project_s_spelling() {
     let (hub, home) = (Hub::start(), tempfile::tempdir().unwrap());
     data_sets::add_all(&hub);
     let place = tempfile::tempdir().unwrap();

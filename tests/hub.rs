@@ -462,12 +462,12 @@ mod choice {
         for source in sources {
             let mut files = whole.clone();
             files.retain(|name, _| !name.starts_with(table) || name.ends_with("model.safetensors"));
-            let neighbours = [
+            let neighbors = [
                 ("tokenizer_config.json", config.to_string()),
                 ("special_tokens_map.json", json!({"unk_token": "[UNK]"}).to_string()),
                 ("added_tokens.json", json!({}).to_string()),
             ];
-            let at_root: Vec<_> = source.iter().cloned().chain(neighbours).collect();
+            let at_root: Vec<_> = source.iter().cloned().chain(neighbors).collect();
             files.extend(at_root.iter().map(|(name, text)| ((*name).to_owned(), text.clone().into_bytes())));
             let _ = std::fs::remove_dir_all(test.place.path("folder"));
             for (name, bytes) in &files {
@@ -900,7 +900,7 @@ mod data_sets {
         }
         assert!(test.place.read("out/eval/NanoBEIR_evaluation_mean_results.csv").lines().count() == 2);
         assert!(test.place.path("out/eval/Information-Retrieval_evaluation_NanoMSMARCO_results.csv").is_file());
-        // what nobody asked for stays on the Hub
+        // files that are not needed are not downloaded
         let cached = test.place.path("home/hub/datasets--sentence-transformers--NanoBEIR-en/snapshots").join(COMMIT);
         assert_eq!(util::names(&cached.join("corpus")).len(), 2);
         let nli = test.place.path("home/hub/datasets--Fremtind--all-nli-norwegian/snapshots").join(COMMIT);

@@ -64,7 +64,7 @@ fn a_folder_is_written_as_mlflow_writes_it() {
 /// A request as `METHOD path` and its body.
 type Requests = Arc<Mutex<Vec<(String, Value)>>>;
 
-/// A server that knows no experiment and answers `fails` with 500.
+/// A server without experiments that answers `fails` with 500.
 fn serve(fails: &'static str) -> (String, Requests) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = format!("http://{}", listener.local_addr().unwrap());

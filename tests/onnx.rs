@@ -107,7 +107,7 @@ fn files_that_state_no_checkpoint_are_compared_by_their_tensors() {
         without_metadata(&place.path(ONNX).join(name));
     }
     let ran = encode(&place, &["--backend", "onnx"]);
-    assert!(ran.stderr.contains("the file does not say where its output layer begins"), "{}", ran.stderr);
+    assert!(ran.stderr.contains("the file does not state where its output layer begins"), "{}", ran.stderr);
     ran.done();
     let inspected = place.json(&["inspect", "model", "--json"]);
     assert_eq!(inspected["onnx"][0]["checkpoint"]["relation"], "alike", "{:#}", inspected["onnx"][0]["checkpoint"]);

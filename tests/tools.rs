@@ -346,7 +346,7 @@ mod verify {
         place.run(&["verify", "model", "--input", "no.jsonl"]).fails(2, "no.jsonl: no such file", "");
         place.run(&["verify", "model", "--reference", "vectors.jsonl"]).fails(2, "--input <FILE>", "--help");
         place.run(&["verify", "model", "--tolerance", "-1"]).fails(2, "a number above 0", "--help");
-        place.run(&["verify", "model", "--max-length", "2"]).fails(2, "no room for a word", "allow at least 3");
+        place.run(&["verify", "model", "--max-length", "2"]).fails(2, "cannot contain a word", "allow at least 3");
         place.write("model/model.safetensors", "torn");
         place.run(&["verify", "model"]).fails(2, "model.safetensors: not a whole safetensors file", "");
     }

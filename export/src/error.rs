@@ -4,14 +4,14 @@ use std::path::PathBuf;
 
 use splade_core::ErrorKind;
 
-/// What can go wrong between a checkpoint and an ONNX file that agrees with it.
+/// Errors of exporting a checkpoint and comparing the ONNX file with it.
 ///
-/// Messages are one line in lower case that names the file, backend or key; [`Error::hint`] says what to do where there
-/// is something to do, [`Error::kind`] what a caller can act on.
+/// A message is one line in lower case and names the file, backend or key. [`Error::hint`] gives advice, if there is any, and
+/// [`Error::kind`] lets a caller react.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// The checkpoint or its forward pass failed below, in `splade-trainer`.
+    /// The checkpoint or its forward pass failed, in `splade-trainer`.
     #[error(transparent)]
     Trainer(#[from] splade_trainer::Error),
     /// A file failed.
@@ -27,7 +27,7 @@ pub enum Error {
         file: PathBuf,
         /// the runtime
         backend: String,
-        /// what it said
+        /// its message
         message: String,
     },
     /// A runtime lacks an operator of an exported file.
@@ -40,7 +40,7 @@ pub enum Error {
         /// the operator
         operator: String,
     },
-    /// A runtime computes something else than the reference.
+    /// The numbers of a runtime differ from those of the reference.
     #[error(
         "{}: {backend} differs from the reference by {difference:.1e}, more than {tolerance:.0e} allows",
         file.display()
@@ -50,12 +50,12 @@ pub enum Error {
         file: PathBuf,
         /// the runtime
         backend: String,
-        /// the largest difference found
+        /// largest difference found
         difference: f32,
-        /// the largest difference allowed
+        /// largest difference allowed
         tolerance: f32,
     },
-    /// A runtime gives vectors that point elsewhere than the reference's.
+    /// The vectors of a runtime have another direction than those of the reference.
     #[error(
         "{}: {backend} gives vectors with a cosine of {cosine:.4} to the reference's, less than {least}",
         file.display()
@@ -65,17 +65,17 @@ pub enum Error {
         file: PathBuf,
         /// the runtime
         backend: String,
-        /// the smallest cosine found
+        /// smallest cosine found
         cosine: f64,
-        /// the smallest cosine allowed
+        /// smallest cosine allowed
         least: f64,
     },
-    /// Something given cannot be done, whatever the files say.
+    /// An argument is invalid, whatever the files contain.
     #[error("{message}")]
     Invalid {
-        /// what is wrong
+        /// the problem
         message: String,
-        /// what to do, empty if nothing
+        /// advice, empty if there is none
         hint: String,
     },
 }
@@ -100,7 +100,7 @@ impl Error {
         Self::Invalid { message: message.into(), hint: hint.into() }
     }
 
-    /// What to do about it, if there is something to do.
+    /// Advice on what to do, if there is any.
     #[must_use]
     pub fn hint(&self) -> Option<&str> {
         match self {

@@ -10,7 +10,7 @@
 //! * **The SPLADE head** takes its maximum over the integers. The activations of a text share one positive scale, so
 //!   that the largest product is the largest logit, and only `[B, V]` is converted to floats. The scale is that of the
 //!   text, not of the batch.
-//! * **The embedding table** is stored as codes if the head is quantised from it or if it is large. Rows are converted to
+//! * **The embedding table** is stored as codes if the head is quantized from it or if it is large. Rows are converted to
 //!   floats when they are looked up.
 //! * **The layer before the output matrix** stays f32: measured on `splade-tiny`, it has 0.4 % of the work and caused
 //!   half of the error.
@@ -394,7 +394,7 @@ impl<'g> Quantizer<'g> {
             let shape: Vec<usize> = tensor.dims.iter().map(|&length| length as usize).collect();
             let values = proto::f32_values(tensor);
             let channels = Channels::of(&values, shape[1], *axis)
-                .ok_or_else(|| Error::invalid(format!("parameter {name} is not finite"), "it cannot be quantised"))?;
+                .ok_or_else(|| Error::invalid(format!("parameter {name} is not finite"), "it cannot be quantized"))?;
             self.tensors.insert(codes.clone(), proto::i8_tensor(&codes, &shape, &channels.codes));
             self.tensors.insert(scales.clone(), proto::f32_tensor(&scales, &[channels.scales.len()], &channels.scales));
         }

@@ -1,6 +1,6 @@
-//! Whether an exported file computes what the checkpoint computes, in every runtime at hand.
+//! Comparison of an exported file with its checkpoint, in every available runtime.
 //!
-//! The reference is Candle, whose own agreement with the Python libraries is a golden test of `splade-trainer`.
+//! The reference is the checkpoint in Candle. Golden tests of `splade-trainer` compare Candle with the Python libraries.
 
 mod vectors;
 
@@ -21,20 +21,19 @@ pub use vectors::{
 
 use crate::{Error, Head, ModelProto, Result, proto};
 
-/// Something that computes an exported file's output.
+/// Runtime that computes the output of an exported file.
 pub trait Backend {
-    /// What it is called in messages and reports.
+    /// Name in messages and reports.
     fn name(&self) -> &str;
 
-    /// The output for a batch, `[vectors, V]`: a vector for every text, or for every token, padding too, where
-    /// [`Head::is_per_token`] says so.
+    /// The output for a batch, `[vectors, V]`: one vector per text or, if [`Head::is_per_token`], per token, padding included.
     ///
     /// # Errors
     /// Those of the runtime.
     fn run(&self, batch: &TokenBatch) -> Result<Array2<f32>>;
 }
 
-/// The checkpoint itself, in Candle.
+/// The checkpoint in Candle.
 #[derive(Debug)]
 pub struct Reference<'m> {
     config: &'m TransformerConfig,
@@ -43,7 +42,7 @@ pub struct Reference<'m> {
 }
 
 impl<'m> Reference<'m> {
-    /// A checkpoint, and the output wanted of it.
+    /// The reference for the output `head` of a checkpoint.
     #[must_use]
     pub fn new(config: &'m TransformerConfig, weights: &'m Weights, head: Head) -> Self {
         Self { config, weights, head }
@@ -115,7 +114,7 @@ impl CandleOnnx {
         Ok(Self::new(proto::read(file)?, file))
     }
 
-    /// A model in memory; `file` is for messages.
+    /// Wraps a model in memory; messages name `file`.
     #[must_use]
     pub fn new(mut model: ModelProto, file: &Path) -> Self {
         if let Some(graph) = &mut model.graph {
@@ -124,7 +123,7 @@ impl CandleOnnx {
         Self { model, file: file.to_owned() }
     }
 
-    /// The first operator of the graph that candle-onnx does not have.
+    /// First operator of the graph that candle-onnx lacks.
     fn missing_operator(&self) -> Option<&str> {
         let nodes = self.model.graph.iter().flat_map(|graph| &graph.node);
         let mut operators = nodes.map(|node| node.op_type.as_str());
@@ -248,7 +247,7 @@ const CANDLE_ONNX_OPERATORS: &[&str] = &[
     "Xor",
 ];
 
-/// A tensor of Candle's as vectors along its last axis.
+/// Vectors of a Candle tensor along its last axis.
 fn vectors(output: &Tensor) -> candle_core::Result<Array2<f32>> {
     let terms = output.dims().last().copied().unwrap_or(1);
     let numbers: Vec<f32> = output.flatten_all()?.to_vec1()?;
@@ -256,7 +255,8 @@ fn vectors(output: &Tensor) -> candle_core::Result<Array2<f32>> {
     Array2::from_shape_vec(shape, numbers).map_err(candle_core::Error::wrap)
 }
 
-/// candle-onnx reads the axes of a ReduceMean only where opset 17 has them, and reduces over all without.
+/// Moves the axes of every ReduceMean from an input to an attribute, as in opset 17: candle-onnx ignores the input and would
+/// reduce over all axes.
 fn axes_to_attributes(graph: &mut GraphProto) {
     for node in graph.node.iter_mut().filter(|node| node.op_type == "ReduceMean" && node.input.len() == 2) {
         let Some(axes) = graph.initializer.iter().find(|tensor| tensor.name == node.input[1]) else { continue };
@@ -267,39 +267,39 @@ fn axes_to_attributes(graph: &mut GraphProto) {
     }
 }
 
-/// How far a runtime is from the reference, over every vector compared: a text's, or a token's for logits.
+/// Differences of a runtime from the reference, over all compared vectors: one per text, or one per token for logits.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Agreement {
     /// the runtime
     pub backend: String,
-    /// the number of vectors compared
+    /// number of compared vectors
     pub vectors: usize,
-    /// the largest `|ours − reference|`, divided by `|reference|` where that is above 1
+    /// largest `|found − reference|`, divided by `|reference|` if that is above 1
     pub difference: f32,
-    /// the smallest cosine of two vectors
+    /// smallest cosine of two vectors
     pub cosine: f64,
-    /// vectors whose ten largest entries are the reference's, not counting ties within the tolerance
+    /// number of vectors with the ten largest entries of the reference, up to ties within the tolerance
     pub same_top: usize,
 }
 
-/// The agreement of every runtime with the reference, on one file.
+/// Agreement of every runtime with the reference, on one file.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Report {
     /// the exported file
     pub file: PathBuf,
-    /// the largest difference allowed
+    /// largest difference allowed
     pub tolerance: f32,
-    /// the smallest cosine allowed
+    /// smallest cosine allowed
     pub least_cosine: f64,
-    /// one per runtime, in the order given
+    /// one agreement per runtime, in their order
     pub agreements: Vec<Agreement>,
 }
 
 impl Report {
-    /// Makes a disagreement an error.
+    /// Checks every agreement.
     ///
     /// # Errors
-    /// The first runtime whose difference is above the tolerance, or whose cosine is below the least.
+    /// The first runtime whose difference is above the tolerance, or whose cosine is below the limit.
     pub fn check(&self) -> Result<()> {
         for agreement in &self.agreements {
             let (file, backend) = (self.file.clone(), agreement.backend.clone());
@@ -322,7 +322,7 @@ impl Agreement {
     }
 }
 
-/// The largest difference allowed of f32 runtimes: 1e-4 in SPLADE weights, 5e-4 in logits, 3e-4 in hidden states.
+/// Largest difference allowed in f32: 1e-4 in SPLADE weights, 5e-4 in logits, 3e-4 in hidden states.
 #[must_use]
 pub fn tolerance(head: Head) -> f32 {
     match head {
@@ -332,22 +332,22 @@ pub fn tolerance(head: Head) -> f32 {
     }
 }
 
-/// What a file may differ by.
+/// Limits of the differences between a file and its checkpoint.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Limits {
-    /// the largest difference allowed, see [`Agreement::difference`]
+    /// largest difference allowed, as [`Agreement::difference`]
     pub difference: f32,
-    /// the smallest cosine of two vectors allowed
+    /// smallest cosine of two vectors allowed
     pub cosine: f64,
 }
 
-/// What a file of this precision may differ by from the checkpoint in f32.
+/// Limits of a file of this precision against the checkpoint in f32.
 ///
-/// * fp32: [`tolerance`]. A file that is further off is wrong.
-/// * fp16: 0.1 in SPLADE weights, 0.25 in logits and hidden states, cosine 0.999: weights rounded to 11 bits make about a
-///   tenth of that.
-/// * int8: 2 in SPLADE weights, 10 in logits and hidden states, cosine 0.9: no measure of quality (that is an evaluation), but a
-///   file that is further off is broken.
+/// * fp32: [`tolerance`]. A file with larger differences is wrong.
+/// * fp16: 0.1 in SPLADE weights, 0.25 in logits and hidden states, cosine 0.999. Rounding the weights to 11 bits causes about a
+///   tenth of these differences.
+/// * int8: 2 in SPLADE weights, 10 in logits and hidden states, cosine 0.9. These limits find broken files. They do not measure
+///   quality, as an evaluation does.
 #[must_use]
 pub fn limits(head: Head, precision: Precision) -> Limits {
     let (splade, logits, cosine) = match precision {
@@ -358,15 +358,15 @@ pub fn limits(head: Head, precision: Precision) -> Limits {
     Limits { difference: if matches!(head, Head::Splade(_)) { splade } else { logits }, cosine }
 }
 
-/// The entries of a vector that must be the same set.
+/// Number of largest entries that are compared as a set.
 const TOP: usize = 10;
 
-/// Runs the batches through the reference and every runtime, and compares.
+/// Runs the batches through the reference and every runtime, and compares the outputs.
 ///
-/// Logits are compared at tokens only; what a file gives at padding means nothing.
+/// Logits at padding are not compared, since they are not used.
 ///
 /// # Errors
-/// A runtime that fails, or gives an output of another size. Differences are no error here: see [`Report::check`].
+/// A runtime that fails, or whose output has another size. Differences are not errors here, see [`Report::check`].
 pub fn compare(
     file: &Path,
     head: Head,
@@ -377,9 +377,9 @@ pub fn compare(
     compare_within(limits(head, Precision::Fp32), file, head, reference, runtimes, batches)
 }
 
-/// [`compare`] for a file of any precision, which has limits of its own.
+/// [`compare`] with other limits than those of fp32.
 ///
-/// The same ten largest entries are asked of every precision as of fp32: up to ties within [`tolerance`].
+/// [`Agreement::same_top`] uses the [`tolerance`] of fp32 for ties, whatever the limits.
 ///
 /// # Errors
 /// Those of [`compare`].
@@ -412,7 +412,7 @@ pub fn compare_within(
 
 impl Agreement {
     fn add(&mut self, head: Head, batch: &TokenBatch, expected: &Array2<f32>, found: &Array2<f32>, tolerance: f32) {
-        // of logits, those of padding mean nothing
+        // logits at padding are not used
         let is_compared: Vec<bool> = if head.is_per_token() {
             batch.mask.iter().map(|mask| *mask != 0).collect()
         } else {
@@ -429,20 +429,20 @@ impl Agreement {
     }
 }
 
-/// The larger of two, NaN being larger than all.
+/// The larger of two numbers. NaN counts as the largest.
 fn larger(a: f32, b: f32) -> f32 {
     if a >= b || a.is_nan() { a } else { b }
 }
 
 fn difference(expected: &[f32], found: &[f32]) -> f32 {
     let of = |(expected, found): (&f32, &f32)| {
-        // −∞ of a term that is switched off equals itself
+        // equal infinities: a disabled term has −∞
         if expected == found { 0.0 } else { (expected - found).abs() / expected.abs().max(1.0) }
     };
     expected.iter().zip(found).map(of).fold(0.0, larger)
 }
 
-/// Over the finite entries; 1 for two zero vectors.
+/// Cosine of two vectors over their finite entries; 1 for two zero vectors.
 fn cosine(a: &[f32], b: &[f32]) -> f64 {
     let (mut dot, mut aa, mut bb) = (0.0, 0.0, 0.0);
     for (&a, &b) in a.iter().zip(b).filter(|(a, b)| a.is_finite() && b.is_finite()) {
@@ -460,7 +460,7 @@ fn cosine(a: &[f32], b: &[f32]) -> f64 {
     }
 }
 
-/// Whether every entry among the largest of one is, within the tolerance, among the largest of the other.
+/// True if the largest entries of each vector are, within the tolerance, among the largest of the other.
 fn same_top(a: &[f32], b: &[f32], tolerance: f32) -> bool {
     let covers = |a: &[f32], b: &[f32]| {
         let (top, floor) = (top(a), top(b).last().map_or(f32::NEG_INFINITY, |&last| b[last]));
@@ -469,16 +469,16 @@ fn same_top(a: &[f32], b: &[f32], tolerance: f32) -> bool {
     covers(a, b) && covers(b, a)
 }
 
-/// The places of the largest entries, largest first, ties by place.
+/// Positions of the largest entries, largest entry first, ties by position.
 fn top(vector: &[f32]) -> Vec<usize> {
-    let mut places: Vec<usize> = (0..vector.len()).collect();
+    let mut positions: Vec<usize> = (0..vector.len()).collect();
     let order = |a: &usize, b: &usize| vector[*b].total_cmp(&vector[*a]).then(a.cmp(b));
-    if places.len() > TOP {
-        places.select_nth_unstable_by(TOP - 1, order);
-        places.truncate(TOP);
+    if positions.len() > TOP {
+        positions.select_nth_unstable_by(TOP - 1, order);
+        positions.truncate(TOP);
     }
-    places.sort_unstable_by(order);
-    places
+    positions.sort_unstable_by(order);
+    positions
 }
 
 #[cfg(test)]
@@ -487,7 +487,7 @@ mod tests {
 
     use super::*;
 
-    /// A known output.
+    /// Backend with a fixed output.
     struct Fixed(&'static str, Array2<f32>);
 
     impl Backend for Fixed {
@@ -534,7 +534,7 @@ mod tests {
     }
 
     #[test]
-    fn a_vector_that_points_elsewhere_is_refused_at_any_tolerance() {
+    fn a_vector_of_another_direction_is_refused_at_any_tolerance() {
         let (reference, runtime) =
             (Fixed("candle", array![[1.0, 0.0], [1.0, 1.0]]), Fixed("other", array![[0.4, 0.6], [1.0, 1.0]]));
         let limits = limits(SPLADE, Precision::Int8);
@@ -548,7 +548,7 @@ mod tests {
     }
 
     #[test]
-    fn big_values_are_compared_relatively_and_infinities_equal_themselves() {
+    fn large_values_are_compared_relatively_and_equal_infinities_agree() {
         let low = f32::NEG_INFINITY;
         let found = report(SPLADE, &[low, 1000.0, 1.0, 1.0], &[low, 1000.05, 1.0, 1.0], &two_rows()).unwrap();
         assert!(found.check().is_ok(), "{found:?}");
@@ -577,7 +577,7 @@ mod tests {
     }
 
     #[test]
-    fn top_entries_may_trade_places_within_the_tolerance() {
+    fn top_entries_may_change_order_within_the_tolerance() {
         let mut a: Vec<f32> = (0..12).map(|term| term as f32).collect();
         let mut b = a.clone();
         a[1] = 2.0;

@@ -308,7 +308,7 @@ mod tests {
             assert_eq!(vectors(&large).expect("loaded"), vectors(&small).expect("loaded"), "{name}");
             let data = folder.path().join(format!("{name}_data"));
             std::fs::remove_file(&data).expect("removed");
-            let error = vectors(&large).expect_err("its weights are gone");
+            let error = vectors(&large).expect_err("its weights are missing");
             let expected = format!("{}: no such file: it holds the weights of the model beside it", data.display());
             assert_eq!(error.to_string(), expected);
             assert!(error.kind().is_bad_input());
@@ -318,7 +318,7 @@ mod tests {
     }
 
     #[test]
-    fn a_second_file_elsewhere_is_refused() {
+    fn a_second_file_outside_the_folder_is_refused() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("model.onnx");
         for location in ["../weights", "/etc/passwd", "", "a/b"] {
@@ -328,7 +328,7 @@ mod tests {
             tensor.external_data = vec![entry];
             let graph = GraphProto { initializer: vec![tensor], ..Default::default() };
             write(model(graph, &Options::default()), &path).expect("written");
-            let error = read(&path).expect_err("a file elsewhere").to_string();
+            let error = read(&path).expect_err("a file outside the folder").to_string();
             assert!(error.ends_with(&format!("tensor a: {location} is not a file beside it")), "{error}");
         }
     }

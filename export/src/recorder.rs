@@ -152,7 +152,7 @@ impl<'w> Recorder<'w> {
                 // a tied matrix is stored once and transposed when the session folds constants
                 (true, true) => {
                     tensors.push(stored(name, tensor)?);
-                    first.push(turn(name));
+                    first.push(transpose(name));
                 }
                 (false, false) => {}
             }
@@ -610,7 +610,7 @@ fn transposed(tensor: &Tensor) -> Result<Tensor> {
 }
 
 /// Node that transposes a stored parameter.
-fn turn(name: &str) -> NodeProto {
+fn transpose(name: &str) -> NodeProto {
     NodeProto {
         name: format!("{name}/Transpose"),
         op_type: "Transpose".to_owned(),

@@ -78,10 +78,10 @@ fn the_output_layer_computed_here_gives_the_vectors_of_the_file() {
                 write(convert(model.clone(), precision).unwrap(), &path).unwrap();
                 let (split, whole) = (open(&path, &golden, false), open(&path, &golden, true));
                 assert_eq!(split.not_split().is_none(), OnnxNetwork::can_split(), "{family} {precision}");
-                assert!(whole.not_split() == Some(&NotSplit::Asked));
+                assert!(whole.not_split() == Some(&NotSplit::Requested));
                 let one = TokenBatch::new(&[golden.texts()[0].clone()], golden.pad);
                 let gap = TokenBatch::new(&[golden.texts()[1].clone(), vec![]], golden.pad);
-                // far beyond the offsets that have a row of their own
+                // far beyond the offsets that have separate rows
                 let text = golden.texts()[0].clone();
                 let long = text.iter().cycle().take(if family.starts_with("norbert3") { 150 } else { 20 });
                 let long = TokenBatch::new(&[long.copied().collect(), golden.texts()[1].clone()], golden.pad);

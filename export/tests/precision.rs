@@ -1,4 +1,4 @@
-//! fp16 and int8 files: against Candle, against a plain twin of their arithmetic, and what ONNX Runtime makes of them.
+//! fp16 and int8 files in ONNX Runtime, compared with Candle and with a plain twin of their arithmetic.
 
 mod common;
 
@@ -183,7 +183,7 @@ fn weights_that_do_not_fit_are_named() {
     assert_eq!(error.to_string(), "parameter w is not finite");
 }
 
-/// The plain twin: what the standard says that the operators compute, in loops.
+/// The plain twin: the operators of the ONNX standard, as loops.
 mod twin {
     /// Codes, scale and zero of `DynamicQuantizeLinear`.
     pub(crate) fn dynamic(x: &[f32]) -> (Vec<i32>, f32, i32) {
@@ -288,7 +288,7 @@ fn stored<'m>(model: &'m ModelProto, name: &str) -> &'m TensorProto {
     model.graph.as_ref().unwrap().initializer.iter().find(|tensor| tensor.name == name).unwrap()
 }
 
-/// What a graph makes of `x` in ONNX Runtime.
+/// Output of a graph for `x` in ONNX Runtime.
 fn run(model: ModelProto, shape: [usize; 3], x: &[f32]) -> Vec<f32> {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("product.onnx");
@@ -299,8 +299,8 @@ fn run(model: ModelProto, shape: [usize; 3], x: &[f32]) -> Vec<f32> {
     found[0].try_extract_tensor::<f32>().unwrap().1.to_vec()
 }
 
-/// The maximum of `x·w` with the columns of `w` cut in parts, each with a maximum of its own, as large heads are recorded.
-fn in_parts(weights: &[f32], inputs: usize, cuts: &[usize]) -> ModelProto {
+/// The maximum of `x·w` with the columns of `w` in parts between `bounds`, each with its own maximum, as large heads are recorded.
+fn in_parts(weights: &[f32], inputs: usize, bounds: &[usize]) -> ModelProto {
     let mut model = product(weights, inputs, true);
     let graph = model.graph.as_mut().unwrap();
     let [multiply, maximum] = [graph.node[0].clone(), graph.node[1].clone()];
@@ -320,7 +320,7 @@ fn in_parts(weights: &[f32], inputs: usize, cuts: &[usize]) -> ModelProto {
     };
     let axis = integer(1);
     let mut parts = Vec::new();
-    for (at, bounds) in cuts.windows(2).enumerate() {
+    for (at, bounds) in bounds.windows(2).enumerate() {
         let named = |name: &str, node: &NodeProto, inputs: Vec<String>| NodeProto {
             name: format!("{name}{at}"),
             input: inputs,
@@ -348,7 +348,7 @@ fn in_parts(weights: &[f32], inputs: usize, cuts: &[usize]) -> ModelProto {
 }
 
 #[test]
-fn a_head_in_parts_gives_what_it_gives_in_one() {
+fn a_head_in_parts_gives_equal_outputs() {
     let (shape, outputs) = ([3, 5, 12], 30);
     let (weights, x) = (numbers(shape[2] * outputs, 7), numbers(shape.iter().product(), 8));
     let whole = run(convert(product(&weights, shape[2], true), Precision::Int8).unwrap(), shape, &x);
@@ -358,11 +358,11 @@ fn a_head_in_parts_gives_what_it_gives_in_one() {
     // one scale a text and one pass of floats for all parts
     assert_eq!(["MatMulInteger", "QuantizeLinear", "Cast", "MatMul"].map(count), [3, 1, 1, 0]);
     assert_eq!(graph.initializer.iter().filter(|tensor| tensor.data_type == i32::from(DataType::Int8)).count(), 1);
-    let exact = run(in_parts(&weights, shape[2], &[0, 11, 22, outputs]), shape, &x);
+    let fp32 = run(in_parts(&weights, shape[2], &[0, 11, 22, outputs]), shape, &x);
     let parts = run(parts, shape, &x);
     assert_eq!(parts, whole);
-    let most = exact.iter().zip(&parts).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
-    assert!(most > 0.0 && most < 0.05 * exact.iter().fold(0.0, |most: f32, x| most.max(x.abs())), "{most}");
+    let most = fp32.iter().zip(&parts).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+    assert!(most > 0.0 && most < 0.05 * fp32.iter().fold(0.0, |most: f32, x| most.max(x.abs())), "{most}");
 }
 
 #[test]

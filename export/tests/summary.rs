@@ -1,4 +1,4 @@
-//! What `OnnxSummary` says of a file, and that no broken file makes it panic.
+//! `OnnxSummary` of complete and of broken files: facts or an error, never a panic.
 
 use std::path::Path;
 

@@ -1,4 +1,4 @@
-//! Measures one thread answering 200 queries, one after the other, from a warm index: ours (exact and quantised, k = 10
+//! Measures one thread answering 200 queries, one after the other, from a warm index: ours (exact and quantized, k = 10
 //! and 100), our plain twin that scores every document, and tantivy's BM25 on texts of the same words.
 //!
 //! Data is made in the process: term frequencies follow Zipf's law, ~130 weights a document, 8 terms a query whose
@@ -109,8 +109,8 @@ fn exact(bencher: Bencher<'_, '_>, k: usize) {
 }
 
 #[divan::bench(args = [10, 100])]
-fn quantised(bencher: Bencher<'_, '_>, k: usize) {
-    sparse(bencher, Scoring::Quantised, k);
+fn quantized(bencher: Bencher<'_, '_>, k: usize) {
+    sparse(bencher, Scoring::Quantized, k);
 }
 
 #[divan::bench(args = [10, 100])]

@@ -1,7 +1,7 @@
-//! The analyzer of BM25: texts to words, for documents, queries and phrases alike.
+//! The analyzer of BM25 splits documents, queries and phrases into words.
 //!
-//! Words are runs of letters, digits and marks. Before they are split, texts are brought to one form of everything that
-//! readers see as equal ([`normalize`]). The stemmer, if any, is that of the index's [`Language`].
+//! Texts are normalized first ([`normalize`]). Words are runs of letters, digits and marks. The [`Language`] of the index selects
+//! the stemmer.
 
 use std::borrow::Cow;
 
@@ -19,7 +19,7 @@ use tantivy::{Index, Term};
 
 use crate::{Error, Result};
 
-/// Snowball stemmer of BM25, for documents and queries.
+/// Language of the Snowball stemmer of BM25, for documents and queries.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 #[non_exhaustive]
@@ -27,7 +27,7 @@ pub enum Language {
     /// no stemming
     #[default]
     None,
-    /// Norwegian (Snowball's is made for Bokmål; it does for most Nynorsk endings)
+    /// Norwegian (Snowball's stemmer is for Bokmål; it removes most Nynorsk endings too)
     Norwegian,
     /// Danish
     Danish,
@@ -38,10 +38,10 @@ pub enum Language {
 }
 
 impl Language {
-    /// All languages, by the names of [`Display`](std::fmt::Display) and [`FromStr`](std::str::FromStr).
+    /// All languages.
     pub const ALL: [Self; 5] = [Self::None, Self::Norwegian, Self::Danish, Self::Swedish, Self::English];
 
-    /// Name in lower case.
+    /// Name in lower case, as [`Display`](std::fmt::Display) and [`FromStr`](std::str::FromStr) use it.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -71,22 +71,22 @@ impl std::str::FromStr for Language {
     }
 }
 
-/// Rules by which the texts of an index are split into words; an index keeps those that it was created with.
+/// Version of the rules that split texts into words. An index keeps the version that it was created with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "u32", into = "u32")]
 #[non_exhaustive]
 pub enum AnalyzerVersion {
-    /// runs of letters and digits in lower case, code point by code point; of indexes that name no version
+    /// runs of letters and digits, each code point in lower case; for indexes that state no version
     V1,
-    /// runs of letters, digits and marks of normalized texts
+    /// runs of letters, digits and marks in normalized texts
     V2,
 }
 
 impl AnalyzerVersion {
-    /// Rules of new indexes.
+    /// Version of new indexes.
     pub const NEWEST: Self = Self::V2;
 
-    /// Rules of an index whose manifest names no version.
+    /// Version of an index whose manifest states none.
     pub(crate) fn of_old_indexes() -> Self {
         Self::V1
     }
@@ -113,10 +113,10 @@ impl TryFrom<u32> for AnalyzerVersion {
     }
 }
 
-/// Longer words are left out, in bytes.
+/// Largest length of a word in bytes. Longer words are ignored.
 const LONGEST_WORD: usize = 255;
 
-/// Name of an analyzer in the schema.
+/// Name of the analyzer in the schema.
 pub(crate) fn analyzer_name(language: Language, version: AnalyzerVersion) -> String {
     match version {
         AnalyzerVersion::V1 => format!("splade_{language}"),
@@ -143,7 +143,7 @@ pub(crate) fn analyzer(language: Language, version: AnalyzerVersion) -> TextAnal
     words.filter_dynamic(Stemmer::new(snowball)).build()
 }
 
-/// The words of `text` as terms of `field`, with their positions.
+/// Words of `text` as terms of `field`, with their positions.
 pub(crate) fn terms(index: &Index, field: Field, text: &str) -> Result<Vec<(usize, Term)>> {
     let mut analyzer = index.tokenizer_for_field(field).map_err(Error::from)?;
     let mut stream = analyzer.token_stream(text);
@@ -152,11 +152,11 @@ pub(crate) fn terms(index: &Index, field: Field, text: &str) -> Result<Vec<(usiz
     Ok(terms)
 }
 
-/// Brings a text to one form of everything that readers see as equal: composed and decomposed letters, compatibility
-/// forms (ligatures, full width, superscripts), upper and lower case; invisible characters are removed.
+/// Normalizes a text. Composed and decomposed letters, compatibility forms (ligatures, full width, superscripts), and upper and
+/// lower case become equal. Invisible characters are removed.
 ///
-/// This is Unicode's `NFKC_Casefold`, except that a symbol made of letters or digits (`™`, `½`, `㎏`) is a word of its
-/// own: `Foo™` has the word `foo`.
+/// This is Unicode's `NFKC_Casefold`, except that a symbol of letters or digits (`™`, `½`, `㎏`) becomes a separate word:
+/// `Foo™` has the words `foo` and `tm`.
 pub(crate) fn normalize(text: &str) -> Cow<'_, str> {
     if text.is_ascii() {
         let has_upper = text.bytes().any(|byte| byte.is_ascii_uppercase());
@@ -173,12 +173,12 @@ pub(crate) fn normalize(text: &str) -> Cow<'_, str> {
         }
     }
     let folded = CaseMapper::new().fold_string(&nfkc.normalize(&visible)).into_owned();
-    // folding may decompose, and what it gives may be an ignorable one again
+    // folding may decompose characters
     let folded = nfkc.normalize(&folded).into_owned();
     folded.into()
 }
 
-/// True for a character that stands for words with something else around them: `™`, `½`, `℃`.
+/// True for a symbol that stands for one or several words, possibly with other characters: `™`, `½`, `℃`.
 fn is_symbol_of_words(c: char, nfkc: &ComposingNormalizerBorrowed<'_>) -> bool {
     if c.is_ascii() {
         return false;
@@ -189,7 +189,7 @@ fn is_symbol_of_words(c: char, nfkc: &ComposingNormalizerBorrowed<'_>) -> bool {
     form != alone && form.chars().any(char::is_alphanumeric) && !(is_in_word(c) && form.chars().all(is_in_word))
 }
 
-/// True for characters that words are made of. A word begins with a letter or digit.
+/// True for the characters of words: letters, digits and marks. The first character of a word is a letter or digit.
 fn is_in_word(c: char) -> bool {
     c.is_alphanumeric()
         || !c.is_ascii() && {
@@ -198,28 +198,29 @@ fn is_in_word(c: char) -> bool {
         }
 }
 
-/// Splits normalized texts into words. Offsets are those in the normalized text; nothing in an index keeps them.
+/// Tokenizer of normalized texts. Offsets are those in the normalized text; an index does not store them.
 #[derive(Clone, Default)]
 struct NormalizedWords {
     token: Token,
 }
 
-struct Words<'a> {
+/// Words of one text.
+struct WordStream<'a> {
     text: Cow<'a, str>,
     at: usize,
     token: &'a mut Token,
 }
 
 impl Tokenizer for NormalizedWords {
-    type TokenStream<'a> = Words<'a>;
+    type TokenStream<'a> = WordStream<'a>;
 
-    fn token_stream<'a>(&'a mut self, text: &'a str) -> Words<'a> {
+    fn token_stream<'a>(&'a mut self, text: &'a str) -> WordStream<'a> {
         self.token.reset();
-        Words { text: normalize(text), at: 0, token: &mut self.token }
+        WordStream { text: normalize(text), at: 0, token: &mut self.token }
     }
 }
 
-impl TokenStream for Words<'_> {
+impl TokenStream for WordStream<'_> {
     fn advance(&mut self) -> bool {
         self.token.text.clear();
         self.token.position = self.token.position.wrapping_add(1);
@@ -263,9 +264,8 @@ mod tests {
         words
     }
 
-    /// Pairs that a reader sees as equal.
     #[test]
-    fn words_that_look_equal_are_equal() {
+    fn equivalent_spellings_have_equal_words() {
         for (one, other) in [
             ("blåbær på Ås", "bla\u{30a}bær pa\u{30a} A\u{30a}s"),
             ("Höga kusten", "HO\u{308}GA KUSTEN"),
@@ -304,7 +304,7 @@ mod tests {
     }
 
     #[test]
-    fn every_character_is_normalized_once_and_for_all() {
+    fn normalizing_twice_changes_no_character() {
         let mut checked = 0;
         for c in char::MIN..=char::MAX {
             let once = normalize(&format!("a{c}b é")).into_owned();

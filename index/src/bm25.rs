@@ -1,7 +1,7 @@
-//! BM25 over the same documents: the lexical baseline, with tantivy's k1 = 1.2 and b = 0.75.
+//! BM25 search over the documents of an index, with tantivy's k1 = 1.2 and b = 0.75: the lexical baseline.
 //!
-//! Title and text are one field; `analyzer.rs` says what a word is. A query is the disjunction of its words: it has no
-//! syntax, so no text can fail to parse.
+//! Title and text are one field, which `analyzer.rs` splits into words. A query is the disjunction of its words. It has no
+//! syntax, so every text is a valid query.
 
 use tantivy::collector::TopDocs;
 use tantivy::query::{BooleanQuery, EmptyQuery, Occur, Query, TermQuery};
@@ -24,13 +24,13 @@ fn disjunction(index: &Index, field: Field, text: &str) -> Result<Box<dyn Query>
 }
 
 impl Searcher {
-    /// The `k` documents of highest BM25 score for the words of `text`, score descending, then id ascending.
+    /// The `k` documents with the highest BM25 scores for the words of `text`, score descending, then id ascending.
     ///
-    /// Repeated words of the query count once. Statistics are those of the whole index; as in every Lucene-like
-    /// engine, documents deleted since the last merge still count in them.
+    /// Repeated words of the query count once. The statistics are those of the whole index, including documents deleted since
+    /// the last merge, as in Lucene.
     ///
     /// # Errors
-    /// A broken index, a filter that names no field.
+    /// A damaged index, an invalid filter.
     pub fn search_bm25(&self, text: &str, k: usize, filter: Option<&Filter>) -> Result<Vec<Found>> {
         self.run(|| self.search_bm25_inside(text, k, filter))
     }
@@ -47,13 +47,13 @@ impl Searcher {
             let filter = Box::new(tantivy::query::ConstScoreQuery::new(filter, 0.0));
             query = Box::new(BooleanQuery::new(vec![(Occur::Must, query), (Occur::Must, filter)]));
         }
-        // tantivy breaks ties by address, we by id: look further until the last group of equals is complete
+        // tantivy orders equal scores by address, this index by id: all documents of the last score are needed
         let mut depth = k + 1;
         loop {
             let top = self.tantivy().search(&query, &TopDocs::with_limit(depth).order_by_score())?;
             let complete = top.len() < depth || depth >= self.len();
-            let cut = top.get(k - 1).map(|(score, _)| *score);
-            if complete || top.last().map(|(score, _)| *score) != cut {
+            let last = top.get(k - 1).map(|(score, _)| *score);
+            if complete || top.last().map(|(score, _)| *score) != last {
                 let candidates = top.into_iter().map(|(score, address)| (score, address.into())).collect();
                 return self.truncate(candidates, k);
             }

@@ -1,6 +1,6 @@
-//! JSON files that carry a CRC-32 of themselves as their first field: the manifest and tantivy's `meta.json`.
+//! JSON files with their CRC-32 as the first field: the manifest and tantivy's `meta.json`.
 //!
-//! They stay JSON for any other reader:
+//! They remain valid JSON:
 //!
 //! ```json
 //! {
@@ -8,29 +8,29 @@
 //!   …
 //! ```
 //!
-//! The checksum is that of all bytes behind the comma of that line.
+//! The checksum is that of all bytes after the comma of that line.
 
-/// What stands before the checksum.
+/// Text before the checksum.
 const BEFORE: &str = "{\n  \"crc32\": \"";
-/// What stands behind it.
-const BEHIND: &str = "\",";
+/// Text after the checksum.
+const AFTER: &str = "\",";
 
-/// Adds the checksum to an object of JSON, which begins with `{` and has at least one field.
+/// Adds the checksum to a JSON object, which begins with `{` and has at least one field.
 pub(crate) fn seal(json: &str) -> String {
     let rest = json.strip_prefix('{').unwrap_or(json);
-    format!("{BEFORE}{:08x}{BEHIND}{rest}", crc32fast::hash(rest.as_bytes()))
+    format!("{BEFORE}{:08x}{AFTER}{rest}", crc32fast::hash(rest.as_bytes()))
 }
 
-/// Takes the checksum out again; `None` if there is none.
+/// Removes the checksum; `None` if there is none.
 ///
 /// # Errors
-/// Another checksum than that of the text.
+/// A wrong checksum.
 pub(crate) fn unseal(bytes: &[u8]) -> Result<Option<Vec<u8>>, &'static str> {
     const DAMAGED: &str = "damaged: its checksum is wrong";
     let Some(sealed) = bytes.strip_prefix(BEFORE.as_bytes()) else { return Ok(None) };
     let (checksum, rest) = sealed.split_at_checked(8).ok_or(DAMAGED)?;
-    let rest = rest.strip_prefix(BEHIND.as_bytes()).ok_or(DAMAGED)?;
-    // as text: a number has several spellings, of which only one was written
+    let rest = rest.strip_prefix(AFTER.as_bytes()).ok_or(DAMAGED)?;
+    // compared as text, since a number has several spellings
     if checksum != format!("{:08x}", crc32fast::hash(rest)).as_bytes() {
         return Err(DAMAGED);
     }

@@ -62,20 +62,20 @@ struct Inner {
     faults: Arc<Faults>,
 }
 
-/// Faults that tests ask for.
+/// Faults that tests inject.
 #[cfg(test)]
 #[derive(Debug)]
 pub(crate) struct Faults {
     /// bytes that can be written before the disk is full
-    pub(crate) room: std::sync::atomic::AtomicUsize,
-    /// the process dies instead of replacing `meta.json`
+    pub(crate) free_bytes: std::sync::atomic::AtomicUsize,
+    /// the process aborts instead of replacing `meta.json`
     pub(crate) die_at_commit: std::sync::atomic::AtomicBool,
 }
 
 #[cfg(test)]
 impl Default for Faults {
     fn default() -> Self {
-        Self { room: usize::MAX.into(), die_at_commit: false.into() }
+        Self { free_bytes: usize::MAX.into(), die_at_commit: false.into() }
     }
 }
 
@@ -83,7 +83,7 @@ impl Default for Faults {
 impl Faults {
     fn write(&self, len: usize) -> io::Result<()> {
         use std::sync::atomic::Ordering::SeqCst;
-        let left = self.room.try_update(SeqCst, SeqCst, |room| room.checked_sub(len));
+        let left = self.free_bytes.try_update(SeqCst, SeqCst, |free| free.checked_sub(len));
         left.map(|_| ()).map_err(|_| io::Error::from(io::ErrorKind::StorageFull))
     }
 }
@@ -184,7 +184,7 @@ impl CheckedDirectory {
         error
     }
 
-    /// Forgets a failed write, before another writer begins.
+    /// Clears the failure of a write, before another writer begins.
     pub(crate) fn clear_write_failure(&self) {
         lock(&self.inner.write_failure).take();
     }
@@ -258,9 +258,7 @@ impl CheckedDirectory {
         }
     }
 
-    /// Removes what killed writers left: files of segments, or of tantivy itself, that are not in `live`.
-    ///
-    /// Only for the holder of the writer lock.
+    /// Removes the [`leftovers`](Self::leftovers) of killed writers. The caller must hold the writer lock.
     pub(crate) fn remove_leftovers(&self, live: &HashSet<PathBuf>) -> Result<()> {
         for path in self.leftovers(live)? {
             match std::fs::remove_file(&path) {
@@ -271,7 +269,7 @@ impl CheckedDirectory {
         Ok(())
     }
 
-    /// Files of segments, or of tantivy itself, that are not in `live`.
+    /// Files of segments and temporary files of tantivy that are not in `live`.
     pub(crate) fn leftovers(&self, live: &HashSet<PathBuf>) -> Result<Vec<PathBuf>> {
         let is_leftover = |name: &String| {
             !live.contains(Path::new(name)) && (is_segment_file(name) || is_temporary(name) || name == MANAGED_FILE)
@@ -299,7 +297,7 @@ impl CheckedDirectory {
         let path = self.path().join(name);
         let failed = |error| OpenReadError::IoError { io_error: Arc::new(error), filepath: name.to_owned() };
         let mapped = handle.read_bytes(0..handle.len()).map_err(failed)?;
-        // a search cannot tell a deleted document from one that is not without reading the whole file
+        // every search reads a file of deletes as a whole
         let whole = name.extension().is_some_and(|extension| extension == "del");
         let bytes = open_bytes(mapped, whole).map_err(|defect| failed(self.inner.note_damage(&path, defect)))?;
         let file = Arc::new(CheckedFile { path, bytes, damage: Arc::clone(&self.inner.damage) });
@@ -321,12 +319,12 @@ fn note_damage(damage: &Mutex<Option<Damage>>, path: &Path, defect: Defect) -> i
     error
 }
 
-/// A lock whose data is sound whatever thread panicked holding it.
+/// Locks a mutex whose data stays valid if a thread panics with the lock.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Opens a file with or without checksums. A small one is checked whole, and a large one where `whole` asks for it.
+/// Opens a file with or without checksums. A small file is checked as a whole, a large one only if `whole` is true.
 fn open_bytes(file: OwnedBytes, whole: bool) -> Result<CheckedBytes, Defect> {
     if let Some(bytes) = CheckedBytes::open(&file)? {
         if whole || bytes.len() <= SMALL_LEN {

@@ -8,7 +8,7 @@ use splade_core::ErrorKind;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// A file or folder could not be read, written or understood.
+    /// A file or folder could not be read, written or parsed.
     #[error(transparent)]
     Files(#[from] splade_files::Error),
     /// A file does not match its checksum or its structure.
@@ -16,7 +16,7 @@ pub enum Error {
     Damaged {
         /// the file
         path: PathBuf,
-        /// what is wrong
+        /// the problem
         message: String,
     },
     /// Another writer is at work.
@@ -40,7 +40,7 @@ impl From<splade_core::Error> for Error {
 }
 
 impl Error {
-    /// A [`splade_files::Error::Io`] as a closure for `map_err`.
+    /// Returns a closure for `map_err` that makes a [`splade_files::Error::Io`].
     pub fn io(path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> Self {
         let failed = splade_files::Error::io(path);
         move |source| failed(source).into()
@@ -61,7 +61,7 @@ impl Error {
         splade_core::Error::invalid(message, hint).into()
     }
 
-    /// What to do about it, if there is something to do.
+    /// Advice on what to do, if there is any.
     #[must_use]
     pub fn hint(&self) -> Option<&str> {
         match self {

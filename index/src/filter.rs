@@ -1,4 +1,4 @@
-//! [`Filter`]: a condition that restricts a search to some documents.
+//! [`Filter`]: a condition on the documents of a search.
 
 use serde_json::{Number, Value as Json};
 use tantivy::columnar::NumericalValue;
@@ -12,7 +12,7 @@ use crate::analyzer;
 use crate::schema::{Fields, LONGEST_FILTER_TEXT};
 use crate::{Error, Result};
 
-/// A condition on documents, before any scoring.
+/// A condition on documents. Documents that do not meet it are not scored.
 ///
 /// ```
 /// use splade_index::Filter;
@@ -24,23 +24,23 @@ use crate::{Error, Result};
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub enum Filter {
-    /// A field beside id, title and text has this value (or holds it, if it is a list). Numbers are compared as
-    /// numbers, texts of up to 256 bytes by equality.
+    /// A field other than id, title and text has this value, or is a list with this value. Numbers are compared as numbers,
+    /// texts of up to 256 bytes by equality.
     Equals {
-        /// name of the field; a dot is part of the name, or leads to a field of an object
+        /// name of the field; a dot is part of the name, or stands before a field of an object
         field: String,
         /// a text, number or boolean
         value: Json,
     },
-    /// One of these ids.
+    /// The id is one of these.
     Ids(Vec<String>),
-    /// These words in this order, in title or text, as BM25 sees them.
+    /// Title or text contains these words in this order. The words are those of BM25.
     Phrase(String),
-    /// All of these.
+    /// All these conditions hold.
     All(Vec<Filter>),
-    /// At least one of these.
+    /// At least one of these conditions holds.
     Any(Vec<Filter>),
-    /// Not this.
+    /// This condition does not hold.
     Not(Box<Filter>),
 }
 
@@ -50,7 +50,7 @@ impl Filter {
         Self::Equals { field: field.into(), value: value.into() }
     }
 
-    /// The filter as a tantivy query.
+    /// Makes the tantivy query of the filter.
     pub(crate) fn to_query(&self, index: &Index, fields: &Fields) -> Result<Box<dyn Query>> {
         Ok(match self {
             Self::Equals { field, value } => equals(fields, field, value)?,
@@ -74,7 +74,7 @@ impl Filter {
         })
     }
 
-    /// The documents of every segment that pass; deleted ones may be among them.
+    /// The documents that pass, for every segment. Deleted documents may be among them.
     pub(crate) fn bitsets(&self, searcher: &tantivy::Searcher, fields: &Fields) -> Result<Vec<BitSet>> {
         let query = self.to_query(searcher.index(), fields)?;
         let weight = query.weight(EnableScoring::disabled_from_searcher(searcher))?;
@@ -91,11 +91,11 @@ impl Filter {
     }
 }
 
-/// `field=value` clauses joined by commas, all of which must hold; `!=` for a value that must not be.
+/// Clauses `field=value` or `field!=value`, separated by commas. All of them must hold.
 ///
-/// A value that reads as a number or boolean matches that or the text. White space around a field or a value is left
-/// out. Either may stand in double quotes as a JSON string, for commas and equals signs in it or white space around it;
-/// a quoted value matches the text only.
+/// A value that is a number or boolean in JSON matches both that value and its text. White space around a field or a value is
+/// ignored. A field or a value with commas, equals signs or white space around it is written in double quotes, as a JSON
+/// string. A quoted value matches the text only.
 ///
 /// ```
 /// use splade_index::Filter;
@@ -126,7 +126,7 @@ impl std::str::FromStr for Filter {
     }
 }
 
-/// A clause at the start of `text`, and what follows the comma behind it.
+/// Parses a clause at the start of `text`. Returns it with the text after its comma.
 fn parse_clause(text: &str) -> Option<(Filter, Option<&str>)> {
     let (field, rest) = parse_operand(text, |c| c == '=' || c == '!')?;
     let (negated, rest) = rest.strip_prefix('!').map_or((false, rest), |rest| (true, rest));
@@ -147,14 +147,15 @@ fn parse_clause(text: &str) -> Option<(Filter, Option<&str>)> {
     Some((if negated { Filter::Not(Box::new(filter)) } else { filter }, after))
 }
 
-/// One side of a clause.
+/// A field or a value in a clause.
 enum Operand<'a> {
-    /// the text of a JSON string
+    /// content of a JSON string
     Quoted(String),
+    /// text without quotes
     Bare(&'a str),
 }
 
-/// The operand at the start of `text`, up to a character that ends it, and the rest from there on.
+/// Parses the operand at the start of `text`, up to the first character that `is_end`. Returns it with the rest.
 fn parse_operand(text: &str, is_end: impl Fn(char) -> bool) -> Option<(Operand<'_>, &str)> {
     let text = text.trim_start();
     if text.starts_with('"') {
@@ -166,15 +167,15 @@ fn parse_operand(text: &str, is_end: impl Fn(char) -> bool) -> Option<(Operand<'
     Some((Operand::Bare(operand.trim_end()), rest))
 }
 
-/// A value without quotes: the number or boolean it reads as, or the text.
+/// Makes the condition of a value without quotes: a number, a boolean or a text.
 fn equals_bare(field: &str, value: &str) -> Filter {
     match serde_json::from_str(value) {
-        // an integer of more than 64 bits would be rounded, and no document holds one
+        // an integer of more than 64 bits would be rounded; the documents have it as text only
         Ok(Json::Number(number)) if number.is_f64() && value.trim_start_matches('-').bytes().all(is_digit) => {
             Filter::equals(field, value)
         }
         Ok(scalar @ (Json::Number(_) | Json::Bool(_))) if format!("{scalar}") == value => Filter::equals(field, scalar),
-        // the text as it was written, `5.00`, is not the text of the number
+        // the written text, such as `5.00`, may differ from the text of the number
         Ok(scalar @ Json::Number(_)) => Filter::Any(vec![Filter::equals(field, scalar), Filter::equals(field, value)]),
         _ => Filter::equals(field, value),
     }
@@ -184,7 +185,7 @@ fn is_digit(byte: u8) -> bool {
     byte.is_ascii_digit()
 }
 
-/// Equality of a field of the JSON beside the text.
+/// Makes the query for the equality of a field.
 fn equals(fields: &Fields, field: &str, value: &Json) -> Result<Box<dyn Query>> {
     let mut terms = Vec::new();
     for path in paths(field) {
@@ -224,14 +225,14 @@ fn equals(fields: &Fields, field: &str, value: &Json) -> Result<Box<dyn Query>> 
     Ok(Box::new(BooleanQuery::union(terms.into_iter().map(one).collect())))
 }
 
-/// The paths that a field's name may mean: through objects at every dot, and the whole name as one key.
+/// Paths of a field's name: one with every dot as a step into an object, and one with the whole name as a key.
 fn paths(field: &str) -> Vec<String> {
     let nested = field.replace('\\', "\\\\");
     let whole = nested.replace('.', "\\.");
     if whole == nested { vec![nested] } else { vec![nested, whole] }
 }
 
-/// The values that tantivy indexes for numbers equal to `number`, whatever their type in the document.
+/// Values that tantivy indexes for numbers equal to `number`, for all number types in documents.
 fn indexed_forms(number: &Number) -> Vec<NumericalValue> {
     let value = number.as_f64().unwrap_or(f64::NAN);
     let exact = number.as_i64().map(NumericalValue::I64).or_else(|| number.as_u64().map(NumericalValue::U64));
@@ -265,7 +266,7 @@ mod tests {
     }
 
     #[test]
-    fn values_in_quotes_hold_every_separator() {
+    fn values_in_quotes_may_contain_separators() {
         let not = |filter| Filter::Not(Box::new(filter));
         let cases = [
             ("a=b", vec![Filter::equals("a", "b")]),

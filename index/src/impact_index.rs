@@ -161,9 +161,8 @@ impl ImpactIndex {
         &self.dir
     }
 
-    /// The folder of the query encoder; it need not exist.
-    #[must_use]
-    pub fn query_dir(&self) -> PathBuf {
+    /// Folder of the query encoder. It need not exist.
+    pub(crate) fn query_dir(&self) -> PathBuf {
         self.dir.join(QUERY_DIR)
     }
 
@@ -198,10 +197,10 @@ impl ImpactIndex {
         &self.settings
     }
 
-    /// Makes sure that vectors of a model belong in this index.
+    /// Checks that the index was created for this model.
     ///
     /// # Errors
-    /// Another vocabulary size, model or tokenizer than the index was made for; the message says which.
+    /// Another vocabulary size, model or tokenizer. The message names the difference.
     pub fn expect_model(&self, vocabulary_size: u32, model: &str, tokenizer: &str) -> Result<()> {
         let ours = &self.settings;
         let differences = [
@@ -212,7 +211,7 @@ impl ImpactIndex {
         match differences.into_iter().find(|(_, index, model)| index != model) {
             None => Ok(()),
             Some((what, index, model)) => {
-                // the start of a fingerprint tells two models apart
+                // the start of a fingerprint is enough to distinguish two models
                 let (index, model): (String, String) =
                     (index.chars().take(12).collect(), model.chars().take(12).collect());
                 let dir = self.dir.display();
@@ -299,19 +298,19 @@ impl ImpactIndex {
         &self.directory
     }
 
-    /// Makes an index of version 1 one of version 2: its manifest and `meta.json` get checksums, which a program that
-    /// reads version 1 alone does not expect. Only for the holder of the writer lock.
+    /// Upgrades an index of version 1 to version 2: its manifest and `meta.json` get checksums. The caller must hold the
+    /// writer lock.
     pub(crate) fn upgrade(&self) -> Result<()> {
         if Manifest::read(&self.dir)?.query.is_some() {
             return Ok(());
         }
-        // the manifest last: version 2 promises the checksum of `meta.json`
+        // the manifest last: version 2 requires the checksum of `meta.json`
         self.directory.upgrade_meta()?;
         Manifest { settings: self.settings.clone(), query: Some(query_records(&self.dir)?) }.write(&self.dir)
     }
 
     fn cache(&self) -> std::sync::MutexGuard<'_, HashMap<SegmentId, Arc<SegmentFile>>> {
-        // the map is whole whatever thread died holding it
+        // the map stays valid if a thread panics with the lock
         self.files.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

@@ -1,4 +1,4 @@
-//! The segment plugin: writes and merges `<segment>.spl` with tantivy's other files of a segment.
+//! [`ImpactPlugin`]: writes and merges `<segment>.spl` beside tantivy's files of a segment.
 
 use std::any::Any;
 use std::io::Write;
@@ -20,15 +20,15 @@ use splade_core::segment::write_segment;
 use splade_core::segment::{Entry, RowLayout};
 use splade_core::segment::{Identity, SegmentFile};
 
-/// The extension of the plugin's file.
+/// Extension of the plugin's file.
 const EXTENSION: &str = "spl";
 
-/// The plugin's file as tantivy names it.
+/// tantivy's name for the plugin's file.
 fn component() -> SegmentComponent {
     SegmentComponent::Custom(EXTENSION.into())
 }
 
-/// Writes, merges and reports `<segment>.spl`.
+/// tantivy's plugin for `<segment>.spl`.
 pub(crate) struct ImpactPlugin {
     identity: Identity,
     id: Field,
@@ -42,11 +42,11 @@ impl ImpactPlugin {
         Self { identity: settings.identity(), id: fields.id, vector: fields.vector, directory: directory.clone() }
     }
 
-    /// Opens the file of a segment that is merged, all of it checked.
+    /// Opens the file of a segment to merge, and checks all that the merge reads.
     fn open_source(&self, reader: &SegmentReader) -> tantivy::Result<SegmentFile> {
         let bytes = read_file(reader, &self.directory)?;
         if !bytes.has_checksums() {
-            // what is damaged must not get checksums of its own in the merged segment
+            // a damaged file must not get valid checksums by the merge
             self.directory.check_segment(&reader.segment_id().uuid_string())?;
         }
         let file = SegmentFile::open(bytes, &self.identity, reader.max_doc());
@@ -71,10 +71,10 @@ impl SegmentPlugin for ImpactPlugin {
         }))
     }
 
-    /// Builds the file of the new segment from the forward sections of the old ones.
+    /// Builds the file of the new segment from the forward sections of the old segments.
     ///
-    /// tantivy does not tell where each document goes. While nothing is sorted it is the sources in the order given, of
-    /// each the documents that are not deleted in order.
+    /// In an index without sorting, the new segment has the documents of the old segments in their order, without the deleted
+    /// ones. tantivy passes no mapping for this order.
     fn merge(&self, context: PluginMergeContext) -> tantivy::Result<()> {
         if context.doc_id_mapping.mapping_type() == MappingType::Shuffled {
             return Err(sorting_refused());
@@ -82,20 +82,20 @@ impl SegmentPlugin for ImpactPlugin {
         let files = context.readers.iter().map(|reader| self.open_source(reader));
         let files = files.collect::<tantivy::Result<Vec<SegmentFile>>>()?;
         let documents = context.readers.iter().zip(&files).flat_map(|(reader, file)| {
-            let living = (0..file.n_docs()).filter(|doc| !reader.is_deleted(*doc));
-            living.map(|doc| file.entry(doc))
+            let live = (0..file.n_docs()).filter(|doc| !reader.is_deleted(*doc));
+            live.map(|doc| file.entry(doc))
         });
         write_file(context.target_segment, |out| write_segment(out, &self.identity, documents))
     }
 }
 
-/// The bytes of a segment's file without tantivy's footer, checked when they are read.
+/// The bytes of a segment file without tantivy's footer, checked when they are read.
 pub(crate) fn read_file(reader: &SegmentReader, directory: &CheckedDirectory) -> tantivy::Result<CheckedBytes> {
     let len = reader.open_read(component())?.len();
     Ok(directory.bytes(std::path::Path::new(&file_name(reader)))?.truncated(len))
 }
 
-/// The name of a segment's file.
+/// The name of a segment file.
 pub(crate) fn file_name(reader: &SegmentReader) -> String {
     format!("{}.{EXTENSION}", reader.segment_id().uuid_string())
 }
@@ -112,12 +112,12 @@ fn write_file(segment: &Segment, write: impl FnOnce(&mut WritePtr) -> std::io::R
     Ok(())
 }
 
-/// Gathers ids and forward rows until the segment is written.
+/// Collects ids and forward rows until the segment is written.
 struct EntryWriter {
     identity: Identity,
     id: Field,
     vector: Field,
-    /// where each document ends in `ids` and `rows`
+    /// end of each document in `ids` and in `rows`
     ends: Vec<(usize, usize)>,
     ids: Vec<u8>,
     rows: Vec<u8>,
@@ -151,7 +151,7 @@ impl PluginWriter for EntryWriter {
         write_file(segment, |out| write_segment(out, &self.identity, documents))
     }
 
-    /// The rows, and as much again: the postings made of them when the segment is written.
+    /// Memory of the rows twice, since writing the segment makes postings of them.
     fn mem_usage(&self) -> usize {
         2 * self.rows.capacity() + self.ids.capacity() + self.ends.capacity() * size_of::<(usize, usize)>()
     }
@@ -165,7 +165,7 @@ impl PluginWriter for EntryWriter {
     }
 }
 
-/// A vector as the opaque bytes of its field: ids, then weights.
+/// Encodes a vector as the bytes of its field: ids, then weights.
 pub(crate) fn encode(dims: &[u32], weights: &[f32]) -> Vec<u8> {
     let ids = dims.iter().flat_map(|dim| dim.to_le_bytes());
     ids.chain(weights.iter().flat_map(|weight| weight.to_le_bytes())).collect()

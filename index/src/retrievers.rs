@@ -12,7 +12,7 @@ pub struct ImpactRetriever<'a> {
 }
 
 impl<'a> ImpactRetriever<'a> {
-    /// Searches a snapshot as `options` say.
+    /// Searches a snapshot with `options`.
     #[must_use]
     pub fn new(searcher: &'a Searcher, options: SearchOptions) -> Self {
         Self { searcher, options }

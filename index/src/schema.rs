@@ -1,4 +1,4 @@
-//! Which tantivy fields hold what, and why.
+//! [`Fields`]: the tantivy fields of an index.
 
 use serde_json::{Map, Value as Json};
 use tantivy::schema::{
@@ -13,31 +13,31 @@ use crate::analyzer::{AnalyzerVersion, Language, analyzer_name};
 use crate::plugin;
 use splade_core::SparseVector;
 
-/// Longer texts of the other fields are kept but cannot be filtered by: as one term each they would only swell the
+/// Largest length in bytes of a text that a filter can match. Longer texts are stored only: as terms they would enlarge the
 /// dictionary.
 pub(crate) const LONGEST_FILTER_TEXT: usize = 256;
 
 /// The fields of every index.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Fields {
-    /// the external id as one term, for deletes and look-ups; the plugin keeps it for results
+    /// the external id as one term, for deletes and look-ups; the plugin stores it for results
     pub(crate) id: Field,
     /// stored only; searched through `body`
     title: Field,
     /// stored only; searched through `body`
     text: Field,
-    /// title and text, for BM25 and phrases: one field, so that they are weighted as one text
+    /// title and text, for BM25 and phrases; one field, so that both have the same weight
     pub(crate) body: Field,
-    /// the other fields as JSON text, so that they come back exactly as they were given
+    /// the other fields as JSON text, so that they are returned unchanged
     other: Field,
-    /// the other fields again, for filters
+    /// the other fields, for filters
     pub(crate) filter: Field,
-    /// the sparse vector, handed to the plugin
+    /// the sparse vector, which the plugin reads
     pub(crate) vector: Field,
 }
 
 impl Fields {
-    /// The fields and their schema; the same for every index of a language and an analyzer.
+    /// The fields and their schema. They depend on the language and the analyzer only.
     pub(crate) fn build(language: Language, analyzer: AnalyzerVersion) -> (Self, Schema) {
         let mut schema = Schema::builder();
         let indexing = TextFieldIndexing::default()
@@ -59,12 +59,12 @@ impl Fields {
         (fields, schema.build())
     }
 
-    /// The term that finds a document by its id.
+    /// The term of a document's id.
     pub(crate) fn id_term(&self, id: &str) -> Term {
         Term::from_field_text(self.id, id)
     }
 
-    /// A document as tantivy takes it.
+    /// Makes tantivy's document of a document and its vector.
     pub(crate) fn to_tantivy(self, document: &StoredDocument, vector: &SparseVector) -> TantivyDocument {
         let mut row = TantivyDocument::new();
         row.add_text(self.id, &document.id);
@@ -82,7 +82,7 @@ impl Fields {
         row
     }
 
-    /// What a document was added with; its id comes from our file.
+    /// The stored fields of a document. Its id comes from the segment file.
     pub(crate) fn read_stored(&self, id: String, row: &TantivyDocument) -> Result<StoredDocument, String> {
         let text = |field| row.get_first(field).and_then(|value| value.as_str().map(String::from));
         let other = match text(self.other) {
@@ -99,7 +99,7 @@ fn filterable(map: &Map<String, Json>) -> std::collections::BTreeMap<String, Own
     map.iter().filter_map(|(key, value)| Some((key.clone(), filter_value(value)?))).collect()
 }
 
-/// A JSON value as a filter sees it. tantivy's own conversion would read texts as dates.
+/// Makes the value to index for filters. tantivy's conversion from JSON would read texts as dates.
 fn filter_value(value: &Json) -> Option<OwnedValue> {
     match value {
         Json::Null => None,

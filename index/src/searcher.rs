@@ -1,4 +1,4 @@
-//! A snapshot of the index: search, stored documents, explanations.
+//! [`Searcher`]: search, stored documents and explanations of one snapshot of the index.
 
 use std::sync::Arc;
 
@@ -15,7 +15,7 @@ use splade_core::segment::{Candidate, Demand, Live, QueryPlan};
 use splade_core::segment::{Defect, SegmentFile};
 use splade_core::{Fusion, Hit, Ranking, SparseVector, score_order};
 
-/// Where a document lies in a snapshot; of no use in another one.
+/// Position of a document in a snapshot. It is invalid in other snapshots.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Address {
     segment: u32,
@@ -28,12 +28,12 @@ impl From<tantivy::DocAddress> for Address {
     }
 }
 
-/// A document found: the hit, and where the rest of it is.
+/// A hit with the address of its document.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Found {
     /// id and score
     pub hit: Hit,
-    /// for [`Searcher::document`], [`Searcher::vector`] and [`Searcher::explain`]
+    /// argument of [`Searcher::document`], [`Searcher::vector`] and [`Searcher::explain`]
     pub address: Address,
 }
 
@@ -43,43 +43,43 @@ pub fn to_ranking(found: &[Found]) -> Ranking {
     Ranking::from_hits(found.iter().map(|found| found.hit.clone()).collect())
 }
 
-/// How scores are computed.
+/// Computation of scores.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Scoring {
-    /// In f32 from the weights given, equal bit for bit to [`SparseVector::dot`].
+    /// In f32 from the stored weights, equal bit for bit to [`SparseVector::dot`].
     #[default]
     Exact,
-    /// From the impacts alone: a little faster; scores are off by up to half a step of each term. With negative query
-    /// weights a document whose sum is within rounding of zero may be missing.
-    Quantised,
+    /// From the impacts alone, which is a little faster. The error is up to half a step of each term. With negative query
+    /// weights, a document with a score near zero may be missing.
+    Quantized,
 }
 
-/// How to search.
+/// Options of a search.
 #[derive(Debug, Clone, Default)]
 pub struct SearchOptions {
-    /// exact unless asked otherwise
+    /// computation of scores, [`Scoring::Exact`] by default
     pub scoring: Scoring,
-    /// which documents may be found, `None` for all
+    /// condition on the documents, `None` for all documents
     pub filter: Option<Filter>,
-    /// at most so many parts of the index are searched at a time, on rayon's threads; 0 and 1 mean the caller's own
-    /// thread. Results do not depend on it.
+    /// number of rayon's threads that search parts of the index at the same time; 0 and 1 mean the caller's thread. The results
+    /// do not depend on it.
     pub threads: usize,
 }
 
-/// What a term contributes to a document's score.
+/// Contribution of a term to the score of a document.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct TermScore {
     /// the dimension
     pub dim: u32,
-    /// its weight in the query
+    /// weight in the query
     pub query_weight: f32,
-    /// its weight in the document
+    /// weight in the document
     pub document_weight: f32,
-    /// the product
+    /// product of the weights
     pub score: f32,
 }
 
-/// The index as it was at one commit. Searches of one snapshot agree with each other, whatever is written meanwhile.
+/// A snapshot of the index at one commit. Later writes do not change its results.
 #[derive(Clone)]
 pub struct Searcher {
     searcher: tantivy::Searcher,
@@ -97,13 +97,13 @@ impl Searcher {
         Ok(Self { files, fields: index.fields(), vocabulary_size, searcher, directory: index.directory().clone() })
     }
 
-    /// The error for a segment file with a fault.
+    /// The error of a segment file with a defect.
     fn damaged(&self, segment: usize, defect: Defect) -> Error {
         let name = file_name(self.searcher.segment_reader(segment as u32));
         Error::damaged(self.directory.path().join(name), defect)
     }
 
-    /// Runs `work`, which calls tantivy: see [`CheckedDirectory::run`].
+    /// Runs `work`, which calls tantivy, by [`CheckedDirectory::run`].
     pub(crate) fn run<T>(&self, work: impl FnOnce() -> Result<T>) -> Result<T> {
         self.directory.run(work)
     }
@@ -132,54 +132,54 @@ impl Searcher {
         self.len() == 0
     }
 
-    /// The `k` documents of highest score, score descending, then id ascending.
+    /// The `k` documents with the highest scores, score descending, then id ascending.
     ///
-    /// Only documents with a score above zero are found. Query weights may be negative; dimensions that no document
-    /// has, or that are beyond the vocabulary, add nothing.
+    /// Only documents with a score above zero are found. Query weights may be negative. Dimensions without postings or beyond
+    /// the vocabulary add nothing.
     ///
     /// # Errors
-    /// A broken index, a filter that cannot be.
+    /// A damaged index, an invalid filter.
     pub fn search(&self, query: &SparseVector, k: usize, options: &SearchOptions) -> Result<Vec<Found>> {
         if k == 0 || self.is_empty() {
             return Ok(Vec::new());
         }
-        // no more documents can be found than there are, and k may be "all"
+        // k may be far larger than the number of documents
         let k = k.min(self.len());
         let query: Vec<(u32, f32)> = query.iter().collect();
-        let living = self.living(options.filter.as_ref())?;
+        let live = self.live_documents(options.filter.as_ref())?;
         let hidden: Vec<usize> =
             self.searcher.segment_readers().iter().map(|reader| reader.num_deleted_docs() as usize).collect();
         let hidden = options.filter.is_none().then_some(&hidden[..]);
         let files = self.files.iter().map(Arc::as_ref);
         let plan = QueryPlan::new(files, &Demand { query: &query, k, hidden });
         let Some(plan) = plan.map_err(|damage| self.damaged(damage.segment, damage.defect))? else {
-            return self.truncate(self.score_all(&query, &living)?, k);
+            return self.truncate(self.score_all(&query, &live)?, k);
         };
         let scored = match options.scoring {
-            Scoring::Quantised => {
-                let candidates = plan.quantised_candidates(k, &living, options.threads);
+            Scoring::Quantized => {
+                let candidates = plan.quantized_candidates(k, &live, options.threads);
                 candidates.into_iter().map(|candidate| (plan.score(candidate.sum), address_of(&candidate))).collect()
             }
-            Scoring::Exact => self.rescore(&query, &plan.exact_candidates(k, &living, options.threads))?,
+            Scoring::Exact => self.rescore(&query, &plan.exact_candidates(k, &live, options.threads))?,
         };
         self.truncate(scored, k)
     }
 
-    /// The plain twin of [`search`](Self::search): the score of every document, from its exact weights.
+    /// Scores every document by its exact weights: the plain twin of [`search`](Self::search).
     ///
     /// # Errors
-    /// As [`search`](Self::search).
+    /// Those of [`search`](Self::search).
     pub fn search_exact(&self, query: &SparseVector, k: usize, filter: Option<&Filter>) -> Result<Vec<Found>> {
         let query: Vec<(u32, f32)> = query.iter().collect();
-        self.truncate(self.score_all(&query, &self.living(filter)?)?, k)
+        self.truncate(self.score_all(&query, &self.live_documents(filter)?)?, k)
     }
 
-    /// Sparse and BM25 rankings of the same snapshot, `depth` hits each, fused; the `k` best.
+    /// Fuses the sparse and the BM25 ranking, of `depth` hits each, and returns the best `k`.
     ///
-    /// Sparse comes first in the weights of [`Fusion::weighted`].
+    /// In [`Fusion::weighted`], the first weight is that of the sparse ranking.
     ///
     /// # Errors
-    /// As [`search`](Self::search) and [`search_bm25`](Self::search_bm25).
+    /// Those of [`search`](Self::search) and [`search_bm25`](Self::search_bm25).
     pub fn search_hybrid(
         &self,
         query: &SparseVector,
@@ -202,7 +202,7 @@ impl Searcher {
         Ok(found.collect())
     }
 
-    /// What each common term contributes to the score of a document, largest first (then by dimension).
+    /// Contributions of the common terms to the score of a document, largest first, then by dimension.
     ///
     /// # Errors
     /// An address of another snapshot.
@@ -216,10 +216,10 @@ impl Searcher {
         Ok(terms)
     }
 
-    /// What a document was added with.
+    /// The stored document, as it was added.
     ///
     /// # Errors
-    /// An address of another snapshot, a broken index.
+    /// An address of another snapshot, a damaged index.
     pub fn document(&self, address: Address) -> Result<StoredDocument> {
         let id = self.id(address)?;
         self.run(|| {
@@ -231,10 +231,10 @@ impl Searcher {
         })
     }
 
-    /// The exact weights of a document, as the index keeps them.
+    /// The exact weights of a document, as the index stores them.
     ///
     /// # Errors
-    /// An address of another snapshot, a broken index.
+    /// An address of another snapshot, a damaged index.
     pub fn vector(&self, address: Address) -> Result<SparseVector> {
         let row = self.row(address)?;
         SparseVector::from_pairs(row.iter()).map_err(|source| {
@@ -243,10 +243,10 @@ impl Searcher {
         })
     }
 
-    /// Where the document of this id is, if there is one.
+    /// The address of the document with this id; `None` if there is no such document.
     ///
     /// # Errors
-    /// A broken index.
+    /// A damaged index.
     pub fn find(&self, id: &str) -> Result<Option<Address>> {
         self.run(|| self.find_inside(id))
     }
@@ -274,21 +274,21 @@ impl Searcher {
         segments.flat_map(|(segment, reader)| reader.doc_ids_alive().map(move |doc| Address { segment, doc }))
     }
 
-    /// The dimensions vectors may have.
+    /// Number of terms of the vocabulary.
     #[must_use]
     pub fn vocabulary_size(&self) -> u32 {
         self.vocabulary_size
     }
 
-    /// The best `k` documents whose score is not 0, those of negative score too; every document is scored.
+    /// Scores every document and returns the best `k` whose score is not 0; a score may be negative.
     pub(crate) fn search_nonzero(&self, query: &SparseVector, k: usize, filter: Option<&Filter>) -> Result<Vec<Found>> {
         let query: Vec<(u32, f32)> = query.iter().collect();
-        let mut scored = self.score_all(&query, &self.living(filter)?)?;
+        let mut scored = self.score_all(&query, &self.live_documents(filter)?)?;
         scored.retain(|(score, _)| *score != 0.0);
         self.best(scored, k)
     }
 
-    /// The `k` best of `scored`, of which only scores above zero count, in order.
+    /// The best `k` of `scored` with scores above zero, in order.
     pub(crate) fn truncate(&self, mut scored: Vec<(f32, Address)>, k: usize) -> Result<Vec<Found>> {
         scored.retain(|(score, _)| *score > 0.0);
         self.best(scored, k)
@@ -296,7 +296,7 @@ impl Searcher {
 
     fn best(&self, mut scored: Vec<(f32, Address)>, k: usize) -> Result<Vec<Found>> {
         if k > 0 && scored.len() > k {
-            // the order of `Hit::rank_order`, without making hits of those that are left out
+            // the order of `Hit::rank_order`; hits are made only of the best
             let mut failed = None;
             let mut id = |address| {
                 self.id_bytes(address).unwrap_or_else(|error| {
@@ -320,7 +320,7 @@ impl Searcher {
     /// The id of a document.
     ///
     /// # Errors
-    /// An address of another snapshot, a broken index.
+    /// An address of another snapshot, a damaged index.
     pub fn id(&self, address: Address) -> Result<String> {
         String::from_utf8(self.id_bytes(address)?.to_owned()).map_err(|_| {
             self.damaged(address.segment as usize, format!("the id of document {} is no UTF-8", address.doc))
@@ -343,15 +343,15 @@ impl Searcher {
             .ok_or_else(|| Error::invalid("the address of a document is of another snapshot", "search again"))
     }
 
-    fn living(&self, filter: Option<&Filter>) -> Result<LiveDocuments<'_>> {
+    fn live_documents(&self, filter: Option<&Filter>) -> Result<LiveDocuments<'_>> {
         let bitsets = |filter: &Filter| self.run(|| filter.bitsets(&self.searcher, &self.fields));
         Ok(LiveDocuments { searcher: &self.searcher, passing: filter.map(bitsets).transpose()? })
     }
 
-    fn score_all(&self, query: &[(u32, f32)], living: &LiveDocuments<'_>) -> Result<Vec<(f32, Address)>> {
+    fn score_all(&self, query: &[(u32, f32)], live: &LiveDocuments<'_>) -> Result<Vec<(f32, Address)>> {
         let mut scored = Vec::new();
         for (segment, file) in self.files.iter().enumerate() {
-            for doc in (0..file.n_docs()).filter(|doc| living.is_live(segment, *doc)) {
+            for doc in (0..file.n_docs()).filter(|doc| live.is_live(segment, *doc)) {
                 let row = file.row(doc).map_err(|defect| self.damaged(segment, defect))?;
                 scored.push((row.dot(query), Address { segment: segment as u32, doc }));
             }
@@ -372,7 +372,7 @@ fn address_of(candidate: &Candidate) -> Address {
     Address { segment: candidate.segment, doc: candidate.doc }
 }
 
-/// Documents that are not deleted and pass the filter.
+/// Documents that are not deleted and that pass the filter.
 struct LiveDocuments<'a> {
     searcher: &'a tantivy::Searcher,
     passing: Option<Vec<BitSet>>,

@@ -1,4 +1,4 @@
-//! [`IndexSettings`], fixed when an index is created, and `manifest.json`, which records them.
+//! [`IndexSettings`], and `manifest.json`, which stores them.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -13,29 +13,29 @@ use splade_core::segment::Identity;
 use splade_core::segment::{ForwardPrecision, RowLayout};
 use splade_files::AtomicFile;
 
-/// The manifest of an index folder.
+/// File name of an index folder's manifest.
 pub(crate) const MANIFEST_FILE: &str = "manifest.json";
 const FORMAT: &str = "splade-index";
-/// The version written. Version 1, which has no checksums, is read too.
+/// Version that is written. Version 1, which has no checksums, can be read too.
 const VERSION: u64 = 2;
 
-/// What an index is made for; fixed when it is created.
+/// Settings of an index. They are fixed when it is created.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct IndexSettings {
-    /// number of terms: dimensions of the vectors
+    /// number of terms, and so of dimensions
     pub vocabulary_size: u32,
-    /// of the document encoder's weights; any text, compared by equality
+    /// fingerprint of the document encoder's weights; any text, compared by equality
     pub model_fingerprint: String,
-    /// of the tokenizer; any text, compared by equality
+    /// fingerprint of the tokenizer; any text, compared by equality
     pub tokenizer_fingerprint: String,
     /// the stemmer of BM25
     #[serde(default)]
     pub language: Language,
-    /// rules by which BM25 splits texts into words
+    /// version of the rules that split texts into words for BM25
     #[serde(default = "AnalyzerVersion::of_old_indexes")]
     pub analyzer: AnalyzerVersion,
-    /// how exact weights are kept
+    /// number format of the exact weights
     #[serde(default)]
     pub forward: ForwardPrecision,
     /// of the ONNX file that encodes the documents, such as `fp32`; any text, compared by equality. None if unknown
@@ -58,7 +58,7 @@ impl IndexSettings {
         }
     }
 
-    /// What every segment file of the index repeats, so that a file from elsewhere is noticed.
+    /// Identity that every segment file of the index repeats, so that a file of another index is refused.
     pub(crate) fn identity(&self) -> Identity {
         let mut hasher = Sha256::new();
         for text in [&self.model_fingerprint, &self.tokenizer_fingerprint] {
@@ -73,15 +73,15 @@ impl IndexSettings {
     }
 }
 
-/// The content of `manifest.json`.
+/// Content of `manifest.json`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Manifest {
     pub(crate) settings: IndexSettings,
-    /// the files of the query folder by name; `None` in version 1, which does not list them
+    /// files of the query folder by name; `None` in version 1, which does not list them
     pub(crate) query: Option<BTreeMap<String, FileRecord>>,
 }
 
-/// A file of the query folder.
+/// Length and checksum of a file of the query folder.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct FileRecord {
@@ -98,7 +98,7 @@ impl FileRecord {
 }
 
 impl Manifest {
-    /// Writes the manifest of the index folder `dir`, in the version of this program.
+    /// Writes the manifest of the index folder `dir`, in [`VERSION`].
     pub(crate) fn write(&self, dir: &Path) -> Result<()> {
         let path = dir.join(MANIFEST_FILE);
         let json = ManifestJson {
@@ -146,7 +146,7 @@ impl Manifest {
     }
 }
 
-/// The part of a manifest that every version has.
+/// Fields that the manifest has in every version.
 #[derive(Deserialize)]
 struct Kind {
     format: String,

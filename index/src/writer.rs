@@ -17,16 +17,16 @@ use crate::{ImpactIndex, Searcher};
 use splade_core::SparseVector;
 use splade_files::remove_leftovers;
 
-/// A document as it goes in and comes back.
+/// A document as it is stored.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct StoredDocument {
-    /// its external id, not empty
+    /// external id, not empty
     pub id: String,
-    /// its title, if it has one
+    /// title, if there is one
     pub title: Option<String>,
-    /// its text
+    /// text
     pub text: String,
-    /// all its other fields
+    /// all other fields
     pub other: Map<String, Json>,
 }
 
@@ -63,7 +63,7 @@ pub struct WriteCounts {
 ///
 /// There is one writer an index at a time, in all processes. Nothing is visible to searchers before
 /// [`commit`](Self::commit). What was not committed is removed when the writer is dropped, or by the next writer if the
-/// process dies. After a failed write, as on a full disk, the writer accepts nothing more and the last commit stays.
+/// process is killed. After a failed write, as on a full disk, the writer accepts nothing more and the last commit stays.
 pub struct ImpactWriter {
     /// `None` once it is closed
     writer: Option<IndexWriter>,
@@ -211,7 +211,7 @@ impl ImpactWriter {
             return Err(Error::file(self.directory.path(), "writing failed before: open another writer"));
         };
         let result = self.directory.run(|| match call(writer) {
-            // tantivy says only that a worker has stopped; the worker's own error says why
+            // tantivy's error states only that a worker has stopped; the worker's error has the reason
             Err(error @ TantivyError::ErrorInThread(_)) => Err(writer.prepare_commit().err().unwrap_or(error).into()),
             result => Ok(result.map(|_| ())?),
         });
@@ -266,7 +266,7 @@ impl Drop for ImpactWriter {
         // the next writer does what fails here
         let _ = self.directory.run(|| {
             if self.failed {
-                // merges that are under way would go on writing files
+                // running merges would write further files
                 writer.wait_merging_threads()?;
             } else {
                 drop(writer);
@@ -282,15 +282,15 @@ fn open_writer(index: &Index, directory: &CheckedDirectory, threads: usize, memo
     directory.run(|| Ok(index.writer_with_num_threads(threads, memory)?))
 }
 
-/// Removes the files that belong to no segment of the last commit. Only for the holder of the writer lock.
+/// Removes the files that belong to no segment of the last commit. The caller must hold the writer lock.
 fn remove_dead_files(index: &Index, directory: &CheckedDirectory) -> Result<()> {
     let live = directory.run(|| Ok(index.load_metas()?.list_segment_files()))?;
     directory.remove_leftovers(&live)
 }
 
-/// tantivy's own minimum.
+/// tantivy's minimum.
 const MIN_MEMORY_PER_THREAD: usize = 15_000_000;
-/// A little under tantivy's own maximum.
+/// A little less than tantivy's maximum.
 const MAX_MEMORY_PER_THREAD: usize = 4_000_000_000;
-/// tantivy drops longer terms without a word.
+/// Largest length of an id in bytes. tantivy drops longer terms without an error.
 const LONGEST_ID: usize = 4096;

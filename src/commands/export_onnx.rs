@@ -40,7 +40,7 @@ pub(crate) fn run(args: &ExportOnnxArgs) -> Result<()> {
     if !tasks.is_empty() {
         load_library()?;
     }
-    let source = Source::read(args, model, id)?;
+    let source = ExportSource::read(args, model, id)?;
     let folders = NewFolders::above(&folder.join("model.onnx"));
     let files = write_all(&source, wanted, &folder)?;
     folders.keep();
@@ -50,7 +50,7 @@ pub(crate) fn run(args: &ExportOnnxArgs) -> Result<()> {
 
 /// Writes all files to a temporary folder, compares them with the checkpoint, and moves them to `folder`. If one fails,
 /// none is moved.
-fn write_all(source: &Source<'_>, wanted: Vec<Wanted>, folder: &Path) -> Result<Vec<Exported>> {
+fn write_all(source: &ExportSource<'_>, wanted: Vec<Wanted>, folder: &Path) -> Result<Vec<Exported>> {
     // Beside the destination, so that a move is a rename. It is never committed as a folder: it is removed on return, and
     // that of a killed process by the next export.
     let aside = AtomicFolder::create(&folder.join("export"))?;
@@ -131,7 +131,7 @@ struct Judged {
 }
 
 /// The checkpoint that is exported.
-struct Source<'a> {
+struct ExportSource<'a> {
     args: &'a ExportOnnxArgs,
     /// its id in the Hub, or its folder's name
     name: String,
@@ -140,7 +140,7 @@ struct Source<'a> {
     weights: Weights,
 }
 
-impl<'a> Source<'a> {
+impl<'a> ExportSource<'a> {
     fn read(args: &'a ExportOnnxArgs, model: ModelDir, id: Option<String>) -> Result<Self> {
         let config = TransformerConfig::of(&model)?;
         let weights = Weights::from_files(&model.checkpoint()?, &config)?;

@@ -35,10 +35,10 @@ pub(crate) fn run(args: &MineArgs) -> Result<()> {
     use_threads(args.network.threads);
     let pairs = read_pairs(args)?;
     let known = KnownPositives::of(&pairs);
-    let source = Source::open(args, &pairs)?;
+    let source = RankingSource::open(args, &pairs)?;
     let teacher = args.teacher.as_deref().map(|folder| Teacher::open(folder, args)).transpose()?;
     let mut output = Output::open(args.output.as_deref(), args.overwrite)?;
-    let mut report = Report { rows: pairs.len(), ..Report::default() };
+    let mut report = MineCounts { rows: pairs.len(), ..MineCounts::default() };
     let bar = console::progress("mining", Some(pairs.len() as u64));
     for chunk in pairs.chunks(TEACHER_ROWS) {
         let mut mined = Vec::new();
@@ -64,7 +64,7 @@ pub(crate) fn run(args: &MineArgs) -> Result<()> {
     if report.written == 0 {
         return Err(bad_input(
             format!("{}: no row has {} negatives left: {}", args.input.display(), args.negatives, report.in_words()),
-            "widen --ranks, lower --margin or --relative-margin, or ask for fewer --negatives",
+            "widen --ranks, lower --margin or --relative-margin, or set fewer --negatives",
         ));
     }
     output.finish()?;
@@ -83,7 +83,7 @@ struct Pair {
 
 /// A document of a ranking.
 #[derive(Debug, Clone, PartialEq)]
-struct Candidate {
+struct RankedDocument {
     rank: usize,
     hit: Hit,
     /// title and text
@@ -92,7 +92,7 @@ struct Candidate {
     body: Option<String>,
 }
 
-impl Candidate {
+impl RankedDocument {
     fn new(rank: usize, hit: Hit, title: &str, text: &str) -> Self {
         match title.is_empty() {
             true => Self { rank, hit, text: text.to_owned(), body: None },
@@ -164,14 +164,14 @@ impl<'a> KnownPositives<'a> {
         Self { by_query }
     }
 
-    fn has(&self, query: &str, candidate: &Candidate) -> bool {
+    fn has(&self, query: &str, candidate: &RankedDocument) -> bool {
         let pairs = self.by_query.get(query).into_iter().flatten();
         pairs.into_iter().any(|pair| candidate.is(pair.positive_id.as_deref(), &pair.positive))
     }
 }
 
 /// The place that rankings come from.
-enum Source {
+enum RankingSource {
     Index(Box<Answerer>),
     Run {
         run: Run,
@@ -180,7 +180,7 @@ enum Source {
     },
 }
 
-impl Source {
+impl RankingSource {
     fn open(args: &MineArgs, pairs: &[Pair]) -> Result<Self> {
         let depth = args.depth();
         if let Some(folder) = &args.index {
@@ -223,14 +223,14 @@ impl Source {
     }
 
     /// The ranking for a query, as deep as its window and its positive ask for.
-    fn candidates(&self, pair: &Pair, args: &MineArgs) -> Result<Vec<Candidate>> {
+    fn candidates(&self, pair: &Pair, args: &MineArgs) -> Result<Vec<RankedDocument>> {
         match self {
             Self::Index(answerer) => {
                 let query = Query { id: pair.query_id.clone().unwrap_or_default(), text: pair.anchor.clone() };
                 let hits = answerer.hits(answerer.answer(&query)?)?;
                 let candidate = |(rank, hit): (usize, crate::answer::AnswerHit)| {
                     let title = hit.document.title.unwrap_or_default();
-                    Candidate::new(rank, hit.found.hit, &title, &hit.document.text)
+                    RankedDocument::new(rank, hit.found.hit, &title, &hit.document.text)
                 };
                 Ok((1..).zip(hits).map(candidate).collect())
             }
@@ -239,7 +239,7 @@ impl Source {
                 let hits = ranking.into_iter().flat_map(|ranking| ranking.hits()).take(args.depth());
                 let candidate = |(rank, hit): (usize, &Hit)| {
                     let (title, text) = documents.get(&hit.id)?;
-                    Some(Candidate::new(rank, hit.clone(), title, text))
+                    Some(RankedDocument::new(rank, hit.clone(), title, text))
                 };
                 Ok((1..).zip(hits).filter_map(candidate).collect())
             }
@@ -250,11 +250,11 @@ impl Source {
 /// The first documents of the window that are no known positive and not above the margin.
 fn select(
     pair: &Pair,
-    candidates: Vec<Candidate>,
+    candidates: Vec<RankedDocument>,
     known: &KnownPositives<'_>,
     args: &MineArgs,
-    report: &mut Report,
-) -> Vec<Candidate> {
+    report: &mut MineCounts,
+) -> Vec<RankedDocument> {
     let own = candidates.iter().find(|candidate| candidate.is(pair.positive_id.as_deref(), &pair.positive));
     let limit = own.map(|own| args.highest_score(own.hit.score));
     if args.has_margin() && limit.is_none() {
@@ -262,7 +262,7 @@ fn select(
         report.positive_not_found += 1;
         return Vec::new();
     }
-    let mut chosen: Vec<Candidate> = Vec::new();
+    let mut chosen: Vec<RankedDocument> = Vec::new();
     for candidate in candidates.into_iter().filter(|candidate| args.ranks.contains(&candidate.rank)) {
         if chosen.len() == args.negatives {
             break;
@@ -279,7 +279,7 @@ fn select(
 }
 
 /// A row in the training format: `anchor`, `positive`, `negative_1`, …, and with a teacher `label`.
-fn row_of(pair: &Pair, negatives: &[Candidate], labels: Option<&[f32]>) -> Value {
+fn row_of(pair: &Pair, negatives: &[RankedDocument], labels: Option<&[f32]>) -> Value {
     let mut row = Map::new();
     row.insert("anchor".to_owned(), json!(pair.anchor));
     row.insert("positive".to_owned(), json!(pair.positive));
@@ -309,9 +309,9 @@ impl Teacher {
     }
 
     /// For each row the score of its positive, then those of its negatives.
-    fn scores(&self, rows: &[(&Pair, Vec<Candidate>)]) -> Result<Vec<Vec<f32>>> {
+    fn scores(&self, rows: &[(&Pair, Vec<RankedDocument>)]) -> Result<Vec<Vec<f32>>> {
         let queries: Vec<&str> = rows.iter().map(|(pair, _)| pair.anchor.as_str()).collect();
-        let texts = |(pair, negatives): &'_ (&Pair, Vec<Candidate>)| -> Vec<String> {
+        let texts = |(pair, negatives): &'_ (&Pair, Vec<RankedDocument>)| -> Vec<String> {
             let negatives = negatives.iter().map(|negative| negative.text.clone());
             std::iter::once(pair.positive.clone()).chain(negatives).collect()
         };
@@ -328,7 +328,7 @@ impl Teacher {
 
 /// Counts of a run of the command.
 #[derive(Debug, Default)]
-struct Report {
+struct MineCounts {
     rows: usize,
     written: usize,
     too_few: usize,
@@ -337,7 +337,7 @@ struct Report {
     positive_not_found: usize,
 }
 
-impl Report {
+impl MineCounts {
     fn in_words(&self) -> String {
         format!(
             "{} of {} rows written, {} have too few negatives; left out: {} known positives, {} documents above the margin; the \

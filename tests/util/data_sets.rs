@@ -177,7 +177,7 @@ fn ddsc(language: &str, rows: std::ops::Range<usize>) -> Vec<u8> {
     ])
 }
 
-/// Two sets of the joined data set, and one that nobody asks for.
+/// Two sets of the joined data set, and one that no config names.
 fn nano_beir() -> Files {
     let mut all = Files::new();
     for name in ["NanoMSMARCO", "NanoNFCorpus", "NanoNQ"] {

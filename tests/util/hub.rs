@@ -305,7 +305,7 @@ impl State {
         let mut part = || parts.next().unwrap_or_default().to_owned();
         let (name, verb, rest) = (format!("{folder}{}/{}", part(), part()), part(), part());
         let token = request.headers.get("authorization");
-        // without a token, the public Hub does not tell a missing model from a private one
+        // without a token, the public Hub gives one answer for missing and private models
         let unknown = || refusal(if token.is_some() { 404 } else { 401 }, "RepoNotFound");
         let model = self.models.get(&name).ok_or_else(unknown)?;
         if let Some(new) = &model.renamed {

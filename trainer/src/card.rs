@@ -61,7 +61,7 @@ pub(crate) fn card(config: &TrainConfig, sets: &[(String, usize)], state: &Train
     parts.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join("\n")
 }
 
-/// What the model is, in a list.
+/// Facts about the model, as a list.
 fn description(config: &TrainConfig, language: &[String], license: Option<&str>) -> String {
     let base = config.model.base_model.as_deref().filter(|base| is_hub_id(base));
     let facts = [

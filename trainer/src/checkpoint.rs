@@ -1,11 +1,10 @@
 //! Checkpoints of a training: the state beside the model folder, the best model, resuming, deleting old ones.
 //!
-//! A checkpoint is written aside and renamed, so a folder `checkpoint-N` is whole or not there. Inside it are the model
-//! folder itself, which the caller writes, and
+//! Writing a checkpoint is atomic. The folder `checkpoint-N` has the files of a model folder, which the caller writes, and
 //!
 //! * `trainer_state.json` as the reference writes it,
 //! * `optimizer.safetensors` instead of its pickles,
-//! * `progress.json`: where in the data and in the random numbers the run is,
+//! * `progress.json`: position in the data and in the random numbers,
 //! * `training_config.json`: the resolved config.
 
 use std::collections::HashMap;
@@ -28,7 +27,7 @@ const TRAINING_CONFIG: &str = "training_config.json";
 const PREFIX: &str = "checkpoint-";
 /// The version of `progress.json`.
 const FORMAT_VERSION: u32 = 1;
-/// Where early stopping keeps its count, as in the reference.
+/// Key of the count of early stopping, as in the reference.
 const EARLY_STOPPING: &str = "EarlyStoppingCallback";
 
 /// `trainer_state.json`.

@@ -1,13 +1,13 @@
-//! Where tensors live.
+//! The device of the tensors.
 
 use candle_core::Device;
 
 use crate::{Error, Result};
 
-/// `cpu`, `cuda` or `metal`.
+/// Opens `cpu`, `cuda` or `metal`.
 ///
 /// # Errors
-/// A device this program was not built for, or that is not there.
+/// A device that this program was not built for, or that the machine lacks.
 pub fn device(name: &str) -> Result<Device> {
     let missing = |error: candle_core::Error| {
         Error::invalid(

@@ -191,7 +191,7 @@ pub(crate) struct Doctor {
     ramp_end: usize,
     table_start: Option<f64>,
     settings: Settings,
-    /// of all examinations since the end of the ramp
+    /// totals of all examinations since the end of the ramp
     totals: Totals,
     last: Option<Examination>,
 }
@@ -336,7 +336,7 @@ impl Doctor {
                 ),
             ));
         }
-        // empty vectors score alike too, and the sentence above says more
+        // empty vectors score alike too, and have the more precise message above
         if signs.is_empty() && found.has_equal_scores {
             signs.push((
                 Sign::EqualScores,

@@ -6,10 +6,10 @@ use splade_core::ErrorKind;
 
 use crate::model::{CheckpointProblem, ConfigProblem};
 
-/// What can go wrong between examples and a checkpoint.
+/// Errors of training, from reading the examples to writing a checkpoint.
 ///
-/// Messages are one line in lower case that names the file, data set or key; [`Error::hint`] says what to do where
-/// there is something to do, [`Error::kind`] what a caller can act on.
+/// A message is one line in lower case and names the file, data set or key. [`Error::hint`] gives advice, if there is any, and
+/// [`Error::kind`] lets a caller react.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -27,9 +27,9 @@ pub enum Error {
     Config {
         /// the full path of the key, like `training.save_steps`
         key: String,
-        /// what is wrong
+        /// the problem
         message: String,
-        /// what to do, empty if nothing
+        /// advice, empty if there is none
         hint: String,
     },
     /// The `config.json` of a network cannot be used.
@@ -37,7 +37,7 @@ pub enum Error {
     ModelConfig {
         /// the file
         path: PathBuf,
-        /// what is wrong
+        /// the problem
         problem: ConfigProblem,
     },
     /// The checkpoint of a network cannot be used.
@@ -45,7 +45,7 @@ pub enum Error {
     Checkpoint {
         /// the file, or the index of its shards
         path: PathBuf,
-        /// what is wrong
+        /// the problem
         problem: CheckpointProblem,
     },
     /// A data set cannot be trained on.
@@ -53,31 +53,31 @@ pub enum Error {
     DataSet {
         /// its name in the config
         name: String,
-        /// what is wrong
+        /// the problem
         message: String,
-        /// what to do, empty if nothing
+        /// advice, empty if there is none
         hint: String,
     },
-    /// The loss or its gradient became NaN or infinite: going on would only destroy the weights.
+    /// The loss or its gradient became NaN or infinite. A further step would destroy the weights.
     #[error("step {step}: the {what} is {value}{}", of_rows(rows))]
     NotFinite {
         /// the optimizer step, from 0
         step: usize,
         /// `loss` or `gradient norm`
         what: &'static str,
-        /// the value seen
+        /// the value
         value: f64,
         /// the rows of the step's batches by file and line; empty if they are not known
         rows: String,
         /// the checkpoint to return to, if there is one
         checkpoint: Option<PathBuf>,
     },
-    /// Something given cannot be done, whatever the files say.
+    /// An argument is invalid, whatever the files contain.
     #[error("{message}")]
     Invalid {
-        /// what is wrong
+        /// the problem
         message: String,
-        /// what to do, empty if nothing
+        /// advice, empty if there is none
         hint: String,
     },
 }
@@ -149,7 +149,7 @@ impl Error {
         Self::Invalid { message: message.into(), hint: hint.into() }
     }
 
-    /// What to do about it, if there is something to do.
+    /// Advice on what to do, if there is any.
     #[must_use]
     pub fn hint(&self) -> Option<&str> {
         match self {

@@ -10,9 +10,9 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use crate::log::append_or_restore;
 use crate::{Error, Result};
 
-/// What the names of event files begin with, before the seconds.
+/// Start of the names of event files, before the seconds.
 const PREFIX: &str = "events.out.tfevents.";
-/// The part of the name that tells our files from those of other programs.
+/// Part of the name that other programs' event files do not have.
 const PROGRAM: &str = ".splade.";
 
 /// Writes an event file that TensorBoard reads.

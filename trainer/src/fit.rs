@@ -29,7 +29,7 @@ const EVALUATIONS: &str = "eval";
 /// The folder of the result in the output folder.
 const RESULT: &str = "final";
 
-/// Where a training starts.
+/// Starting point of a training.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Start {
     /// from the base model; an output folder that holds a training is refused
@@ -97,7 +97,7 @@ pub trait Observer {
     }
 }
 
-/// How a training ended.
+/// Result of a training.
 #[derive(Debug, Clone, PartialEq)]
 pub struct FitReport {
     /// the folder of the result; none if the run was stopped
@@ -174,13 +174,13 @@ fn remove_training(config: &TrainConfig) -> Result<()> {
 
 /// The place of a step in a run.
 #[derive(Debug, Clone, Copy)]
-struct Place {
+struct StepPlace {
     step: usize,
     ends_epoch: bool,
     is_last: bool,
 }
 
-impl Place {
+impl StepPlace {
     /// True if something that happens by `strategy` happens after this step; it also happens after the last one.
     fn is_due(self, strategy: Strategy, every: usize) -> bool {
         match strategy {
@@ -264,7 +264,7 @@ impl<'a> Run<'a> {
             let batches = self.next_batches()?;
             let report = self.step(&batches, observer)?;
             let step = self.state.global_step;
-            let place = Place { step, ends_epoch: self.queue.is_empty(), is_last: step == self.plan.total_steps };
+            let place = StepPlace { step, ends_epoch: self.queue.is_empty(), is_last: step == self.plan.total_steps };
             self.watch(place, &report, &batches, observer)?;
             let mut save = place.is_due(training.save_strategy, training.save_steps);
             if !self.evaluation.is_empty() && place.is_due(training.eval_strategy, training.eval_steps) {
@@ -320,12 +320,12 @@ impl<'a> Run<'a> {
     /// Logs a line where one is due, and reports what the doctor finds.
     fn watch(
         &mut self,
-        place: Place,
+        place: StepPlace,
         report: &StepReport,
         batches: &[Batch],
         observer: &mut dyn Observer,
     ) -> Result<()> {
-        let Place { step, is_last, .. } = place;
+        let StepPlace { step, is_last, .. } = place;
         let rows = || places(&self.session, batches);
         if let Some(sentence) = self.doctor.watch_norm(step, report.grad_norm, rows) {
             observer.event(Event::Warning(&sentence));
@@ -361,7 +361,7 @@ impl<'a> Run<'a> {
         sets.get(batch.data_set).map(|set| Examination::of_rows(model, set, &batch.rows)).transpose()
     }
 
-    /// The micro-batches of the next step: fewer than the config says at the end of an epoch.
+    /// The micro-batches of the next step. At the end of an epoch there may be fewer than the config states.
     fn next_batches(&mut self) -> Result<Vec<Batch>> {
         if self.queue.is_empty() {
             self.position = Position { epoch: self.position.epoch + 1, batch: 0 };
@@ -420,7 +420,7 @@ impl<'a> Run<'a> {
         Ok(path)
     }
 
-    /// Logs the summary and writes the result: the best checkpoint's model if it is wanted, else the model as it is.
+    /// Logs the summary and writes the result: the best checkpoint's model if the config selects it, else the last model.
     /// Returns the folder of the result, and that checkpoint.
     fn finish(&mut self, observer: &mut dyn Observer) -> Result<(PathBuf, Option<PathBuf>)> {
         let training = &self.config.training;

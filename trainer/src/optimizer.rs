@@ -46,7 +46,7 @@ impl Parameter {
         Self { part, name: name.into(), var, in_norm_layer: false }
     }
 
-    /// Marks it as part of a normalization layer, where its name does not say so.
+    /// Marks it as part of a normalization layer, if its name does not show this.
     #[must_use]
     pub fn in_norm_layer(mut self) -> Self {
         self.in_norm_layer = true;
@@ -70,7 +70,7 @@ impl Parameter {
         format!("{part}/{}", self.name)
     }
 
-    /// Its name as the reference's trainer sees it, which `learning_rate_patterns` are about.
+    /// Its name in the reference's trainer, which `learning_rate_patterns` match.
     #[must_use]
     pub fn reference_name(&self) -> String {
         match self.part {
@@ -294,7 +294,7 @@ impl Moments {
     }
 }
 
-/// The numbers of one update, the same for every element of a group.
+/// Numbers of one update, equal for every element of a group.
 #[derive(Debug, Clone, Copy)]
 struct Update {
     /// 1 − lr · decay
@@ -303,7 +303,7 @@ struct Update {
     step_size: f64,
     /// √(1 − β₂ᵗ)
     second_correction: f64,
-    /// what gradients are multiplied by, to clip them
+    /// factor of the gradients, to clip them
     gradient_scale: f64,
 }
 
@@ -333,7 +333,7 @@ impl Update {
         Ok(())
     }
 
-    /// The same update as [`FlatUpdate`], in tensor operations.
+    /// Applies the update of [`FlatUpdate`] in tensor operations.
     fn apply_by_tensors(self, var: &Var, gradient: &Tensor, first: &mut Tensor, second: &mut Tensor) -> Result<()> {
         let gradient = (gradient.to_dtype(var.dtype())? * self.gradient_scale)?;
         *first = ((&*first * BETA_1)? + (&gradient * (1.0 - BETA_1))?)?.detach();

@@ -16,7 +16,7 @@ use crate::optimizer::ParameterGroup;
 use crate::schedule::{Position, total_steps};
 use crate::{Error, Result, Session, Trainee, best_device, device};
 
-/// What a training will do.
+/// Description of a training before it starts.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Plan {
     /// the rows found in each data set
@@ -147,7 +147,7 @@ fn from_base(
         && has_query_table()
     {
         warnings.push(format!(
-            "{}: is a finished sparse encoder, and its query table is replaced by model.query_init; to go on training it set \
+            "{}: is a finished sparse encoder, and its query table is replaced by model.query_init; to train it further, set \
              model.load_pretrained_sparse_encoder: true",
             base.display()
         ));
@@ -167,7 +167,7 @@ pub(crate) fn without_head_patch<'a>(config: &'a TrainConfig, folder: &Path) -> 
     };
     let model =
         ModelDir::open(folder).map(|model| model.ignoring_config_keys(config.model.ignored_config_keys.clone()));
-    // a folder that cannot be read is an error of the next step, which says more
+    // a folder that cannot be read is an error of the next step, with a better message
     let network = model.ok().and_then(|model| TransformerConfig::of(&model).ok());
     if network.is_none_or(|mut network| network.set_head_mode(mode).is_ok()) {
         return Cow::Borrowed(config);
@@ -357,7 +357,7 @@ fn differences(config: &TrainConfig, checkpoint: &Path) -> Result<Option<String>
     let keys = different.iter().map(shown).collect::<Vec<_>>().join(", ");
     Ok((!different.is_empty()).then(|| {
         format!(
-            "{}: was saved with other values of {keys}: the run goes on, but not as it would have",
+            "{}: was saved with other values of {keys}: the resumed run will differ from an uninterrupted one",
             checkpoint.display()
         )
     }))

@@ -34,16 +34,16 @@ pub struct Session {
     vectors: Option<Embeddings>,
 }
 
-/// The numbers of a step.
+/// Numbers of a step.
 #[derive(Debug, Clone, PartialEq)]
 pub struct StepReport {
-    /// the loss of each micro-batch
+    /// loss of each micro-batch
     pub losses: Vec<LossValues>,
-    /// the global norm before clipping
+    /// global norm before clipping
     pub grad_norm: f64,
-    /// of the first group, times the schedule
+    /// learning rate of the first group, times the schedule
     pub learning_rate: f64,
-    /// those in force
+    /// regularizer weights of the step
     pub regularizer_weights: RegularizerWeights,
     /// mean active dims of the documents; 0 for the masked-language-model objective
     pub active_dims: f64,

@@ -302,7 +302,7 @@ fn every_gradient(family: &str, golden: &Golden, file: &str) {
             }
             let largest = expected.abs().unwrap().max_all().unwrap().to_scalar::<f32>().unwrap();
             let distance = distance(&found, expected, None);
-            // exactly 0 in exact arithmetic: the soft-max does not see a constant added to all keys
+            // 0 in exact arithmetic: a constant added to all keys does not change the soft-max
             let no_effect = ["self.key.bias", "k_lin.bias"].iter().any(|suffix| name.ends_with(suffix));
             let tolerance = if no_effect { 1e-4 } else { 1e-3 * largest };
             assert!(distance <= tolerance, "{family} {name} {reader:?}: {distance} > {tolerance}");

@@ -1,5 +1,5 @@
-//! Whole trainings: the same seed gives the same bits, also when a run is stopped and goes on; what is kept and when a
-//! run ends.
+//! Whole trainings: equal seeds give equal bits, also if a run is stopped and resumed; which files are kept, and when a run
+//! ends.
 
 use std::path::{Path, PathBuf};
 
@@ -11,7 +11,7 @@ fn fixtures() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/sparse-encoder")
 }
 
-/// Notes what happens; stops after so many steps.
+/// Records the events, and stops after `stop_after` steps.
 #[derive(Default)]
 struct Watch {
     evaluated: Vec<(usize, Vec<String>)>,
@@ -116,7 +116,7 @@ fn a_resumed_run_is_the_uninterrupted_one_bit_for_bit() {
     let expected = weights(outcome.model.as_deref().unwrap());
     assert!(watch.losses.iter().all(|loss| loss.is_finite()));
 
-    // dropout, data order and the optimizer's moments all go on where they were; 5 is in the middle of an epoch
+    // dropout, data order and the optimizer's moments continue; step 5 is in the middle of an epoch
     for stop_after in [1, 5, 8] {
         let config = config(folder.path(), &format!("stopped-{stop_after}"), json!({}));
         let mut watch = Watch { stop_after, ..Watch::default() };
@@ -415,35 +415,35 @@ fn warnings(name: &str, changes: Value, loss: Value) -> (Vec<String>, splade_tra
 }
 
 #[test]
-fn a_collapse_is_told_with_its_cause() {
+fn a_collapse_is_reported_with_its_cause() {
     // the network is destroyed by its first steps
-    let (told, report) = warnings("fast", json!({"learning_rate": 10.0, "warmup_ratio": 0.0}), json!({}));
-    let told = told.join("\n");
-    assert!(told.contains("training.learning_rate (now 1e1)"), "{told}");
+    let (found, report) = warnings("fast", json!({"learning_rate": 10.0, "warmup_ratio": 0.0}), json!({}));
+    let found = found.join("\n");
+    assert!(found.contains("training.learning_rate (now 1e1)"), "{found}");
     let signs = ["gets the same score", "use the same", "no active dim", "no logit is below 0"];
-    assert!(signs.iter().any(|sign| told.contains(sign)), "{told}");
+    assert!(signs.iter().any(|sign| found.contains(sign)), "{found}");
     assert!(report.is_ok());
 
     // the table's weights become large and negative, or nothing
-    let (told, _) = warnings("table", json!({"query_learning_rate": 10.0, "warmup_ratio": 0.0}), json!({}));
-    let told = told.join("\n");
+    let (found, _) = warnings("table", json!({"query_learning_rate": 10.0, "warmup_ratio": 0.0}), json!({}));
+    let found = found.join("\n");
     assert!(
-        told.contains("the query table drifts") && told.contains("training.query_learning_rate (now 1e1)"),
-        "{told}"
+        found.contains("the query table drifts") && found.contains("training.query_learning_rate (now 1e1)"),
+        "{found}"
     );
 
-    let (told, _) = warnings("heavy", json!({}), json!({"document": 1e3}));
-    let told = told.join("\n");
-    assert!(told.contains("% of the loss") && told.contains("loss.document_regularizer_weight (now 1e3)"), "{told}");
+    let (found, _) = warnings("heavy", json!({}), json!({"document": 1e3}));
+    let found = found.join("\n");
+    assert!(found.contains("% of the loss") && found.contains("loss.document_regularizer_weight (now 1e3)"), "{found}");
 
     // random weights make about half of all logits positive
-    let (told, report) = warnings("dense", json!({}), json!({"document": 0.0}));
-    let told = told.join("\n");
+    let (found, report) = warnings("dense", json!({}), json!({"document": 0.0}));
+    let found = found.join("\n");
     assert!(
-        told.contains("where 90 to 95 % is the target; raise loss.document_regularizer_weight (now 0e0)"),
-        "{told}"
+        found.contains("where 90 to 95 % is the target; raise loss.document_regularizer_weight (now 0e0)"),
+        "{found}"
     );
-    assert_eq!(told.matches("is the target").count(), 1, "once, not at every step: {told}");
+    assert_eq!(found.matches("is the target").count(), 1, "once, not at every step: {found}");
     let sparsity = report.unwrap().sparsity.unwrap();
     assert!(sparsity.document_sparsity() < 0.9 && sparsity.dimensions == 420, "{sparsity:?}");
     assert!(sparsity.query_active_dims > 1.0 && sparsity.flops > 0.0, "{sparsity:?}");

@@ -1,6 +1,6 @@
-//! Two implementations' results for the same texts, step by step: token ids, vectors, scores, rankings.
+//! Comparison of two implementations on the same texts, stage by stage: token ids, vectors, scores, rankings.
 //!
-//! Every function gives the largest difference and where it is, so that a disagreement can be looked into.
+//! Every function returns the largest difference with its position.
 
 use ndarray::Axis;
 use splade_core::pool;
@@ -8,31 +8,31 @@ use splade_core::{Network, SparseVector, SpladePooling, TokenBatch};
 
 use super::{Backend, Limits, larger};
 
-/// The largest difference of a step.
+/// Largest difference of a stage.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Finding {
-    /// texts, pairs or queries compared
+    /// number of compared texts, pairs or queries
     pub compared: usize,
-    /// the largest difference
+    /// largest difference
     pub difference: f32,
-    /// where it is; none if there is no difference at all
+    /// its position; `None` without a difference
     pub place: Option<Place>,
-    /// the smallest cosine of two vectors; 1 where no vectors are compared
+    /// smallest cosine of two vectors; 1 if no vectors are compared
     pub cosine: f64,
 }
 
-/// Where a difference is.
+/// Position of a difference, with both values.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Place {
-    /// the text, or the query of a score, by its number
+    /// number of the text, or of the query of a score
     pub text: usize,
-    /// the document of a score or ranking
+    /// number of the document of a score or ranking
     pub document: Option<usize>,
-    /// the term of a vector, the position of a token
+    /// term of a vector, or position of a token
     pub at: Option<u32>,
-    /// what the reference has there
+    /// value of the reference
     pub expected: f32,
-    /// what the other one has there
+    /// value of the other implementation
     pub found: f32,
 }
 
@@ -41,7 +41,7 @@ impl Finding {
         Self { compared, difference: 0.0, place: None, cosine: 1.0 }
     }
 
-    /// Whether it is within these limits.
+    /// True if difference and cosine are within `limits`.
     #[must_use]
     pub fn within(&self, limits: Limits) -> bool {
         // written so that NaN is outside
@@ -55,7 +55,7 @@ impl Finding {
     }
 }
 
-/// Token ids: the difference is the number of places at which a text's ids are not the same.
+/// Compares token ids. The difference of a text is the number of positions with different ids.
 #[must_use]
 pub fn compare_tokens<A: AsRef<[u32]>, B: AsRef<[u32]>>(expected: &[A], found: &[B]) -> Finding {
     let mut finding = Finding::new(expected.len().min(found.len()));
@@ -78,7 +78,7 @@ pub fn compare_tokens<A: AsRef<[u32]>, B: AsRef<[u32]>>(expected: &[A], found: &
     finding
 }
 
-/// Vectors: the largest `|found − expected|` of an entry, divided by `|expected|` where that is above 1.
+/// Compares vectors. The difference of an entry is `|found − expected|`, divided by `|expected|` if that is above 1.
 #[must_use]
 pub fn compare_vectors(expected: &[SparseVector], found: &[SparseVector]) -> Finding {
     let mut finding = Finding::new(expected.len().min(found.len()));
@@ -92,17 +92,17 @@ pub fn compare_vectors(expected: &[SparseVector], found: &[SparseVector]) -> Fin
     finding
 }
 
-/// One implementation's vectors of queries and documents.
+/// Vectors of queries and documents by one implementation.
 #[derive(Debug, Clone, Copy)]
 pub struct Sides<'v> {
-    /// of queries
+    /// vectors of the queries
     pub queries: &'v [SparseVector],
-    /// of documents
+    /// vectors of the documents
     pub documents: &'v [SparseVector],
 }
 
 impl Sides<'_> {
-    /// The dot product of a query and a document; 0 for those there are none of.
+    /// Dot product of a query and a document, by their numbers; 0 if a number is out of range.
     #[must_use]
     pub fn score(&self, query: usize, document: usize) -> f32 {
         match (self.queries.get(query), self.documents.get(document)) {
@@ -111,15 +111,16 @@ impl Sides<'_> {
         }
     }
 
-    /// Σ |query weight · document weight|, at least 1: what a score's rounding is proportional to.
+    /// Σ |query weight · document weight|, at least 1. The rounding error of a score is proportional to it.
     fn scale(&self, query: usize, document: usize) -> f32 {
         let document = &self.documents[document];
         self.queries[query].iter().map(|(dim, weight)| (weight * document.weight(dim)).abs()).sum::<f32>().max(1.0)
     }
 }
 
-/// Scores of every query and document: the largest `|found − expected|`, divided by the sum of the absolute products
-/// of the expected score where that is above 1. `found` scores a document for a query, both by number.
+/// Compares the scores of every query and document. The difference of a score is `|found − expected|`, divided by the sum of the
+/// absolute products of the expected score if that is above 1. `found` returns the score of a query and a document, by their
+/// numbers.
 #[must_use]
 pub fn compare_scores(expected: Sides<'_>, found: impl Fn(usize, usize) -> f32) -> Finding {
     let (queries, documents) = (expected.queries.len(), expected.documents.len());
@@ -134,8 +135,9 @@ pub fn compare_scores(expected: Sides<'_>, found: impl Fn(usize, usize) -> f32) 
     finding
 }
 
-/// Rankings of the documents for every query: by how much the expected score of a document among the first `k` lies
-/// below that of one ranked behind it, divided as in [`compare_scores`]. Ties may change places: their difference is 0.
+/// Compares the rankings of the documents for every query. For a document among the first `k` and another document ranked below
+/// it, the difference is the excess of the lower document's expected score, divided as in [`compare_scores`]. Documents of equal
+/// expected score may be in any order, since their difference is 0.
 #[must_use]
 pub fn compare_rankings(expected: Sides<'_>, found: impl Fn(usize, usize) -> f32, k: usize) -> Finding {
     let (queries, documents) = (expected.queries.len(), expected.documents.len());
@@ -160,14 +162,14 @@ pub fn compare_rankings(expected: Sides<'_>, found: impl Fn(usize, usize) -> f32
     finding
 }
 
-/// The entries of either vector: dimension, weight in the one, weight in the other.
+/// Dimensions of either vector, with the weights in `a` and in `b`.
 fn both<'v>(a: &'v SparseVector, b: &'v SparseVector) -> impl Iterator<Item = (u32, f32, f32)> + 'v {
     let of_a = a.iter().map(|(dim, weight)| (dim, weight, b.weight(dim)));
     let only_b = b.iter().filter(|(dim, _)| a.weight(*dim) == 0.0).map(|(dim, weight)| (dim, 0.0, weight));
     of_a.chain(only_b)
 }
 
-/// 1 for two zero vectors, 0 for one.
+/// Cosine of two vectors; 1 for two zero vectors, 0 for one.
 fn cosine(a: &SparseVector, b: &SparseVector) -> f64 {
     let squares = |vector: &SparseVector| vector.weights().iter().map(|w| f64::from(*w).powi(2)).sum::<f64>();
     match (squares(a), squares(b)) {
@@ -177,7 +179,7 @@ fn cosine(a: &SparseVector, b: &SparseVector) -> f64 {
     }
 }
 
-/// A [`Backend`] as a [`Network`]: a file of logits is pooled here.
+/// A [`Backend`] as a [`Network`]. Logits are pooled here.
 pub struct BackendNetwork<B> {
     backend: B,
     is_pooled: bool,
@@ -186,7 +188,8 @@ pub struct BackendNetwork<B> {
 }
 
 impl<B: Backend> BackendNetwork<B> {
-    /// Wraps a backend that gives vectors, if `is_pooled`, else logits; `dimensions` is V, `pooling` that of the model folder.
+    /// Wraps a backend whose output is vectors if `is_pooled`, else logits. `dimensions` is V, and `pooling` is that of the model
+    /// folder.
     #[must_use]
     pub fn new(backend: B, is_pooled: bool, dimensions: usize, pooling: SpladePooling) -> Self {
         Self { backend, is_pooled, dimensions, pooling }
@@ -231,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn tokens_are_counted_where_they_differ() {
+    fn different_tokens_are_counted() {
         let expected = [vec![1, 2, 3], vec![4], vec![]];
         assert_eq!(compare_tokens(&expected, &expected.clone()), Finding::new(3));
         let finding = compare_tokens(&expected, &[vec![1, 9], vec![5], vec![]]);
@@ -247,7 +250,7 @@ mod tests {
         let cases = [
             // above 1 the difference is relative
             ([vector(&[(1, 0.5), (7, 101.0)]), vector(&[(3, 2.0)])], 0.01, 0, 7, 100.0, 101.0),
-            // an entry that only one of them has
+            // an entry of one vector only
             ([vector(&[(7, 100.0)]), vector(&[(3, 2.0)])], 0.5, 0, 1, 0.5, 0.0),
             ([vector(&[(1, 0.5), (7, 100.0)]), vector(&[(3, 2.0), (9, 0.25)])], 0.25, 1, 9, 0.0, 0.25),
         ];
@@ -279,7 +282,7 @@ mod tests {
         let ranking = compare_rankings(expected, found, 10);
         assert_eq!(ranking.difference, 0.25);
         assert_eq!(ranking.place.map(|place| (place.document, place.expected, place.found)), Some((Some(0), 4.0, 3.0)));
-        // beyond the first k nothing counts
+        // ranks after k do not count
         assert_eq!(compare_rankings(expected, found, 0).difference, 0.0);
     }
 
@@ -296,7 +299,7 @@ mod tests {
         assert_eq!(difference(&[low.clone(), high.clone()], &[tied.clone(), tied]), 0.6);
     }
 
-    /// A known output, or a failure.
+    /// Backend with a fixed output, or a failure.
     struct Fixed(Option<Array2<f32>>);
 
     impl Backend for Fixed {
@@ -310,7 +313,7 @@ mod tests {
     }
 
     #[test]
-    fn a_backend_is_a_network_whether_it_pools_or_not() {
+    fn backends_of_vectors_and_of_logits_are_networks() {
         let pooling = SpladePooling { strategy: Pooling::Max, activation: PoolingActivation::Relu };
         let batch = TokenBatch::new(&[vec![1, 2], vec![3]], 9);
         let run = |is_pooled: bool, output: Option<Array2<f32>>| {

@@ -79,7 +79,7 @@ impl Golden {
     }
 }
 
-/// A golden output in the place of a backend that knows one batch.
+/// Backend of one batch with its golden output.
 pub(crate) struct Known(pub(crate) Array2<f32>);
 
 impl Backend for Known {

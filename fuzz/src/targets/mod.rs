@@ -1,4 +1,4 @@
-//! Fuzz targets: all functions that read a file of a model from elsewhere. `cargo fuzz` runs them without end,
+//! Fuzz targets: all functions that read the files of a downloaded model. `cargo fuzz` runs them without end,
 //! `tests/fuzz_smoke.rs` a bounded number of times in every `make test`.
 //!
 //! A target takes any bytes and must return a model or an error. It must not panic, hang, or use much more memory than the

@@ -2,11 +2,11 @@
 //! distinct queries takes, then the whole of it and its parts, with what they allocate.
 //!
 //! Words are those of the queries in `tests/data/lohelp-nb`, drawn as often as they occur there, so that queries are
-//! distinct and words repeat as in a log; every 50th query has a word that nobody asked for before. Tokenizers are one of
+//! distinct and words repeat as in a log; every 50th query has a word that occurs in no other query. Tokenizers are one of
 //! WordPiece with 30 000 pieces made here, and those of the models in `tests/fixtures`, whose vocabularies are tiny and
 //! words therefore many pieces. *Cold* is a new encoder, whose first queries meet every word for the first time; *warm* is
-//! the same encoder after it, on queries it has not seen. `documents_by_words` tokenizes those of the same data set for a network,
-//! with words remembered and without. It leaves out the reading of the tokenizer and writing results. The allocator
+//! the same encoder after it, on other queries. `documents_by_words` tokenizes those of the same data set for a network,
+//! with the cache of words and without. It leaves out the reading of the tokenizer and writing results. The allocator
 //! counts, which costs a little. Compare the lines of one run.
 //!
 //! `cargo bench -p splade-index --bench queries`. Numbers are per 1000 queries; the throughput line is queries a second.
@@ -183,7 +183,7 @@ fn tokenize(bencher: Bencher<'_, '_>, name: &str) {
     });
 }
 
-/// What every query cost before words were remembered.
+/// Tokenization without the cache of words.
 #[divan::bench(args = NAMES)]
 fn tokenize_plain(bencher: Bencher<'_, '_>, name: &str) {
     let (Some(encoder), queries) = (named(name), &data().queries[..QUERIES]) else { return };

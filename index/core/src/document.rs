@@ -249,9 +249,9 @@ impl DocumentEncoder {
     }
 }
 
-/// Results of `run` for every item, in order, on `threads` threads of its own: each takes the next item when it has done one.
+/// Results of `run` for every item, in order, on `threads` new threads. Each thread takes the next item when it is ready.
 ///
-/// Not on rayon's pool: its threads would be blocked waiting for a network that has threads of its own.
+/// Rayon's pool is not used, since its threads would only wait for the threads of the network.
 fn in_parallel<T: Sync, R: Send>(threads: usize, items: &[T], run: impl Fn(&T) -> Result<R> + Sync) -> Result<Vec<R>> {
     if threads <= 1 || items.len() <= 1 {
         return items.iter().map(run).collect();

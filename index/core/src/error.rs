@@ -42,24 +42,24 @@ impl ErrorKind {
 
 /// Errors of vectors, vocabularies, query tables and encoders.
 ///
-/// Messages are one line in lower case; [`hint`](Self::hint) says what to do where there is something to do.
+/// A message is one line in lower case. [`hint`](Self::hint) gives advice, if there is any.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     /// An argument breaks a rule.
     #[error("{message}")]
     Invalid {
-        /// what is wrong
+        /// the problem
         message: String,
-        /// what to do, empty if nothing
+        /// advice, empty if there is none
         hint: String,
     },
     /// A vector breaks the rules of [`SparseVector`](crate::SparseVector).
     #[error("{of}: {source}")]
     Vector {
-        /// whose vector
+        /// name of the vector
         of: String,
-        /// which rule
+        /// the broken rule
         source: VectorError,
     },
     /// A tokenizer refused a text.
@@ -92,7 +92,7 @@ impl Error {
         Self::Retriever { kind, source: source.into() }
     }
 
-    /// The same error with `place` in front of its message, for messages that name no file themselves.
+    /// Puts `place` in front of the message, for messages that do not name a file.
     #[must_use]
     pub fn at(self, place: impl std::fmt::Display) -> Self {
         match self {
@@ -101,7 +101,7 @@ impl Error {
         }
     }
 
-    /// What to do about it, if there is something to do.
+    /// Advice on what to do, if there is any.
     #[must_use]
     pub fn hint(&self) -> Option<&str> {
         match self {

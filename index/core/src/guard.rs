@@ -1,7 +1,7 @@
 //! [`guarded`]: calls of libraries that panic on broken files; a panic becomes an error.
 //!
-//! Nothing here touches the panic hook of the process, so a caught panic is still printed by the default one. A program
-//! that wants it silent installs a hook that prints nothing while [`in_guarded_call`] is true.
+//! The panic hook of the process stays unchanged, and the default hook prints caught panics too. To print nothing, a program
+//! installs a hook that is silent while [`in_guarded_call`] is true.
 
 use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};

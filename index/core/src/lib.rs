@@ -32,7 +32,7 @@
 //! # Invariants
 //!
 //! * A [`SparseVector`] has strictly increasing dimensions and finite weights that are not zero. Impacts are positive;
-//!   query weights may be negative, and every bound that lets the search skip holds for that too.
+//!   query weights may be negative, and every bound of the search holds for them too.
 //! * Rankings are ordered by score descending, then id ascending ([`Hit::rank_order`]).
 //! * Search is exact: scores equal [`SparseVector::dot`] bit for bit.
 //!

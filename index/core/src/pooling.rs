@@ -1,27 +1,27 @@
-//! How logits become a SPLADE vector: the settings of `1_SpladePooling/config.json`.
+//! SPLADE pooling of logits, with the settings of `1_SpladePooling/config.json`.
 
 use ndarray::{ArrayView1, ArrayView2};
 use serde::{Deserialize, Serialize};
 
-/// Over the tokens of a text.
+/// Pooling over the tokens of a text.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Pooling {
-    /// the largest (SPLADE v2 and later)
+    /// the maximum (SPLADE v2 and later)
     #[default]
     Max,
     /// the sum (the 2021 original)
     Sum,
 }
 
-/// Of each logit.
+/// Activation of each logit.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum PoolingActivation {
     /// `log(1 + max(0, x))`
     #[default]
     Relu,
-    /// the same with `log(1 + ·)` applied twice (OpenSearch v3 models)
+    /// `log(1 + log(1 + max(0, x)))` (OpenSearch v3 models)
     Log1pRelu,
 }
 
@@ -34,25 +34,26 @@ pub struct SpladePooling {
     pub activation: PoolingActivation,
 }
 
-/// What of a NorBERT4 model's logits becomes SPLADE weights.
+/// Logits of a NorBERT4 model that SPLADE weights are computed from.
 ///
-/// The published logits are `30·sigmoid(x/7.5)` and so never 0, and they are moved one token on: the first token gets 1
-/// for `<s>`, the last token's own are lost. A checkpoint does not say how it was trained, and it must be run that way.
+/// The published logits are `30·sigmoid(x/7.5)`, so they are never 0. They are moved to the next token: the first token has 1
+/// for `<s>`, and the logits of the last token are lost. A model must run in the mode it was trained in, which a checkpoint does
+/// not state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum HeadMode {
     /// the published logits: every term has a weight, and a threshold is needed
     Published,
-    /// `x`, moved one token on
+    /// `x`, moved to the next token
     RawShifted,
-    /// `x`, every token's own
+    /// `x`, not moved
     Raw,
-    /// `15·tanh(x/15)`, every token's own: the cap the model was trained with, with the zeros of `x`
+    /// `15·tanh(x/15)`, not moved: the cap that the model was trained with, with the zeros of `x`
     SoftCap,
 }
 
 impl HeadMode {
-    /// All of them, with their names.
+    /// All modes, with their names.
     pub const ALL: [(Self, &'static str); 4] = [
         (Self::Published, "published"),
         (Self::RawShifted, "raw-shifted"),
@@ -60,13 +61,13 @@ impl HeadMode {
         (Self::SoftCap, "soft-cap"),
     ];
 
-    /// Whether logits are moved one token on.
+    /// True if logits are moved to the next token.
     #[must_use]
     pub fn is_shifted(self) -> bool {
         matches!(self, Self::Published | Self::RawShifted)
     }
 
-    /// Its name, as a flag or a file says it.
+    /// Name in flags and files.
     #[must_use]
     pub fn name(self) -> &'static str {
         Self::ALL.iter().find(|(mode, _)| *mode == self).map_or("", |(_, name)| name)

@@ -68,10 +68,10 @@ pub(crate) fn resolve(files: &TokenizerFiles) -> Result<Resolved> {
     let file = files.get("tokenizer.json").map(|json| File::parse(json)).transpose()?;
     // a tokenizer is written with every id up to its largest, so a huge one is refused first
     file.as_ref().map_or(Ok(()), |file| check_ids(&file.tokenizer))?;
-    let tokens = Tokens::read(files, config.keys.clone(), file.as_ref().map(|file| &file.head))?;
-    let before = file.as_ref().map(|file| parts(&file.tokenizer, file.head.model.unk_id));
+    let tokens = Tokens::read(files, config.keys.clone(), file.as_ref().map(|file| &file.parts))?;
+    let before = file.as_ref().map(|file| parts(&file.tokenizer, file.parts.model.unk_id));
     let side = file.as_ref().and_then(|file| file.tokenizer.get_truncation()).map(|truncation| truncation.direction);
-    let unk_id = file.as_ref().and_then(|file| file.head.model.unk_id);
+    let unk_id = file.as_ref().and_then(|file| file.parts.model.unk_id);
     let (built, unk_id) = match (config.class, file) {
         (Class::Plain, Some(file)) => (file.tokenizer, unk_id),
         (Class::Plain, None) => return Err(nothing_to_load(files)),
@@ -89,30 +89,30 @@ pub(crate) fn resolve(files: &TokenizerFiles) -> Result<Resolved> {
     Ok(Resolved { tokenizer, json, overrides })
 }
 
-/// A `tokenizer.json`, and what of it the `Tokenizer` does not give back.
+/// A `tokenizer.json`, with the parts of it that a `Tokenizer` does not return.
 struct File {
     tokenizer: Tokenizer,
-    head: Head,
+    parts: FileParts,
 }
 
 #[derive(Deserialize)]
-struct Head {
+struct FileParts {
     #[serde(default)]
     added_tokens: Vec<Value>,
     #[serde(default)]
-    model: ModelHead,
+    model: ModelParts,
 }
 
 #[derive(Deserialize, Default)]
-struct ModelHead {
+struct ModelParts {
     unk_id: Option<usize>,
 }
 
 impl File {
     fn parse(json: &[u8]) -> Result<Self> {
         let tokenizer = Tokenizer::from_bytes(json).map_err(tokenizer_error)?;
-        let head = serde_json::from_slice(json).map_err(|error| Error::Tokenizer(error.to_string()))?;
-        Ok(Self { tokenizer, head })
+        let parts = serde_json::from_slice(json).map_err(|error| Error::Tokenizer(error.to_string()))?;
+        Ok(Self { tokenizer, parts })
     }
 }
 
@@ -136,7 +136,7 @@ impl Class {
         }
     }
 
-    /// Class of a family without a class name; `None` for families that transformers does not know.
+    /// Class of a family without a class name; `None` for families that transformers lacks.
     fn of_family(model_type: &str) -> Option<Self> {
         match model_type {
             "bert" | "distilbert" | "electra" => Some(Self::Bert),
@@ -208,9 +208,9 @@ const NAMED: [&str; 7] = ["bos_token", "eos_token", "unk_token", "sep_token", "p
 
 /// Added and special tokens of all files.
 struct Tokens {
-    /// by the id that a file gives; the tokenizer may give another
+    /// added tokens by their id in a file; their id in the tokenizer may differ
     added: BTreeMap<u32, Token>,
-    /// by the name of their key; `None` where the key is null
+    /// special tokens by their key; `None` if the key is null
     named: Vec<(String, Option<Token>)>,
     /// special tokens without a key
     extra: Vec<Token>,
@@ -260,7 +260,7 @@ impl Token {
 }
 
 impl Tokens {
-    fn read(files: &TokenizerFiles, mut keys: Map<String, Value>, file: Option<&Head>) -> Result<Self> {
+    fn read(files: &TokenizerFiles, mut keys: Map<String, Value>, file: Option<&FileParts>) -> Result<Self> {
         if !keys.get("extra_special_tokens").is_some_and(is_filled)
             && let Some(tokens) = keys.remove("additional_special_tokens")
         {
@@ -384,7 +384,7 @@ fn merge_special_tokens_map(files: &TokenizerFiles, keys: &mut Map<String, Value
 fn older_added_tokens(
     files: &TokenizerFiles,
     keys: &Map<String, Value>,
-    file: Option<&Head>,
+    file: Option<&FileParts>,
 ) -> Result<BTreeMap<u32, Token>> {
     let extra = keys.get("extra_special_tokens").and_then(Value::as_array).into_iter().flatten();
     let named = NAMED.iter().filter_map(|key| keys.get(*key));
@@ -516,7 +516,7 @@ fn xlm_roberta(files: &TokenizerFiles, file: Option<&File>, config: &Config) -> 
         return Err(Error::invalid(format!("{found}: XLMRobertaTokenizer cannot be loaded"), CONVERT));
     };
     let model = match file.tokenizer.get_model() {
-        ModelWrapper::Unigram(model) if file.head.model.unk_id == Some(XLM_ROBERTA_UNK) && !model.byte_fallback() => {
+        ModelWrapper::Unigram(model) if file.parts.model.unk_id == Some(XLM_ROBERTA_UNK) && !model.byte_fallback() => {
             model.clone()
         }
         ModelWrapper::Unigram(model) => {
@@ -627,7 +627,7 @@ fn short(value: &Value) -> String {
     }
 }
 
-/// What of a model the classes change, without its vocabulary.
+/// Settings of a model that the classes change, without its vocabulary.
 fn model_settings(model: &ModelWrapper, unk_id: Option<usize>) -> Value {
     match model {
         ModelWrapper::WordPiece(model) => serde_json::json!({
@@ -683,7 +683,7 @@ fn nothing_to_load(files: &TokenizerFiles) -> Error {
     }
 }
 
-/// How a folder gets a `tokenizer.json`.
+/// Advice for a folder without `tokenizer.json`.
 const CONVERT: &str =
     "write a tokenizer.json with transformers: AutoTokenizer.from_pretrained(FOLDER).save_pretrained(FOLDER)";
 

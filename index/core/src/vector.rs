@@ -23,7 +23,7 @@ pub enum VectorError {
     NotFinite {
         /// the dimension
         dim: u32,
-        /// its weight
+        /// the weight
         weight: f32,
     },
 }

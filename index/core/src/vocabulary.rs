@@ -17,7 +17,7 @@ use crate::{Error, Result};
 
 /// A tokenizer whose token ids are the dimensions of sparse vectors.
 ///
-/// Of the file's own truncation only the side counts: the length is the one given here. Padding is ignored.
+/// The side of truncation is that of the file, the length is given here. Padding is ignored.
 ///
 /// Tokenizers that read texts word by word, as those of BERT, NorBERT and RoBERTa do, run through a cache of words that
 /// all threads and clones share. [`tokenize_plain`](Self::tokenize_plain) runs without it and returns the same ids.
@@ -57,7 +57,7 @@ impl Vocabulary {
     /// they are added.
     ///
     /// # Errors
-    /// Bytes that are no tokenizer; a length that has no room for a token beside the special ones.
+    /// Bytes that are no tokenizer; a length without a position for a token beside the special tokens.
     pub fn parse(json: Vec<u8>, max_length: usize) -> Result<Self> {
         let read = || {
             let tokenizer = Tokenizer::from_bytes(&json).map_err(tokenizer_error)?;
@@ -123,7 +123,7 @@ impl Vocabulary {
     /// Returns the vocabulary with another length.
     ///
     /// # Errors
-    /// A length that has no room for a token beside the special ones.
+    /// A length without a position for a token beside the special tokens.
     pub fn with_max_length(&self, max_length: usize) -> Result<Self> {
         let mut other = self.clone();
         truncate_to(&mut other.tokenizer, max_length)?;
@@ -391,7 +391,7 @@ fn truncate_to(tokenizer: &mut Tokenizer, max_length: usize) -> Result<()> {
     let special = tokenizer.get_post_processor().map_or(0, |processor| processor.added_tokens(false));
     if max_length <= special {
         return Err(Error::invalid(
-            format!("texts of {max_length} tokens have no room for a word beside {special} special tokens"),
+            format!("texts of {max_length} tokens cannot contain a word beside {special} special tokens"),
             format!("allow at least {}", special + 1),
         ));
     }
@@ -492,7 +492,7 @@ mod tests {
         assert!(error.contains("the token id 4000000000 is beyond 16777215"), "{error}");
     }
 
-    /// A template that asks for the second text of a pair reads past the end of what it is given.
+    /// A template with the second text of a pair reads past the end of its argument.
     #[test]
     fn a_tokenizer_that_panics_is_an_error() {
         let json = r###"{"added_tokens": [], "pre_tokenizer": null,

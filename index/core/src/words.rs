@@ -1,4 +1,4 @@
-//! [`Words`]: a cache of the token ids of words, and texts put together from them.
+//! [`Words`]: a cache of the token ids of words, which tokenizes texts.
 
 use std::borrow::Cow;
 use std::hash::{BuildHasher, RandomState};
@@ -62,8 +62,8 @@ pub(crate) const LONGEST_AT_ONCE: usize = 4 << 20;
 
 /// Cache of token ids by word.
 ///
-/// Each slot is written once, so that reads take no lock. The cache keeps the first words it sees: by Zipf's law, most of
-/// them are frequent words.
+/// Each slot is written once, so that reads take no lock. The cache keeps the first words: by Zipf's law, most of them are
+/// frequent words.
 pub(crate) struct Words {
     slots: OnceLock<Box<[OnceLock<Word>]>>,
     hasher: RandomState,
@@ -135,9 +135,9 @@ impl Words {
         if piece.len() > LONGEST {
             return Err(None);
         }
-        let home = self.hasher.hash_one(piece) as usize;
+        let first = self.hasher.hash_one(piece) as usize;
         for step in 0..REACH {
-            let slot = &slots[home.wrapping_add(step) % SLOTS];
+            let slot = &slots[first.wrapping_add(step) % SLOTS];
             match slot.get() {
                 Some(word) if *word.text == *piece => return Ok(&word.ids),
                 Some(_) => {}

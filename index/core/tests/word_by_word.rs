@@ -1,5 +1,5 @@
-//! Texts put together from words seen before, against the tokenizer itself: every tokenizer of the fixtures and what real
-//! ones add to them, on texts made to tell the two apart.
+//! Token ids from the cache of words, compared with those of the tokenizer: for every tokenizer of the fixtures and variants of
+//! them, on texts that are likely to show a difference.
 
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
@@ -7,6 +7,7 @@ use std::sync::OnceLock;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::select;
+use proptest::test_runner::TestRunner;
 use serde_json::{Value, json};
 use splade_core::{Encoder, QueryEncoder, QueryWeights, SparseVector, Vocabulary};
 
@@ -32,7 +33,7 @@ fn added(content: &str, changes: &[&str]) -> Value {
     token
 }
 
-/// What other models of the same families have in their files.
+/// Tokenizers of the fixtures, changed as in files of other models of their families.
 fn variants(fixtures: &[(String, Value)]) -> Vec<(String, Value)> {
     let changed = |name: &str, what: &str, change: &dyn Fn(&mut Value)| {
         let mut json = fixtures.iter().find(|(found, _)| found == name).unwrap().1.clone();
@@ -80,22 +81,30 @@ fn variants(fixtures: &[(String, Value)]) -> Vec<(String, Value)> {
     ]
 }
 
-/// Every tokenizer at a usual length and at one that cuts; each must be read word by word.
-fn vocabularies() -> &'static [(String, Vocabulary)] {
+/// Vocabularies with their names.
+type Vocabularies = [(String, Vocabulary)];
+
+/// The tokenizers of the fixtures and their variants.
+fn vocabularies() -> &'static Vocabularies {
     static ALL: OnceLock<Vec<(String, Vocabulary)>> = OnceLock::new();
     ALL.get_or_init(|| {
         let mut all = tokenizers(&root().join("tests/fixtures/models"));
         assert!(all.len() >= 7, "only {} fixtures", all.len());
         all.extend(variants(&all));
-        all.extend(tokenizers(&root().join("../shared/models")));
-        let parsed = all.into_iter().flat_map(|(name, json)| {
-            let whole = Vocabulary::parse(json.to_string().into_bytes(), 512).unwrap();
-            assert!(whole.reads_word_by_word(), "{name}");
-            let short = whole.with_max_length(5).unwrap();
-            [(name.clone(), whole), (format!("{name}, cut"), short)]
-        });
-        parsed.collect()
+        parse(all)
     })
+}
+
+/// Every tokenizer with a usual maximum length, followed by the same one with a length that truncates. All of them are read word
+/// by word.
+fn parse(tokenizers: Vec<(String, Value)>) -> Vec<(String, Vocabulary)> {
+    let parsed = tokenizers.into_iter().flat_map(|(name, json)| {
+        let whole = Vocabulary::parse(json.to_string().into_bytes(), 512).unwrap();
+        assert!(whole.reads_word_by_word(), "{name}");
+        let truncating = whole.with_max_length(5).unwrap();
+        [(name.clone(), whole), (format!("{name}, truncating"), truncating)]
+    });
+    parsed.collect()
 }
 
 const FRAGMENTS: &[&str] = &[
@@ -211,16 +220,17 @@ fn text() -> impl Strategy<Value = String> {
     vec(fragment, 0..24).prop_map(|fragments| fragments.concat())
 }
 
-/// Every second of the vocabularies is the one before, cutting texts.
+/// Step over the vocabularies for all of them.
 const ALL: usize = 1;
+/// Step over the vocabularies that leaves out the truncating ones.
 const WHOLE: usize = 2;
 
-fn check(text: &str, which: usize) -> Result<(), TestCaseError> {
-    for (name, vocabulary) in vocabularies().iter().step_by(which) {
+fn check(vocabularies: &Vocabularies, text: &str, step: usize) -> Result<(), TestCaseError> {
+    for (name, vocabulary) in vocabularies.iter().step_by(step) {
         let plain = vocabulary.tokenize_plain(text, false).ok();
         let framed = vocabulary.tokenize_plain(text, true).ok();
-        // the second time all words are known
-        for time in ["new", "known"] {
+        // the second time, all words are in the cache
+        for time in ["new", "cached"] {
             prop_assert_eq!(vocabulary.tokenize(text).ok(), plain.clone(), "{}, {}: {:?}", name, time, text);
             let network = vocabulary.tokenize_for_network(text).ok();
             prop_assert_eq!(network, framed.clone(), "{}, {}, for a network: {:?}", name, time, text);
@@ -234,26 +244,34 @@ proptest! {
 
     #[test]
     fn a_text_is_its_words(text in text()) {
-        check(&text, ALL)?;
+        check(vocabularies(), &text, ALL)?;
     }
 }
 
 #[test]
 fn every_two_fragments_around_a_space_are_their_words() {
+    check_fragments(vocabularies());
+}
+
+fn check_fragments(vocabularies: &Vocabularies) {
     for left in FRAGMENTS {
         for right in FRAGMENTS {
-            check(&format!("{left} {right}"), WHOLE).unwrap();
+            check(vocabularies, &format!("{left} {right}"), WHOLE).unwrap();
         }
     }
 }
 
 #[test]
 fn queries_of_a_data_set_are_their_words() {
+    check_data_set(vocabularies());
+}
+
+fn check_data_set(vocabularies: &Vocabularies) {
     for file in ["queries.jsonl", "corpus.jsonl"] {
         let lines = std::fs::read_to_string(root().join("tests/data/lohelp-nb").join(file)).unwrap();
         for line in lines.lines().take(300) {
             let row: Value = serde_json::from_str(line).unwrap();
-            check(row["text"].as_str().unwrap(), ALL).unwrap();
+            check(vocabularies, row["text"].as_str().unwrap(), ALL).unwrap();
         }
     }
 }
@@ -267,23 +285,47 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(100))]
 
     #[test]
-    fn a_query_is_the_table_at_its_tokens(text in text(), prompt in select(vec!["", "query: ", "spørsmål", " \n"])) {
-        for (name, vocabulary) in vocabularies().iter().step_by(WHOLE) {
-            let encoder = encoder(vocabulary, prompt);
-            let plain = vocabulary.tokenize_plain(&format!("{prompt}{text}"), false).unwrap();
-            let mut pairs: Vec<(u32, f32)> = plain.iter().map(|id| (*id, encoder.weights().as_slice()[*id as usize])).collect();
-            pairs.sort_by_key(|pair| pair.0);
-            pairs.dedup();
-            let expected = SparseVector::from_pairs(pairs).unwrap();
-            prop_assert_eq!(&encoder.encode_query(&text).unwrap(), &expected, "{}: {:?}", name, text);
-            let few = encoder.with_max_active_dims(Some(3)).encode_query(&text).unwrap();
-            prop_assert_eq!(few, expected.top_k(3), "{}: {:?}", name, text);
-        }
+    fn a_query_is_the_table_at_its_tokens(text in text(), prompt in prompt()) {
+        check_query(vocabularies(), &text, prompt)?;
     }
 }
 
+fn prompt() -> impl Strategy<Value = &'static str> {
+    select(vec!["", "query: ", "spørsmål", " \n"])
+}
+
+fn check_query(vocabularies: &Vocabularies, text: &str, prompt: &str) -> Result<(), TestCaseError> {
+    for (name, vocabulary) in vocabularies.iter().step_by(WHOLE) {
+        let encoder = encoder(vocabulary, prompt);
+        let plain = vocabulary.tokenize_plain(&format!("{prompt}{text}"), false).unwrap();
+        let mut pairs: Vec<(u32, f32)> =
+            plain.iter().map(|id| (*id, encoder.weights().as_slice()[*id as usize])).collect();
+        pairs.sort_by_key(|pair| pair.0);
+        pairs.dedup();
+        let expected = SparseVector::from_pairs(pairs).unwrap();
+        prop_assert_eq!(&encoder.encode_query(text).unwrap(), &expected, "{}: {:?}", name, text);
+        let few = encoder.with_max_active_dims(Some(3)).encode_query(text).unwrap();
+        prop_assert_eq!(few, expected.top_k(3), "{}: {:?}", name, text);
+    }
+    Ok(())
+}
+
 #[test]
-fn threads_share_what_they_remember() {
+#[ignore = "needs ../shared; run with `cargo test --workspace --test word_by_word -- --ignored`"]
+fn texts_are_their_words_for_the_tokenizers_of_larger_models() {
+    let vocabularies = parse(tokenizers(&root().join("../shared/models")));
+    assert!(!vocabularies.is_empty(), "no tokenizer.json in a folder of ../shared/models");
+    check_allocations(&vocabularies);
+    check_fragments(&vocabularies);
+    check_data_set(&vocabularies);
+    let mut runner = TestRunner::new(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(1000) });
+    runner.run(&text(), |text| check(&vocabularies, &text, ALL)).unwrap();
+    let mut runner = TestRunner::new(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(100) });
+    runner.run(&(text(), prompt()), |(text, prompt)| check_query(&vocabularies, &text, prompt)).unwrap();
+}
+
+#[test]
+fn threads_share_the_cache_of_words() {
     let (_, vocabulary) = &vocabularies()[0];
     let texts: Vec<String> = (0..5000).map(|n| format!("ord{} og ord{} i fjord{}", n % 300, n % 77, n)).collect();
     let plain: Vec<Vec<u32>> = texts.iter().map(|text| vocabulary.tokenize_plain(text, true).unwrap()).collect();
@@ -291,9 +333,9 @@ fn threads_share_what_they_remember() {
     assert_eq!(fresh.tokenize_all(&texts).unwrap(), plain);
 }
 
-/// More words than there is room for: those without a place are tokenized as ever.
+/// With more words than slots, words without a slot are tokenized by the tokenizer.
 #[test]
-fn a_full_memory_is_still_right() {
+fn a_full_cache_gives_the_same_tokens() {
     let (_, vocabulary) = &vocabularies()[0];
     let fresh = vocabulary.with_max_length(vocabulary.max_length()).unwrap();
     let word = |n: usize| format!("x w{n}");
@@ -306,8 +348,12 @@ fn a_full_memory_is_still_right() {
 }
 
 #[test]
-fn a_query_of_known_words_allocates_only_its_vector() {
-    for (name, vocabulary) in vocabularies().iter().step_by(WHOLE) {
+fn a_query_of_cached_words_allocates_only_its_vector() {
+    check_allocations(vocabularies());
+}
+
+fn check_allocations(vocabularies: &Vocabularies) {
+    for (name, vocabulary) in vocabularies.iter().step_by(WHOLE) {
         let encoder = encoder(vocabulary, "").with_max_active_dims(Some(8));
         let prompted = self::encoder(vocabulary, "query: ");
         let texts = ["hvor ble det av de små fjordene", "fjordene av det hvor de ble små", "Oslo (42) [MASK] é"];

@@ -8,7 +8,7 @@ use splade_core::{ErrorKind, HeadMode};
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// A file or folder could not be read, written or understood.
+    /// A file or folder could not be read, written or parsed.
     #[error(transparent)]
     Files(#[from] splade_files::Error),
     /// The library of ONNX Runtime is missing, broken or too old.
@@ -19,7 +19,7 @@ pub enum Error {
     Run {
         /// the ONNX file
         file: PathBuf,
-        /// the first line of what ONNX Runtime said
+        /// first line of ONNX Runtime's message
         message: String,
     },
     /// The inputs or outputs of a file are not those of a masked-LM network.
@@ -27,36 +27,36 @@ pub enum Error {
     Signature {
         /// the ONNX file
         file: PathBuf,
-        /// the input or output, and what is needed
+        /// the input or output, and the requirement that it does not meet
         message: String,
     },
-    /// A file was exported from another checkpoint than the one beside it.
+    /// A file was not exported from the checkpoint in its folder.
     #[error("{}: not exported from the checkpoint beside it: {reason}", file.display())]
     Stale {
         /// the ONNX file
         file: PathBuf,
-        /// what differs
+        /// the difference
         reason: String,
     },
-    /// A file uses its logits in another way than the model folder.
-    #[error("{}: its logits are {found}, but the model is used as {wanted}", file.display())]
+    /// The head mode of a file differs from that of the model folder.
+    #[error("{}: its logits are {found}, but the model is used as {expected}", file.display())]
     HeadMode {
         /// the ONNX file
         file: PathBuf,
-        /// as the file states it
+        /// head mode stated by the file
         found: String,
-        /// as the model folder or the caller states it
-        wanted: HeadMode,
+        /// head mode stated by the model folder or the caller
+        expected: HeadMode,
     },
-    /// A file is pooled in another way than the model folder states.
-    #[error("{}: pooled as {found}, but the model folder says {wanted}", file.display())]
+    /// The pooling of a file differs from that of the model folder.
+    #[error("{}: pooled as {found}, but the model folder states {expected}", file.display())]
     Pooling {
         /// the ONNX file
         file: PathBuf,
         /// strategy and activation of the file, as JSON
         found: String,
         /// strategy and activation of the model folder, as JSON
-        wanted: String,
+        expected: String,
     },
 }
 
@@ -70,7 +70,7 @@ impl From<splade_core::Error> for Error {
 }
 
 impl From<Error> for splade_core::Error {
-    /// The error of a [`Network`](splade_core::Network): an error of the core stays as it is.
+    /// Converts to the error of a [`Network`](splade_core::Network). An error of `splade-core` stays unchanged.
     fn from(error: Error) -> Self {
         match error {
             Error::Files(splade_files::Error::Core(error)) => error,
@@ -80,7 +80,7 @@ impl From<Error> for splade_core::Error {
 }
 
 impl Error {
-    /// A [`splade_files::Error::Io`] as a closure for `map_err`.
+    /// Returns a closure for `map_err` that makes a [`splade_files::Error::Io`].
     pub fn io(path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> Self {
         let failed = splade_files::Error::io(path);
         move |source| failed(source).into()
@@ -101,7 +101,7 @@ impl Error {
         Self::Run { file: file.to_owned(), message: first_line(&error.to_string()).to_owned() }
     }
 
-    /// What to do about it, if there is something to do.
+    /// Advice on what to do, if there is any.
     #[must_use]
     pub fn hint(&self) -> Option<&str> {
         match self {
@@ -126,7 +126,7 @@ impl Error {
     }
 }
 
-/// The first line of a message: ONNX Runtime's go on with a trace.
+/// First line of a message. The further lines of ONNX Runtime's messages are a trace.
 pub(crate) fn first_line(text: &str) -> &str {
     text.lines().next().unwrap_or_default()
 }

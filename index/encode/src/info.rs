@@ -6,7 +6,7 @@ use ort::session::builder::SessionBuilder;
 /// The library that [`load_onnx_runtime`](crate::load_onnx_runtime) found.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OnnxRuntimeInfo {
-    /// its own description of its build
+    /// description of its build
     pub build: String,
     /// names of the execution providers it was compiled with, the CPU among them
     pub providers: Vec<&'static str>,

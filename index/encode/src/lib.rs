@@ -6,7 +6,7 @@
 //! # Types
 //!
 //! * [`OnnxNetwork`] is a [`Network`](splade_core::Network) over an ONNX file of a model folder; [`OnnxModel`] is the file in
-//!   its sessions, whatever its output means. [`OnnxOptions`] says how it is run.
+//!   its sessions, whatever its output means. [`OnnxOptions`] are the settings of a run.
 //! * [`OnnxDevice`] and [`Placement`]: the device it runs on, and why not another.
 //! * [`NotSplit`]: why a file is run whole, where the fast way cannot be taken.
 //! * [`provenance()`]: whether a file was exported from the checkpoint beside it.
@@ -26,9 +26,9 @@
 //! # Features
 //!
 //! * `cuda`, `coreml`: the providers of these names ([`OnnxDevice`]), in a library that has them. They need nothing to
-//!   build; one that does not load leaves the network on the CPU, and [`Placement`] says why.
+//!   build; one that does not load leaves the network on the CPU, and [`Placement`] has the reason.
 
-// not forbidden: output_layer/simd.rs calls functions for instructions it has detected, and says so
+// not forbidden: output_layer/simd.rs calls functions for instructions that it has detected, with a comment at each call
 #![deny(unsafe_code)]
 #![warn(clippy::print_stdout, clippy::print_stderr)]
 

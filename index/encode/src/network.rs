@@ -31,8 +31,8 @@ pub struct OnnxNetwork {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum NotSplit {
-    /// the caller asked for it ([`OnnxOptions::whole`])
-    Asked,
+    /// the caller requested it ([`OnnxOptions::whole`])
+    Requested,
     /// sum pooling, which does not take the largest logit
     SumPooling,
     /// this processor lacks the instructions of the output layer
@@ -50,11 +50,11 @@ pub enum NotSplit {
 impl fmt::Display for NotSplit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Asked => f.write_str("it was asked for"),
+            Self::Requested => f.write_str("it was requested"),
             Self::SumPooling => f.write_str("the model pools by the sum, the fused output layer takes the maximum"),
             Self::Processor => f.write_str("this processor has neither AVX2 nor AVX-512 VNNI"),
             Self::Device(device) => write!(f, "the session runs on {}", device.name()),
-            Self::NotStated => f.write_str("the file does not say where its output layer begins"),
+            Self::NotStated => f.write_str("the file does not state where its output layer begins"),
             Self::Broken(reason) => write!(f, "the file is not as it states: {reason}"),
             Self::Refused(reason) => write!(f, "ONNX Runtime refused the split graph: {reason}"),
         }
@@ -80,7 +80,7 @@ impl OnnxNetwork {
             let published = splade_core::HeadMode::Published.name();
             let found = network.model.metadata(metadata::HEAD_MODE).unwrap_or(published);
             if found != choice.mode.name() {
-                return Err(Error::HeadMode { file: path.to_owned(), found: found.to_owned(), wanted: choice.mode });
+                return Err(Error::HeadMode { file: path.to_owned(), found: found.to_owned(), expected: choice.mode });
             }
         }
         Ok(network)
@@ -129,7 +129,7 @@ impl OnnxNetwork {
     /// A file pooled in another way than the folder states, outputs that do not have V columns.
     pub fn new(model: OnnxModel, dimensions: usize, pooling: SpladePooling) -> Result<Self> {
         check_pooling(&model, pooling)?;
-        let network = Self { model: model.reading(dimensions)?, dimensions, pooling, output: Err(NotSplit::Asked) };
+        let network = Self { model: model.reading(dimensions)?, dimensions, pooling, output: Err(NotSplit::Requested) };
         if network.mixes_in_padding() {
             return Ok(Self { model: network.model.without_padding(), ..network });
         }
@@ -169,7 +169,7 @@ fn split_of(
     pooling: SpladePooling,
 ) -> std::result::Result<SplitGraph, NotSplit> {
     if options.whole {
-        return Err(NotSplit::Asked);
+        return Err(NotSplit::Requested);
     }
     if pooling.strategy != Pooling::Max {
         return Err(NotSplit::SumPooling);
@@ -183,11 +183,11 @@ fn split_of(
 
 /// Refuses a file with other pooling than that of the model folder. A file of logits passes: this crate pools them.
 fn check_pooling(model: &OnnxModel, pooling: SpladePooling) -> Result<()> {
-    let wanted = metadata::pooling(pooling);
+    let expected = metadata::pooling(pooling);
     let found = model.metadata(metadata::POOLING).filter(|_| model.metadata(metadata::HEAD) != Some("logits"));
     match found {
-        Some(found) if found != wanted => {
-            Err(Error::Pooling { file: model.path().to_owned(), found: found.to_owned(), wanted })
+        Some(found) if found != expected => {
+            Err(Error::Pooling { file: model.path().to_owned(), found: found.to_owned(), expected })
         }
         _ => Ok(()),
     }

@@ -10,7 +10,7 @@ use std::path::Path;
 use half::f16;
 use prost::Message;
 
-use crate::protobuf::{Encoded, Field, Part};
+use crate::protobuf::{Field, Part, ProtobufFile};
 use crate::{Error, Result};
 
 /// Numbers of the fields of a model …
@@ -152,7 +152,7 @@ pub(crate) struct Stored {
 
 /// An open ONNX file.
 pub(crate) struct OnnxFile {
-    pub(crate) encoded: Encoded,
+    pub(crate) encoded: ProtobufFile,
     /// fields of the model
     pub(crate) model: Vec<Field>,
     /// fields of its graph
@@ -168,7 +168,7 @@ impl OnnxFile {
         if path.is_dir() {
             return Err(Error::io(path)(io::ErrorKind::IsADirectory.into()));
         }
-        let mut encoded = Encoded::new(splade_files::open_file(path)?).map_err(Error::io(path))?;
+        let mut encoded = ProtobufFile::new(splade_files::open_file(path)?).map_err(Error::io(path))?;
         let fields = || -> io::Result<Option<(Vec<Field>, Vec<Field>)>> {
             let model = encoded.fields(0..encoded.length)?;
             let Some(graph) = model.iter().find(|field| field.tag == model::GRAPH) else { return Ok(None) };

@@ -230,7 +230,7 @@ impl pulp::WithSimd for Normed<'_> {
 /// Consecutive keys of a query.
 struct Run {
     keys: std::ops::Range<usize>,
-    /// their common row; none if each key has another row
+    /// common row of the keys; `None` if each key has another row
     row: Option<usize>,
 }
 

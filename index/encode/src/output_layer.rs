@@ -340,7 +340,7 @@ mod tests {
     }
 
     #[test]
-    fn neighbours_too_large_for_16_bits_are_refused_where_they_are_added_in_16_bits() {
+    fn neighbors_too_large_for_16_bits_are_refused_where_they_are_added_in_16_bits() {
         for instructions in all_instructions() {
             let layer =
                 |codes: [i8; 2]| OutputLayer::of_codes_with(instructions, array![codes].view(), vec![1.0], vec![0.0]);

@@ -1,6 +1,6 @@
-//! [`Encoded`]: a protobuf file whose fields are found by walking over them, and read or copied one by one.
+//! [`ProtobufFile`]: a protobuf file whose fields are found, read and copied one by one.
 //!
-//! Values of weights are passed over in the file itself, so that a file of any size is looked through at once.
+//! The values of weights are skipped without reading them, so that the fields of a large file are found quickly.
 
 use std::fs::File;
 use std::io::{self, BufReader, Read, Seek, SeekFrom};
@@ -48,14 +48,14 @@ pub(crate) fn head(tag: u32, length: u64) -> Vec<u8> {
     bytes
 }
 
-/// An encoded file.
-pub(crate) struct Encoded {
+/// A protobuf file, open for reading.
+pub(crate) struct ProtobufFile {
     file: BufReader<File>,
     pub(crate) length: u64,
     at: u64,
 }
 
-impl Encoded {
+impl ProtobufFile {
     pub(crate) fn new(file: File) -> io::Result<Self> {
         let length = file.metadata()?.len();
         Ok(Self { file: BufReader::new(file), length, at: 0 })

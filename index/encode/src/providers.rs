@@ -1,18 +1,18 @@
 //! [`OnnxDevice`] and [`Placement`]: the execution provider that runs a network.
 //!
-//! The CPU is always there. Another provider needs a cargo feature, a library that has it and a machine that has the
-//! device; if one of them is missing, the network runs on the CPU and [`Placement`] says why.
+//! The CPU is always available. Another provider needs a cargo feature, a library with the provider and a machine with the
+//! device. If one of them is missing, the network runs on the CPU, and [`Placement`] holds the reason.
 
 use ort::ep::ExecutionProviderDispatch;
 use ort::session::builder::SessionBuilder;
 
-/// A device that ONNX Runtime may run on.
+/// Device that ONNX Runtime runs on.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum OnnxDevice {
-    /// the first of the others that loads
+    /// the first device that loads, in the order of [`built_in`](Self::built_in)
     #[default]
     Auto,
-    /// the processor
+    /// the CPU
     Cpu,
     /// an NVIDIA device; cargo feature `cuda`
     Cuda,
@@ -21,7 +21,7 @@ pub enum OnnxDevice {
 }
 
 impl OnnxDevice {
-    /// Its name in lower case.
+    /// Name in lower case.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -32,19 +32,19 @@ impl OnnxDevice {
         }
     }
 
-    /// The devices this crate was built for, in the order they are tried; the CPU is last.
+    /// Devices that this crate was built for, in the order in which they are tried. The CPU is last.
     #[must_use]
     pub fn built_in() -> Vec<Self> {
         let built = [(Self::Cuda, cfg!(feature = "cuda")), (Self::CoreMl, cfg!(feature = "coreml")), (Self::Cpu, true)];
         built.into_iter().filter(|(_, built)| *built).map(|(device, _)| device).collect()
     }
 
-    /// Devices that are tried for this choice, in their order; the CPU comes last for every choice.
+    /// Devices to try for this choice, in order. The CPU is always last.
     fn candidates(self) -> Vec<Self> {
         match self {
             Self::Auto => Self::built_in(),
             Self::Cpu => vec![Self::Cpu],
-            asked => vec![asked, Self::Cpu],
+            chosen => vec![chosen, Self::Cpu],
         }
     }
 
@@ -67,19 +67,19 @@ fn with_options<P: ort::ep::ArbitrarilyConfigurableExecutionProvider>(provider: 
     options.iter().fold(provider, |provider, (key, value)| provider.with_arbitrary_config(key, value))
 }
 
-/// Device a network runs on, and why not on others.
+/// Device that a network runs on, and the reasons against the devices tried before it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Placement {
     /// the device
     pub device: OnnxDevice,
-    /// devices that were tried before it, and why they did not load
+    /// devices that did not load, each with the reason
     pub refused: Vec<(OnnxDevice, String)>,
 }
 
-/// Tries the devices of a choice, one after the other.
+/// Opens with the first device of a choice that loads.
 ///
 /// # Errors
-/// Why the CPU cannot run it either.
+/// The reason for which the CPU does not load either.
 pub(crate) fn place<T>(
     choice: OnnxDevice,
     mut open: impl FnMut(OnnxDevice) -> Result<T, String>,
@@ -95,11 +95,11 @@ pub(crate) fn place<T>(
     Err("no device is left".to_owned())
 }
 
-/// Registers the provider of a device. The CPU needs none: its options are entries of the session's own configuration,
-/// such as `session.intra_op.allow_spinning`.
+/// Registers the provider of a device. The CPU needs no provider: its options become entries of the session configuration, such
+/// as `session.intra_op.allow_spinning`.
 ///
 /// # Errors
-/// Why it does not load.
+/// The reason for which the provider does not load.
 pub(crate) fn register(
     mut builder: SessionBuilder,
     device: OnnxDevice,
@@ -119,7 +119,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_does_not_load_is_kept_with_its_reason() {
+    fn devices_that_do_not_load_are_listed_with_the_reason() {
         let open = |device| if device == OnnxDevice::Cpu { Ok(7) } else { Err("no such device".to_owned()) };
         let (opened, placement) = place(OnnxDevice::Cuda, open).unwrap();
         let refused = vec![(OnnxDevice::Cuda, "no such device".to_owned())];
@@ -131,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn the_cpu_is_always_the_last_that_is_tried() {
+    fn the_cpu_is_always_tried_last() {
         for choice in [OnnxDevice::Auto, OnnxDevice::Cpu, OnnxDevice::Cuda, OnnxDevice::CoreMl] {
             assert_eq!(choice.candidates().last(), Some(&OnnxDevice::Cpu));
         }

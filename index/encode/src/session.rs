@@ -15,7 +15,7 @@ use splade_core::TokenBatch;
 
 use crate::error::first_line;
 use crate::providers::{self, OnnxDevice, Placement};
-use crate::signature::{Input, Output, Role, Signature};
+use crate::signature::{Input, InputRole, Output, Signature};
 use crate::{Error, OnnxSummary, Result, library, operators};
 
 /// Options for running a file.
@@ -113,7 +113,7 @@ impl OnnxModel {
             // the options are for the chosen device, not for the CPU as its replacement
             let is_chosen = options.device == OnnxDevice::Auto || options.device == device;
             let own_options = if is_chosen { options.provider_options.as_slice() } else { &[] };
-            let source = part(device).map_or(Source::File(path), Source::Bytes);
+            let source = part(device).map_or(SessionSource::File(path), SessionSource::Bytes);
             let sessions: std::result::Result<Vec<Session>, String> =
                 threads.iter().map(|threads| session(environment, source, *threads, device, own_options)).collect();
             Ok((sessions?, threads[0]))
@@ -245,9 +245,9 @@ impl OnnxModel {
         let types = Array2::zeros(batch.ids.raw_dim());
         let inputs = self.signature.inputs.iter().map(|input| {
             let values = match input.role {
-                Role::Ids => &batch.ids,
-                Role::Mask => &batch.mask,
-                Role::Types => &types,
+                InputRole::Ids => &batch.ids,
+                InputRole::Mask => &batch.mask,
+                InputRole::Types => &types,
             };
             Ok((input.name.as_str(), tensor(input, values)?))
         });
@@ -299,7 +299,7 @@ fn cropped<'o>(mut output: ArrayViewD<'o, f32>, full: &TokenBatch, part: &TokenB
 
 /// Source of a session. Only bytes may have operators of this crate.
 #[derive(Clone, Copy)]
-enum Source<'s> {
+enum SessionSource<'s> {
     File(&'s Path),
     Bytes(&'s [u8]),
 }
@@ -307,7 +307,7 @@ enum Source<'s> {
 /// Makes a session.
 fn session(
     environment: &Environment,
-    source: Source<'_>,
+    source: SessionSource<'_>,
     threads: usize,
     device: OnnxDevice,
     options: &[(String, String)],
@@ -323,8 +323,8 @@ fn session(
         .map_err(|error| error.to_string())?;
     let mut builder = providers::register(builder, device, options)?;
     let session = match source {
-        Source::File(path) => builder.commit_from_file(path),
-        Source::Bytes(bytes) => {
+        SessionSource::File(path) => builder.commit_from_file(path),
+        SessionSource::Bytes(bytes) => {
             let domain = operators::domain().map_err(|error| error.to_string())?;
             let builder = builder.with_operators(domain).map_err(|error| error.to_string());
             builder?.commit_from_memory(bytes)

@@ -1,38 +1,38 @@
-//! [`Signature`]: inputs and outputs of an ONNX file as it declares them.
+//! [`Signature`]: inputs and outputs that an ONNX file declares.
 //!
-//! Files of other tools may take 32-bit ids, one text at a time, texts of one length, or no attention mask. Each of these
-//! can be run; what cannot is refused when the file is opened, in the file's own terms.
+//! Files of other tools may take 32-bit ids, one text at a time, texts of one length, or no attention mask. Such files can be
+//! run. A file that cannot be run is refused when it is opened, and the message names the input or output.
 
 use ort::session::Session;
 use ort::value::{Shape, TensorElementType, ValueType};
 
-/// What an input holds.
+/// Content of an input.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Role {
+pub(crate) enum InputRole {
     /// token ids
     Ids,
     /// 1 for a token, 0 for padding
     Mask,
-    /// zeros: every text is one segment
+    /// zeros, since every text is one segment
     Types,
 }
 
-impl Role {
-    /// Names of inputs, as all exporters of transformers write them.
+impl InputRole {
+    /// Names of the inputs in the exports of transformers.
     const NAMES: [(&'static str, Self); 3] =
         [("input_ids", Self::Ids), ("attention_mask", Self::Mask), ("token_type_ids", Self::Types)];
 }
 
-/// One input of a file.
+/// Input of a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Input {
     pub(crate) name: String,
-    pub(crate) role: Role,
+    pub(crate) role: InputRole,
     /// true for int32, false for int64
     pub(crate) is_32_bit: bool,
 }
 
-/// One output of a file that holds floats.
+/// Output of a file that holds floats.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Output {
     /// position among the outputs of the session
@@ -40,7 +40,7 @@ pub(crate) struct Output {
     pub(crate) name: String,
     /// true for float16, false for float32
     pub(crate) is_16_bit: bool,
-    /// declared lengths, none where an axis is free; empty where the file declares no shape
+    /// declared length of each axis, `None` for a free axis; empty if the file declares no shape
     pub(crate) axes: Vec<Option<usize>>,
 }
 
@@ -55,11 +55,11 @@ impl Output {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Signature {
     pub(crate) inputs: Vec<Input>,
-    /// the outputs that can be read
+    /// outputs of floats
     outputs: Vec<Output>,
-    /// number of texts in every run, where it is fixed
+    /// number of texts in every run, if it is fixed
     pub(crate) batch: Option<usize>,
-    /// number of tokens in every run, where it is fixed
+    /// number of tokens in every run, if it is fixed
     pub(crate) length: Option<usize>,
 }
 
@@ -67,7 +67,7 @@ impl Signature {
     /// Reads the declarations of a session.
     ///
     /// # Errors
-    /// The declaration that cannot be run, in words.
+    /// A description of the declaration that cannot be run.
     pub(crate) fn of(session: &Session) -> Result<Self, String> {
         let inputs = session.inputs().iter().map(|input| (input.name(), input.dtype()));
         let outputs = session.outputs().iter().map(|output| (output.name(), output.dtype()));
@@ -82,10 +82,10 @@ impl Signature {
         for (name, declared) in inputs {
             found.add_input(name, declared)?;
         }
-        if !found.has(Role::Ids) {
+        if !found.has(InputRole::Ids) {
             return Err("it has no input input_ids".to_owned());
         }
-        if let (Some(length), false) = (found.length, found.has(Role::Mask)) {
+        if let (Some(length), false) = (found.length, found.has(InputRole::Mask)) {
             return Err(format!("it takes {length} tokens and no attention_mask, so padding would count as text"));
         }
         let mut unread = None;
@@ -108,8 +108,8 @@ impl Signature {
     }
 
     fn add_input(&mut self, name: &str, declared: &ValueType) -> Result<(), String> {
-        let Some((_, role)) = Role::NAMES.iter().find(|(known, _)| *known == name) else {
-            let names = Role::NAMES.map(|(name, _)| name).join(", ");
+        let Some((_, role)) = InputRole::NAMES.iter().find(|(known, _)| *known == name) else {
+            let names = InputRole::NAMES.map(|(name, _)| name).join(", ");
             return Err(format!("input {name} is not one of {names}"));
         };
         let ValueType::Tensor { ty, shape, .. } = declared else {
@@ -128,7 +128,7 @@ impl Signature {
                     (Some(known), Some(declared)) if *known != declared => {
                         return Err(format!("inputs disagree on the number of {name_of_axis}: {known} and {declared}"));
                     }
-                    (_, Some(0)) => return Err(format!("input {name} has room for 0 {name_of_axis}")),
+                    (_, Some(0)) => return Err(format!("input {name} takes 0 {name_of_axis}")),
                     (_, Some(declared)) => *known = Some(declared),
                     (_, None) => {}
                 }
@@ -140,13 +140,13 @@ impl Signature {
         Ok(())
     }
 
-    fn has(&self, role: Role) -> bool {
+    fn has(&self, role: InputRole) -> bool {
         self.inputs.iter().any(|input| input.role == role)
     }
 
-    /// True if texts of different lengths may share a run: the file is told what is padding.
+    /// True if texts of different lengths can share a run: the file has an input for the attention mask.
     pub(crate) fn can_pad(&self) -> bool {
-        self.has(Role::Mask)
+        self.has(InputRole::Mask)
     }
 
     /// True if the file takes any number of texts and tokens.
@@ -154,7 +154,7 @@ impl Signature {
         self.batch.is_none() && self.length.is_none()
     }
 
-    /// The output named as a pooled vector or as logits, else the first.
+    /// The output with the name of a pooled vector or of logits, else the first output.
     pub(crate) fn first_output(&self) -> &Output {
         let named = ["sentence_embedding", "logits"].iter();
         named
@@ -163,11 +163,11 @@ impl Signature {
             .unwrap_or(&self.outputs[0])
     }
 
-    /// The output with one column per term: that of [`first_output`](Self::first_output) if it may have as many, else
-    /// another one that is declared to.
+    /// The output with one column per term: [`first_output`](Self::first_output) if its declaration allows so many columns, else
+    /// another output that declares so many.
     ///
     /// # Errors
-    /// Every output is declared to be something else.
+    /// No output may have so many columns.
     pub(crate) fn output_of(&self, terms: usize) -> Result<&Output, String> {
         let has_rank = |output: &&Output| matches!(output.axes.len(), 0 | 2 | 3);
         let fits = |output: &&Output| has_rank(output) && output.width().is_none_or(|width| width == terms);
@@ -185,7 +185,7 @@ impl Signature {
     }
 }
 
-/// Type and shape of a tensor of floats; none for anything else.
+/// Type and shape of a tensor of floats; `None` for other values.
 fn floats(declared: &ValueType) -> Option<(bool, &Shape)> {
     match declared {
         ValueType::Tensor { ty: TensorElementType::Float32, shape, .. } => Some((false, shape)),
@@ -194,7 +194,7 @@ fn floats(declared: &ValueType) -> Option<(bool, &Shape)> {
     }
 }
 
-/// Lengths of axes; a free one is −1 in a shape.
+/// Lengths of axes. In a shape, −1 is a free axis.
 fn lengths(shape: &Shape) -> Vec<Option<usize>> {
     shape.iter().map(|length| usize::try_from(*length).ok()).collect()
 }
@@ -235,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn fixed_and_free_axes_are_told_apart() {
+    fn fixed_and_free_axes_are_distinguished() {
         let out = [logits(&[-1, -1, 9])];
         let free = declared(&[ids(&[-1, -1]), mask(&[-1, -1])], &out).unwrap();
         assert!(free.has_free_axes() && free.can_pad());
@@ -249,7 +249,7 @@ mod tests {
     }
 
     #[test]
-    fn declarations_that_cannot_be_run_are_refused_in_words() {
+    fn declarations_that_cannot_be_run_are_refused_with_a_reason() {
         let out = || vec![logits(&[-1, -1, 9])];
         let cases = [
             (vec![ids(&[-1, -1]), ("position_ids", tensor(I64, &[-1, -1]))], out(), "input position_ids is not one of"),
@@ -258,7 +258,7 @@ mod tests {
             (vec![("input_ids", tensor(F32, &[-1, -1]))], out(), "not int64 or int32"),
             (vec![ids(&[1, 16]), mask(&[2, 16])], out(), "disagree on the number of texts: 1 and 2"),
             (vec![ids(&[-1, 16])], out(), "padding would count as text"),
-            (vec![ids(&[0, -1])], out(), "room for 0 texts"),
+            (vec![ids(&[0, -1])], out(), "takes 0 texts"),
             (vec![ids(&[-1, -1])], vec![], "no output"),
             (vec![ids(&[-1, -1])], vec![("logits", tensor(I64, &[-1, -1, 9]))], "no output of 32-bit or 16-bit floats"),
         ];
@@ -269,7 +269,7 @@ mod tests {
     }
 
     #[test]
-    fn the_output_with_a_column_per_term_is_chosen() {
+    fn the_output_with_one_column_per_term_is_chosen() {
         let hidden = || ("last_hidden_state", tensor(F32, &[-1, -1, 4]));
         let other = || ("prediction", tensor(F32, &[-1, -1, 9]));
         let unknown = || ("scores", tensor(F32, &[-1, -1, -1]));

@@ -1,4 +1,4 @@
-//! [`Error`]: judgements, runs or results that cannot be used.
+//! [`Error`]: qrels, runs or result files that cannot be used.
 
 use std::path::PathBuf;
 
@@ -8,7 +8,7 @@ use splade_core::ErrorKind;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// A file or folder could not be read, written or understood.
+    /// A file or folder could not be read, written or parsed.
     #[error(transparent)]
     Files(#[from] splade_files::Error),
 }
@@ -23,7 +23,7 @@ impl From<splade_core::Error> for Error {
 }
 
 impl Error {
-    /// A [`splade_files::Error::Io`] as a closure for `map_err`.
+    /// Returns a closure for `map_err` that makes a [`splade_files::Error::Io`].
     pub fn io(path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> Self {
         let failed = splade_files::Error::io(path);
         move |source| failed(source).into()
@@ -44,7 +44,7 @@ impl Error {
         splade_core::Error::invalid(message, hint).into()
     }
 
-    /// What to do about it, if there is something to do.
+    /// Advice on what to do, if there is any.
     #[must_use]
     pub fn hint(&self) -> Option<&str> {
         match self {

@@ -41,9 +41,9 @@ pub struct OwnDocuments {
 /// Searches for every judged query and scores the rankings.
 ///
 /// Both references rank every document of the corpus, so documents that the retriever does not list have a score of 0.
-/// They differ in which of two documents of equal score comes first, at the cut of the ranking too: mteb keeps the
-/// larger id, sentence-transformers the smaller one. If the task says so, a document with the query's own id is left
-/// out of mteb's run after the cut, as mteb does; sentence-transformers always keeps it.
+/// They differ in which of two documents of equal score comes first, also at the cut-off of the ranking: mteb keeps the
+/// larger id, sentence-transformers the smaller one. If the task requires it, a document with the query's id is left out of
+/// mteb's run after the cut-off, as in mteb; sentence-transformers always keeps it.
 ///
 /// ```
 /// use splade_core::SparseVector;
@@ -87,10 +87,10 @@ pub fn evaluate(retriever: &dyn Retriever, task: &EncodedTask) -> Result<Evaluat
 
 /// Ranking of a query by mteb's rules, by those of sentence-transformers, and its own document in the first.
 fn rank(retriever: &dyn Retriever, query: &TaskQuery, task: &EncodedTask) -> Result<(Ranking, Ranking, OwnDocuments)> {
-    let found = Found::of(retriever, query, MTEB_DEPTH, task.document_count())?;
+    let found = TopHits::of(retriever, query, MTEB_DEPTH, task.document_count())?;
     let ascending = task.document_ids();
-    let mut mteb = found.cut(MTEB_DEPTH, trec_order, ascending.clone().rev());
-    let binary = found.cut(RETRIEVAL_DEPTH, Hit::rank_order, ascending);
+    let mut mteb = found.truncate_by(MTEB_DEPTH, trec_order, ascending.clone().rev());
+    let binary = found.truncate_by(RETRIEVAL_DEPTH, Hit::rank_order, ascending);
     let mut own = OwnDocuments::default();
     if let Some(at) = mteb.iter().position(|hit| hit.id == query.id) {
         let judged = task.qrels().judgements(&query.id).and_then(|judged| judged.get(&query.id));
@@ -106,14 +106,14 @@ fn rank(retriever: &dyn Retriever, query: &TaskQuery, task: &EncodedTask) -> Res
     Ok((Ranking::from_hits(mteb), Ranking::from_hits(binary), own))
 }
 
-/// Hits that are enough to cut a ranking by any rule for equal scores.
-struct Found {
+/// Hits that are enough to truncate a ranking by any rule for equal scores.
+struct TopHits {
     hits: Vec<Hit>,
     /// true if every document that is not among the hits has a score of 0
     others_are_zero: bool,
 }
 
-impl Found {
+impl TopHits {
     /// Retrieves at least the best `depth` hits, and all that tie with the last of them.
     fn of(retriever: &dyn Retriever, query: &TaskQuery, depth: usize, document_count: usize) -> Result<Self> {
         let mut wanted = depth + 1;
@@ -127,8 +127,8 @@ impl Found {
             let others_are_zero = hits.len() < wanted;
             let last = hits.last().map_or(0.0, |hit| hit.score);
             // below 0 the documents of score 0 come first, and these need not be listed
-            let is_cut_clean = last >= 0.0 && hits.get(depth - 1).is_none_or(|hit| hit.score > last);
-            if others_are_zero || is_cut_clean || wanted >= document_count {
+            let is_clear = last >= 0.0 && hits.get(depth - 1).is_none_or(|hit| hit.score > last);
+            if others_are_zero || is_clear || wanted >= document_count {
                 return Ok(Self { hits: hits.to_vec(), others_are_zero });
             }
             wanted = wanted.saturating_mul(2);
@@ -136,7 +136,12 @@ impl Found {
     }
 
     /// The first `depth` documents in `order`; `ids` are those of the corpus in the order of equal scores.
-    fn cut<'a>(&self, depth: usize, order: fn(&Hit, &Hit) -> Ordering, ids: impl Iterator<Item = &'a str>) -> Vec<Hit> {
+    fn truncate_by<'a>(
+        &self,
+        depth: usize,
+        order: fn(&Hit, &Hit) -> Ordering,
+        ids: impl Iterator<Item = &'a str>,
+    ) -> Vec<Hit> {
         let mut hits = self.hits.clone();
         if self.others_are_zero {
             let listed: HashSet<&str> = self.hits.iter().map(|hit| hit.id.as_str()).collect();
@@ -210,7 +215,7 @@ mod tests {
         assert!(zeros > 42, "{zeros}");
     }
 
-    /// B14: of the sets where queries are documents, mteb drops the own document after the cut.
+    /// B14: of the sets where queries are documents, mteb drops the query's document after the cut-off.
     #[test]
     fn the_own_document_of_a_query_is_left_out_on_demand() {
         let documents: Vec<_> =
@@ -272,11 +277,11 @@ mod tests {
                 .map(|(id, vector)| Hit { id: id.clone(), score: query.vector.dot(vector) + 0.0 })
                 .collect();
             let searcher = Sparse(ExactSearcher::new(documents.clone()).unwrap());
-            let found = Found::of(&searcher, &query, depth, documents.len()).unwrap();
+            let found = TopHits::of(&searcher, &query, depth, documents.len()).unwrap();
             all.sort_by(trec_order);
-            prop_assert_eq!(&found.cut(depth, trec_order, ids.iter().rev().copied()), &all[..depth.min(all.len())]);
+            prop_assert_eq!(&found.truncate_by(depth, trec_order, ids.iter().rev().copied()), &all[..depth.min(all.len())]);
             all.sort_by(Hit::rank_order);
-            prop_assert_eq!(&found.cut(depth, Hit::rank_order, ids.iter().copied()), &all[..depth.min(all.len())]);
+            prop_assert_eq!(&found.truncate_by(depth, Hit::rank_order, ids.iter().copied()), &all[..depth.min(all.len())]);
         }
     }
 }

@@ -1,8 +1,8 @@
-//! [`AtomicFile`] and [`AtomicFolder`]: outputs that appear complete under their name, or not at all.
+//! [`AtomicFile`] and [`AtomicFolder`]: atomic outputs.
 //!
 //! Each is written under a temporary name, `.splade-….tmp`, in the folder of its destination, synced to disk and renamed.
-//! The process holds a lock on what it writes. What a killed process left is not locked, and is removed when the next
-//! output is made in the same folder ([`remove_leftovers`]); the lock tells the two apart, not the age.
+//! The process holds a lock on the temporary file or folder. One of a killed process is not locked, and is removed when the next
+//! output is made in the same folder ([`remove_leftovers`]). Its age does not matter.
 
 use std::ffi::OsStr;
 use std::fs::{File, TryLockError};
@@ -184,9 +184,9 @@ pub fn is_temporary(name: &str) -> bool {
     name.starts_with(PREFIX) && name.ends_with(SUFFIX)
 }
 
-/// Removes the temporary files and folders that killed processes left in `folder`; those of living processes stay.
+/// Removes the temporary files and folders that killed processes left in `folder`. Those of running processes stay.
 ///
-/// An output is not held up by what cannot be removed: files of other users, file systems without locks.
+/// Errors are ignored, as for files of other users and file systems without locks.
 pub fn remove_leftovers(folder: &Path) {
     let Ok(entries) = std::fs::read_dir(folder) else { return };
     for entry in entries.flatten() {
@@ -229,7 +229,7 @@ fn remove_left_folder(path: &Path, parent: &Path) -> io::Result<()> {
     std::fs::remove_dir_all(path)
 }
 
-/// Locks a temporary file as one of a living process. False if another process took it for a leftover meanwhile.
+/// Locks a temporary file as one of a running process. False if another process took it for a leftover.
 fn claim(file: &File, path: &Path) -> bool {
     match file.try_lock() {
         Ok(()) => path.exists(),
@@ -265,7 +265,7 @@ fn sync_tree(folder: &Path) -> Result<()> {
     sync_folder(folder)
 }
 
-/// Puts the names in a folder on disk: a rename that is only in memory is lost in a power cut.
+/// Syncs the names of a folder to disk: a rename that is only in memory is lost in a power failure.
 fn sync_folder(folder: &Path) -> Result<()> {
     sync(folder)
 }
@@ -279,7 +279,7 @@ fn sync(path: &Path) -> Result<()> {
     }
 }
 
-/// Elsewhere folders cannot be opened, and files can be synced only by who writes them.
+/// On other systems, folders cannot be opened, and only the writer of a file can sync it.
 #[cfg(not(unix))]
 fn sync(_path: &Path) -> Result<()> {
     Ok(())
@@ -300,7 +300,7 @@ fn make_parent(destination: &Path) -> Result<&Path> {
     Ok(parent)
 }
 
-/// Temporary files are for their owner only; a result is for whom the user's umask says.
+/// Gives a result the permissions that the user's umask grants. Temporary files are for their owner only.
 #[cfg(unix)]
 fn open_to_others(builder: &mut tempfile::Builder<'_, '_>) {
     use std::os::unix::fs::PermissionsExt;
@@ -378,7 +378,7 @@ mod tests {
         assert_eq!((std::fs::read(file).unwrap(), names(&folder)), (b"whole".to_vec(), vec!["a".to_owned()]));
     }
 
-    /// Where two folders cannot be exchanged in one step, a process may be killed between two renames.
+    /// A process may be killed between two renames, if the system cannot exchange two folders in one step.
     #[test]
     fn a_folder_moved_away_by_a_killed_process_comes_back() {
         let place = tempfile::tempdir().unwrap();

@@ -1,4 +1,4 @@
-//! [`Error`]: a file or folder that cannot be read, written or understood.
+//! [`Error`]: a file or folder that cannot be read, written or parsed.
 
 use std::path::PathBuf;
 
@@ -13,7 +13,7 @@ pub enum Error {
     Io {
         /// the file or folder
         path: PathBuf,
-        /// what the system said
+        /// error of the operating system
         source: std::io::Error,
     },
     /// A line of an input file breaks a rule.
@@ -21,9 +21,9 @@ pub enum Error {
     Line {
         /// the file
         path: PathBuf,
-        /// counted from 1
+        /// number of the line, from 1
         line: usize,
-        /// what is wrong
+        /// the broken rule
         message: String,
     },
     /// A whole file or folder breaks a rule.
@@ -31,10 +31,10 @@ pub enum Error {
     File {
         /// the file or folder
         path: PathBuf,
-        /// what is wrong
+        /// the broken rule
         message: String,
     },
-    /// What a file holds was refused.
+    /// The content of a file is invalid.
     #[error(transparent)]
     Core(#[from] splade_core::Error),
 }
@@ -43,7 +43,7 @@ pub enum Error {
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 impl Error {
-    /// An [`Error::Io`] as a closure for `map_err`.
+    /// Returns a closure for `map_err` that makes an [`Error::Io`].
     pub fn io(path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> Self {
         let path = path.into();
         move |source| Self::Io { path, source }
@@ -64,7 +64,7 @@ impl Error {
         splade_core::Error::invalid(message, hint).into()
     }
 
-    /// What to do about it, if there is something to do.
+    /// Advice on what to do, if there is any.
     #[must_use]
     pub fn hint(&self) -> Option<&str> {
         match self {

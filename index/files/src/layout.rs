@@ -298,7 +298,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let files: BTreeMap<&str, &Value> = files.iter().map(|(name, value)| (*name, value)).collect();
         let mut provided = Vec::new();
-        // files come into being only when they are asked for, as those of the Hub do
+        // a file is made only when it is requested, as a file of the Hub is downloaded
         let layout = ModelLayout::find(folder.path(), |name| {
             let Some(value) = files.get(name) else { return Ok::<_, Error>(false) };
             let path = folder.path().join(name);

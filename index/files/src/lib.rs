@@ -5,8 +5,8 @@
 //! * [`read_documents`], [`read_queries`], [`read_texts`] and [`read_vectors`] stream files of any length, with the line in
 //!   every error; [`read_rows`] is under them.
 //! * [`ModelDir`] finds everything in a model folder, whichever tool wrote it; [`NewModel`] writes one.
-//! * [`Family`] says which transformer a `config.json` describes, [`CheckpointFiles`] where its shards lie.
-//! * [`AtomicFile`] and [`AtomicFolder`] make outputs appear complete or not at all.
+//! * [`Family`] is the transformer that a `config.json` describes; [`CheckpointFiles`] finds its shards.
+//! * [`AtomicFile`] and [`AtomicFolder`] make outputs atomic.
 
 #![forbid(unsafe_code)]
 #![warn(clippy::print_stdout, clippy::print_stderr)]

@@ -30,7 +30,7 @@ pub enum Architecture {
 pub struct QuerySide {
     /// `model.safetensors` with the tensor `weight`, or a table by token: `idf.json`, `query_token_weights.txt`
     pub weights: PathBuf,
-    /// its `tokenizer.json`
+    /// `tokenizer.json` of the queries
     pub tokenizer: PathBuf,
     /// number of tokens that queries are truncated to
     pub max_length: usize,
@@ -67,7 +67,7 @@ pub struct HeadChoice {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum HeadSource {
     /// choice of the caller
-    Asked,
+    Requested,
     /// statement in a model folder that this program trained
     Stated,
     /// published code beside the weights, which training may have patched in memory
@@ -227,7 +227,7 @@ impl ModelDir {
                 "leave it out: only NorBERT4 models have them",
             ));
         };
-        *head = HeadChoice { mode, source: HeadSource::Asked };
+        *head = HeadChoice { mode, source: HeadSource::Requested };
         Ok(self)
     }
 

@@ -1,10 +1,10 @@
-//! How exactly a network's ONNX file computes, and what such files are called.
+//! [`Precision`] of an exported network, and the names of its files.
 
 use std::fmt;
 
-/// The numbers of an exported network.
+/// Number format of an exported network's weights.
 ///
-/// Each has files of its own beside the others, so that a folder may hold all of them:
+/// Each precision has its own file name, so a folder can hold files of all of them:
 ///
 /// ```
 /// use splade_files::Precision;
@@ -17,17 +17,17 @@ pub enum Precision {
     /// as trained
     #[default]
     Fp32,
-    /// weights in half the bytes, sums as in f32
+    /// weights in half the bytes, sums in f32
     Fp16,
-    /// weights in a quarter of the bytes, products of whole numbers: the fastest on a CPU
+    /// weights in a quarter of the bytes, products of integers: the fastest on a CPU
     Int8,
 }
 
 impl Precision {
-    /// All of them, the most exact first.
+    /// All precisions, most bytes first.
     pub const ALL: [Self; 3] = [Self::Fp32, Self::Fp16, Self::Int8];
 
-    /// Its name in flags, file names and metadata.
+    /// Name in flags, file names and metadata.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -37,7 +37,8 @@ impl Precision {
         }
     }
 
-    /// What the file that is called `fp32` in fp32 is called here: the customary name of transformers' exports.
+    /// File name in this precision, made from the name `fp32` of the file in fp32. It follows the convention of transformers'
+    /// exports.
     #[must_use]
     pub fn file_name(self, fp32: &str) -> String {
         match (self, fp32.strip_suffix(".onnx")) {

@@ -48,7 +48,7 @@ pub fn read_text(path: &Path) -> Result<String> {
     })
 }
 
-/// True for a git-lfs pointer. Leaves the file at its start; a pipe has none and is not looked into.
+/// True for a git-lfs pointer. Leaves the file at its start. A pipe cannot be rewound and is not read.
 fn is_pointer(file: &mut File) -> io::Result<bool> {
     let metadata = file.metadata()?;
     if !metadata.is_file() || metadata.len() >= POINTER_BYTES_MAX || metadata.len() < POINTER.len() as u64 {

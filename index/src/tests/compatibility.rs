@@ -89,7 +89,7 @@ fn version_1_is_read_without_a_write_and_written_as_version_2() {
     assert_eq!(ImpactIndex::check(dir.path()).unwrap().findings, []);
 }
 
-/// Damage of version 1 must not get checksums of its own.
+/// A damaged file of version 1 must not get valid checksums.
 #[test]
 fn a_merge_refuses_a_damaged_segment_of_version_1() {
     for extension in ["store", "spl", "fieldnorm", "idx", "term"] {

@@ -37,7 +37,7 @@ fn open(bytes: Vec<u8>, identity: &Identity, n_docs: u32) -> Result<SegmentFile,
     SegmentFile::open(CheckedBytes::unchecked(OwnedBytes::new(bytes)), identity, n_docs)
 }
 
-/// Opens, searches and checks; tells whether damage was reported.
+/// Opens, searches and checks; true if damage was reported.
 fn exercise(bytes: Vec<u8>, identity: &Identity, n_docs: u32, queries: &[Vec<(u32, f32)>]) -> bool {
     let Ok(file) = open(bytes, identity, n_docs) else { return true };
     for query in queries {
@@ -47,7 +47,7 @@ fn exercise(bytes: Vec<u8>, identity: &Identity, n_docs: u32, queries: &[Vec<(u3
                 assert!(candidate.doc < n_docs);
                 file.row(candidate.doc).unwrap().dot(query);
             }
-            plan.quantised_candidates(10, &Everything, 1);
+            plan.quantized_candidates(10, &Everything, 1);
         }
     }
     assert_eq!(file.row(n_docs).unwrap().len(), 0);

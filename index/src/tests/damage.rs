@@ -29,7 +29,7 @@ fn build_large(dir: &Path) {
     let vocabulary = Vocabulary::parse(tokenizer.into(), 512).unwrap();
     let encoder = QueryEncoder::new(vocabulary, QueryWeights::new(weights).unwrap(), "").unwrap();
     index.write_query_encoder(&encoder).unwrap();
-    // room for all documents, so that there are few and large segments
+    // memory for all documents, so that there are few and large segments
     let mut writer = index.writer(WriterOptions { memory_bytes: 200 << 20, ..UNMERGED }).unwrap();
     for doc in 0..2600_u32 {
         let document = StoredDocument {
@@ -78,7 +78,7 @@ fn results(dir: &Path) -> (Vec<Option<String>>, Vec<String>) {
         Ok(text)
     };
     for query in &queries {
-        for (k, scoring, threads) in [(10, Scoring::Exact, 1), (100, Scoring::Exact, 2), (10, Scoring::Quantised, 1)] {
+        for (k, scoring, threads) in [(10, Scoring::Exact, 1), (100, Scoring::Exact, 2), (10, Scoring::Quantized, 1)] {
             for filter in [None, Some(filter.clone())] {
                 let options = SearchOptions { scoring, filter, threads };
                 note(searcher.search(query, k, &options).and_then(|found| show(&found)));
@@ -107,7 +107,7 @@ fn results(dir: &Path) -> (Vec<Option<String>>, Vec<String>) {
     (results, errors)
 }
 
-/// Damages one file, and says how.
+/// Damages one file, and returns a description of the damage.
 fn damage(rng: &mut ChaCha8Rng, path: &Path, content: &[u8]) -> String {
     let at = rng.random_range(0..content.len());
     match rng.random_range(0..10) {

@@ -130,18 +130,18 @@ fn several_writer_threads_and_background_merges() {
 }
 
 #[test]
-fn quantised_scores_are_near_and_find_the_same() {
+fn quantized_scores_are_near_and_find_the_same() {
     let documents = zipf_collection(11, 2000, 500, 30);
     let dir = folder();
     let searcher = build(dir.path(), 500, &documents, &[700]).searcher().unwrap();
-    let quantised = SearchOptions { scoring: Scoring::Quantised, ..Default::default() };
+    let quantized = SearchOptions { scoring: Scoring::Quantized, ..Default::default() };
     let mut rng = ChaCha8Rng::seed_from_u64(12);
     for _ in 0..20 {
         let query = zipf_vector(&mut rng, 500, 8);
         // weights are at most 3, so half a step is at most 3 / 510
         let eps: f32 = query.weights().iter().map(|weight| weight * 3.0 / 510.0).sum::<f32>() * 1.001;
         let exact = documents.search(&query, 10);
-        let found = searcher.search(&query, 10, &quantised).unwrap();
+        let found = searcher.search(&query, 10, &quantized).unwrap();
         assert_eq!(found.len(), exact.len());
         for (found, exact) in found.iter().zip(&exact) {
             let true_score = query.dot(&searcher.vector(found.address).unwrap());

@@ -1,4 +1,4 @@
-//! What an index folder holds, and who may read it.
+//! Files of an index folder, and their permissions.
 
 use super::*;
 
@@ -42,26 +42,26 @@ fn files_of_an_index_have_the_permissions_that_the_umask_grants() {
     assert!(seen > 2);
 }
 
-/// A disk that is full at any point of a commit leaves the last commit and nothing else, and says so plainly.
+/// A disk that is full at any point of a commit leaves the last commit and nothing else, and the error states the cause.
 #[test]
 fn a_full_disk_leaves_the_last_commit_and_nothing_else() {
     let dir = folder();
     let documents = zipf_collection(71, 40, 30, 5);
     drop(build(dir.path(), 30, &documents, &[]));
     let before = contents(dir.path());
-    for room in [0, 100, 1_000, 10_000, 30_000] {
+    for free_bytes in [0, 100, 1_000, 10_000, 30_000] {
         let index = ImpactIndex::open(dir.path()).unwrap();
-        index.directory().faults().room.store(room, std::sync::atomic::Ordering::SeqCst);
+        index.directory().faults().free_bytes.store(free_bytes, std::sync::atomic::Ordering::SeqCst);
         let mut writer = index.writer(UNMERGED).unwrap();
         let more = zipf_collection(72, 500, 30, 5).0;
         let added = more.iter().try_for_each(|(id, vector)| writer.update(&document(id, "more text"), vector));
         let error = added.and_then(|()| writer.finish().map(|_| ())).unwrap_err();
         assert_eq!(error.kind(), splade_core::ErrorKind::Io, "{error}");
         assert!(error.to_string().contains("no storage space"), "{error}");
-        assert_eq!(contents(dir.path()), before, "with room for {room} bytes");
+        assert_eq!(contents(dir.path()), before, "with {free_bytes} free bytes");
         assert_equal(&index.searcher().unwrap(), &documents, &vector(&[(0, 1.0), (2, 1.0)]), 50);
     }
-    // the next writer finds room
+    // the next writer finds free space
     let index = ImpactIndex::open(dir.path()).unwrap();
     let mut writer = index.writer(UNMERGED).unwrap();
     writer.add(&document("new", "ny"), &vector(&[(3, 1.0)])).unwrap();

@@ -35,7 +35,7 @@ fn deleted_documents_never_show_and_k_hits_come_back() {
     index.verify().unwrap();
 }
 
-/// The k-th largest impact of a term promises k hits only while the documents behind it can be found.
+/// The k-th largest impact of a term is a lower bound only while its documents can be found.
 #[test]
 fn the_best_of_a_term_deleted_or_filtered_out() {
     let weight = |at: u32| if at < 10 { 50.0 + at as f32 } else { 1.0 + at as f32 / 100.0 };
@@ -242,7 +242,7 @@ fn bm25_finds_composed_and_decomposed_letters_alike() {
             writer.finish().unwrap();
             drop(index);
             if analyzer == crate::AnalyzerVersion::V1 {
-                // as a program wrote it that knew one analyzer
+                // as a program without analyzer versions wrote it
                 edit_manifest(dir.path(), |text| {
                     let mut manifest: serde_json::Value = serde_json::from_str(&text).unwrap();
                     assert!(manifest["settings"].as_object_mut().unwrap().remove("analyzer").is_some());

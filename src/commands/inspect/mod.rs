@@ -118,7 +118,7 @@ fn is_table(tensors: &[TensorInfo]) -> bool {
 fn unknown(path: &Path) -> anyhow::Error {
     bad_input(
         format!("{}: unknown kind of file or folder", path.display()),
-        "inspect knows model folders, index folders, .onnx, .safetensors and .bin files, query tables (.safetensors, .json, \
+        "inspect reads model folders, index folders, .onnx, .safetensors and .bin files, query tables (.safetensors, .json, \
          .txt) and vector files (.jsonl)",
     )
 }

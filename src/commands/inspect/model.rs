@@ -97,7 +97,7 @@ fn network(model: &ModelDir, found: &mut Findings) -> Result<()> {
             HeadSource::Stated => "stated in the folder",
             HeadSource::Code => "according to the code in the folder",
             HeadSource::Guessed => "a guess: the folder does not state it; --mlm-head selects one",
-            HeadSource::Asked => "given by --mlm-head",
+            HeadSource::Requested => "given by --mlm-head",
         };
         found.json["mlm_head"] = json!({"mode": choice.mode, "source": source});
         found.facts.add("head mode", format_args!("{}, {source}", choice.mode));

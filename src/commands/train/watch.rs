@@ -133,7 +133,7 @@ impl Watch {
         self.report(|reporting| reporting.mlflow.end(status));
     }
 
-    /// Reports to MLflow; the first failure is a warning, and nothing is reported after it.
+    /// Reports to MLflow. The first failure is logged and ends the reports.
     fn report(&mut self, report: impl FnOnce(&mut Reporting) -> anyhow::Result<()>) {
         let Some(reporting) = &mut self.mlflow else { return };
         if let Err(error) = report(reporting) {

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::Result;
-use report::{Outcome, Report, Row, Stage};
+use report::{Outcome, Stage, StageResult, VerifyReport};
 use splade_core::{
     DocumentEncoder, DocumentSettings, Encoder, Network, QueryEncoder, SparseVector, TokenBatch, Vocabulary,
 };
@@ -42,7 +42,7 @@ pub(crate) fn run(args: &VerifyArgs) -> Result<()> {
     rows.sort_by_key(|row| row.stage);
     let token = |dim: u32| subject.vocabulary.token(dim).unwrap_or_else(|| format!("[{dim}]"));
     let texts = subject.ids.iter().map(String::as_str).collect();
-    let report = Report { model: &args.model, texts, token: &token, rows };
+    let report = VerifyReport { model: &args.model, texts, token: &token, rows };
     if args.json {
         say(format_args!("{:#}", report.json()))?;
     } else {
@@ -98,13 +98,13 @@ impl<'m> Subject<'m> {
         Ok(self.texts.iter().map(|text| tokenize(text)).collect::<splade_core::Result<_>>()?)
     }
 
-    fn row(&self, stage: Stage, backend: &str, file: &Path, outcome: Outcome) -> Row {
+    fn row(&self, stage: Stage, backend: &str, file: &Path, outcome: Outcome) -> StageResult {
         let file = file.strip_prefix(self.model.root()).unwrap_or(file).display().to_string();
-        Row { stage, backend: backend.to_owned(), file, outcome }
+        StageResult { stage, backend: backend.to_owned(), file, outcome }
     }
 
     /// Compares token ids: fast tokenization with the tokenizer itself, the query side's tokenizer with the network's.
-    fn tokenization(&self) -> Result<Vec<Row>> {
+    fn tokenization(&self) -> Result<Vec<StageResult>> {
         let file = self.model.transformer_dir().join("tokenizer.json");
         let network = &self.vocabulary;
         let exact = |finding| Outcome::Compared(finding, EXACT);
@@ -115,7 +115,7 @@ impl<'m> Subject<'m> {
             let lines = vocabulary.overrides().iter();
             lines.map(|line| self.row(Stage::Tokenization, backend, file, Outcome::Overridden(line.clone()))).collect()
         };
-        let found: Vec<Row> = overridden(network, "documents", &file);
+        let found: Vec<StageResult> = overridden(network, "documents", &file);
         rows.extend(found);
         if let Some(side) = self.model.query_side() {
             // both truncated to the same length, since the two folders may state different ones
@@ -135,7 +135,7 @@ impl<'m> Subject<'m> {
 
     /// Compares vectors of the query table of an inference-free model: from its encoder, from its copy in an index, and by
     /// definition.
-    fn queries(&self) -> Result<Vec<Row>> {
+    fn queries(&self) -> Result<Vec<StageResult>> {
         let Some(side) = self.model.query_side() else { return Ok(Vec::new()) };
         let encoder = self.model.query_encoder()?;
         let found = encoder.encode(&self.texts())?;
@@ -168,7 +168,7 @@ impl<'m> Subject<'m> {
     }
 
     /// Compares every backend and file with the checkpoint in Candle on the CPU.
-    fn networks(&self) -> Result<Vec<Row>> {
+    fn networks(&self) -> Result<Vec<StageResult>> {
         let checkpoint = self.model.checkpoint()?.path().to_owned();
         let candle = Shared(Arc::new(candle_network(self.model, DeviceChoice::Cpu)?));
         let reference = self.encode(&candle)?;
@@ -199,7 +199,7 @@ impl<'m> Subject<'m> {
     }
 
     /// Compares an ONNX file in both runtimes.
-    fn file_rows(&self, file: &Path, reference: &Encoded) -> Result<Vec<Row>> {
+    fn file_rows(&self, file: &Path, reference: &TextVectors) -> Result<Vec<StageResult>> {
         let failed = |reason| Ok(vec![self.row(Stage::DocumentVectors, "onnx", file, Outcome::Failed(reason))]);
         let summary = match OnnxSummary::read(file) {
             Ok(summary) => summary,
@@ -245,9 +245,9 @@ impl<'m> Subject<'m> {
         backend: &str,
         file: &Path,
         network: Result<Shared>,
-        reference: &Encoded,
+        reference: &TextVectors,
         precision: Precision,
-    ) -> Result<Vec<Row>> {
+    ) -> Result<Vec<StageResult>> {
         Ok(match network.and_then(|network| self.encode(&network)) {
             Ok(found) => self.network_rows(backend, file, &found, Some(reference), precision),
             Err(error) => {
@@ -270,10 +270,10 @@ impl<'m> Subject<'m> {
         &self,
         backend: &str,
         file: &Path,
-        found: &Encoded,
-        reference: Option<&Encoded>,
+        found: &TextVectors,
+        reference: Option<&TextVectors>,
         precision: Precision,
-    ) -> Vec<Row> {
+    ) -> Vec<StageResult> {
         let allowed = self.allowed(precision);
         let row =
             |stage, finding: Finding, allowed| self.row(stage, backend, file, Outcome::Compared(finding, allowed));
@@ -313,7 +313,7 @@ impl<'m> Subject<'m> {
     }
 
     /// Compares the scores of an index with dot products.
-    fn index_row(&self, reference: &Encoded) -> Result<Row> {
+    fn index_row(&self, reference: &TextVectors) -> Result<StageResult> {
         let folder = tempfile::tempdir()?;
         let terms = u32::try_from(self.model.dimensions()?)?;
         let index = ImpactIndex::create(folder.path(), &IndexSettings::new(terms, "model", "tokenizer"))?;
@@ -335,11 +335,11 @@ impl<'m> Subject<'m> {
             scores[query].get(&document).copied().unwrap_or_else(|| sides.score(query, document).min(0.0))
         };
         let outcome = Outcome::Compared(compare_scores(sides, found), EXACT);
-        Ok(Row { stage: Stage::Scores, backend: "index".to_owned(), file: "temporary".to_owned(), outcome })
+        Ok(StageResult { stage: Stage::Scores, backend: "index".to_owned(), file: "temporary".to_owned(), outcome })
     }
 
     /// Encodes all texts as queries, as single documents, and as documents in padded batches.
-    fn encode(&self, network: &Shared) -> Result<Encoded> {
+    fn encode(&self, network: &Shared) -> Result<TextVectors> {
         let texts = self.texts();
         let run = |prompt: &str, batch_tokens: usize| -> Result<Vec<SparseVector>> {
             // not pruned: of two entries of equal weight either may be kept
@@ -359,7 +359,7 @@ impl<'m> Subject<'m> {
             Architecture::Splade if query == document => documents.clone(),
             Architecture::Splade => run(query, 1)?,
         };
-        Ok(Encoded { padded: run(document, self.args.batch_tokens as usize)?, queries, documents })
+        Ok(TextVectors { padded: run(document, self.args.batch_tokens as usize)?, queries, documents })
     }
 
     /// Limits for vectors.
@@ -382,13 +382,13 @@ impl<'m> Subject<'m> {
 }
 
 /// Vectors of all texts by one backend.
-struct Encoded {
+struct TextVectors {
     queries: Vec<SparseVector>,
     documents: Vec<SparseVector>,
     padded: Vec<SparseVector>,
 }
 
-impl Encoded {
+impl TextVectors {
     /// Queries and documents that are scored: the first of each.
     fn sides(&self) -> Sides<'_> {
         let first = |vectors: &'_ [SparseVector]| vectors.len().min(MAX_SCORED);
@@ -437,7 +437,9 @@ fn encode_reason(error: &splade_encode::Error, file: &Path) -> Option<String> {
     match error {
         Run { message, .. } | Signature { message, .. } => Some(message.clone()),
         Stale { reason, .. } => Some(format!("not exported from this checkpoint: {reason}")),
-        HeadMode { found, wanted, .. } => Some(format!("its logits are {found}, but the model is used as {wanted}")),
+        HeadMode { found, expected, .. } => {
+            Some(format!("its logits are {found}, but the model is used as {expected}"))
+        }
         Files(error) => files_reason(error, file),
         _ => None,
     }

@@ -62,7 +62,7 @@ impl Outcome {
 
 /// A backend at a stage.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Row {
+pub(super) struct StageResult {
     pub(super) stage: Stage,
     pub(super) backend: String,
     /// the file it reads, relative to the model folder
@@ -71,16 +71,16 @@ pub(super) struct Row {
 }
 
 /// All findings about a model.
-pub(super) struct Report<'m> {
+pub(super) struct VerifyReport<'m> {
     pub(super) model: &'m Path,
     /// ids of the texts
     pub(super) texts: Vec<&'m str>,
     /// names the terms
     pub(super) token: &'m dyn Fn(u32) -> String,
-    pub(super) rows: Vec<Row>,
+    pub(super) rows: Vec<StageResult>,
 }
 
-impl Report<'_> {
+impl VerifyReport<'_> {
     /// Prints the comparisons as a table, and below it all other rows.
     pub(super) fn print(&self) -> Result<()> {
         let mut table = Table::new(["stage", "backend", "file", "compared", "difference", "allowed", "", "largest at"]);
@@ -118,7 +118,7 @@ impl Report<'_> {
         })
     }
 
-    fn row_json(&self, row: &Row) -> Value {
+    fn row_json(&self, row: &StageResult) -> Value {
         let mut value = json!({"stage": row.stage.name(), "backend": row.backend, "file": row.file});
         value["status"] = row.outcome.status().into();
         match &row.outcome {
@@ -181,7 +181,7 @@ impl Report<'_> {
         bail!("{}: {}: {} on {} {finding}{more}", self.model.display(), row.stage.name(), row.backend, row.file)
     }
 
-    fn disagreements(&self) -> impl Iterator<Item = &Row> {
+    fn disagreements(&self) -> impl Iterator<Item = &StageResult> {
         self.rows.iter().filter(|row| matches!(row.outcome.status(), "differs" | "failed"))
     }
 
@@ -209,8 +209,8 @@ fn number(value: f32) -> String {
 mod tests {
     use super::*;
 
-    fn row(stage: Stage, outcome: Outcome) -> Row {
-        Row { stage, backend: "onnx runtime".to_owned(), file: "onnx/model.onnx".to_owned(), outcome }
+    fn row(stage: Stage, outcome: Outcome) -> StageResult {
+        StageResult { stage, backend: "onnx runtime".to_owned(), file: "onnx/model.onnx".to_owned(), outcome }
     }
 
     fn compared(difference: f32, at: Option<u32>, document: Option<usize>) -> Outcome {
@@ -220,8 +220,8 @@ mod tests {
         Outcome::Compared(Finding { compared: 2, difference, place, cosine: 1.0 }, limits)
     }
 
-    fn report(rows: Vec<Row>) -> Report<'static> {
-        Report { model: Path::new("m"), texts: vec!["a", "b"], token: &|dim| format!("t{dim}"), rows }
+    fn report(rows: Vec<StageResult>) -> VerifyReport<'static> {
+        VerifyReport { model: Path::new("m"), texts: vec!["a", "b"], token: &|dim| format!("t{dim}"), rows }
     }
 
     #[test]

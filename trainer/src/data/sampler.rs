@@ -229,7 +229,7 @@ impl<V: std::borrow::Borrow<RowValues>, P: Permutations> Iterator for NoDuplicat
                 self.n_given += 1;
                 return Some(rows);
             }
-            // A batch that is dropped is the last of its pass: the walk has seen every row that is left.
+            // A batch that is dropped is the last of its pass, which has visited every remaining row.
         }
     }
 }
@@ -294,7 +294,7 @@ pub(crate) fn proportional<I: Iterator<Item = Vec<usize>>>(
     })
 }
 
-/// The batches of a training, epoch by epoch: the same for the same seed, examples and rules, on every machine.
+/// Batches of a training, epoch by epoch. They depend on the seed, the examples and the rules only, on every machine.
 #[derive(Debug, Clone)]
 pub(crate) struct Sampler {
     data_sets: Vec<SampledSet>,
@@ -310,7 +310,7 @@ pub(crate) struct Sampler {
 #[derive(Debug, Clone)]
 struct SampledSet {
     n_rows: usize,
-    /// Only with [`BatchSampler::NoDuplicates`].
+    /// Values of the rows, for [`BatchSampler::NoDuplicates`] only.
     values: Option<RowValues>,
 }
 

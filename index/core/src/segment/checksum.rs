@@ -1,14 +1,13 @@
-//! Files with block checksums: the content, a CRC-32 of every block of it, and a trailer.
+//! Files with block checksums: the content, a CRC-32 per block of the content, and a trailer.
 //!
 //! | part | content |
 //! |---|---|
 //! | content | any bytes |
-//! | table | per block of 4096 bytes of the content, the last one shorter: its CRC-32 (u32) |
+//! | table | CRC-32 (u32) of each block of 4096 bytes; the last block may be shorter |
 //! | trailer | length of the content (u64), CRC-32 of the table and of that length (u32), version (u32), magic |
 //!
-//! All numbers are little endian. A reader checks a block when it first reads from it ([`CheckedBytes::get`]). So opening a
-//! file costs no more than reading its table, a thousandth of the file, and what a search reads is known to be what was
-//! written.
+//! All numbers are little endian. A reader checks a block when it first reads from it ([`CheckedBytes::get`]). Opening a file
+//! therefore reads only its table, a thousandth of the file, and a search reads checked bytes only.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -19,9 +18,9 @@ use ownedbytes::OwnedBytes;
 
 use super::format::Defect;
 
-/// Bytes of a block.
+/// Number of bytes of a block.
 pub const BLOCK_LEN: usize = 4096;
-/// Last bytes of a file with checksums.
+/// Last 8 bytes of a file with checksums.
 const MAGIC: [u8; 8] = *b"SPLADEck";
 const VERSION: u32 = 1;
 const TRAILER_LEN: usize = 24;
@@ -30,13 +29,13 @@ const TRAILER_LEN: usize = 24;
 #[derive(Debug, Default)]
 pub struct BlockChecksums {
     len: u64,
-    /// checksum of the block that is not full yet
+    /// checksum of the incomplete block
     block: Hasher,
     table: Vec<u8>,
 }
 
 impl BlockChecksums {
-    /// Takes the next bytes of the content.
+    /// Adds the next bytes of the content.
     pub fn update(&mut self, mut bytes: &[u8]) {
         while !bytes.is_empty() {
             let filled = (self.len % BLOCK_LEN as u64) as usize;
@@ -50,7 +49,7 @@ impl BlockChecksums {
         }
     }
 
-    /// Table and trailer, to be written behind the content.
+    /// Table and trailer, to be written after the content.
     #[must_use]
     pub fn finish(mut self) -> Vec<u8> {
         if !self.len.is_multiple_of(BLOCK_LEN as u64) {
@@ -79,32 +78,32 @@ fn checksum_of_table(table: &[u8], len: &[u8]) -> u32 {
     hasher.finalize()
 }
 
-/// The content of a file, mapped or in memory. Blocks are checked when they are first read, if the file has checksums.
+/// Content of a file, mapped or in memory. If the file has checksums, blocks are checked when they are first read.
 #[derive(Clone)]
 pub struct CheckedBytes {
     content: OwnedBytes,
-    /// bytes of `content` that are read from outside
+    /// number of bytes of `content` that can be read
     len: usize,
-    table: Option<Arc<Table>>,
+    table: Option<Arc<ChecksumTable>>,
 }
 
-struct Table {
+struct ChecksumTable {
     checksums: OwnedBytes,
-    /// one bit a block: set once it was found intact
+    /// one bit per block, set when the block was found intact
     intact: Box<[AtomicU64]>,
 }
 
 impl CheckedBytes {
-    /// Bytes without checksums: every check passes.
+    /// Wraps bytes without checksums. Every check passes.
     #[must_use]
     pub fn unchecked(content: OwnedBytes) -> Self {
         Self { len: content.len(), content, table: None }
     }
 
-    /// Opens a file with checksums and checks its table; `None` if the file does not end as one.
+    /// Opens a file with checksums and checks its table; `None` if the file has no trailer.
     ///
     /// # Errors
-    /// A trailer or table that is damaged, or of another version.
+    /// A damaged trailer or table, or another version.
     pub fn open(file: &OwnedBytes) -> Result<Option<Self>, Defect> {
         let Some((rest, trailer)) = file.split_last_chunk::<TRAILER_LEN>().filter(|(_, end)| end[16..] == MAGIC) else {
             return Ok(None);
@@ -121,7 +120,7 @@ impl CheckedBytes {
         if !fits || checksum_of_table(&rest[content_len..], len) != checksum {
             return Err("its table of checksums is damaged".into());
         }
-        let table = Table {
+        let table = ChecksumTable {
             checksums: file.slice(content_len..rest.len()),
             intact: (0..n_blocks.div_ceil(64)).map(|_| AtomicU64::new(0)).collect(),
         };
@@ -146,46 +145,46 @@ impl CheckedBytes {
         self.table.is_some()
     }
 
-    /// The first `len` bytes. Checksums, and the record of what was checked, stay those of the whole content.
+    /// The first `len` bytes. The checksums and the record of checked blocks stay those of the whole content.
     #[must_use]
     pub fn truncated(&self, len: usize) -> Self {
         Self { len: len.min(self.len), ..self.clone() }
     }
 
-    /// The bytes as they are, checked or not.
+    /// The bytes, without a check.
     #[must_use]
     pub fn as_unchecked(&self) -> &[u8] {
         &self.content[..self.len]
     }
 
-    /// The bytes in `range`, checked.
+    /// Checks and returns the bytes in `range`.
     ///
     /// # Errors
-    /// A block that is damaged, a range beyond the end.
+    /// A damaged block, a range beyond the end.
     pub fn get(&self, range: Range<usize>) -> Result<&[u8], Defect> {
         self.check(range.clone())?;
-        self.as_unchecked().get(range).ok_or_else(|| "it is shorter than it says".into())
+        self.as_unchecked().get(range).ok_or_else(|| "it is shorter than its header states".into())
     }
 
-    /// The bytes in `range`, checked, as a part that keeps the file mapped.
+    /// Checks and returns the bytes in `range`, as a value that keeps the file mapped.
     ///
     /// # Errors
-    /// A block that is damaged, a range beyond the end.
+    /// A damaged block, a range beyond the end.
     pub fn read(&self, range: Range<usize>) -> Result<OwnedBytes, Defect> {
         self.get(range.clone())?;
         Ok(self.content.slice(range))
     }
 
-    /// Checks the blocks that `range` touches and that were not checked before.
+    /// Checks the blocks of `range` that were not checked before.
     ///
     /// # Errors
-    /// A block that is damaged.
+    /// A damaged block.
     #[inline]
     pub fn check(&self, range: Range<usize>) -> Result<(), Defect> {
         let Some(table) = &self.table else { return Ok(()) };
         let end = range.end.min(self.content.len()).div_ceil(BLOCK_LEN);
         for block in range.start / BLOCK_LEN..end {
-            // relaxed: the bytes do not change, so a thread that misses another's bit only checks once more
+            // relaxed: the bytes do not change, and a thread that misses a bit of another thread checks the block again
             if table.intact[block / 64].load(Ordering::Relaxed) & 1 << (block % 64) == 0 {
                 self.check_block(table, block)?;
             }
@@ -194,7 +193,7 @@ impl CheckedBytes {
     }
 
     #[cold]
-    fn check_block(&self, table: &Table, block: usize) -> Result<(), Defect> {
+    fn check_block(&self, table: &ChecksumTable, block: usize) -> Result<(), Defect> {
         let start = block * BLOCK_LEN;
         let bytes = &self.content[start..self.content.len().min(start + BLOCK_LEN)];
         if crc32fast::hash(bytes) != number(&table.checksums[block * 4..][..4]) {
@@ -213,7 +212,7 @@ fn number(bytes: &[u8]) -> u32 {
 mod tests {
     use super::*;
 
-    /// A file of `len` bytes, written in pieces of `piece` bytes.
+    /// Content of `len` bytes, and its file, written in pieces of `piece` bytes.
     fn file(len: usize, piece: usize) -> (Vec<u8>, Vec<u8>) {
         let content: Vec<u8> = (0..len).map(|at| (at * 7 + at / 251) as u8).collect();
         let mut checksums = BlockChecksums::default();
@@ -227,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn content_comes_back_however_it_was_written() {
+    fn pieces_of_any_size_give_the_same_content() {
         for len in [0, 1, BLOCK_LEN - 1, BLOCK_LEN, BLOCK_LEN + 1, 300_000] {
             for piece in [1000, BLOCK_LEN, 1 << 20] {
                 let (content, file) = file(len, piece);
@@ -263,7 +262,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_is_read_is_checked() {
+    fn only_blocks_that_are_read_are_checked() {
         let (content, mut file) = file(3 * BLOCK_LEN, 4096);
         file[BLOCK_LEN + 5] ^= 1;
         let bytes = open(file).unwrap().unwrap();
@@ -271,7 +270,7 @@ mod tests {
         assert_eq!(bytes.get(2 * BLOCK_LEN..3 * BLOCK_LEN).unwrap(), &content[2 * BLOCK_LEN..]);
         let defect = "damaged: wrong checksum of the 4096 bytes from 4096 on";
         assert_eq!(bytes.get(BLOCK_LEN - 1..BLOCK_LEN + 1).unwrap_err(), defect);
-        // a damaged block is not taken for an intact one the second time
+        // a second read finds the damage again
         assert_eq!(bytes.get(BLOCK_LEN..BLOCK_LEN + 1).unwrap_err(), defect);
         assert_eq!(bytes.truncated(BLOCK_LEN + 10).get(BLOCK_LEN..BLOCK_LEN + 1).unwrap_err(), defect);
     }

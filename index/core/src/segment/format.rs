@@ -1,52 +1,53 @@
-//! The file `<segment>.spl`, version 1: what is where, and what must hold before anything is read.
+//! [`SegmentFile`]: layout and checks of `<segment>.spl`, version 1.
 //!
-//! Little endian; every section starts at a multiple of 64 bytes; offsets count from the start of the file.
+//! Numbers are little endian. Every section starts at a multiple of 64 bytes. Offsets count from the start of the file.
 //!
 //! | section | content |
 //! |---|---|
 //! | header | a [`Header`]: magic, version, flags, documents, vocabulary size, window bits, postings, fingerprint, sections |
-//! | terms | one [`Term`] of 32 bytes for every term that occurs, ascending by id |
+//! | terms | one [`TermEntry`] of 32 bytes for every term that occurs, ascending by id |
 //! | windows | per windowed term: windows + 1 offsets (u32) into its postings |
 //! | postings | per term: ids inside the window (u16) or, if short, of documents (u32); then its impacts (u8) |
-//! | dense | terms in more than a quarter of the documents: one impact a document, 0 = absent |
+//! | dense | terms in more than a quarter of the documents: one impact per document, 0 = absent |
 //! | starts | documents + 1 offsets (u64), counted in entries, into the rows |
 //! | rows | per document: term ids ascending (u16 if the vocabulary allows, else u32), then weights (f32 or f16) |
 //! | id starts | documents + 1 offsets (u64) into the ids |
 //! | ids | the external ids, UTF-8, in the order of the documents |
 //!
-//! Starts and rows are the *forward* section: the only home of the exact weights, from which exact scores,
-//! explanations and merges are made. Postings hold *impacts*: weights rounded to 1..=255 steps of their term.
+//! Starts and rows are the *forward* section. It alone has the exact weights, which exact scores, explanations and merges
+//! use. Postings have *impacts*: weights rounded to 1..=255 steps of their term.
 //!
-//! Ids inside a window save two bytes a posting and cost a table of four bytes a window, so terms with up to twice as
-//! many postings as windows are *short* and keep whole document ids.
+//! Ids inside a window save two bytes per posting and need a table of four bytes per window. A term with up to twice as many
+//! postings as windows is therefore *short* and has whole document ids.
 //!
-//! External ids are here and not in a tantivy column, because its dictionary took 14 µs an id: for ten hits several
-//! times the search itself.
+//! External ids are in this file and not in a tantivy column, since tantivy's dictionary took 14 µs per id: for ten hits
+//! several times as long as the search.
 
 use std::ops::Range;
 
 use super::checksum::CheckedBytes;
 use super::row::{Entry, Row, RowLayout};
 
-/// log2 of the documents of a window.
+/// Binary logarithm of [`WINDOW`].
 pub const WINDOW_BITS: u32 = 13;
-/// Documents of a window: their u32 accumulators take 32 KB and stay in the first-level cache (measured best).
+/// Number of documents in a window. Their u32 accumulators take 32 KB, which fit in the first-level cache (the fastest size
+/// measured).
 pub const WINDOW: usize = 1 << WINDOW_BITS;
 /// First bytes of a segment file.
 const MAGIC: [u8; 8] = *b"SPLADEix";
-/// The version written and read.
+/// Version that is written and read.
 const VERSION: u32 = 1;
-/// Sections start at multiples of this.
+/// Alignment of the sections in bytes.
 const ALIGN: usize = 64;
-/// Bytes of the header.
+/// Number of bytes of the header.
 const HEADER_LEN: usize = 256;
-/// Bytes of a term's entry.
+/// Number of bytes of a [`TermEntry`].
 const TERM_LEN: usize = 32;
 
-/// The k for which the k-th largest impact of a term is kept.
+/// Values of k for which the k-th largest impact of a term is stored.
 pub const SEED_DEPTHS: [usize; 2] = [10, 100];
 
-/// The sections behind the header, in the order of the file.
+/// Sections after the header, in the order of the file.
 #[derive(Clone, Copy)]
 #[repr(usize)]
 enum Section {
@@ -62,10 +63,10 @@ enum Section {
 /// Number of sections.
 const SECTIONS: usize = 8;
 
-/// A fault of a file, in one clause.
+/// Description of a damaged or invalid part of a file, in one clause.
 pub type Defect = String;
 
-/// The header of a segment file: its only description in bytes.
+/// Header of a segment file.
 ///
 /// | bytes | content |
 /// |---|---|
@@ -85,12 +86,12 @@ pub(super) struct Header {
     pub(super) vocabulary_size: u32,
     pub(super) n_postings: u64,
     pub(super) fingerprint: [u8; 32],
-    /// places of the sections in the file
+    /// ranges of the sections in the file
     sections: [Range<usize>; SECTIONS],
 }
 
 impl Header {
-    /// The header of a file whose sections, in their order, have the lengths `lens`.
+    /// The header of a file whose sections have the lengths `lens`, in their order.
     pub(super) fn new(identity: &Identity, n_docs: u32, n_postings: u64, lens: [usize; SECTIONS]) -> Self {
         let mut offset = HEADER_LEN;
         let sections = lens.map(|len| {
@@ -108,7 +109,7 @@ impl Header {
         }
     }
 
-    /// The header as it is written.
+    /// Bytes of the header in the file.
     pub(super) fn to_bytes(&self) -> [u8; HEADER_LEN] {
         let mut bytes = [0; HEADER_LEN];
         bytes[..8].copy_from_slice(&MAGIC);
@@ -125,7 +126,8 @@ impl Header {
         bytes
     }
 
-    /// The header of a file of `file_len` bytes that begins with `bytes`; every section lies inside the file.
+    /// Parses the header of a file of `file_len` bytes that begins with `bytes`, and checks that every section is inside the
+    /// file.
     pub(super) fn from_bytes(bytes: &[u8; HEADER_LEN], file_len: usize) -> Result<Self, Defect> {
         if bytes[..8] != MAGIC {
             return Err("not a splade segment file (wrong magic)".into());
@@ -149,7 +151,7 @@ impl Header {
         })
     }
 
-    /// Refuses a header that is not for `n_docs` documents of `identity`.
+    /// Checks that the header is for `n_docs` documents of `identity`.
     fn expect(&self, identity: &Identity, n_docs: u32) -> Result<(), Defect> {
         let expected = [
             ("flags", self.flags, identity.layout.flags()),
@@ -166,43 +168,43 @@ impl Header {
     }
 }
 
-/// Zeros that follow a section of `len` bytes.
+/// Number of zeros after a section of `len` bytes.
 pub(super) fn padding(len: usize) -> usize {
     len.next_multiple_of(ALIGN) - len
 }
 
 /// Kinds of posting lists.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(super) enum PostingsKind {
     /// whole document ids
     Short = 1,
     /// ids inside the window, and a table of windows
     Windowed = 2,
-    /// one impact a document
+    /// one impact per document
     Dense = 3,
 }
 
-/// A term's entry in the terms section.
+/// Entry of a term in the terms section.
 #[derive(Debug, Clone, Copy)]
-pub struct Term {
-    /// its id in the vocabulary
+pub struct TermEntry {
+    /// id in the vocabulary
     pub(super) id: u32,
-    /// number of documents that have it
+    /// number of documents with the term
     pub(super) df: u32,
-    /// weight of one unit of impact: the largest weight / 255
+    /// weight of an impact of 1: the largest weight / 255
     pub(super) step: f32,
-    /// the largest |weight - impact * step| over its postings, rounded up
+    /// largest |weight - impact * step| of the postings, rounded up
     pub(super) error: f32,
-    /// first byte in the postings section, or in the dense section
+    /// first byte in the postings section or the dense section
     pub(super) start: u64,
     /// first entry in the windows section
     pub(super) windows: u32,
-    pub(super) kind: Kind,
-    /// the k-th largest impact for the k of [`SEED_DEPTHS`], 0 where there are fewer postings
+    pub(super) kind: PostingsKind,
+    /// k-th largest impact for each k of [`SEED_DEPTHS`]; 0 if there are fewer postings
     pub(super) seeds: [u8; 2],
 }
 
-impl Term {
+impl TermEntry {
     pub(super) fn to_bytes(self) -> [u8; TERM_LEN] {
         let mut bytes = [0; TERM_LEN];
         bytes[0..4].copy_from_slice(&self.id.to_le_bytes());
@@ -218,9 +220,9 @@ impl Term {
 
     fn from_bytes(bytes: &[u8; TERM_LEN]) -> Result<Self, Defect> {
         let kind = match bytes[28] {
-            1 => Kind::Short,
-            2 => Kind::Windowed,
-            3 => Kind::Dense,
+            1 => PostingsKind::Short,
+            2 => PostingsKind::Windowed,
+            3 => PostingsKind::Dense,
             other => return Err(format!("a term of unknown kind {other}")),
         };
         Ok(Self {
@@ -236,33 +238,33 @@ impl Term {
     }
 }
 
-/// A term's postings in one segment.
+/// Postings of a term in one segment.
 #[derive(Clone, Copy)]
 pub enum Postings<'a> {
     /// Document ids and impacts.
     Short { docs: &'a [[u8; 4]], impacts: &'a [u8] },
-    /// Ids inside the window and impacts; `offsets` tells where each window begins, and the end.
+    /// Ids inside the window and impacts; `offsets` are the start of each window, and the end.
     Windowed { ids: &'a [[u8; 2]], impacts: &'a [u8], offsets: &'a [[u8; 4]] },
-    /// One impact a document.
+    /// One impact per document.
     Dense { impacts: &'a [u8] },
 }
 
-/// The index that a file was written for.
+/// Index that a file belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Identity {
-    /// number of terms there can be
+    /// number of terms of the vocabulary
     pub vocabulary_size: u32,
-    /// of model and tokenizer
+    /// fingerprint of model and tokenizer
     pub fingerprint: [u8; 32],
-    /// of the rows
+    /// layout of the rows
     pub layout: RowLayout,
 }
 
 /// An opened segment file.
 ///
-/// Opening checks the header and the tables that every query reads. Long sections are checked when they are read: their
-/// blocks by checksums, if the file has any. A file without is checked more at opening, so that no read can leave it, and
-/// only [`check`](Self::check) finds a value of its long sections that is changed and possible.
+/// Opening checks the header and the tables that every query reads. If the file has checksums, the blocks of the long sections are
+/// checked when they are read. In a file without checksums, opening checks all offsets, so that every read stays inside its
+/// section. Only [`check`](Self::check) checks the values of its long sections.
 pub struct SegmentFile {
     bytes: CheckedBytes,
     header: Header,
@@ -270,7 +272,7 @@ pub struct SegmentFile {
 }
 
 impl SegmentFile {
-    /// Opens `bytes`, which must hold `n_docs` documents of `identity`.
+    /// Opens a file of `n_docs` documents of `identity`.
     pub fn open(bytes: CheckedBytes, identity: &Identity, n_docs: u32) -> Result<Self, Defect> {
         let start = bytes.get(0..HEADER_LEN.min(bytes.len()))?;
         let header = Header::from_bytes(start.first_chunk().ok_or("too short for a header")?, bytes.len())?;
@@ -293,7 +295,7 @@ impl SegmentFile {
         self.header.sections[section as usize].clone()
     }
 
-    /// A section, checked or not.
+    /// The bytes of a section, without a check.
     fn section(&self, section: Section) -> &[u8] {
         &self.bytes.as_unchecked()[self.place(section)]
     }
@@ -308,7 +310,7 @@ impl SegmentFile {
         self.section(Section::Terms).as_chunks().0
     }
 
-    /// The place in `section` between the two offsets of `doc` in `starts`, times `unit`; empty beyond the end.
+    /// Range between the two offsets of `doc` in `starts`, times `unit`; empty beyond the last document.
     #[inline]
     fn part(&self, starts: Section, doc: u32, unit: usize) -> Range<usize> {
         let starts: &[[u8; 8]] = self.section(starts).as_chunks().0;
@@ -317,7 +319,7 @@ impl SegmentFile {
         from.saturating_mul(unit)..to.saturating_mul(unit)
     }
 
-    /// The same place, with the blocks of the offsets and of the place checked.
+    /// [`part`](Self::part), after a check of the blocks of the offsets and of the range in `section`.
     #[inline]
     fn checked_part(&self, starts: Section, section: Section, doc: u32, unit: usize) -> Result<Range<usize>, Defect> {
         self.check_part(starts, doc as usize * 8..doc as usize * 8 + 16)?;
@@ -326,22 +328,22 @@ impl SegmentFile {
         Ok(part)
     }
 
-    /// Number of documents, deleted ones included.
+    /// Number of documents, including deleted ones.
     pub fn n_docs(&self) -> u32 {
         self.header.n_docs
     }
 
-    /// Number of postings, those of deleted documents included.
+    /// Number of postings, including those of deleted documents.
     pub fn n_postings(&self) -> u64 {
         self.header.n_postings
     }
 
-    /// Size of the file, without tantivy's footer.
+    /// Size of the file in bytes, without tantivy's footer.
     pub fn len_bytes(&self) -> u64 {
         self.bytes.len() as u64
     }
 
-    /// Ids of the terms that occur, ascending.
+    /// Ids of the terms with postings, ascending.
     pub fn term_ids(&self) -> impl Iterator<Item = u32> + '_ {
         self.term_entries().iter().map(|entry| u32_at(entry, 0))
     }
@@ -351,14 +353,14 @@ impl SegmentFile {
         (self.n_docs() as usize).div_ceil(WINDOW)
     }
 
-    /// A term and its postings, `None` if no document has it.
+    /// The entry and the postings of a term; `None` if no document has the term.
     ///
     /// # Errors
-    /// Postings that are damaged.
-    pub fn term(&self, id: u32) -> Result<Option<(Term, Postings<'_>)>, Defect> {
+    /// Damaged postings.
+    pub fn term(&self, id: u32) -> Result<Option<(TermEntry, Postings<'_>)>, Defect> {
         let entries = self.term_entries();
         let Ok(at) = entries.binary_search_by_key(&id, |entry| u32_at(entry, 0)) else { return Ok(None) };
-        let term = Term::from_bytes(&entries[at])?;
+        let term = TermEntry::from_bytes(&entries[at])?;
         let Some(postings) = self.postings(&term) else { return Ok(None) };
         let (section, len) = match postings {
             Postings::Short { .. } => (Section::Postings, term.df as usize * 5),
@@ -369,34 +371,34 @@ impl SegmentFile {
         Ok(Some((term, postings)))
     }
 
-    /// The postings of a term, checked or not; `None` if they leave their section.
-    fn postings(&self, term: &Term) -> Option<Postings<'_>> {
+    /// The postings of a term, without a check of their blocks; `None` if they are not inside their section.
+    fn postings(&self, term: &TermEntry) -> Option<Postings<'_>> {
         let start = usize::try_from(term.start).ok()?;
         let df = term.df as usize;
         let lists = self.section(Section::Postings);
         Some(match term.kind {
-            Kind::Short => {
+            PostingsKind::Short => {
                 let (docs, impacts) = lists.get(start..start.checked_add(df * 5)?)?.split_at(df * 4);
                 Postings::Short { docs: docs.as_chunks().0, impacts }
             }
-            Kind::Windowed => {
+            PostingsKind::Windowed => {
                 let (ids, impacts) = lists.get(start..start.checked_add(df * 3)?)?.split_at(df * 2);
                 let first = term.windows as usize;
                 let offsets = self.section(Section::Windows).as_chunks().0;
                 let offsets = offsets.get(first..first.checked_add(self.n_windows() + 1)?)?;
                 Postings::Windowed { ids: ids.as_chunks().0, impacts, offsets }
             }
-            Kind::Dense => {
+            PostingsKind::Dense => {
                 let dense = self.section(Section::Dense);
                 Postings::Dense { impacts: dense.get(start..start.checked_add(self.n_docs() as usize)?)? }
             }
         })
     }
 
-    /// The exact weights of a document; none beyond the last document.
+    /// The exact weights of a document; empty beyond the last document.
     ///
     /// # Errors
-    /// Weights that are damaged.
+    /// Damaged weights.
     #[inline]
     pub fn row(&self, doc: u32) -> Result<Row<'_>, Defect> {
         let part = self.checked_part(Section::Starts, Section::Rows, doc, self.layout.entry_len())?;
@@ -408,27 +410,27 @@ impl SegmentFile {
         self.layout.row(self.section(Section::Rows).get(part).unwrap_or_default())
     }
 
-    /// The external id of a document: UTF-8, unless a file without checksums is damaged; empty beyond the last document.
+    /// The external id of a document; empty beyond the last document. It is UTF-8, unless a file without checksums is damaged.
     ///
     /// # Errors
-    /// An id that is damaged.
+    /// A damaged id.
     pub fn id(&self, doc: u32) -> Result<&[u8], Defect> {
         let part = self.checked_part(Section::IdStarts, Section::Ids, doc, 1)?;
         Ok(self.section(Section::Ids).get(part).unwrap_or_default())
     }
 
-    /// A document as a new file is made of it. Only for a file that passed [`check_rows`](Self::check_rows).
+    /// The parts of a document for a new file. The file must have passed [`check_rows`](Self::check_rows).
     pub fn entry(&self, doc: u32) -> Entry<'_> {
         let id = self.section(Section::Ids).get(self.part(Section::IdStarts, doc, 1)).unwrap_or_default();
         Entry { id, row: self.row_at(self.part(Section::Starts, doc, self.layout.entry_len())) }
     }
 
-    /// Terms ascend, are known and have their postings inside the file.
+    /// Checks that terms are ascending and in the vocabulary, and that their postings are inside the file.
     fn check_terms(&self) -> Result<(), Defect> {
         let mut below = 0;
         let mut postings = 0;
         for entry in self.term_entries() {
-            let term = Term::from_bytes(entry)?;
+            let term = TermEntry::from_bytes(entry)?;
             let id = term.id;
             if id < below || id >= self.header.vocabulary_size {
                 return Err(format!("term {id} is out of order or beyond the vocabulary"));
@@ -447,7 +449,7 @@ impl SegmentFile {
             }
         }
         if postings != self.n_postings() {
-            return Err(format!("its terms have {postings} postings, its header says {}", self.n_postings()));
+            return Err(format!("its terms have {postings} postings, its header states {}", self.n_postings()));
         }
         Ok(())
     }
@@ -457,7 +459,7 @@ impl SegmentFile {
         self.check_starts(Section::IdStarts, Section::Ids, 1)
     }
 
-    /// The offsets in `starts` ascend to the end of `section`, whose unit is `unit` bytes.
+    /// Checks that the offsets in `starts`, counted in units of `unit` bytes, ascend from 0 to the end of `section`.
     fn check_starts(&self, starts: Section, section: Section, unit: usize) -> Result<(), Defect> {
         let starts: &[[u8; 8]] = self.section(starts).as_chunks().0;
         if starts.len() != self.n_docs() as usize + 1 {
@@ -472,24 +474,24 @@ impl SegmentFile {
         Ok(())
     }
 
-    /// Checks every block and every value of the file, which takes as long as reading it.
+    /// Checks every block and every value. This reads the whole file.
     ///
     /// # Errors
-    /// The first fault found.
+    /// The first defect found.
     pub fn check(&self) -> Result<(), Defect> {
         self.bytes.check(0..self.bytes.len())?;
         for entry in self.term_entries() {
-            let term = Term::from_bytes(entry)?;
+            let term = TermEntry::from_bytes(entry)?;
             let postings = self.postings(&term).ok_or("postings leave their section")?;
             self.check_postings(postings, term.df).map_err(|defect| format!("term {}: {defect}", term.id))?;
         }
         self.check_rows()
     }
 
-    /// Checks the forward section and the ids alone: before anything is built from them.
+    /// Checks the forward section and the ids.
     ///
     /// # Errors
-    /// The first fault found.
+    /// The first defect found.
     pub fn check_rows(&self) -> Result<(), Defect> {
         self.check_all_starts()?;
         for doc in 0..self.n_docs() {
@@ -551,7 +553,7 @@ impl SegmentFile {
     }
 }
 
-/// Reads the table of sections, which must follow each other inside a file of `file_len` bytes.
+/// Parses the table of sections. Each section must follow the one before, inside a file of `file_len` bytes.
 fn read_sections(table: &[u8], file_len: usize) -> Result<[Range<usize>; SECTIONS], Defect> {
     let mut sections: [Range<usize>; SECTIONS] = Default::default();
     let mut end = HEADER_LEN as u64;
@@ -571,7 +573,7 @@ fn read_sections(table: &[u8], file_len: usize) -> Result<[Range<usize>; SECTION
     }
 }
 
-/// Window offsets ascend from 0 to `df`, by at most a window.
+/// Checks that window offsets ascend from 0 to `df`.
 fn check_offsets(offsets: &[[u8; 4]], df: u32) -> Result<(), Defect> {
     let values = || offsets.iter().map(|offset| u32::from_le_bytes(*offset));
     if values().next() != Some(0) || values().next_back() != Some(df) || !values().is_sorted() {

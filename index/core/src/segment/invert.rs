@@ -1,10 +1,10 @@
-//! Builds the file of a segment from forward rows, at a commit and at a merge alike.
+//! [`write_segment`]: builds a segment file from forward rows, at a commit and at a merge.
 
-use super::format::{Header, Identity, Kind, SEED_DEPTHS, Term, WINDOW, padding};
+use super::format::{Header, Identity, PostingsKind, SEED_DEPTHS, TermEntry, WINDOW, padding};
 use super::row::{Entry, Row};
 
-/// Writes the file of a segment with the `documents` given, in their order. They are walked several times, so that no
-/// more than the postings is held in memory.
+/// Writes a segment file of `documents`, in their order. The iterator runs several times, so that only the postings are held in
+/// memory.
 pub fn write_segment<'a>(
     out: &mut impl std::io::Write,
     identity: &Identity,
@@ -37,7 +37,7 @@ pub fn write_segment<'a>(
     documents.try_for_each(|document| out.write_all(document.id))
 }
 
-/// Where each of some parts begins, and where the last one ends: as bytes, and the end again.
+/// Start of each part and end of the last part, as bytes; and the end as a number.
 fn offsets(lens: impl Iterator<Item = usize>) -> (Vec<u8>, usize) {
     let mut end = 0;
     let mut bytes = 0_u64.to_le_bytes().to_vec();
@@ -52,10 +52,10 @@ fn pad(out: &mut impl std::io::Write, len: usize) -> std::io::Result<()> {
     out.write_all(&vec![0; padding(len)])
 }
 
-/// Postings of all terms, made from forward rows.
+/// Postings of all terms, built from forward rows.
 struct Inverted {
     n_docs: u32,
-    terms: Vec<Term>,
+    terms: Vec<TermEntry>,
     windows: Vec<u32>,
     postings: Vec<u8>,
     dense: Vec<u8>,
@@ -75,7 +75,7 @@ impl Inverted {
         }
         let mut inverted =
             Self { n_docs, terms: Vec::new(), windows: Vec::new(), postings: Vec::new(), dense: Vec::new() };
-        // from a vocabulary id to its place in `terms`; `u32::MAX` where no document has the term
+        // position in `terms` by vocabulary id; `u32::MAX` for a term that no document has
         let mut places = vec![u32::MAX; vocabulary_size as usize];
         for (id, (&df, &weight)) in (0..).zip(counts.iter().zip(&largest)) {
             if df > 0 {
@@ -88,29 +88,29 @@ impl Inverted {
         inverted
     }
 
-    /// Makes room for the postings of a term.
+    /// Allocates the postings of a term.
     fn reserve(&mut self, id: u32, df: u32, largest: f32) {
         let n_windows = (self.n_docs as usize).div_ceil(WINDOW);
         let (kind, start) = if u64::from(df) * 4 > u64::from(self.n_docs) {
             self.dense.resize(self.dense.len() + self.n_docs as usize, 0);
-            (Kind::Dense, self.dense.len() - self.n_docs as usize)
+            (PostingsKind::Dense, self.dense.len() - self.n_docs as usize)
         } else if df as usize <= 2 * (n_windows + 1) {
             self.postings.resize(self.postings.len() + df as usize * 5, 0);
-            (Kind::Short, self.postings.len() - df as usize * 5)
+            (PostingsKind::Short, self.postings.len() - df as usize * 5)
         } else {
             self.postings.resize(self.postings.len() + df as usize * 3, 0);
-            (Kind::Windowed, self.postings.len() - df as usize * 3)
+            (PostingsKind::Windowed, self.postings.len() - df as usize * 3)
         };
         let windows = self.windows.len() as u32;
-        if kind == Kind::Windowed {
+        if kind == PostingsKind::Windowed {
             self.windows.resize(self.windows.len() + n_windows + 1, 0);
         }
-        // a largest weight near the smallest float would make a step of zero
+        // for a weight near the smallest float, the quotient may be zero
         let step = (largest / 255.0).max(f32::MIN_POSITIVE);
-        self.terms.push(Term { id, df, step, error: 0.0, start: start as u64, windows, kind, seeds: [0; 2] });
+        self.terms.push(TermEntry { id, df, step, error: 0.0, start: start as u64, windows, kind, seeds: [0; 2] });
     }
 
-    /// Writes every posting to its place, documents ascending.
+    /// Writes every posting to its position, by ascending document.
     fn fill<'a>(&mut self, places: &[u32], rows: impl Iterator<Item = Row<'a>>) {
         let mut filled = vec![0_usize; self.terms.len()];
         for (doc, row) in (0_u32..).zip(rows) {
@@ -124,44 +124,44 @@ impl Inverted {
                 let at = filled[place];
                 filled[place] += 1;
                 match term.kind {
-                    Kind::Short => {
+                    PostingsKind::Short => {
                         self.postings[start + at * 4..][..4].copy_from_slice(&doc.to_le_bytes());
                         self.postings[start + df * 4 + at] = impact;
                     }
-                    Kind::Windowed => {
+                    PostingsKind::Windowed => {
                         let id = (doc as usize % WINDOW) as u16;
                         self.postings[start + at * 2..][..2].copy_from_slice(&id.to_le_bytes());
                         self.postings[start + df * 2 + at] = impact;
                         self.windows[term.windows as usize + doc as usize / WINDOW + 1] += 1;
                     }
-                    Kind::Dense => self.dense[start + doc as usize] = impact,
+                    PostingsKind::Dense => self.dense[start + doc as usize] = impact,
                 }
             }
         }
     }
 
-    /// Turns counts of windows into offsets and finds the k-th largest impacts.
+    /// Sums the counts of the windows to offsets, and computes the k-th largest impacts.
     fn finish(&mut self) {
         let n_windows = (self.n_docs as usize).div_ceil(WINDOW);
         for term in &mut self.terms {
             let (start, df) = (term.start as usize, term.df as usize);
             let impacts = match term.kind {
-                Kind::Short => &self.postings[start + df * 4..][..df],
-                Kind::Windowed => {
+                PostingsKind::Short => &self.postings[start + df * 4..][..df],
+                PostingsKind::Windowed => {
                     let offsets = &mut self.windows[term.windows as usize..][..=n_windows];
                     for at in 1..offsets.len() {
                         offsets[at] += offsets[at - 1];
                     }
                     &self.postings[start + df * 2..][..df]
                 }
-                Kind::Dense => &self.dense[start..][..self.n_docs as usize],
+                PostingsKind::Dense => &self.dense[start..][..self.n_docs as usize],
             };
             term.seeds = SEED_DEPTHS.map(|k| kth_largest(impacts, k));
         }
     }
 }
 
-/// The `k`-th largest of `impacts`, 0 if there are fewer.
+/// The `k`-th largest of `impacts`; 0 if there are fewer than `k`.
 fn kth_largest(impacts: &[u8], k: usize) -> u8 {
     let mut counts = [0_usize; 256];
     for &impact in impacts {

@@ -1,6 +1,6 @@
-//! The file of a segment: exact vectors, impacts and ids of its documents, and the search over them.
+//! The segment file with the exact weights, impacts and ids of its documents, and the search over such files.
 //!
-//! `format` says what is where, [`write_segment`] makes a file, [`SegmentFile`] reads one, [`QueryPlan`] searches several.
+//! `format` describes the layout, [`write_segment`] writes a file, [`SegmentFile`] reads one, [`QueryPlan`] searches several.
 
 mod checksum;
 mod format;

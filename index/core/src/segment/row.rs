@@ -1,14 +1,14 @@
-//! A document's exact weights as bytes: a row of the forward section.
+//! [`Row`]: the exact weights of a document as bytes in the forward section.
 
 use half::f16;
 
 use serde::{Deserialize, Serialize};
 
-/// How exact weights are kept.
+/// Number format of the exact weights.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ForwardPrecision {
-    /// 4 bytes: scores equal those of the vectors given
+    /// 4 bytes: scores equal those of the added vectors
     #[default]
     F32,
     /// 2 bytes: weights are rounded to 11 significant bits, and scores are those of the rounded weights
@@ -16,7 +16,7 @@ pub enum ForwardPrecision {
 }
 
 impl ForwardPrecision {
-    /// The weight as it is kept; infinite if it is beyond f16.
+    /// Rounds a weight to this format. A weight beyond f16 becomes infinite.
     #[must_use]
     pub fn round(self, weight: f32) -> f32 {
         match self {
@@ -31,7 +31,7 @@ const WIDE_IDS: u32 = 1;
 /// Flag: weights are f16 instead of f32.
 const HALF_WEIGHTS: u32 = 2;
 
-/// How a forward row is laid out.
+/// Layout of a forward row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RowLayout {
     wide: bool,
@@ -48,7 +48,7 @@ impl RowLayout {
         if self.wide { 4 } else { 2 }
     }
 
-    /// Bytes of one entry, id and weight.
+    /// Number of bytes of an id and its weight.
     pub fn entry_len(self) -> usize {
         self.id_len()
             + match self.precision {
@@ -57,13 +57,13 @@ impl RowLayout {
             }
     }
 
-    /// How a file says which layout it has.
+    /// Flags of the layout in the header of a file.
     pub(super) fn flags(self) -> u32 {
         let half = if self.precision == ForwardPrecision::F16 { HALF_WEIGHTS } else { 0 };
         half | if self.wide { WIDE_IDS } else { 0 }
     }
 
-    /// Appends a row to `rows`; ids must ascend.
+    /// Appends a row to `rows`. The ids must be ascending.
     pub fn encode(self, dims: &[u32], weights: &[f32], rows: &mut Vec<u8>) {
         for &dim in dims {
             match self.wide {
@@ -86,7 +86,7 @@ impl RowLayout {
     }
 }
 
-/// A document's exact weights, as they lie in the file.
+/// Exact weights of a document, read from the bytes of the file.
 #[derive(Clone, Copy)]
 pub struct Row<'a> {
     dims: &'a [u8],
@@ -94,7 +94,7 @@ pub struct Row<'a> {
     layout: RowLayout,
 }
 
-/// A document as a segment file is made of it.
+/// Parts of a document that a segment file is built from.
 #[derive(Clone, Copy)]
 pub struct Entry<'a> {
     /// external id
@@ -104,7 +104,7 @@ pub struct Entry<'a> {
 }
 
 impl Row<'_> {
-    /// True without entries.
+    /// True if there are no entries.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
@@ -115,7 +115,7 @@ impl Row<'_> {
         self.dims.len() / self.layout.id_len()
     }
 
-    /// The bytes of the row, ids first.
+    /// Bytes of the ids, and bytes of the weights.
     pub(super) fn bytes(&self) -> [&[u8]; 2] {
         [self.dims, self.weights]
     }
@@ -140,13 +140,13 @@ impl Row<'_> {
         }
     }
 
-    /// Id and weight, by ascending id.
+    /// Ids and weights, by ascending id.
     pub fn iter(&self) -> impl Iterator<Item = (u32, f32)> + '_ {
         (0..self.len()).map(|at| (self.dim(at), self.weight(at)))
     }
 
-    /// Calls `shared` with query weight and document weight of every common term, by ascending term: the order of
-    /// [`SparseVector::dot`](crate::SparseVector::dot), whose sum this makes bit for bit.
+    /// Calls `shared` with the term, query weight and document weight of every common term, by ascending term. This is the
+    /// order of [`SparseVector::dot`](crate::SparseVector::dot), so that a sum of the products equals it bit for bit.
     #[inline]
     pub fn meet(&self, query: &[(u32, f32)], mut shared: impl FnMut(u32, f32, f32)) {
         let mut from = 0;
@@ -159,7 +159,7 @@ impl Row<'_> {
         }
     }
 
-    /// How many entries from `from` on have an id below `term`.
+    /// Number of entries from `from` on whose id is below `term`.
     #[inline]
     fn skip_below(&self, from: usize, term: u32) -> usize {
         let (mut low, mut high) = (from, self.len());
@@ -174,7 +174,7 @@ impl Row<'_> {
         low - from
     }
 
-    /// The dot product with `query`, whose ids ascend.
+    /// Dot product with `query`, whose ids are ascending.
     #[inline]
     pub fn dot(&self, query: &[(u32, f32)]) -> f32 {
         let mut sum = 0.0;

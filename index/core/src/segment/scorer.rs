@@ -1,53 +1,53 @@
-//! Impacts × query weights → top k, in integers.
+//! [`QueryPlan`]: the top k of Σ impact × query weight, in integers.
 //!
-//! Query weights become integers W_t = q_t · step_t · c, with c such that a document's sum stays below 2³¹. A window
-//! of documents at a time, every term adds impact · W_t to the window's accumulators; then the accumulators are
-//! scanned in groups of 64, and only groups with a maximum at the threshold are looked at. Sums of integers do not
-//! depend on their order, so neither do results.
+//! Query weights become integers W_t = q_t · step_t · c, with c such that a document's sum stays below 2³¹. For each window of
+//! documents, every term adds impact · W_t to the window's accumulators. Then the accumulators are scanned in groups of 64, and
+//! groups whose maximum is below the threshold are skipped. Sums of integers do not depend on their order, and so the results
+//! do not either.
 //!
-//! Quantised scores differ from exact ones by at most eps, computed per query from the terms' recorded errors. All
-//! documents within 2 · eps of the k-th best are kept: the exact top k is among them.
+//! A quantized score differs from the exact score by at most eps, which is computed per query from the terms' recorded errors.
+//! All documents within 2 · eps of the k-th best are kept, so the exact top k is among them.
 //!
-//! **Negative query weights.** Only documents with a score above zero are hits, and those have at least one term of
-//! positive weight. Positive terms go first; negative ones then subtract from accumulators that are not zero, and stop
-//! at 1. So "not zero" still means "may be a hit", sums stay unsigned, and a sum that stopped at 1 is never below its
-//! true value.
+//! **Negative query weights.** Only documents with a score above zero are hits, and a hit has at least one term of positive
+//! weight. Positive terms are added first. Negative terms then subtract from accumulators that are not zero, down to 1 at
+//! most. Every possible hit thus keeps a sum that is not zero, sums stay unsigned, and a sum of 1 is never below its true
+//! value.
 
 use std::cmp::Reverse;
 use std::ops::Range;
 
 use pulp::Arch;
 
-use super::format::{Defect, Postings, SEED_DEPTHS, SegmentFile, Term, WINDOW};
+use super::format::{Defect, Postings, SEED_DEPTHS, SegmentFile, TermEntry, WINDOW};
 
-/// Accumulators that are compared with the threshold at a time.
+/// Number of accumulators that are compared with the threshold together.
 const GROUP: usize = 64;
-/// The largest sum of a document.
+/// Largest sum of a document.
 const LARGEST_SUM: f64 = i32::MAX as f64;
-/// Terms of a query whose weights still have room to differ.
+/// Largest number of terms in a query. With more terms, the integer weights would be too small to differ.
 const MOST_TERMS: usize = 1 << 20;
-/// Candidates kept before the worst are thrown away: at least this, and four times k.
+/// Smallest capacity of the buffer of candidates; the capacity is also at least 4 · k.
 const MIN_BUFFER: usize = 256;
 
-/// One accumulator a document of the window.
+/// One accumulator per document of the window.
 type Sums = [u32; WINDOW];
 
-/// A query made integer for the segments of a snapshot.
+/// A query with integer weights for the segments of a snapshot.
 pub struct QueryPlan<'a> {
     segments: Vec<SegmentPlan<'a>>,
-    /// quantised units of score 1
+    /// sum that stands for the score 1
     scale: f64,
-    /// twice the largest difference of a quantised and an exact score, in quantised units
+    /// twice the largest difference between a quantized and an exact score, as a sum
     margin: u32,
-    /// the least sum of a hit
+    /// smallest sum of a hit
     least: u32,
-    /// a sum that the k-th best surely reaches; 0 if none is known
+    /// lower bound of the k-th best sum; 0 if there is none
     seed: u32,
 }
 
 struct SegmentPlan<'a> {
     file: &'a SegmentFile,
-    /// positive terms first
+    /// terms of positive weight, then terms of negative weight
     terms: Vec<PlannedTerm<'a>>,
 }
 
@@ -61,45 +61,45 @@ struct PlannedTerm<'a> {
 /// A damaged segment file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SegmentDefect {
-    /// place of the file among those given
+    /// position of the file in the argument of [`QueryPlan::new`]
     pub segment: usize,
-    /// the fault
+    /// the defect
     pub defect: Defect,
 }
 
-/// A document by its quantised score. Ordered by score alone.
+/// A document with its quantized score.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Candidate {
-    /// quantised score
+    /// quantized score
     pub sum: u32,
-    /// place of the segment among those planned
+    /// position of the segment file in the argument of [`QueryPlan::new`]
     pub segment: u32,
-    /// document id inside the segment
+    /// document id in the segment
     pub doc: u32,
 }
 
-/// Which documents of a segment may be found.
+/// Condition on the documents that may be found.
 pub trait Live: Sync {
     /// True if `doc` of `segment` may be found.
     fn is_live(&self, segment: usize, doc: u32) -> bool;
 }
 
-/// What a plan is made for.
+/// Arguments of a plan.
 pub struct Demand<'a> {
-    /// ids ascending, weights finite and not zero
+    /// terms and weights: ids ascending, weights finite and not zero
     pub query: &'a [(u32, f32)],
-    /// number of hits wanted
+    /// number of hits
     pub k: usize,
-    /// documents of each segment that may not be found, `None` if unknown (a filter)
+    /// number of documents of each segment that may not be found; `None` if it is unknown, as for a filter
     pub hidden: Option<&'a [usize]>,
 }
 
 impl<'a> QueryPlan<'a> {
-    /// Plans a query; `None` if quantised scores cannot be trusted: exact ones leave the range of f32, or the terms are
-    /// too many for integers to tell them apart.
+    /// Plans a query. `None` if there are no usable integer weights: exact scores may leave the range of f32, or the query has
+    /// too many terms.
     ///
     /// # Errors
-    /// Postings of the query's terms that are damaged.
+    /// Damaged postings of the query's terms.
     pub fn new(
         files: impl Iterator<Item = &'a SegmentFile>,
         demand: &Demand<'_>,
@@ -110,7 +110,7 @@ impl<'a> QueryPlan<'a> {
             let terms = query.iter().map(|(id, _)| file.term(*id)).collect::<Result<Vec<_>, _>>();
             segments.push((file, terms.map_err(|defect| SegmentDefect { segment, defect })?));
         }
-        // c is the same for all segments, so that sums can be compared
+        // one c for all segments, so that their sums can be compared
         let mut steps = vec![0_f64; query.len()];
         for (_, terms) in &segments {
             for (step, term) in steps.iter_mut().zip(terms) {
@@ -121,7 +121,7 @@ impl<'a> QueryPlan<'a> {
         if largest * 255.0 > f64::from(f32::MAX) / 4.0 || query.len() > MOST_TERMS {
             return Ok(None);
         }
-        // every rounded weight may be larger than the true one by a unit
+        // rounding may enlarge every weight by up to 1
         let scale = (LARGEST_SUM - 255.0 * query.len() as f64) / (255.0 * largest.max(f64::MIN_POSITIVE));
         let mut plan = Self { segments: Vec::new(), scale, margin: 0, least: 1, seed: 0 };
         let mut eps = 0_f64;
@@ -133,26 +133,25 @@ impl<'a> QueryPlan<'a> {
         if query.iter().all(|(_, weight)| *weight > 0.0) {
             plan.seed = plan.find_seed(demand);
         } else {
-            // a sum that stopped at 1 is no hit; what rounding takes below that is found by exact scores
+            // a sum of 1 is not a hit here; exact scores find the hits that rounding moves to 1
             plan.least = 2;
         }
-        // one more for the rounding of this line
+        // 1 more for the rounding of this expression
         plan.margin = (2.0 * eps * scale).min(LARGEST_SUM).ceil() as u32 + 1;
         Ok(Some(plan))
     }
 
-    /// The plan of a segment, given its terms of the query, and the largest difference of its quantised scores from the
-    /// exact ones.
+    /// The plan of a segment for the terms `found` in it, and the largest difference between its quantized and exact scores.
     fn plan_segment(
         &self,
         file: &'a SegmentFile,
         query: &[(u32, f32)],
-        found: Vec<Option<(Term, Postings<'a>)>>,
+        found: Vec<Option<(TermEntry, Postings<'a>)>>,
     ) -> (SegmentPlan<'a>, f64) {
         let mut terms = Vec::with_capacity(query.len());
         let (mut error, mut largest) = (0.0, 0.0);
         for (&(_, query_weight), term) in query.iter().zip(found) {
-            let Some((Term { step, error: term_error, seeds, .. }, postings)) = term else { continue };
+            let Some((TermEntry { step, error: term_error, seeds, .. }, postings)) = term else { continue };
             let magnitude = f64::from(query_weight.abs());
             let exact = magnitude * f64::from(step) * self.scale;
             let weight = exact.round().max(1.0);
@@ -160,14 +159,15 @@ impl<'a> QueryPlan<'a> {
             error += magnitude * f64::from(term_error) + 255.0 * (weight - exact).abs() / self.scale;
             largest += magnitude * (255.0 * f64::from(step) + f64::from(term_error));
         }
-        // exact scores are sums in f32: each of n products and n sums rounds by half a unit in the last place, or, near
+        // exact scores are sums in f32: each of n products and n sums is rounded by half a unit in the last place or, near
         // zero, by half the smallest f32
         error += largest * (query.len() + 1) as f64 * f64::from(f32::EPSILON) + query.len() as f64 * 1e-44;
         terms.sort_by_key(|term| term.negative);
         (SegmentPlan { file, terms }, error)
     }
 
-    /// The k-th largest impact of a single term is a sum that k documents reach, if k of its documents are alive.
+    /// Lower bound of the k-th best sum, from the k-th largest impacts of single terms. `k` is enlarged by the number of hidden
+    /// documents.
     fn find_seed(&self, demand: &Demand<'_>) -> u32 {
         let Some(hidden) = demand.hidden else { return 0 };
         let mut seed = 0;
@@ -180,25 +180,25 @@ impl<'a> QueryPlan<'a> {
         seed
     }
 
-    /// The score that a sum stands for.
+    /// Score of a sum.
     pub fn score(&self, sum: u32) -> f32 {
         (f64::from(sum) / self.scale) as f32
     }
 
-    /// Every document that may be among the exact top k: all within `margin` of the k-th best sum.
-    pub fn exact_candidates(&self, k: usize, living: &dyn Live, threads: usize) -> Vec<Candidate> {
-        self.search(TopCandidates::new(k, self.margin, 1, self.seed), living, threads)
+    /// Every document that may be among the exact top k: all documents within `margin` of the k-th best sum.
+    pub fn exact_candidates(&self, k: usize, live: &dyn Live, threads: usize) -> Vec<Candidate> {
+        self.search(TopCandidates::new(k, self.margin, 1, self.seed), live, threads)
     }
 
-    /// The k best sums, and all that equal the k-th.
-    pub fn quantised_candidates(&self, k: usize, living: &dyn Live, threads: usize) -> Vec<Candidate> {
-        self.search(TopCandidates::new(k, 0, self.least, self.seed), living, threads)
+    /// The documents of the k best sums, and all others with a sum equal to the k-th.
+    pub fn quantized_candidates(&self, k: usize, live: &dyn Live, threads: usize) -> Vec<Candidate> {
+        self.search(TopCandidates::new(k, 0, self.least, self.seed), live, threads)
     }
 
-    fn search(&self, mut top: TopCandidates, living: &dyn Live, threads: usize) -> Vec<Candidate> {
+    fn search(&self, mut top: TopCandidates, live: &dyn Live, threads: usize) -> Vec<Candidate> {
         let windows = self.windows();
         if threads <= 1 || windows.len() < 2 {
-            self.search_windows(&windows, &mut top, living);
+            self.search_windows(&windows, &mut top, live);
             return top.finish();
         }
         let share = windows.len().div_ceil(threads);
@@ -207,7 +207,7 @@ impl<'a> QueryPlan<'a> {
             use rayon::prelude::*;
             let search = |part: &[(usize, usize)]| {
                 let mut top = top.clone();
-                self.search_windows(part, &mut top, living);
+                self.search_windows(part, &mut top, live);
                 top.finish()
             };
             #[cfg(feature = "threads")]
@@ -224,13 +224,13 @@ impl<'a> QueryPlan<'a> {
         top.finish()
     }
 
-    /// Every window as segment and place in it.
+    /// Segment and number of every window.
     fn windows(&self) -> Vec<(usize, usize)> {
         let segments = self.segments.iter().enumerate().filter(|(_, segment)| !segment.terms.is_empty());
         segments.flat_map(|(at, segment)| (0..segment.file.n_windows()).map(move |window| (at, window))).collect()
     }
 
-    fn search_windows(&self, windows: &[(usize, usize)], top: &mut TopCandidates, living: &dyn Live) {
+    fn search_windows(&self, windows: &[(usize, usize)], top: &mut TopCandidates, live: &dyn Live) {
         let arch = Arch::new();
         let mut sums: Box<Sums> =
             vec![0; WINDOW].into_boxed_slice().try_into().unwrap_or_else(|_| Box::new([0; WINDOW]));
@@ -240,21 +240,21 @@ impl<'a> QueryPlan<'a> {
             arch.dispatch(AddUp { segment, window, sums: &mut sums });
             let n_docs = segment.file.n_docs();
             let threshold = top.threshold;
-            let mut look = |group: usize, sums: &[u32; GROUP]| {
+            let mut visit = |group: usize, sums: &[u32; GROUP]| {
                 for (doc, &sum) in (first + (group * GROUP) as u32..n_docs).zip(sums) {
-                    if sum >= top.threshold && living.is_live(at, doc) {
+                    if sum >= top.threshold && live.is_live(at, doc) {
                         top.push(Candidate { sum, segment: at as u32, doc });
                     }
                 }
                 top.threshold
             };
-            arch.dispatch(Scan { sums: &mut sums, threshold, look: &mut look });
+            arch.dispatch(Scan { sums: &mut sums, threshold, visit: &mut visit });
         }
     }
 }
 
-/// [`SegmentPlan::add_up`] for [`pulp::Arch::dispatch`]: a struct, since a closure would be called through a function of
-/// its own, which is compiled for the oldest machine.
+/// [`SegmentPlan::add_up`] for [`pulp::Arch::dispatch`]. A closure would be called through a separate function, which is compiled
+/// without vector instructions.
 struct AddUp<'a, 'p> {
     segment: &'a SegmentPlan<'p>,
     window: usize,
@@ -274,7 +274,7 @@ impl pulp::WithSimd for AddUp<'_, '_> {
 struct Scan<'a, F> {
     sums: &'a mut Sums,
     threshold: u32,
-    look: &'a mut F,
+    visit: &'a mut F,
 }
 
 impl<F: FnMut(usize, &[u32; GROUP]) -> u32> pulp::WithSimd for Scan<'_, F> {
@@ -282,7 +282,7 @@ impl<F: FnMut(usize, &[u32; GROUP]) -> u32> pulp::WithSimd for Scan<'_, F> {
 
     #[inline(always)]
     fn with_simd<S: pulp::Simd>(self, _: S) {
-        scan(self.sums, self.threshold, self.look);
+        scan(self.sums, self.threshold, self.visit);
     }
 }
 
@@ -315,7 +315,7 @@ impl SegmentPlan<'_> {
     }
 }
 
-/// The part of a dense list that lies in a window.
+/// Part of a dense list in a window.
 fn window_of(impacts: &[u8], window: usize) -> &[u8] {
     let first = (window * WINDOW).min(impacts.len());
     &impacts[first..(first + WINDOW).min(impacts.len())]
@@ -326,8 +326,8 @@ fn window_range(offsets: &[[u8; 4]], window: usize) -> Range<usize> {
     offset(window)..offset(window + 1)
 }
 
-/// Adds or subtracts a sparse list. Places are masked and sums wrap: in a sound file neither ever happens, in a damaged
-/// one nothing else can.
+/// Adds or subtracts a sparse list. Positions are reduced to the window, and sums wrap, so that a damaged file cannot cause a
+/// panic. In an intact file neither has an effect.
 #[inline(always)]
 fn scatter(sums: &mut Sums, places: impl Iterator<Item = usize>, impacts: &[u8], weight: u32, negative: bool) {
     if negative {
@@ -343,7 +343,7 @@ fn scatter(sums: &mut Sums, places: impl Iterator<Item = usize>, impacts: &[u8],
     }
 }
 
-/// Adds a dense list; made of vector instructions.
+/// Adds a dense list. The loop compiles to vector instructions.
 #[inline(always)]
 fn add_dense(sums: &mut Sums, impacts: &[u8], weight: u32) {
     for (sum, &impact) in sums.iter_mut().zip(impacts) {
@@ -351,7 +351,7 @@ fn add_dense(sums: &mut Sums, impacts: &[u8], weight: u32) {
     }
 }
 
-/// Subtracts a dense list; made of vector instructions.
+/// Subtracts a dense list. The loop compiles to vector instructions.
 #[inline(always)]
 fn subtract_dense(sums: &mut Sums, impacts: &[u8], weight: u32) {
     for (sum, &impact) in sums.iter_mut().zip(impacts) {
@@ -359,30 +359,30 @@ fn subtract_dense(sums: &mut Sums, impacts: &[u8], weight: u32) {
     }
 }
 
-/// Zero stays zero, anything else stops at one.
+/// Subtracts down to 1 at most; 0 stays 0.
 #[inline(always)]
 fn subtract(sum: u32, part: u32) -> u32 {
     sum.saturating_sub(part).max(sum.min(1))
 }
 
-/// Calls `look` with every group that reaches the threshold, which `look` may raise, and sets all sums to zero.
+/// Calls `visit` with every group that reaches the threshold, and sets all sums to zero. `visit` returns the next threshold.
 #[inline(always)]
-fn scan(sums: &mut Sums, mut threshold: u32, look: &mut impl FnMut(usize, &[u32; GROUP]) -> u32) {
+fn scan(sums: &mut Sums, mut threshold: u32, visit: &mut impl FnMut(usize, &[u32; GROUP]) -> u32) {
     for (at, group) in sums.as_chunks_mut::<GROUP>().0.iter_mut().enumerate() {
         let largest = group.iter().fold(0, |largest, sum| largest.max(*sum));
         if largest >= threshold {
-            threshold = look(at, group);
+            threshold = visit(at, group);
         }
         *group = [0; GROUP];
     }
 }
 
-/// The best candidates so far, in a buffer that is cut when it is full: cheaper than a heap.
+/// Best candidates so far, in a buffer that is shrunk when it is full. This costs less than a heap.
 #[derive(Clone)]
 struct TopCandidates {
     k: usize,
     margin: u32,
-    /// what a candidate must reach; at least 1
+    /// smallest sum of a candidate; at least 1
     threshold: u32,
     capacity: usize,
     buffer: Vec<Candidate>,
@@ -398,14 +398,14 @@ impl TopCandidates {
     fn push(&mut self, candidate: Candidate) {
         self.buffer.push(candidate);
         if self.buffer.len() >= self.capacity {
-            self.cut();
-            // documents that tie with the k-th must stay, however many they are
+            self.shrink();
+            // all documents that tie with the k-th must stay
             self.capacity = self.capacity.max(self.buffer.len() * 2);
         }
     }
 
-    /// Raises the threshold to the k-th best less the margin, and drops what is below.
-    fn cut(&mut self) {
+    /// Raises the threshold to the k-th best sum minus the margin, and removes candidates below it.
+    fn shrink(&mut self) {
         if self.k == 0 || self.buffer.len() < self.k {
             return;
         }
@@ -415,7 +415,7 @@ impl TopCandidates {
     }
 
     fn finish(mut self) -> Vec<Candidate> {
-        self.cut();
+        self.shrink();
         self.buffer
     }
 }
@@ -426,7 +426,7 @@ mod tests {
 
     use super::*;
 
-    /// Vector code of whatever level this machine has, against the same code without it.
+    /// The dispatched functions, with the vector instructions of this machine, against a scalar loop.
     #[test]
     fn dispatched_loops_equal_scalar_loops() {
         let mut rng = rand_chacha::ChaCha8Rng::seed_from_u64(7);
@@ -471,7 +471,7 @@ mod tests {
     }
 
     #[test]
-    fn the_buffer_keeps_all_that_tie_or_lie_within_the_margin() {
+    fn the_buffer_keeps_ties_and_sums_within_the_margin() {
         let mut rng = rand_chacha::ChaCha8Rng::seed_from_u64(3);
         for (k, margin) in [(1, 0), (10, 0), (10, 3), (500, 1), (5000, 2)] {
             let sums: Vec<u32> = (0..3000).map(|_| rng.random_range(1..60)).collect();

@@ -26,7 +26,7 @@ pub(super) struct Block {
 }
 
 impl Block {
-    /// Of up to 64 rows of codes.
+    /// The block of up to 64 rows of codes.
     pub(super) fn new(rows: &[i8], size: usize) -> Self {
         let fours = size.div_ceil(4);
         let mut block = Self { codes: vec![[0; TERMS]; 4 * fours], start: [0; TERMS] };
@@ -56,7 +56,7 @@ pub(super) struct Text {
 }
 
 impl Text {
-    /// Of features `[T, D]`; `None` if one is not finite.
+    /// Rounds features `[T, D]`; `None` if one is not finite.
     pub(super) fn new(features: &[f32], size: usize, instructions: Instructions) -> Option<Self> {
         let (count, fours) = (features.len() / size, size.div_ceil(4));
         let mut text = Self {
@@ -158,10 +158,10 @@ impl BlockTerms<'_> {
 
 /// Instructions that were found on this machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Instructions(Kind);
+pub(super) struct Instructions(InstructionSet);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kind {
+enum InstructionSet {
     /// dot products of four bytes, 16 at a time
     #[cfg(target_arch = "x86_64")]
     Avx512Vnni,
@@ -170,16 +170,16 @@ enum Kind {
     Avx2,
 }
 
-/// Calls the function of this name for the instructions at hand.
+/// Calls the function of this name for the instructions of this machine.
 macro_rules! call {
     ($kind:expr, $function:ident($($argument:expr),*)) => {
         match $kind {
             // SAFETY: there is no `Instructions` of this kind but from `all`, which finds the features by name
             #[cfg(target_arch = "x86_64")]
-            Kind::Avx512Vnni => unsafe { avx512::$function($($argument),*) },
+            InstructionSet::Avx512Vnni => unsafe { avx512::$function($($argument),*) },
             // SAFETY: as above
             #[cfg(target_arch = "x86_64")]
-            Kind::Avx2 => unsafe { avx2::$function($($argument),*) },
+            InstructionSet::Avx2 => unsafe { avx2::$function($($argument),*) },
         }
     };
 }
@@ -195,10 +195,10 @@ impl Instructions {
                 && is_x86_feature_detected!("avx512bw")
                 && is_x86_feature_detected!("avx512vl");
             if has_avx512 && is_x86_feature_detected!("avx512vnni") {
-                found.push(Self(Kind::Avx512Vnni));
+                found.push(Self(InstructionSet::Avx512Vnni));
             }
             if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
-                found.push(Self(Kind::Avx2));
+                found.push(Self(InstructionSet::Avx2));
             }
         }
         found
@@ -213,10 +213,10 @@ impl Instructions {
     pub(super) fn largest_weight(self) -> u8 {
         match self.0 {
             #[cfg(target_arch = "x86_64")]
-            Kind::Avx512Vnni => 127,
+            InstructionSet::Avx512Vnni => 127,
             // 2·255·63 fits 16 bits
             #[cfg(target_arch = "x86_64")]
-            Kind::Avx2 => 63,
+            InstructionSet::Avx2 => 63,
         }
     }
 
@@ -262,8 +262,8 @@ impl Instructions {
     }
 }
 
-/// Functions of every kind: the walk over the tiles of a text, each by `tile` for its number of tokens.
-macro_rules! walk {
+/// Functions of every instruction set: the loop over the tiles of a text, with `tile` for the number of tokens in a tile.
+macro_rules! functions {
     ($features:literal) => {
         #[target_feature(enable = $features)]
         pub(super) fn largest(
@@ -342,7 +342,7 @@ mod avx512 {
 
     use super::{Block, BlockTerms, Rounded, TERMS, TOKENS, Text, tiles};
 
-    walk!("avx512f,avx512bw,avx512vl,avx512vnni");
+    functions!("avx512f,avx512bw,avx512vl,avx512vnni");
 
     /// `a·b`.
     #[target_feature(enable = "avx512f")]
@@ -417,7 +417,7 @@ mod avx2 {
 
     use super::{Block, BlockTerms, Rounded, TERMS, TOKENS, Text, tiles};
 
-    walk!("avx2,fma");
+    functions!("avx2,fma");
 
     /// `a·b`.
     #[target_feature(enable = "avx2,fma")]
