@@ -382,7 +382,7 @@ fn activation_bytes(config: &TrainConfig, trainee: &Trainee, documents: usize) -
     /// Tensors [rows, V] of vectors: the largest logits, their tokens, weights, and gradients of those.
     const VECTORS: usize = 6;
     /// Copies of the word embedding that the backward pass makes.
-    const TABLES: usize = 3;
+    const TABLES: usize = 2;
     let training = &config.training;
     let rows = training.per_device_train_batch_size * documents;
     let at_a_time = config.loss.mini_batch_size.unwrap_or(rows).min(rows);

@@ -554,7 +554,7 @@ fn no_key_is_accepted_in_silence() {
             }
         }
     }
-    assert!(n_working > 100 && n_named > 10, "{n_working} {n_named}");
+    assert!(n_working > 100 && n_named >= 10, "{n_working} {n_named}");
     // off is what happens anyway
     let off = ["training.bf16=false", "evaluation.mteb_tasks=[]"];
     assert_eq!(notes(&off), Vec::<String>::new());

@@ -6,29 +6,25 @@ use super::algebra::{Algebra, Inputs};
 use super::mlm_head::Encoded;
 use super::problem::ConfigProblem;
 
-/// Sizes of what the layers of a network keep for the backward pass, counted from the forward pass.
+/// Sizes of what the layers of a network keep for the backward pass on the CPU, counted from the forward pass.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Activations {
     /// number of layers
     pub layers: usize,
     /// D
     pub hidden: usize,
-    /// H
-    pub heads: usize,
-    /// floats a token of one layer, attention scores left out
+    /// floats a token of one layer
     pub per_token: usize,
 }
 
 impl Activations {
-    /// Floats that `rows` texts of `tokens` tokens take at most, with attention, or with whole layers, computed again.
+    /// Floats that `rows` texts of `tokens` tokens take at most; with `layers_again`, layers keep their inputs only.
     #[must_use]
     pub fn floats(self, rows: usize, tokens: usize, layers_again: bool) -> usize {
         let layer = rows * tokens * self.per_token;
-        // scores, soft-max, dropout and their gradients, of one layer at a time
-        let attention = 10 * rows * self.heads * tokens * tokens;
-        // the layers' inputs and outputs, and one layer with its gradients
-        let kept = if layers_again { rows * tokens * 2 * self.hidden } else { layer };
-        self.layers * kept + 2 * layer + attention
+        let kept = if layers_again { rows * tokens * self.hidden } else { layer };
+        // and the gradients of one layer with what is computed again for them, and the layer itself if it is
+        self.layers * kept + 2 * layer
     }
 }
 

@@ -228,8 +228,7 @@ impl MaskedLm for BertConfig {
         Activations {
             layers: self.num_hidden_layers,
             hidden: self.hidden_size,
-            heads: self.num_attention_heads,
-            per_token: 17 * self.hidden_size + 2 * self.intermediate_size,
+            per_token: 6 * self.hidden_size + self.intermediate_size,
         }
     }
 }

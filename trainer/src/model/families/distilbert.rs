@@ -161,11 +161,6 @@ impl MaskedLm for DistilBertConfig {
     }
 
     fn activations(&self) -> Activations {
-        Activations {
-            layers: self.n_layers,
-            hidden: self.dim,
-            heads: self.n_heads,
-            per_token: 17 * self.dim + 2 * self.hidden_dim,
-        }
+        Activations { layers: self.n_layers, hidden: self.dim, per_token: 6 * self.dim + self.hidden_dim }
     }
 }

@@ -314,8 +314,7 @@ impl MaskedLm for ModernBertConfig {
         Activations {
             layers: self.num_hidden_layers,
             hidden: self.hidden_size,
-            heads: self.num_attention_heads,
-            per_token: 24 * self.hidden_size + 7 * self.intermediate_size,
+            per_token: 6 * self.hidden_size + 2 * self.intermediate_size,
         }
     }
 }

@@ -216,8 +216,7 @@ impl MaskedLm for Norbert3Config {
         Activations {
             layers: self.num_hidden_layers,
             hidden: self.hidden_size,
-            heads: self.num_attention_heads,
-            per_token: 19 * self.hidden_size + 6 * self.intermediate_size,
+            per_token: 7 * self.hidden_size + 2 * self.intermediate_size,
         }
     }
 }

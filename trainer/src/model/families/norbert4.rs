@@ -301,8 +301,7 @@ impl MaskedLm for Norbert4Config {
         Activations {
             layers: self.num_layers,
             hidden: self.hidden_size,
-            heads: self.num_attention_heads,
-            per_token: 55 * self.hidden_size + 6 * self.intermediate_size,
+            per_token: 13 * self.hidden_size + 2 * self.intermediate_size,
         }
     }
 

@@ -190,7 +190,7 @@ impl Attention {
         let texts = by_text(&mut out, starts, width);
         texts.into_par_iter().enumerate().for_each_init(Work::default, |work, (text, out)| {
             let text = starts[text]..starts[text + 1];
-            for head in 0..self.heads {
+            for head in 0..if text.is_empty() { 0 } else { self.heads } {
                 self.keys_by_position(inputs, &text, head, work);
                 for block in self.blocks(&text, head) {
                     self.probabilities(inputs, &block, work);
@@ -235,7 +235,7 @@ impl Attention {
         texts.for_each_init(Work::default, |work, (text, (((query, key), value), positions))| {
             let text = starts[text]..starts[text + 1];
             let rows = gradient.get(text.start * value_width..text.end * value_width).unwrap_or_default();
-            for head in 0..self.heads {
+            for head in 0..if text.is_empty() { 0 } else { self.heads } {
                 let mut gradients = TextGradients { output: rows, query, key, value, positions };
                 self.head_backward(inputs, &text, head, &mut gradients, work);
             }
@@ -268,8 +268,7 @@ impl Attention {
             self.probabilities(inputs, &block, work);
             let (n_queries, n_keys) = (block.queries.len(), block.keys.len());
             let count = n_queries * n_keys;
-            let output = &gradients.output
-                [(block.queries.start * value_width + head * value_size).min(gradients.output.len())..];
+            let output = &gradients.output[block.queries.start * value_width + head * value_size..];
             let output = Mat::new(output, n_queries, value_size, value_width);
             let (values, keys, queries) = (
                 inputs.value.head(block.key_tokens(), head, value_size),

@@ -91,9 +91,15 @@ pub(super) struct Buffer {
 }
 
 impl Buffer {
-    /// The numbers as a vector of their own, whose memory leaves the pool.
-    pub(super) fn to_vec(&self) -> Vec<f32> {
-        self[..].to_vec()
+    /// The numbers as a vector, whose memory leaves the pool.
+    pub(super) fn into_vec(mut self) -> Vec<f32> {
+        let mut data = std::mem::take(&mut self.data);
+        if self.n >= SMALL {
+            self.pool.0.lock().unwrap_or_else(PoisonError::into_inner).n_used -= data.len();
+        }
+        data.truncate(self.n);
+        self.n = 0;
+        data
     }
 }
 
@@ -132,6 +138,7 @@ mod tests {
         let places = [place(&first), place(&second)];
         drop((first, second));
         let again = pool.zeros(4990);
+        assert_eq!(pool.take(5000).into_vec().len(), 5000);
         assert!(places.contains(&place(&again)) && again.len() == 4990 && again.iter().all(|x| *x == 0.0));
         drop(again);
         // other lengths take the place of the free ones: never more than 2 x 5120 numbers

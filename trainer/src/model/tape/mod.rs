@@ -182,7 +182,9 @@ impl Tape {
             let mut found = grads.into_parameters();
             let gradient = |(name, tensor): (&String, &Tensor)| {
                 let gradient = found.remove(name.as_str())?;
-                Some(Tensor::from_vec(gradient.to_vec(), tensor.shape(), tensor.device()).map(|g| (tensor.id(), g)))
+                // two parameters may share a gradient
+                let numbers = Arc::try_unwrap(gradient).map_or_else(|shared| shared.to_vec(), Buffer::into_vec);
+                Some(Tensor::from_vec(numbers, tensor.shape(), tensor.device()).map(|g| (tensor.id(), g)))
             };
             Ok(context.parameters.iter().filter_map(gradient).collect::<candle_core::Result<_>>()?)
         };
