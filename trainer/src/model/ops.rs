@@ -289,10 +289,14 @@ impl LayerNorm {
                         *out = (x - mean) * inverse;
                     }
                     if let Some(weight) = weight {
-                        out.iter_mut().zip(weight).for_each(|(out, weight)| *out *= weight);
+                        for (out, weight) in out.iter_mut().zip(weight) {
+                            *out *= weight;
+                        }
                     }
                     if let Some(bias) = bias {
-                        out.iter_mut().zip(bias).for_each(|(out, bias)| *out += bias);
+                        for (out, bias) in out.iter_mut().zip(bias) {
+                            *out += bias;
+                        }
                     }
                 }
             },
@@ -808,7 +812,7 @@ const NO_TOKEN: u32 = u32::MAX;
 /// The largest logit per text and term, `[B, V]`, and its token: `features` `[N, D]` has the tokens of text `i` at
 /// `starts[i]..starts[i + 1]`, of which those with a mask count. A text without such a token gets zeros.
 ///
-/// The product is made for some terms and the tokens of a text at a time, and reduced while it is in the cache.
+/// The product is made for some terms and the tokens of some texts at a time, and reduced while it is in the cache.
 pub(super) fn largest_logits(
     features: &[f32],
     [weight, bias]: [&[f32]; 2],
@@ -820,31 +824,76 @@ pub(super) fn largest_logits(
     let texts = starts.len().saturating_sub(1);
     let mut largest = vec![0_f32; texts * terms];
     let mut at = vec![NO_TOKEN; texts * terms];
-    let rows = largest.par_chunks_mut(terms.max(1)).zip(at.par_chunks_mut(terms.max(1)));
-    rows.zip(starts.par_windows(2)).for_each(|((largest, at), text)| {
-        let tokens: Vec<u32> = (text[0]..text[1]).filter(|token| mask[*token]).map(|token| token as u32).collect();
-        let Some(&first) = tokens.first() else { return };
-        // tokens that count mostly follow one another
-        let follow = tokens[tokens.len() - 1] as usize - first as usize + 1 == tokens.len();
+    let groups = groups(starts, mask);
+    let chunks = terms.div_ceil(TERMS);
+    let block = |task: usize, logits: &mut Vec<f32>| {
+        let (group, start) = (&groups[task / chunks], task % chunks * TERMS);
+        let some = TERMS.min(terms - start);
         let gathered: Vec<f32>;
-        let features = if follow {
-            &features[first as usize * size..][..tokens.len() * size]
+        let (first, n) = (group.tokens.first().map_or(0, |token| *token as usize), group.tokens.len());
+        // tokens that count mostly follow one another
+        let features = if group.tokens.last().is_some_and(|last| *last as usize + 1 - first == n) {
+            &features[first * size..][..n * size]
         } else {
-            gathered = tokens.iter().flat_map(|token| &features[*token as usize * size..][..size]).copied().collect();
+            let rows = group.tokens.iter().flat_map(|token| &features[*token as usize * size..][..size]);
+            gathered = rows.copied().collect();
             &gathered
         };
-        let chunks = largest.par_chunks_mut(TERMS).zip(at.par_chunks_mut(TERMS)).enumerate();
-        chunks.for_each_init(Vec::new, |logits: &mut Vec<f32>, (chunk, (largest, at))| {
-            let (start, some) = (chunk * TERMS, largest.len());
-            logits.resize(tokens.len() * some, 0.0);
-            let features = Mat::new(features, tokens.len(), size, size);
-            let weight = Mat::new(&weight[start * size..], some, size, size);
-            product(logits, some, features, weight.t(), 1.0, Write::Over, Threads::One);
+        logits.resize(n * some, 0.0);
+        let weight = Mat::new(&weight[start * size..], some, size, size);
+        product(logits, some, Mat::new(features, n, size, size), weight.t(), 1.0, Write::Over, Threads::One);
+        let (mut largest, mut at) = (vec![0_f32; group.texts.len() * some], vec![NO_TOKEN; group.texts.len() * some]);
+        let rows = largest.chunks_exact_mut(some).zip(at.chunks_exact_mut(some));
+        for ((largest, at), (_, tokens)) in rows.zip(&group.texts) {
+            let (product, tokens) = (&logits[tokens.start * some..tokens.end * some], &group.tokens[tokens.clone()]);
             let bias = &bias[start..start + some];
-            pulp::Arch::new().dispatch(ReduceRow { product: logits, tokens: &tokens, largest, at, bias });
-        });
-    });
+            pulp::Arch::new().dispatch(ReduceRow { product, tokens, largest, at, bias });
+        }
+        (largest, at)
+    };
+    let blocks: Vec<(Vec<f32>, Vec<u32>)> =
+        (0..groups.len() * chunks).into_par_iter().map_init(Vec::new, |logits, task| block(task, logits)).collect();
+    for (task, (block_largest, block_at)) in blocks.into_iter().enumerate() {
+        let (group, start) = (&groups[task / chunks], task % chunks * TERMS);
+        let some = TERMS.min(terms - start);
+        let rows = block_largest.chunks_exact(some).zip(block_at.chunks_exact(some));
+        for ((block_largest, block_at), (text, _)) in rows.zip(&group.texts) {
+            largest[text * terms + start..][..some].copy_from_slice(block_largest);
+            at[text * terms + start..][..some].copy_from_slice(block_at);
+        }
+    }
     (largest, at)
+}
+
+/// Tokens that are multiplied at a time: with fewer, weights would be packed for the product more often.
+const TOKENS: usize = 512;
+
+/// Some texts whose logits are made together.
+struct Group {
+    /// tokens that count
+    tokens: Vec<u32>,
+    /// texts that have such tokens, and where those are in `tokens`
+    texts: Vec<(usize, std::ops::Range<usize>)>,
+}
+
+/// Groups of texts of about [`TOKENS`] tokens.
+fn groups(starts: &[usize], mask: &[bool]) -> Vec<Group> {
+    let mut groups = Vec::<Group>::new();
+    for (text, range) in starts.windows(2).enumerate() {
+        let tokens = (range[0]..range[1]).filter(|token| mask[*token]).map(|token| token as u32);
+        let tokens: Vec<u32> = tokens.collect();
+        if tokens.is_empty() {
+            continue;
+        }
+        match groups.last_mut().filter(|group| group.tokens.len() + tokens.len() <= TOKENS) {
+            Some(group) => {
+                group.texts.push((text, group.tokens.len()..group.tokens.len() + tokens.len()));
+                group.tokens.extend(tokens);
+            }
+            None => groups.push(Group { texts: vec![(text, 0..tokens.len())], tokens }),
+        }
+    }
+    groups
 }
 
 /// The tokens of one row, reduced: `product` holds as many values a token as `largest` and `at`.

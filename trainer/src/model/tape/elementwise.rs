@@ -67,11 +67,16 @@ fn combine(out: &mut [f32], a: View<'_>, b: View<'_>, spread: Spread, f: impl Fn
                     Spread::Row => &b.all()[..width],
                     Spread::Scalar | Spread::Column => {
                         let b = if spread == Spread::Scalar { b.row(0)[0] } else { b.row(row)[0] };
-                        out.iter_mut().zip(a).for_each(|(out, a)| *out = f(*a, b));
+                        for (out, a) in out.iter_mut().zip(a) {
+                            *out = f(*a, b);
+                        }
                         continue;
                     }
                 };
-                out.iter_mut().zip(a).zip(other).for_each(|((out, a), b)| *out = f(*a, *b));
+                // a `for_each` would not be compiled for the machine's vectors
+                for ((out, a), b) in out.iter_mut().zip(a).zip(other) {
+                    *out = f(*a, *b);
+                }
             }
         },
     );
@@ -115,10 +120,15 @@ fn reduce(grads: &mut super::Grads, target: &Target, gradient: View<'_>, factor:
             width,
             #[inline(always)]
             |row, sums| match factor {
-                None => sums.iter_mut().zip(gradient.row(row)).for_each(|(sum, g)| *sum += g),
+                None => {
+                    for (sum, g) in sums.iter_mut().zip(gradient.row(row)) {
+                        *sum += g;
+                    }
+                }
                 Some(factor) => {
-                    let factors = gradient.row(row).iter().zip(factor.row(row));
-                    sums.iter_mut().zip(factors).for_each(|(sum, (g, f))| *sum += g * f);
+                    for ((sum, g), f) in sums.iter_mut().zip(gradient.row(row)).zip(factor.row(row)) {
+                        *sum += g * f;
+                    }
                 }
             },
         ),
@@ -535,7 +545,9 @@ impl Tape {
                 |start, out| {
                     let text = start / width.max(1);
                     for token in (batch.starts[text]..batch.starts[text + 1]).filter(|token| mask[*token]) {
-                        out.iter_mut().zip(x.row(token)).for_each(|(out, x)| *out += x);
+                        for (out, x) in out.iter_mut().zip(x.row(token)) {
+                            *out += x;
+                        }
                     }
                 },
             );
@@ -567,7 +579,9 @@ fn update(out: &mut [f32], x: View<'_>, f: impl Fn(f32, f32) -> f32 + Sync) {
         |start, out| {
             for (row, out) in out.chunks_exact_mut(width).enumerate() {
                 let x = x.row(start / width + row);
-                out.iter_mut().zip(x).for_each(|(out, x)| *out = f(*out, *x));
+                for (out, x) in out.iter_mut().zip(x) {
+                    *out = f(*out, *x);
+                }
             }
         },
     );
