@@ -379,8 +379,8 @@ fn state_bytes(trainee: &Trainee) -> u64 {
 
 /// Estimate of the bytes that a batch of `documents` documents an example takes on top of weights and optimizer.
 fn activation_bytes(config: &TrainConfig, trainee: &Trainee, documents: usize) -> u64 {
-    /// Tensors [rows, V] of vectors: the largest logits, their tokens, weights, and gradients of those.
-    const VECTORS: usize = 6;
+    /// Tensors [rows, V] of vectors: the largest logits, their tokens, weights, gradients of those, and those of the loss.
+    const VECTORS: usize = 12;
     /// Copies of the word embedding that the backward pass makes.
     const TABLES: usize = 2;
     let training = &config.training;
@@ -389,7 +389,7 @@ fn activation_bytes(config: &TrainConfig, trainee: &Trainee, documents: usize) -
     let again = config.hardware.gradient_checkpointing;
     let (activations, terms) = (trainee.config().activations(), trainee.dimensions());
     let layers = activations.floats(at_a_time, training.max_seq_length, again);
-    let vectors = VECTORS * rows * terms;
+    let vectors = VECTORS * (rows + training.per_device_train_batch_size) * terms;
     ((layers + vectors + TABLES * terms * activations.hidden) * size_of::<f32>()) as u64
 }
 

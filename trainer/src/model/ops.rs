@@ -928,8 +928,11 @@ impl pulp::WithSimd for ReduceRow<'_> {
     }
 }
 
-/// Gradients of [`largest_logits`] that are not 0: row, term, token and gradient, by row then term.
-pub(super) struct Active(Vec<(usize, usize, usize, f32)>);
+/// Row, term, token and gradient.
+type Entry = (usize, usize, usize, f32);
+
+/// Gradients of [`largest_logits`] that are not 0, by row then term.
+pub(super) struct Active(Vec<Entry>);
 
 impl Active {
     /// Those of a gradient `[B, V]`.
@@ -957,9 +960,8 @@ impl Active {
         texts.into_par_iter().zip(starts).enumerate().for_each(|(text, (out, start))| {
             let from = self.0.partition_point(|entry| entry.0 < text);
             let to = self.0.partition_point(|entry| entry.0 <= text);
-            for &(_, term, token, grad) in &self.0[from..to] {
-                axpy(grad, &weight[term * size..][..size], &mut out[(token - start) * size..][..size]);
-            }
+            let rows = |&(_, term, token, _): &Entry| (term, token - start);
+            pulp::Arch::new().dispatch(AddScaled { entries: &self.0[from..to], rows, from: weight, size, out });
         });
     }
 
@@ -975,9 +977,8 @@ impl Active {
             let first = chunk * TERMS;
             let from = self.0.partition_point(|entry| entry.1 < first);
             let to = self.0.partition_point(|entry| entry.1 < first + TERMS);
-            for &(_, term, token, grad) in &self.0[from..to] {
-                axpy(grad, &features[token * size..][..size], &mut out[(term - first) * size..][..size]);
-            }
+            let rows = |&(_, term, token, _): &Entry| (token, term - first);
+            pulp::Arch::new().dispatch(AddScaled { entries: &self.0[from..to], rows, from: features, size, out });
         });
     }
 
@@ -1044,10 +1045,27 @@ impl CustomOp3 for MaxLogits {
     }
 }
 
-#[inline]
-fn axpy(scale: f32, x: &[f32], y: &mut [f32]) {
-    for (y, x) in y.iter_mut().zip(x) {
-        *y += scale * x;
+/// Adds rows of `from` times the gradients of entries to rows of `out`; `rows` gives the two rows of an entry.
+struct AddScaled<'a, F> {
+    entries: &'a [Entry],
+    rows: F,
+    from: &'a [f32],
+    size: usize,
+    out: &'a mut [f32],
+}
+
+impl<F: Fn(&Entry) -> (usize, usize)> pulp::WithSimd for AddScaled<'_, F> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: pulp::Simd>(self, _: S) {
+        for entry in self.entries {
+            let (from, to) = (self.rows)(entry);
+            let from = &self.from[from * self.size..][..self.size];
+            for (out, from) in self.out[to * self.size..][..self.size].iter_mut().zip(from) {
+                *out += entry.3 * from;
+            }
+        }
     }
 }
 
