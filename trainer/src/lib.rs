@@ -56,11 +56,12 @@
 //!
 //! Invariants of the crate:
 //!
-//! * A forward pass is written once. Candle computes it, a [`Declaration`](model::Declaration) lists the parameters it
-//!   reads, and `splade-export` records it.
+//! * A forward pass is written once. [`Candle`](model::Candle) computes it on any device, a [`Tape`](model::Tape) computes and
+//!   records a training pass on the CPU, a [`Declaration`](model::Declaration) lists the parameters it reads, and
+//!   `splade-export` records it.
 //! * The same seed, config and data give the same checkpoint, on the CPU bit for bit, whatever the number of threads; a
 //!   resumed run ends with the same weights as an uninterrupted one.
-//! * Tests compare every custom operation with Candle's operations, and gradients with those of the reference.
+//! * Tests compare every custom operation with Candle's operations, and the gradients of both with those of the reference.
 //! * A loss or gradient that is not finite stops the run before it changes a weight.
 //! * The crate does not print and does not read the environment. It writes checkpoints atomically.
 //!

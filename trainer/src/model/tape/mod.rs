@@ -21,7 +21,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use candle_core::Tensor;
+use candle_core::{Device, Tensor};
 use rand::{RngCore, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use splade_core::TokenBatch;
@@ -47,7 +47,7 @@ type Backward = Box<dyn FnOnce(Arc<Buffer>, &mut Grads) -> Result<()> + Send>;
 /// Runs and records a forward pass over one batch.
 pub struct Tape {
     context: Context,
-    rng: RefCell<Option<ChaCha8Rng>>,
+    rng: RefCell<ChaCha8Rng>,
     /// results and how their gradients go on, in the order they were made
     steps: RefCell<Vec<(usize, Backward)>>,
     n_slots: Cell<usize>,
@@ -117,11 +117,12 @@ impl Packed {
 impl Tape {
     /// A training pass over `batch`, with dropout drawn from `seed`. The parameters, by checkpoint name, are contiguous, of f32
     /// and on the CPU.
+    #[must_use]
     pub fn new(parameters: &Arc<BTreeMap<String, Tensor>>, pool: &Arc<Pool>, batch: &TokenBatch, seed: u64) -> Self {
         let batch = Arc::new(Packed::new(batch));
         Self {
             context: Context { parameters: parameters.clone(), pool: pool.clone(), batch },
-            rng: RefCell::new(Some(ChaCha8Rng::seed_from_u64(seed))),
+            rng: RefCell::new(ChaCha8Rng::seed_from_u64(seed)),
             steps: RefCell::default(),
             n_slots: Cell::new(0),
             records: true,
@@ -129,12 +130,14 @@ impl Tape {
         }
     }
 
-    /// Layers keep their inputs only, and are computed again in the backward pass.
+    /// With `yes`, layers keep their inputs only, and are computed again in the backward pass.
+    #[must_use]
     pub fn recomputing_layers(self, yes: bool) -> Self {
         Self { recomputes_layers: yes, ..self }
     }
 
     /// The batch as inputs of a forward pass.
+    #[must_use]
     pub fn inputs(&self) -> Inputs<Value> {
         let batch = &self.context.batch;
         Inputs {
@@ -164,20 +167,19 @@ impl Tape {
     pub fn attach(self, output: &Value) -> Result<Tensor> {
         let output = output.floats()?;
         let (rows, width) = (output.place.rows, output.place.width);
-        let device = candle_core::Device::Cpu;
         let tensor = {
             let numbers = output.lock()?;
             let values: Vec<f32> = (0..rows).flat_map(|row| &numbers[output.place.row(row)]).copied().collect();
-            Tensor::from_vec(values, (rows, width), &device)?
+            Tensor::from_vec(values, (rows, width), &Device::Cpu)?
         };
         let parameters: Vec<Tensor> = self.context.parameters.values().cloned().collect();
         let (context, target) = (self.context, output.target());
         let (steps, n_slots) = (self.steps.into_inner(), self.n_slots.get());
         let backward = move |gradient: &Tensor| {
-            let mut seed = context.pool.take(rows * width);
-            seed.copy_from_slice(&gradient.contiguous()?.flatten_all()?.to_vec1::<f32>()?);
+            let mut first = context.pool.take(rows * width);
+            first.copy_from_slice(&gradient.contiguous()?.flatten_all()?.to_vec1::<f32>()?);
             let mut grads = Grads::new(n_slots, context.pool.clone());
-            grads.give(&target, seed);
+            grads.give(&target, first);
             run_back(steps, &mut grads)?;
             let mut found = grads.into_parameters();
             let gradient = |(name, tensor): (&String, &Tensor)| {
@@ -208,6 +210,11 @@ impl Tape {
         if !from.iter().any(|value| value.has_gradient()) {
             return Floats::new(Source::None, data, rows, width);
         }
+        self.record_always(data, rows, width, backward)
+    }
+
+    /// A result that is recorded.
+    fn record_always(&self, data: Buffer, rows: usize, width: usize, backward: impl FnOnce() -> Backward) -> Floats {
         let slot = self.n_slots.get();
         self.n_slots.set(slot + 1);
         if self.records {
@@ -249,7 +256,7 @@ impl Tape {
     }
 
     /// A pass with records of its own over the same batch.
-    fn nested(context: Context, rng: Option<ChaCha8Rng>, records: bool) -> Self {
+    fn nested(context: Context, rng: ChaCha8Rng, records: bool) -> Self {
         Self {
             context,
             rng: RefCell::new(rng),
@@ -261,9 +268,7 @@ impl Tape {
     }
 
     fn draw_dropout(&self, probability: f64) -> Option<Dropout> {
-        let mut rng = self.rng.borrow_mut();
-        let rng = rng.as_mut().filter(|_| probability > 0.0)?;
-        Some(Dropout { seed: rng.next_u64(), probability })
+        (probability > 0.0).then(|| Dropout { seed: self.rng.borrow_mut().next_u64(), probability })
     }
 
     /// Gradients of linear layers: see [`Algebra::linear`].
@@ -669,14 +674,5 @@ impl Tape {
             })
         });
         Ok(Value::Floats(result.with_heads(output.heads)))
-    }
-
-    fn record_always(&self, data: Buffer, rows: usize, width: usize, backward: impl FnOnce() -> Backward) -> Floats {
-        let slot = self.n_slots.get();
-        self.n_slots.set(slot + 1);
-        if self.records {
-            self.steps.borrow_mut().push((slot, backward()));
-        }
-        Floats::new(Source::Slot(slot), data, rows, width)
     }
 }
