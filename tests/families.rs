@@ -265,6 +265,33 @@ fn a_norbert4_model_trained_here_states_its_head_mode() {
     assert_eq!(head("raw/final"), Some((HeadMode::RawShifted, HeadSource::Stated)));
 }
 
+/// transformers reads `config.json` in the folder of the network, and looks for its code at the root of the model.
+#[test]
+fn code_of_the_base_model_is_where_transformers_looks_for_it() {
+    let place = train("norbert3-tiny", "inference-free-splade");
+    assert!(place.read("run/final/README.md").contains("SparseEncoder(\"MODEL\")\n"));
+    let code = ["configuration_norbert.py", "modeling_norbert.py"];
+    code.iter().for_each(|name| place.write(&format!("model/{name}"), format!("raise SystemExit  # {name}")));
+    let trained = |output: &str, set: &str| {
+        place.ok(&["train", "config.yaml", "--set", &format!("training.output_dir={output}"), "--set", set]);
+        for folder in ["", "document_0_MLMTransformer/"] {
+            for name in code {
+                let copy = place.read(&format!("{output}/final/{folder}{name}"));
+                assert_eq!(copy, format!("raise SystemExit  # {name}"), "{folder}");
+            }
+        }
+        let readme = place.read(&format!("{output}/final/README.md"));
+        assert!(readme.contains("SparseEncoder(\"MODEL\", trust_remote_code=True)\n"), "{readme}");
+        assert!(!place.path(&format!("{output}/final/query_0_SparseStaticEmbedding/{}", code[0])).exists());
+    };
+    trained("again", "training.seed=1");
+    // a model with its code at the root alone, as sentence-transformers may save it
+    code.iter().for_each(|name| {
+        std::fs::remove_file(place.path(&format!("again/final/document_0_MLMTransformer/{name}"))).unwrap();
+    });
+    trained("third", "model.base_model=again/final");
+}
+
 #[test]
 fn unknown_parts_of_a_config_or_checkpoint_are_named() {
     let place = place("modernbert-tiny");

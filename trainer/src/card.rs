@@ -8,7 +8,7 @@ use crate::config::{Objective, TrainConfig};
 
 /// Text of the card of a model trained by `config` on `sets` (names and numbers of examples), with the last evaluation of
 /// `state`.
-pub(crate) fn card(config: &TrainConfig, sets: &[(String, usize)], state: &TrainerState) -> String {
+pub(crate) fn card(config: &TrainConfig, sets: &[(String, usize)], state: &TrainerState, has_code: bool) -> String {
     let card = &config.model_card;
     let kind = match config.model.architecture {
         Architecture::InferenceFree => ["asymmetric", "inference-free", "splade"].as_slice(),
@@ -53,7 +53,7 @@ pub(crate) fn card(config: &TrainConfig, sets: &[(String, usize)], state: &Train
     let parts = [
         format!("---\n{front}\n---\n\n# {title}\n\n{how}\n"),
         description(config, card.language.as_slice(), card.license.as_deref()),
-        usage(config),
+        usage(config, has_code),
         last_evaluation(state),
         training(config, sets, state),
         citations(config),
@@ -78,9 +78,10 @@ fn description(config: &TrainConfig, language: &[String], license: Option<&str>)
 }
 
 /// Commands and Python code that use the model, by its id if it is uploaded to the Hub.
-fn usage(config: &TrainConfig) -> String {
+fn usage(config: &TrainConfig, has_code: bool) -> String {
     let id = config.training.hub.as_ref().and_then(|hub| hub.model_id.as_deref());
     let model = id.filter(|id| id.contains('/')).unwrap_or("MODEL");
+    let trust = if has_code { ", trust_remote_code=True" } else { "" };
     format!(
         "\
 ## Usage
@@ -93,7 +94,7 @@ splade search --index corpus.index 'a question'
 ```python
 from sentence_transformers import SparseEncoder
 
-model = SparseEncoder(\"{model}\")
+model = SparseEncoder(\"{model}\"{trust})
 queries = model.encode_query([\"a question\"])
 documents = model.encode_document([\"a passage\"])
 print(model.similarity(queries, documents))

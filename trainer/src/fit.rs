@@ -411,13 +411,16 @@ impl<'a> Run<'a> {
             progress: Progress::new(self.state.global_step, self.position, training.seed),
             optimizer: self.session.optimizer().state()?,
         };
-        let path = save_checkpoint(self.config, &mut checkpoint, |folder| {
-            self.session.trainee().write(folder, card(self.config, &self.train, &self.state))
-        })?;
+        let path =
+            save_checkpoint(self.config, &mut checkpoint, |folder| self.write_model(self.session.trainee(), folder))?;
         self.state.best_model_checkpoint = checkpoint.trainer.best_model_checkpoint;
         let best = self.state.best_model_checkpoint.as_deref();
         delete_old_checkpoints(&training.output_dir, training.save_total_limit, best)?;
         Ok(path)
+    }
+
+    fn write_model(&self, model: &Trainee, folder: &Path) -> Result<()> {
+        model.write(folder, card(self.config, &self.train, &self.state, model.has_code()))
     }
 
     /// Logs the summary and writes the result: the best checkpoint's model if the config selects it, else the last model.
@@ -443,7 +446,7 @@ impl<'a> Run<'a> {
         let model = reloaded.as_ref().unwrap_or(self.session.trainee());
         let path = training.output_dir.join(RESULT);
         write_folder(&path, |folder| {
-            model.write(folder, card(self.config, &self.train, &self.state))?;
+            self.write_model(model, folder)?;
             write_config(self.config, folder)
         })?;
         if let (Some(best), Some(1)) = (&best, training.save_total_limit) {

@@ -48,6 +48,7 @@ struct Files {
     config_json: Vec<u8>,
     tokenizer_json: Vec<u8>,
     tokenizer_files: BTreeMap<String, Vec<u8>>,
+    code_files: BTreeMap<String, Vec<u8>>,
     prompts: (String, String),
     max_active_dims: Option<usize>,
     max_length: usize,
@@ -118,12 +119,13 @@ impl Trainee {
         let vocabulary = model.vocabulary(Some(config.training.max_seq_length))?;
         let pad = model.pad_id(&vocabulary)?;
         let code = model.family().map_or(&[][..], |family| family.code_files);
-        let names = files_beside_tokenizer().chain(code.iter().copied());
-        let tokenizer_files = read_existing(model.transformer_dir(), names)?;
+        let mut code_files = read_existing(model.root(), code.iter().copied())?;
+        code_files.extend(read_existing(model.transformer_dir(), code.iter().copied())?);
         let files = Files {
             config_json: transformer.without_unknown_keys(splade_files::read_file(&model.config_path())?),
             tokenizer_json: vocabulary.json().to_vec(),
-            tokenizer_files,
+            tokenizer_files: read_existing(model.transformer_dir(), files_beside_tokenizer())?,
+            code_files,
             prompts: (model.query_prompt().to_owned(), model.document_prompt().to_owned()),
             max_active_dims: model.max_active_dims(),
             max_length: vocabulary.max_length(),
@@ -182,6 +184,7 @@ impl Trainee {
             config_json,
             tokenizer_json,
             tokenizer_files: [("tokenizer_config.json".to_owned(), tokenizer_config.to_string().into_bytes())].into(),
+            code_files: BTreeMap::new(),
             prompts: Default::default(),
             max_active_dims: None,
             max_length: length,
@@ -404,6 +407,11 @@ impl Trainee {
         Ok(Some(QueryWeights::new(table.as_tensor().to_vec1()?)?))
     }
 
+    /// True if Python needs code of the model folder to load it.
+    pub(crate) fn has_code(&self) -> bool {
+        !self.files.code_files.is_empty()
+    }
+
     /// Writes the model folder into `root`, which exists, with `readme` as its card.
     ///
     /// # Errors
@@ -419,6 +427,7 @@ impl Trainee {
             weights: Weights::from_tensors((*self.network).clone()).to_safetensors()?,
             tokenizer_json: self.files.tokenizer_json.clone(),
             tokenizer_files: self.files.tokenizer_files.clone(),
+            code_files: self.files.code_files.clone(),
             query,
             pooling: self.pooling,
             head_mode: self.config.head_mode(),

@@ -134,6 +134,7 @@ fn a_written_folder_reads_back_as_it_was() {
                 read(model.transformer_dir().join("tokenizer_config.json")),
             )]
             .into(),
+            code_files: [("modeling_x.py".to_owned(), b"raise SystemExit".to_vec())].into(),
             query,
             pooling: model.pooling(),
             head_mode: None,
@@ -146,6 +147,9 @@ fn a_written_folder_reads_back_as_it_was() {
         let root = tempfile::tempdir().unwrap();
         new.write(root.path()).unwrap();
         let copy = ModelDir::open(root.path()).unwrap();
+        for place in [root.path(), copy.transformer_dir()] {
+            assert_eq!(read(place.join("modeling_x.py")), b"raise SystemExit");
+        }
         assert_eq!(copy.fingerprint().unwrap(), model.fingerprint().unwrap(), "{folder}");
         assert_eq!(copy.architecture(), model.architecture());
         if let (Some(ours), Some(theirs)) = (copy.query_side(), model.query_side()) {

@@ -34,6 +34,8 @@ pub struct NewModel {
     pub tokenizer_json: Vec<u8>,
     /// other tokenizer files by name, such as `vocab.txt`; the length is added to `tokenizer_config.json`
     pub tokenizer_files: BTreeMap<String, Vec<u8>>,
+    /// Python files that `config.json` names, by name
+    pub code_files: BTreeMap<String, Vec<u8>>,
     /// query table of an inference-free model, and true if training leaves it as it is
     pub query: Option<(QueryWeights, bool)>,
     /// pooling of the logits
@@ -74,6 +76,8 @@ impl NewModel {
                 write_value(&root.join("router_config.json"), &router_json())?;
             }
         }
+        // transformers looks for them at the root, also if `config.json` is in a folder below
+        self.write_code(root)?;
         if let Some(mode) = self.head_mode {
             write_value(&root.join(OWN_SETTINGS), &json!({"format_version": VERSION, "mlm_head": mode}))?;
         }
@@ -85,8 +89,13 @@ impl NewModel {
         write(&folder.join("config.json"), &self.config_json)?;
         write(&folder.join("model.safetensors"), &self.weights)?;
         self.write_tokenizer(folder)?;
+        self.write_code(folder)?;
         let settings = json!({"max_seq_length": self.max_length, "do_lower_case": false});
         write_value(&folder.join("sentence_bert_config.json"), &settings)
+    }
+
+    fn write_code(&self, folder: &Path) -> Result<()> {
+        self.code_files.iter().try_for_each(|(name, bytes)| write(&folder.join(name), bytes))
     }
 
     fn write_pooling(&self, folder: &Path) -> Result<()> {
