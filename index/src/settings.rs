@@ -122,7 +122,7 @@ impl Manifest {
         let has_checksum = unsealed.is_some();
         let json = unsealed.unwrap_or(bytes);
         let failed = |error: serde_json::Error| Error::file(&path, error.to_string());
-        let kind: Kind = serde_json::from_slice(&json).map_err(failed)?;
+        let kind: FormatVersion = serde_json::from_slice(&json).map_err(failed)?;
         if kind.format != FORMAT {
             return Err(Error::file(&path, format!("format {:?}, expected {FORMAT:?}", kind.format)));
         }
@@ -148,7 +148,7 @@ impl Manifest {
 
 /// Fields that the manifest has in every version.
 #[derive(Deserialize)]
-struct Kind {
+struct FormatVersion {
     format: String,
     version: u64,
 }

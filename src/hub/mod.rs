@@ -8,7 +8,7 @@
 //! `id` parses ids, `cache` has the layout of the cache, `client` sends requests and reads answers, `download` downloads
 //! one file, `fetch` selects the files of a model, `data_set` those of a split of a data set. `push` uploads a model.
 //!
-//! Why not the crate hf-hub: version 1.0 starts a broken download from the beginning, does not retry once a body has
+//! The crate hf-hub is not used: version 1.0 starts a broken download from the beginning, does not retry once a body has
 //! begun, compares no checksums and has no offline mode. It also depends on Xet, tokio and reqwest (166 further crates);
 //! ureq adds 14.
 

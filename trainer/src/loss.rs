@@ -18,7 +18,7 @@ pub struct Embeddings {
 }
 
 impl Embeddings {
-    /// The same vectors without gradients.
+    /// Returns these vectors without gradients.
     #[must_use]
     pub fn detach(&self) -> Self {
         Self { queries: self.queries.detach(), documents: self.documents.detach() }

@@ -45,7 +45,7 @@ pub(crate) struct Destination {
     user: String,
 }
 
-/// What happened to a file.
+/// Fate of a file in an upload.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum FileStatus {
     Uploaded,

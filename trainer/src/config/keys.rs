@@ -12,7 +12,7 @@ pub struct Key {
     pub default: &'static str,
     /// The meaning of the value.
     pub meaning: &'static str,
-    /// What the key does here.
+    /// Effect of the key here.
     pub effect: Effect,
 }
 

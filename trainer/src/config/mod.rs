@@ -86,7 +86,7 @@ choices! {
 }
 
 choices! {
-    /// What objective [`Mlm`](Objective::Mlm) masks together.
+    /// Tokens that objective [`Mlm`](Objective::Mlm) masks together.
     MaskingUnit {
         /// Single tokens (BERT).
         Token = "token",
@@ -122,7 +122,7 @@ choices! {
 }
 
 choices! {
-    /// How rows become batches.
+    /// Rule by which rows become batches.
     BatchSampler {
         /// No text occurs twice in a batch, since every positive is a negative for the other queries.
         NoDuplicates = "no_duplicates",
@@ -132,7 +132,7 @@ choices! {
 }
 
 choices! {
-    /// Where logged scalars go.
+    /// Destinations of logged scalars.
     Reporter {
         /// Event files under `logging_dir`.
         Tensorboard = "tensorboard",
@@ -142,7 +142,7 @@ choices! {
 }
 
 choices! {
-    /// What is uploaded to the Hub, and when.
+    /// Uploads to the Hub, and their times.
     HubStrategy {
         /// The result, at the end.
         End = "end",
@@ -176,7 +176,7 @@ choices! {
 }
 
 choices! {
-    /// How the regularizer weights rise to their full values.
+    /// Rise of the regularizer weights to their full values.
     RegularizerRamp {
         /// With the square of the step.
         Quadratic = "quadratic",
@@ -188,7 +188,7 @@ choices! {
 }
 
 choices! {
-    /// How the batches of several data sets are mixed.
+    /// Mixture of the batches of several data sets.
     SamplingStrategy {
         /// One batch of each in turn, until one of them is used up.
         RoundRobin = "round_robin",
@@ -218,7 +218,7 @@ choices! {
 }
 
 choices! {
-    /// Where tensors live.
+    /// Device of the tensors.
     DeviceChoice {
         /// The best there is.
         Auto = "auto",
@@ -397,7 +397,7 @@ impl Serialize for TokenizerInit {
 /// `training`.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct TrainingConfig {
-    /// What is learned.
+    /// Objective of the training.
     pub objective: Objective,
     /// Folder of checkpoints, of the result and of the log.
     pub output_dir: PathBuf,
@@ -541,7 +541,7 @@ pub struct LossConfig {
 /// `mlm`.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct MlmConfig {
-    /// What is masked together.
+    /// Tokens that are masked together.
     pub masking: MaskingUnit,
     /// Share of the tokens that are predicted.
     pub probability: f64,
@@ -789,7 +789,7 @@ impl MlflowConfig {
 /// `hardware`.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct HardwareConfig {
-    /// Where tensors are.
+    /// Device of the tensors.
     pub device: DeviceChoice,
     /// Layers are computed again in the backward pass instead of kept.
     pub gradient_checkpointing: bool,

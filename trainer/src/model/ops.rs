@@ -737,7 +737,7 @@ pub(crate) struct RelativeGather {
 }
 
 impl RelativeGather {
-    /// Where in the argument the element `(query, key)` comes from.
+    /// Index in the argument of the element `(query, key)`.
     #[inline(always)]
     fn source(&self, tokens: usize, table: usize, query: usize, key: usize) -> usize {
         let token = if self.from_keys { key } else { query };
@@ -965,7 +965,7 @@ impl Active {
         });
     }
 
-    /// The same gradients, by term then row.
+    /// Sorts the gradients by term, then row.
     pub(super) fn by_term(mut self) -> Self {
         self.0.par_sort_by_key(|entry| entry.1);
         self

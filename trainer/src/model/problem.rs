@@ -43,7 +43,7 @@ impl ConfigProblem {
         Self::Value { key: key.into(), message: message.into() }
     }
 
-    /// What to do about it, if there is something to do.
+    /// Advice on what to do about it, if there is some.
     #[must_use]
     pub fn hint(&self) -> Option<&'static str> {
         match self {
@@ -127,7 +127,7 @@ pub enum CheckpointProblem {
 }
 
 impl CheckpointProblem {
-    /// What to do about it, if there is something to do.
+    /// Advice on what to do about it, if there is some.
     #[must_use]
     pub fn hint(&self) -> Option<&'static str> {
         match self {

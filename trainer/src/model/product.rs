@@ -49,7 +49,7 @@ fn fits(length: usize, rows: usize, columns: usize, row: usize, column: usize) -
     rows == 0 || columns == 0 || (rows - 1) * row + (columns - 1) * column < length
 }
 
-/// What a product does with the elements that are there.
+/// Treatment of the elements that a product finds in its place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Write {
     /// replaces them

@@ -389,7 +389,7 @@ struct TextGradients<'a> {
     positions: &'a mut [f32],
 }
 
-/// What relative positions add to the scores of a block.
+/// Terms that relative positions add to the scores of a block.
 struct RelativeScores<'a> {
     rows: &'a Relative,
     n_rows: usize,

@@ -15,7 +15,7 @@ use crate::{Error, Result};
 /// Numbers of a chunk that is dropped out by one thread.
 const DROPOUT_CHUNK: usize = 1 << 14;
 
-/// How the second operand is spread over the first.
+/// Spread of the second operand over the first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Spread {
     /// as large

@@ -57,7 +57,7 @@ pub struct Tape {
     recomputes_layers: bool,
 }
 
-/// What all passes over a batch share.
+/// State shared by all passes over a batch.
 #[derive(Clone)]
 struct Context {
     parameters: Arc<BTreeMap<String, Tensor>>,

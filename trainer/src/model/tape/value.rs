@@ -48,7 +48,7 @@ impl Value {
     }
 }
 
-/// Where the gradient of a value is collected.
+/// Owner of a value's gradient.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Source {
     /// nowhere: a constant
@@ -140,12 +140,12 @@ impl Floats {
         Ok(Self { source, data, again: None, place: Place::whole(rows, width), heads: 1 })
     }
 
-    /// The same numbers with another source.
+    /// Returns these numbers with another source.
     pub(super) fn with_source(&self, source: Source, place: Place) -> Self {
         Self { source, place, ..self.clone() }
     }
 
-    /// The same numbers as this many heads side by side in each row.
+    /// Returns these numbers as so many heads side by side in each row.
     pub(super) fn with_heads(self, heads: usize) -> Self {
         Self { heads, ..self }
     }
@@ -155,7 +155,7 @@ impl Floats {
         Self { place, ..self.clone() }
     }
 
-    /// The same value, computed again where it is saved.
+    /// Returns this value, to be computed again where it is saved.
     pub(super) fn again(self, make: impl Fn() -> Result<Buffer> + Send + Sync + 'static) -> Self {
         Self { again: Some(Arc::new(Again { make: Box::new(make), made: Mutex::default() })), ..self }
     }
@@ -169,7 +169,7 @@ impl Floats {
         Target { source: self.source.clone(), place: self.place }
     }
 
-    /// What a backward pass needs of the value.
+    /// The part of the value that a backward pass needs.
     pub(super) fn save(&self) -> Saved {
         let data = match &self.again {
             Some(again) => Kept::Again(again.clone()),
@@ -267,7 +267,7 @@ impl Saved {
     }
 }
 
-/// Where a gradient goes.
+/// Destination of a gradient.
 #[derive(Debug, Clone)]
 pub(super) struct Target {
     pub(super) source: Source,
