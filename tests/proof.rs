@@ -31,7 +31,7 @@ struct Training {
     config: Vec<String>,
 }
 
-/// Where a process is killed.
+/// Moment at which a process is killed.
 #[derive(Clone, Copy, Debug)]
 enum Kill {
     /// when the log line of this step is printed
@@ -58,7 +58,7 @@ impl Kill {
     }
 }
 
-/// What differs from the shipped config: the base model and the data are local, runs are shorter, batches and texts smaller,
+/// Differences from the shipped config: the base model and the data are local, runs are shorter, batches and texts smaller,
 /// and the model is uploaded.
 fn overrides() -> Vec<String> {
     let data = shared("data").canonicalize().expect("needs the folder shared/data");
