@@ -1,6 +1,7 @@
 //! Measures training: one optimizer step (encode, loss, backward, clip, AdamW) of a BERT with 4 layers of width 256 and
 //! 12 000 terms, for retrieval (32 triplets, texts of up to 96 tokens) and for masked-language modelling (64 pieces of
-//! 64 tokens); and one forward and backward pass with the fused operations and with Candle's own.
+//! 64 tokens); and one forward and backward pass: recorded as a training does, through Candle's graph with our operations, and
+//! with Candle's own.
 //!
 //! Weights are new and texts are drawn at random, which costs what real ones cost as long as document vectors are dense:
 //! after some hundred steps they are sparse, and the backward pass of the head is cheaper than here. It leaves out
@@ -9,6 +10,7 @@
 //! `cargo bench -p splade-trainer --bench step`. The throughput line is examples (or pieces) a second.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use candle_core::{Device, Tensor, Var};
 use divan::Bencher;
@@ -18,7 +20,7 @@ use rand_chacha::ChaCha8Rng;
 use serde_json::{Map, Value, json};
 use splade_core::TokenBatch;
 use splade_trainer::data::{Batch, DataSet, Example, Material, Piece};
-use splade_trainer::model::{BertConfig, Candle, TransformerConfig, Weights, splade};
+use splade_trainer::model::{BertConfig, Candle, Pool, Tape, TransformerConfig, Weights, splade};
 use splade_trainer::{Session, TrainConfig, Trainee};
 
 const TERMS: usize = 12_000;
@@ -116,8 +118,16 @@ fn mlm_step(bencher: Bencher<'_, '_>) {
     steps(bencher, session("mlm", Material::Pieces(pieces)), PIECES);
 }
 
+/// Ways through network and pooling.
+#[derive(Debug, Clone, Copy)]
+enum Way {
+    Recorded,
+    Fused,
+    Plain,
+}
+
 /// Forward and backward through network and pooling, without loss and optimizer.
-fn passes(bencher: Bencher<'_, '_>, plain: bool) {
+fn passes(bencher: Bencher<'_, '_>, way: Way) {
     let config = TransformerConfig::Bert(BertConfig {
         vocab_size: TERMS,
         hidden_size: 256,
@@ -137,23 +147,39 @@ fn passes(bencher: Bencher<'_, '_>, plain: bool) {
     let mut rng = ChaCha8Rng::seed_from_u64(1);
     let texts: Vec<Vec<u32>> = (0..TRIPLETS).map(|_| random_ids(&mut rng, 20..TOKENS)).collect();
     let batch = TokenBatch::new(&texts, 0);
-    let pass = || -> splade_trainer::Result<()> {
-        let a = Candle::new(&parameters, &Device::Cpu);
-        let a = if plain { a.plain() } else { a };
+    let (recorded, pool) = (Arc::new(parameters.clone()), Arc::<Pool>::default());
+    let through_candle = |a: Candle| -> splade_trainer::Result<Tensor> {
         let inputs = a.batch(&batch)?;
-        let encoded = config.forward(&a, &inputs)?;
-        splade(&a, &encoded.head, &inputs.mask, Default::default())?.sum_all()?.backward()?;
+        splade(&a, &config.forward(&a, &inputs)?.head, &inputs.mask, Default::default())
+    };
+    let pass = || -> splade_trainer::Result<()> {
+        let vectors = match way {
+            Way::Recorded => {
+                let a = Tape::new(&recorded, &pool, &batch, 1);
+                let inputs = a.inputs();
+                let vectors = splade(&a, &config.forward(&a, &inputs)?.head, &inputs.mask, Default::default())?;
+                a.attach(&vectors)?
+            }
+            Way::Fused => through_candle(Candle::new(&parameters, &Device::Cpu))?,
+            Way::Plain => through_candle(Candle::new(&parameters, &Device::Cpu).plain())?,
+        };
+        vectors.sum_all()?.backward()?;
         Ok(())
     };
     bencher.counter(ItemsCount::new(TRIPLETS)).bench_local(|| pass().expect("memory for a pass"));
 }
 
 #[divan::bench(sample_count = 10, sample_size = 1)]
+fn pass_recorded(bencher: Bencher<'_, '_>) {
+    passes(bencher, Way::Recorded);
+}
+
+#[divan::bench(sample_count = 10, sample_size = 1)]
 fn pass_fused(bencher: Bencher<'_, '_>) {
-    passes(bencher, false);
+    passes(bencher, Way::Fused);
 }
 
 #[divan::bench(sample_count = 10, sample_size = 1)]
 fn pass_plain(bencher: Bencher<'_, '_>) {
-    passes(bencher, true);
+    passes(bencher, Way::Plain);
 }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use candle_core::{DType, Device, Tensor, Var};
 use ndarray::{Array1, Array2};
-use splade_core::{HeadMode, TokenBatch};
+use splade_core::{HeadMode, Pooling, PoolingActivation, SpladePooling, TokenBatch};
 use splade_trainer::model::{Candle, Inputs, Tape, TransformerConfig, Weights, splade};
 
 #[path = "../../tests/fixtures/families.rs"]
@@ -221,13 +221,25 @@ impl Reader {
         inputs: &Inputs<Tensor>,
         seed: u64,
     ) -> Tensor {
+        self.pooled(config, tensors, inputs, seed, SpladePooling::default())
+    }
+
+    /// As [`vectors`](Self::vectors), with this pooling.
+    fn pooled(
+        self,
+        config: &TransformerConfig,
+        tensors: &BTreeMap<String, Tensor>,
+        inputs: &Inputs<Tensor>,
+        seed: u64,
+        pooling: SpladePooling,
+    ) -> Tensor {
         match self {
             Self::Candle { plain, recomputing } => {
                 let a = Candle::training(tensors, &Device::Cpu, seed);
                 let a = if plain { a.plain() } else { a };
                 let a = if recomputing { a.recomputing() } else { a };
                 let encoded = config.forward(&a, inputs).unwrap();
-                splade(&a, &encoded.head, &inputs.mask, Default::default()).unwrap()
+                splade(&a, &encoded.head, &inputs.mask, pooling).unwrap()
             }
             Self::Tape { recomputing } => {
                 let matrix = |tensor: &Tensor| {
@@ -239,10 +251,59 @@ impl Reader {
                 let a = a.recomputing_layers(recomputing);
                 let inputs = a.inputs();
                 let encoded = config.forward(&a, &inputs).unwrap();
-                let vectors = splade(&a, &encoded.head, &inputs.mask, Default::default()).unwrap();
+                let vectors = splade(&a, &encoded.head, &inputs.mask, pooling).unwrap();
                 a.attach(&vectors).unwrap()
             }
         }
+    }
+}
+
+#[test]
+fn every_pooling_and_head_has_on_a_tape_the_values_and_gradients_of_candle() {
+    let (tape, candle) = (Reader::Tape { recomputing: false }, Reader::Candle { plain: true, recomputing: false });
+    let mut n_compared = 0;
+    for family in &families() {
+        let mut golden = golden(family);
+        let modes = match family.as_str() {
+            "norbert4-tiny" => HeadMode::ALL.iter().map(|(mode, _)| Some(*mode)).collect(),
+            _ => vec![None],
+        };
+        for mode in modes {
+            mode.into_iter().for_each(|mode| golden.config.set_head_mode(mode).unwrap());
+            for strategy in [Pooling::Max, Pooling::Sum] {
+                for activation in [PoolingActivation::Relu, PoolingActivation::Log1pRelu] {
+                    let pooling = SpladePooling { strategy, activation };
+                    compare(&golden, [tape, candle], pooling, &format!("{family} {mode:?} {pooling:?}"));
+                    n_compared += 1;
+                }
+            }
+        }
+    }
+    assert!(n_compared >= 40, "{n_compared}");
+}
+
+/// Compares vectors of two readers and their gradients.
+fn compare(golden: &Golden, readers: [Reader; 2], pooling: SpladePooling, name: &str) {
+    let inputs = inputs(golden);
+    let (variables, tensors) = variables(golden);
+    let [ours, plain] = readers.map(|reader| {
+        let vectors = reader.pooled(&golden.config, &tensors, &inputs, 0, pooling);
+        let grads = vectors.sqr().unwrap().sum_all().unwrap().backward().unwrap();
+        (vectors, grads)
+    });
+    let largest = |tensor: &Tensor| tensor.abs().unwrap().max_all().unwrap().to_scalar::<f32>().unwrap();
+    assert!(distance(&ours.0, &plain.0, None) <= 1e-4 * largest(&plain.0).max(1.0), "{name}");
+    for (parameter, variable) in &variables {
+        let [ours, plain] = [&ours.1, &plain.1].map(|grads| grads.get(variable));
+        // what has no effect has no gradient, or one of zeros
+        let Some((ours, plain)) = ours.zip(plain) else {
+            assert!(ours.or(plain).is_none_or(|gradient| largest(gradient) == 0.0), "{name} {parameter}");
+            continue;
+        };
+        let (distance, scale) = (distance(ours, plain, None), largest(plain));
+        let no_effect = ["self.key.bias", "k_lin.bias"].iter().any(|suffix| parameter.ends_with(suffix));
+        let tolerance = if no_effect { 1e-2 } else { 1e-3 * scale + 1e-5 };
+        assert!(distance <= tolerance, "{name} {parameter}: {distance} of {scale}");
     }
 }
 
