@@ -7,7 +7,7 @@ use candle_core::Device;
 use splade_files::{Architecture, ModelDir};
 
 use crate::checkpoint::{TrainerState, checkpoints, latest_checkpoint, load_checkpoint, saved_config};
-use crate::config::{BatchSampler, DeviceChoice, SamplingStrategy, Strategy, TrainConfig};
+use crate::config::{BatchSampler, DeviceChoice, Objective, SamplingStrategy, Strategy, TrainConfig};
 use crate::data::{BatchRules, Material, Sampler, SourceReport, TextReport, TrainingData, text_reports};
 use crate::evaluation::EvaluationSets;
 use crate::fit::Start;
@@ -381,6 +381,8 @@ fn state_bytes(trainee: &Trainee) -> u64 {
 fn activation_bytes(config: &TrainConfig, trainee: &Trainee, documents: usize) -> u64 {
     /// Tensors [rows, V] of vectors: the largest logits, their tokens, weights, gradients of those, and those of the loss.
     const VECTORS: usize = 12;
+    /// Tensors [masked tokens, V]: logits before and after the cap, the loss's copy, and gradients.
+    const LOGITS: usize = 4;
     /// Copies of the word embedding that the backward pass makes.
     const TABLES: usize = 2;
     let training = &config.training;
@@ -389,7 +391,13 @@ fn activation_bytes(config: &TrainConfig, trainee: &Trainee, documents: usize) -
     let again = config.hardware.gradient_checkpointing;
     let (activations, terms) = (trainee.config().activations(), trainee.dimensions());
     let layers = activations.floats(at_a_time, training.max_seq_length, again);
-    let vectors = VECTORS * (rows + training.per_device_train_batch_size) * terms;
+    let vectors = match training.objective {
+        Objective::Retrieval => VECTORS * (rows + training.per_device_train_batch_size) * terms,
+        Objective::Mlm => {
+            let masked = config.mlm.probability * (rows * training.max_seq_length) as f64;
+            LOGITS * masked as usize * terms
+        }
+    };
     ((layers + vectors + TABLES * terms * activations.hidden) * size_of::<f32>()) as u64
 }
 
