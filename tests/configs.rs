@@ -23,10 +23,8 @@ fn run(args: &[&str]) -> Ran {
 /// Runs the program in the repository against a Hub that has every data set and base model that a config names.
 fn run_with(hub: &Hub, home: &Path, args: &[&str]) -> Ran {
     let mut command = Command::new(env!("CARGO_BIN_EXE_splade"));
-    command.args(args).current_dir(repository()).env("HF_ENDPOINT", hub.address()).env("HF_HOME", home);
-    for name in ["HF_TOKEN", "HF_HUB_OFFLINE", "HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "http_proxy", "all_proxy"] {
-        command.env_remove(name).env_remove(name.to_uppercase());
-    }
+    command.args(args).current_dir(repository());
+    hub.direct(&mut command, home);
     finish(command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap())
 }
 

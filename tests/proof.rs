@@ -105,11 +105,8 @@ impl Training {
 
     fn command(&self, place: &Place, args: &[&str]) -> Command {
         let mut command = place.command(args);
-        for name in ["HF_HUB_OFFLINE", "HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "http_proxy", "all_proxy"] {
-            command.env_remove(name).env_remove(name.to_uppercase());
-        }
-        command.env("HF_ENDPOINT", self.hub.address()).env("HF_HOME", self.folder.join("home")).env("HF_TOKEN", TOKEN);
-        command.current_dir(&self.folder);
+        self.hub.direct(&mut command, &self.folder.join("home"));
+        command.env("HF_TOKEN", TOKEN).current_dir(&self.folder);
         command
     }
 

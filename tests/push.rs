@@ -31,10 +31,8 @@ impl Test {
 
     fn command(&self, args: &[&str]) -> Command {
         let mut command = self.place.command(args);
-        for name in ["HF_HUB_OFFLINE", "HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "http_proxy", "all_proxy"] {
-            command.env_remove(name).env_remove(name.to_uppercase());
-        }
-        command.env("HF_ENDPOINT", self.hub.address()).env("HF_HOME", self.place.path("home")).env("HF_TOKEN", TOKEN);
+        self.hub.direct(&mut command, &self.place.path("home"));
+        command.env("HF_TOKEN", TOKEN);
         command
     }
 

@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;
+use std::process::Command;
 use std::sync::{Arc, Mutex};
 
 use serde_json::json;
@@ -116,6 +117,14 @@ impl Hub {
         listen(hub, state.clone(), false, move |state, request| state.hub(request, &elsewhere));
         listen(cdn, state.clone(), true, |state, request| state.cdn(request));
         Self { address, state }
+    }
+
+    /// Directs a command to this Hub, with the cache in `home`, and without a token or settings of the machine.
+    pub(crate) fn direct(&self, command: &mut Command, home: &Path) {
+        for name in ["HF_TOKEN", "HF_HUB_OFFLINE", "HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "http_proxy", "all_proxy"] {
+            command.env_remove(name).env_remove(name.to_uppercase());
+        }
+        command.env("HF_ENDPOINT", self.address()).env("HF_HOME", home);
     }
 
     /// Value of `HF_ENDPOINT`.
