@@ -17,6 +17,7 @@ use splade_core::TokenBatch;
 use super::algebra::{
     Activation, Algebra, AttentionInputs, AttentionSettings, Init, Inputs, Positions, RelativeOffsets,
 };
+use super::max_logits::max_logits;
 use super::ops;
 use super::recompute::recompute;
 use crate::Error;
@@ -229,13 +230,7 @@ impl Algebra for Candle {
             Positions::FromZero => Ok(Tensor::arange(0, width, &self.device)?.unsqueeze(0)?),
             Positions::AfterPadding { pad } => {
                 let mut rows = ids.to_vec2::<u32>()?;
-                for row in &mut rows {
-                    let mut last = pad;
-                    for id in row {
-                        last += u32::from(*id != pad);
-                        *id = if *id == pad { pad } else { last };
-                    }
-                }
+                rows.iter_mut().for_each(|row| count_after_padding(row, pad));
                 Ok(Tensor::new(rows, &self.device)?)
             }
         }
@@ -400,7 +395,7 @@ impl Algebra for Candle {
         if self.plain {
             return plain_max_logits(self, features, weight, bias, mask);
         }
-        ops::max_logits(features, weight, bias, mask)
+        max_logits(features, weight, bias, mask)
     }
 
     fn followed(&self, mask: &Tensor) -> Result<Tensor, Error> {
@@ -429,6 +424,15 @@ impl Algebra for Candle {
     fn masked_sum(&self, x: &Tensor, mask: &Tensor) -> Result<Tensor, Error> {
         let mask = mask.unsqueeze(2)?.broadcast_as(x.shape())?;
         Ok(mask.where_cond(x, &x.zeros_like()?)?.sum(1)?)
+    }
+}
+
+/// Replaces the ids of a row by its positions of [`Positions::AfterPadding`].
+pub(super) fn count_after_padding(row: &mut [u32], pad: u32) {
+    let mut last = pad;
+    for id in row {
+        last += u32::from(*id != pad);
+        *id = if *id == pad { pad } else { last };
     }
 }
 

@@ -8,6 +8,7 @@ mod declaration;
 mod families;
 mod layers;
 mod masked_lm;
+mod max_logits;
 mod mlm_head;
 mod network;
 mod ops;

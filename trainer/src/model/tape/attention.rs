@@ -16,7 +16,7 @@ use rayon::prelude::*;
 
 use super::buffer::{Buffer, Pool};
 use super::value::Place;
-use crate::model::ops::{exp, sum};
+use crate::model::ops::{by_text, exp, sum};
 use crate::model::product::{Mat, Threads, Write, product};
 
 /// Queries of a block.
@@ -143,17 +143,6 @@ fn space(numbers: &mut Vec<f32>, n: usize) -> &mut [f32] {
         numbers.resize(n, 0.0);
     }
     &mut numbers[..n]
-}
-
-/// A mutable slice for each text: the rows `starts[i]..starts[i + 1]` of `width` numbers.
-fn by_text<'a>(mut numbers: &'a mut [f32], starts: &[usize], width: usize) -> Vec<&'a mut [f32]> {
-    let mut texts = Vec::with_capacity(starts.len().saturating_sub(1));
-    for pair in starts.windows(2) {
-        let (text, rest) = std::mem::take(&mut numbers).split_at_mut((pair[1] - pair[0]) * width);
-        texts.push(text);
-        numbers = rest;
-    }
-    texts
 }
 
 /// A block of queries of one head of one text.

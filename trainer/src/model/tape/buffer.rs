@@ -8,6 +8,10 @@ use std::collections::BTreeMap;
 use std::ops::{Deref, DerefMut};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use rayon::prelude::*;
+
+/// Numbers copied or added by one thread at a time.
+pub(super) const PIECE: usize = 1 << 15;
 /// Buffers shorter than this are not kept.
 const SMALL: usize = 1 << 10;
 
@@ -91,6 +95,15 @@ pub(super) struct Buffer {
 }
 
 impl Buffer {
+    /// A buffer that nothing else reads, with the numbers of `shared`: itself if nothing else reads it, or a copy.
+    pub(super) fn own(shared: Arc<Self>) -> Self {
+        Arc::try_unwrap(shared).unwrap_or_else(|shared| {
+            let mut copy = shared.pool.take(shared.n);
+            copy.par_chunks_mut(PIECE).zip(shared.par_chunks(PIECE)).for_each(|(to, from)| to.copy_from_slice(from));
+            copy
+        })
+    }
+
     /// The numbers as a vector, whose memory leaves the pool.
     pub(super) fn into_vec(mut self) -> Vec<f32> {
         let mut data = std::mem::take(&mut self.data);

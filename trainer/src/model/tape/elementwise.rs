@@ -145,15 +145,6 @@ fn lock_option(saved: &Option<Saved>) -> Result<Option<super::value::Numbers<'_>
     saved.as_ref().map(Saved::lock).transpose()
 }
 
-/// A buffer that nothing else reads, with the same numbers.
-fn own(gradient: Arc<Buffer>, pool: &Arc<Pool>) -> Buffer {
-    Arc::try_unwrap(gradient).unwrap_or_else(|shared| {
-        let mut copy = pool.take(shared.len());
-        copy.copy_from_slice(&shared);
-        copy
-    })
-}
-
 /// The operands, the larger one first, and how the other is spread.
 fn operands<'a>(a: &'a Floats, b: &'a Floats) -> Result<(&'a Floats, &'a Floats, Spread)> {
     let (a, b) = if a.place.count() < b.place.count() { (b, a) } else { (a, b) };
@@ -280,16 +271,16 @@ impl Tape {
         let mut data = self.take(rows * width);
         value(&mut data, View::new(&x.lock()?, x.place));
         let saved = x.save();
-        let pool = self.context.pool.clone();
         let result = self.record(data, rows, width, &[x], || {
-            let (target, saved, pool) = (x.target(), saved.clone(), pool.clone());
+            let (target, saved) = (x.target(), saved.clone());
             Box::new(move |output: Arc<Buffer>, grads| {
-                let mut out = own(output, &pool);
+                let mut out = Buffer::own(output);
                 gradient(&mut out, View::new(&saved.lock()?, saved.place));
                 grads.give(&target, out);
                 Ok(())
             })
         });
+        let pool = self.context.pool.clone();
         let again = move || {
             let mut data = pool.take(rows * width);
             value(&mut data, View::new(&saved.lock()?, saved.place));
@@ -298,53 +289,46 @@ impl Tape {
         Ok(result.with_heads(x.heads).again(again))
     }
 
-    /// A function with a derivative.
-    pub(super) fn map<P: Pointwise>(&self, x: &Floats) -> Result<Floats> {
+    /// A function of each number, and the product of a gradient with its derivative.
+    fn each(
+        &self,
+        x: &Floats,
+        value: impl Fn(f32) -> f32 + Send + Sync + Copy + 'static,
+        gradient: impl Fn(f32, f32) -> f32 + Send + Sync + Copy + 'static,
+    ) -> Result<Floats> {
         self.pointwise(
             x,
-            |out, x| {
-                combine(
-                    out,
-                    x,
-                    x,
-                    Spread::Same,
-                    #[inline(always)]
-                    |x, _| P::value(x),
-                )
-            },
-            |out, x| {
+            move |out, x| {
                 update(
                     out,
                     x,
                     #[inline(always)]
-                    |gradient, x| gradient * P::derivative(x),
+                    |_, x| value(x),
                 )
             },
+            move |out, x| update(out, x, gradient),
+        )
+    }
+
+    /// A function with a derivative.
+    pub(super) fn map<P: Pointwise>(&self, x: &Floats) -> Result<Floats> {
+        self.each(
+            x,
+            #[inline(always)]
+            |x| P::value(x),
+            #[inline(always)]
+            |gradient, x| gradient * P::derivative(x),
         )
     }
 
     /// `x·scale + shift`.
     pub(super) fn affine_floats(&self, x: &Floats, scale: f32, shift: f32) -> Result<Floats> {
-        self.pointwise(
+        self.each(
             x,
-            move |out, x| {
-                combine(
-                    out,
-                    x,
-                    x,
-                    Spread::Same,
-                    #[inline(always)]
-                    |x, _| x * scale + shift,
-                )
-            },
-            move |out, x| {
-                update(
-                    out,
-                    x,
-                    #[inline(always)]
-                    |gradient, _| gradient * scale,
-                )
-            },
+            #[inline(always)]
+            move |x| x * scale + shift,
+            #[inline(always)]
+            move |gradient, _| gradient * scale,
         )
     }
 
@@ -370,13 +354,11 @@ impl Tape {
         self.pointwise(
             x,
             move |out, x| {
-                combine(
+                update(
                     out,
                     x,
-                    x,
-                    Spread::Same,
                     #[inline(always)]
-                    |x, _| x,
+                    |_, x| x,
                 );
                 apply(out);
             },
@@ -504,11 +486,11 @@ impl Tape {
         let (rows, width) = (x.place.rows, x.place.width);
         let mut data = self.take(rows * width);
         {
-            let (numbers, first) = (x.lock()?, first.lock()?);
-            let x = View::new(&numbers, x.place);
+            let (numbers, first_numbers) = (x.lock()?, first.lock()?);
+            let (x, first) = (View::new(&numbers, x.place), View::new(&first_numbers, first.place));
             for text in batch.starts.windows(2) {
                 for token in text[0]..text[1] {
-                    let from = if token == text[0] { &first[..width] } else { x.row(token - 1) };
+                    let from = if token == text[0] { first.row(0) } else { x.row(token - 1) };
                     data[token * width..][..width].copy_from_slice(from);
                 }
             }

@@ -5,12 +5,9 @@ use std::sync::Arc;
 
 use rayon::prelude::*;
 
-use super::buffer::{Buffer, Pool};
+use super::buffer::{Buffer, PIECE, Pool};
 use super::value::{Place, Source, Target};
 use crate::model::product::{Mat, Threads, Write, product, small_product};
-
-/// Numbers added by one thread at a time.
-const PIECE: usize = 1 << 15;
 
 /// Gradients by source. Two sources may share a buffer until one of them changes.
 pub(super) struct Grads {
@@ -101,17 +98,7 @@ impl Grads {
 
     /// A buffer that no other source has, with the numbers of `present`, or zeros.
     fn own(&self, present: Option<Arc<Buffer>>, length: usize) -> Buffer {
-        match present.map(Arc::try_unwrap) {
-            None => self.pool.zeros(length),
-            Some(Ok(buffer)) => buffer,
-            Some(Err(shared)) => {
-                let mut copy = self.pool.take(length);
-                copy.par_chunks_mut(PIECE)
-                    .zip(shared.par_chunks(PIECE))
-                    .for_each(|(to, from)| to.copy_from_slice(from));
-                copy
-            }
-        }
+        present.map_or_else(|| self.pool.zeros(length), Buffer::own)
     }
 
     fn remove(&mut self, source: &Source) -> Option<Arc<Buffer>> {

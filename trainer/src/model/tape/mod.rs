@@ -28,6 +28,8 @@ use splade_core::TokenBatch;
 
 use super::algebra::{Activation, Algebra, AttentionInputs, AttentionSettings, Init, Inputs, Positions};
 use super::attach::attach;
+use super::candle::count_after_padding;
+use super::max_logits::{Active, largest_logits};
 use super::ops::{self, LayerNorm, column_sums};
 use super::product::{Mat, Threads, Write, product};
 use crate::{Error, Result};
@@ -388,13 +390,7 @@ impl Algebra for Tape {
             Positions::FromZero => batch.columns.clone().into(),
             Positions::AfterPadding { pad } => {
                 let mut all = batch.ids.clone();
-                for row in all.chunks_mut(batch.width.max(1)) {
-                    let mut last = pad;
-                    for id in row {
-                        last += u32::from(*id != pad);
-                        *id = if *id == pad { pad } else { last };
-                    }
-                }
+                all.chunks_mut(batch.width.max(1)).for_each(|row| count_after_padding(row, pad));
                 batch.flat.iter().map(|flat| all[*flat as usize]).collect()
             }
         }))
@@ -574,7 +570,7 @@ impl Algebra for Tape {
             let (features_numbers, weights, biases) = (features.lock()?, weight.lock()?, bias.lock()?);
             let features_numbers = &features_numbers[features.place.start..][..features.place.count()];
             let weights = [&weights[weight.place.start..][..terms * size], &biases[bias.place.row(0)]];
-            ops::largest_logits(features_numbers, weights, size, &batch.starts, mask)
+            largest_logits(features_numbers, weights, size, &batch.starts, mask)
         };
         let n = batch.texts();
         let mut data = self.take(n * terms);
@@ -584,7 +580,7 @@ impl Algebra for Tape {
             let targets = [features.target(), weight.target(), bias.target()];
             let batch = batch.clone();
             Box::new(move |gradient, grads| {
-                let active = ops::Active::new(&gradient, &at, terms);
+                let active = Active::new(&gradient, &at, terms);
                 let [features, weight, bias] = targets;
                 {
                     let weights = weight_saved.lock()?;
