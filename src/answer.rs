@@ -1,18 +1,26 @@
-//! [`Answerer`]: hits of queries, their explanations, and both as JSON.
+//! [`Answerer`]: hits of queries and their documents. `explain` says how a score came about, `json` writes hits.
 
-use std::collections::HashSet;
+mod explain;
+mod json;
+
+use std::time::{Duration, Instant};
 
 use anyhow::Result;
-use serde_json::{Map, Value, json};
 use splade_core::{Encoder, Fusion, SparseVector, Vocabulary};
 use splade_files::Query;
 use splade_index::{Found, SearchOptions, Searcher, StoredDocument};
 
+pub(crate) use explain::{Explanation, share};
+pub(crate) use json::to_json;
+
 use crate::cli::Mode;
+use explain::Lists;
 
 /// Query encoder of an index, and the vocabulary that explains hits.
 pub(crate) struct QuerySide {
     encoder: Box<dyn Encoder>,
+    /// true if a network encodes queries, which is faster for many texts at once
+    runs_network: bool,
     /// none if hits are not explained; without a maximum length, since it tokenizes whole documents
     vocabulary: Option<Vocabulary>,
 }
@@ -22,9 +30,14 @@ impl QuerySide {
     ///
     /// # Errors
     /// A tokenizer that cannot be built without truncation.
-    pub(crate) fn new(encoder: Box<dyn Encoder>, vocabulary: &Vocabulary, explain: bool) -> Result<Self> {
+    pub(crate) fn new(
+        encoder: Box<dyn Encoder>,
+        runs_network: bool,
+        vocabulary: &Vocabulary,
+        explain: bool,
+    ) -> Result<Self> {
         let vocabulary = explain.then(|| vocabulary.with_max_length(usize::MAX)).transpose()?;
-        Ok(Self { encoder, vocabulary })
+        Ok(Self { encoder, runs_network, vocabulary })
     }
 }
 
@@ -37,11 +50,13 @@ pub(crate) struct SearchSettings {
     pub(crate) depth: usize,
     pub(crate) fusion: Fusion,
     pub(crate) options: SearchOptions,
+    /// true if hits are explained
+    pub(crate) explain: bool,
 }
 
 /// Snapshot of an index with everything needed to answer queries.
 pub(crate) struct Answerer {
-    /// none for BM25 without explanations, which needs no vectors
+    /// none for BM25, which needs no vectors
     pub(crate) side: Option<QuerySide>,
     pub(crate) searcher: Searcher,
     pub(crate) settings: SearchSettings,
@@ -51,115 +66,83 @@ pub(crate) struct Answerer {
 pub(crate) struct Answer {
     vector: SparseVector,
     pub(crate) found: Vec<Found>,
+    /// the rankings that were fused; none unless hits of the hybrid mode are explained
+    lists: Option<Lists>,
+    /// time of the search alone
+    pub(crate) search_time: Duration,
+}
+
+/// Vector of a query and the time that it took.
+#[derive(Default)]
+pub(crate) struct Encoded {
+    pub(crate) vector: SparseVector,
+    pub(crate) time: Duration,
 }
 
 /// Hit with its document and its explanation.
 pub(crate) struct AnswerHit {
     pub(crate) found: Found,
     pub(crate) document: StoredDocument,
-    /// terms that query and document share, by decreasing score; none if hits are not explained
-    pub(crate) terms: Option<Vec<MatchedTerm>>,
-}
-
-/// Term that query and document share.
-pub(crate) struct MatchedTerm {
-    pub(crate) token: String,
-    pub(crate) query_weight: f32,
-    pub(crate) document_weight: f32,
-    /// product of the two weights
-    pub(crate) score: f32,
-    /// true if the term is not in the document's text
-    pub(crate) expansion: bool,
+    /// none if hits are not explained
+    pub(crate) explanation: Option<Explanation>,
 }
 
 impl Answerer {
-    /// Encodes a query and searches the index.
-    pub(crate) fn answer(&self, query: &Query) -> Result<Answer> {
-        let vector = match &self.side {
-            Some(side) => side.encoder.encode(&[&query.text])?.pop().unwrap_or_default(),
-            None => SparseVector::default(),
-        };
-        let found = self.search(&query.text, &vector)?;
-        Ok(Answer { vector, found })
+    /// True if queries are encoded faster by [`encode`](Self::encode) in blocks than one by one on all threads.
+    pub(crate) fn encodes_in_blocks(&self) -> bool {
+        self.side.as_ref().is_some_and(|side| side.runs_network)
     }
 
-    /// Reads the documents of an answer, with explanations if this answerer has them.
-    pub(crate) fn hits(&self, answer: Answer) -> Result<Vec<AnswerHit>> {
-        let Answer { vector, found } = answer;
+    /// Vectors of queries; zero vectors in a mode that needs none. The time of each is the mean.
+    pub(crate) fn encode(&self, texts: &[&str]) -> Result<Vec<Encoded>> {
+        let start = Instant::now();
+        let vectors = match &self.side {
+            Some(side) => side.encoder.encode(texts)?,
+            None => vec![SparseVector::default(); texts.len()],
+        };
+        let time = start.elapsed() / u32::try_from(texts.len().max(1))?;
+        Ok(vectors.into_iter().map(|vector| Encoded { vector, time }).collect())
+    }
+
+    /// Encodes a query and searches the index.
+    pub(crate) fn answer(&self, query: &Query) -> Result<Answer> {
+        let vector = self.encode(&[&query.text])?.pop().unwrap_or_default().vector;
+        self.answer_encoded(query, vector)
+    }
+
+    /// Searches the index for a query and its vector.
+    pub(crate) fn answer_encoded(&self, query: &Query, vector: SparseVector) -> Result<Answer> {
+        let start = Instant::now();
+        let found = self.search(&query.text, &vector)?;
+        let search_time = start.elapsed();
+        let is_fused = self.settings.explain && self.settings.mode == Mode::Hybrid;
+        let lists = is_fused.then(|| self.lists(&query.text, &vector)).transpose()?;
+        Ok(Answer { vector, found, lists, search_time })
+    }
+
+    /// Reads the documents of an answer to `query`, with explanations if this answerer has them.
+    pub(crate) fn hits(&self, query: &Query, answer: Answer) -> Result<Vec<AnswerHit>> {
+        let Answer { vector, found, lists, .. } = answer;
         let hits = found.into_iter().map(|found| {
             let document = self.searcher.document(found.address)?;
-            let terms = self.explain(&vector, &found, &document)?;
-            Ok(AnswerHit { found, document, terms })
+            let explain = || self.explain(&query.text, &vector, lists.as_ref(), &found, &document);
+            let explanation = self.settings.explain.then(explain).transpose()?;
+            Ok(AnswerHit { found, document, explanation })
         });
         hits.collect()
     }
 
     fn search(&self, text: &str, vector: &SparseVector) -> Result<Vec<Found>> {
-        let SearchSettings { mode, k, depth, fusion, options, .. } = &self.settings;
+        let SearchSettings { mode, k, fusion, options, .. } = &self.settings;
         Ok(match mode {
             Mode::Sparse => self.searcher.search(vector, *k, options)?,
             Mode::Bm25 => self.searcher.search_bm25(text, *k, options.filter.as_ref())?,
-            Mode::Hybrid => self.searcher.search_hybrid(vector, text, *k, (*depth).max(*k), fusion, options)?,
+            Mode::Hybrid => self.searcher.search_hybrid(vector, text, *k, self.list_depth(), fusion, options)?,
         })
     }
 
-    fn explain(
-        &self,
-        vector: &SparseVector,
-        found: &Found,
-        document: &StoredDocument,
-    ) -> Result<Option<Vec<MatchedTerm>>> {
-        let Some(vocabulary) = self.side.as_ref().and_then(|side| side.vocabulary.as_ref()) else { return Ok(None) };
-        let text = format!("{} {}", document.title.as_deref().unwrap_or_default(), document.text);
-        let words: HashSet<u32> = vocabulary.tokenize(&text)?.into_iter().collect();
-        let terms = self.searcher.explain(vector, found.address)?.into_iter().map(|term| MatchedTerm {
-            token: vocabulary.token(term.dim).unwrap_or_else(|| format!("[{}]", term.dim)),
-            query_weight: term.query_weight,
-            document_weight: term.document_weight,
-            score: term.score,
-            expansion: !words.contains(&term.dim),
-        });
-        Ok(Some(terms.collect()))
+    /// Hits of each ranking that is fused.
+    fn list_depth(&self) -> usize {
+        self.settings.depth.max(self.settings.k)
     }
-}
-
-/// Returns an answer as a JSON object with `query_id`, `query` and `hits`.
-pub(crate) fn to_json(query: &Query, hits: &[AnswerHit]) -> Value {
-    let hits: Vec<Value> = (1..).zip(hits).map(|(rank, hit)| hit.to_json(rank)).collect();
-    json!({"query_id": query.id, "query": query.text, "hits": hits})
-}
-
-impl AnswerHit {
-    fn to_json(&self, rank: usize) -> Value {
-        let mut hit = Map::new();
-        hit.insert("rank".into(), json!(rank));
-        hit.insert("_id".into(), json!(self.found.hit.id));
-        hit.insert("score".into(), number(self.found.hit.score));
-        hit.extend(self.document.title.as_ref().map(|title| ("title".to_owned(), json!(title))));
-        hit.insert("text".into(), json!(self.document.text));
-        for (name, value) in &self.document.other {
-            hit.entry(name.clone()).or_insert_with(|| value.clone());
-        }
-        if let Some(terms) = &self.terms {
-            hit.insert("terms".into(), terms.iter().map(MatchedTerm::to_json).collect());
-        }
-        Value::Object(hit)
-    }
-}
-
-impl MatchedTerm {
-    fn to_json(&self) -> Value {
-        json!({
-            "token": self.token,
-            "query_weight": number(self.query_weight),
-            "document_weight": number(self.document_weight),
-            "score": number(self.score),
-            "expansion": self.expansion,
-        })
-    }
-}
-
-/// Returns the shortest decimal number that reads back as the same f32: `12.3` instead of the f64 `12.300000190734863`.
-fn number(weight: f32) -> Value {
-    json!(weight.to_string().parse::<f64>().unwrap_or(weight.into()))
 }

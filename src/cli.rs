@@ -367,7 +367,10 @@ impl IndexArgs {
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   splade search --index wiki.index 'hvor mange bor i Oslo' -k 3 --explain
-  splade search --index wiki.index --queries queries.jsonl --mode hybrid --format trec > run.trec")]
+  splade search --index wiki.index --queries queries.jsonl --mode hybrid --format trec > run.trec
+  splade search --index wiki.index --queries queries.jsonl --stats=stats.json --json > hits.jsonl
+
+The queries of a file are answered on all threads, one thread each, and printed in their order.")]
 pub(crate) struct SearchArgs {
     /// Index folder
     #[arg(long, value_name = "DIR")]
@@ -399,9 +402,18 @@ pub(crate) struct SearchArgs {
     /// Filter by field: `lang=nb,year=2024`, `source!=web`, `place="Oslo, Norge"`
     #[arg(long, value_name = "FILTER")]
     pub(crate) filter: Option<String>,
-    /// Show the matching terms and their part of the score
+    /// Show the matching terms with their shares of the score, and in hybrid mode the rank and score in each ranking
     #[arg(long)]
     pub(crate) explain: bool,
+    /// Report queries per second and latencies (mean, p50, p90, p99, max), in the log or as JSON in FILE
+    #[arg(long, value_name = "FILE", num_args = 0..=1, require_equals = true)]
+    pub(crate) stats: Option<Option<PathBuf>>,
+    /// Read the files of the index once before the first query, so that it does not wait for the disk
+    #[arg(long)]
+    pub(crate) warm: bool,
+    /// Replace existing files
+    #[arg(long)]
+    pub(crate) overwrite: bool,
     /// Output format
     #[arg(long, default_value = "table")]
     pub(crate) format: HitFormat,

@@ -60,6 +60,14 @@ impl Output {
         Ok(write(self).map_err(Error::io(self.name()))?)
     }
 
+    /// Writes bytes.
+    ///
+    /// # Errors
+    /// A full disk, a closed pipe; the message has the name of the output.
+    pub(crate) fn write_bytes(&mut self, bytes: &[u8]) -> Result<()> {
+        self.put(|output| output.write_all(bytes))
+    }
+
     /// Flushes the output and commits a file.
     pub(crate) fn finish(self) -> Result<()> {
         match self {

@@ -1,6 +1,8 @@
 //! Error messages, exit codes, and the outputs that a failed command leaves.
 #![cfg(feature = "train")]
 
+#[path = "cli/answers.rs"]
+mod answers;
 mod util;
 
 use std::io::{BufRead, BufReader, Read, Write};
@@ -751,6 +753,7 @@ mod interrupts {
         interrupt(&place, &["index", "model", "--input", "-", "--index", "toy.index"], ".tmp");
         place.ok(&INDEX);
         interrupt(&place, &["index", "model", "--input", "-", "--index", "toy.index", "--overwrite"], ".tmp");
+        interrupt(&place, &["search", "--index", "toy.index", "--queries", "-", "--stats=stats.json"], ".tmp");
         assert!(place.ok(&["search", "--index", "toy.index", "hovedstaden", "--mode", "bm25"]).contains("oslo"));
     }
 

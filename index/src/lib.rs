@@ -69,6 +69,7 @@ pub use settings::IndexSettings;
 // Writing
 pub use writer::{ImpactWriter, StoredDocument, WriteCounts, WriterOptions};
 // Searching
+pub use bm25::WordScore;
 pub use filter::Filter;
 pub use retrievers::{Bm25Retriever, ImpactRetriever};
 pub use searcher::{Address, Found, Scoring, SearchOptions, Searcher, TermScore, to_ranking};

@@ -28,6 +28,12 @@ impl From<tantivy::DocAddress> for Address {
     }
 }
 
+impl From<Address> for tantivy::DocAddress {
+    fn from(address: Address) -> Self {
+        Self::new(address.segment, address.doc)
+    }
+}
+
 /// A hit with the address of its document.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Found {

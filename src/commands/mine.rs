@@ -194,6 +194,7 @@ impl RankingSource {
                     depth,
                     fusion: Fusion::default(),
                     options: SearchOptions { threads: args.network.threads, ..SearchOptions::default() },
+                    explain: false,
                 },
             })));
         }
@@ -227,7 +228,7 @@ impl RankingSource {
         match self {
             Self::Index(answerer) => {
                 let query = Query { id: pair.query_id.clone().unwrap_or_default(), text: pair.anchor.clone() };
-                let hits = answerer.hits(answerer.answer(&query)?)?;
+                let hits = answerer.hits(&query, answerer.answer(&query)?)?;
                 let candidate = |(rank, hit): (usize, crate::answer::AnswerHit)| {
                     let title = hit.document.title.unwrap_or_default();
                     RankedDocument::new(rank, hit.found.hit, &title, &hit.document.text)

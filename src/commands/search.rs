@@ -1,61 +1,49 @@
 //! `splade search`: queries → hits, ranked by impact, by BM25, or by both fused.
 
-use std::io::Write;
+mod batch;
+mod stats;
+mod table;
+mod warm;
+
 use std::path::Path;
 
 use anyhow::Result;
 use splade_core::{Fusion, FusionParameters};
 use splade_eval::Run;
-use splade_files::{Query, read_queries};
+use splade_files::{Architecture, Query, read_queries};
 use splade_index::{Filter, Found, ImpactIndex, SearchOptions, to_ranking};
 
-use super::interrupt;
-use crate::answer::{AnswerHit, Answerer, QuerySide, SearchSettings, to_json};
+use crate::answer::{Answer, Answerer, QuerySide, SearchSettings, to_json};
 use crate::cli::{HitFormat, Mode, NetworkArgs, SearchArgs};
-use crate::console::Table;
 use crate::encoders::{query_encoder, read_as, use_threads};
 use crate::failure::bad_input;
 use crate::hub::{self, Wants};
 use crate::outputs::Output;
+use stats::Stats;
 
 pub(crate) fn run(args: &SearchArgs) -> Result<()> {
     use_threads(args.network.threads);
+    if args.warm {
+        warm::read_all(&args.index)?;
+    }
     let index = ImpactIndex::open(&args.index)?;
-    let parameters = FusionParameters { rrf_k: args.rrf_k, weights: args.weights.to_vec() };
-    let answerer = Answerer {
-        side: query_side(&index, &args.index, args.mode, args.explain, args.model.as_deref(), &args.network)?,
-        searcher: index.searcher()?,
-        settings: SearchSettings {
-            mode: args.mode,
-            k: args.k,
-            depth: args.depth,
-            fusion: Fusion::named(&args.fusion, &parameters)?,
-            options: SearchOptions { filter: filter(args)?, threads: args.network.threads, ..SearchOptions::default() },
-        },
-    };
-    let format = if args.json { HitFormat::Json } else { args.format };
+    let answerer = answerer(&index, args)?;
     let mut output = Output::open(None, false)?;
+    let stats_file = match &args.stats {
+        Some(Some(path)) => Some(Output::open(Some(path), args.overwrite)?),
+        _ => None,
+    };
+    let mut stats = args.stats.is_some().then(Stats::start);
     let mut n_queries = 0_usize;
-    for query in queries(args)? {
-        interrupt::check()?;
-        let query = query?;
-        let answer = answerer.answer(&query)?;
-        match format {
-            HitFormat::Table => {
-                let hits = answerer.hits(answer)?;
-                output.put(|output| print_table(output, &query, &hits, args.queries.is_some()))?;
-            }
-            HitFormat::Json => {
-                let json = to_json(&query, &answerer.hits(answer)?);
-                output.put(|output| writeln!(output, "{json}"))?;
-            }
-            HitFormat::Trec => {
-                let lines = trec_lines(&query, answer.found)?;
-                output.put(|output| output.write_all(&lines))?;
-            }
+    let render = |query: &Query, answer: Answer| render(&answerer, args, query, answer);
+    batch::answer_all(&answerer, queries(args)?, render, |answered| {
+        output.write_bytes(&answered.text)?;
+        if let Some(stats) = &mut stats {
+            stats.add(answered.encoding_time, answered.search_time);
         }
         n_queries += 1;
-    }
+        Ok(())
+    })?;
     if n_queries == 0 {
         let path = args.queries.as_deref().unwrap_or(Path::new("-"));
         return Err(bad_input(
@@ -63,7 +51,39 @@ pub(crate) fn run(args: &SearchArgs) -> Result<()> {
             "one JSON object a line is needed: {\"_id\": \"q1\", \"text\": \"…\"}",
         ));
     }
-    output.finish()
+    output.finish()?;
+    if let Some(stats) = stats {
+        stats.finish().report(stats_file)?;
+    }
+    Ok(())
+}
+
+fn answerer(index: &ImpactIndex, args: &SearchArgs) -> Result<Answerer> {
+    let parameters = FusionParameters { rrf_k: args.rrf_k, weights: args.weights.to_vec() };
+    // several queries are answered at once instead, one thread each
+    let threads = if args.queries.is_some() { 1 } else { args.network.threads };
+    Ok(Answerer {
+        side: query_side(index, &args.index, args.mode, args.explain, args.model.as_deref(), &args.network)?,
+        searcher: index.searcher()?,
+        settings: SearchSettings {
+            mode: args.mode,
+            k: args.k,
+            depth: args.depth,
+            fusion: Fusion::named(&args.fusion, &parameters)?,
+            options: SearchOptions { filter: filter(args)?, threads, ..SearchOptions::default() },
+            explain: args.explain,
+        },
+    })
+}
+
+/// Lines of an answer in the requested format.
+fn render(answerer: &Answerer, args: &SearchArgs, query: &Query, answer: Answer) -> Result<Vec<u8>> {
+    let format = if args.json { HitFormat::Json } else { args.format };
+    Ok(match format {
+        HitFormat::Table => table::render(query, &answerer.hits(query, answer)?, args.queries.is_some()).into_bytes(),
+        HitFormat::Json => format!("{}\n", to_json(query, &answerer.hits(query, answer)?)).into_bytes(),
+        HitFormat::Trec => trec_lines(query, answer.found)?,
+    })
 }
 
 /// Lines of a TREC run with the hits of a query.
@@ -79,7 +99,7 @@ fn trec_lines(query: &Query, found: Vec<Found>) -> Result<Vec<u8>> {
     Ok(lines)
 }
 
-fn queries(args: &SearchArgs) -> Result<Box<dyn Iterator<Item = Result<Query>>>> {
+fn queries(args: &SearchArgs) -> Result<Box<dyn Iterator<Item = Result<Query>> + Send>> {
     match (&args.query, &args.queries) {
         (Some(text), _) => Ok(Box::new(std::iter::once(Ok(Query { id: "1".into(), text: text.clone() })))),
         (None, Some(path)) => Ok(Box::new(read_queries(path)?.map(|query| query.map_err(Into::into)))),
@@ -91,7 +111,7 @@ fn filter(args: &SearchArgs) -> Result<Option<Filter>> {
     Ok(args.filter.as_deref().map(str::parse).transpose()?)
 }
 
-/// Query side of `--model`, else of the index; none for BM25 without explanations.
+/// Query side of `--model`, else of the index; none for BM25.
 pub(super) fn query_side(
     index: &ImpactIndex,
     path: &Path,
@@ -100,7 +120,7 @@ pub(super) fn query_side(
     model: Option<&Path>,
     network: &NetworkArgs,
 ) -> Result<Option<QuerySide>> {
-    if mode == Mode::Bm25 && !explain {
+    if mode == Mode::Bm25 {
         return Ok(None);
     }
     if let Some(folder) = model {
@@ -110,7 +130,8 @@ pub(super) fn query_side(
         let terms = u32::try_from(model.dimensions()?)?;
         let fingerprint = model.fingerprint_like(&index.settings().model_fingerprint)?;
         index.expect_model(terms, &fingerprint, vocabulary.fingerprint())?;
-        return Ok(Some(QuerySide::new(query_encoder(&model, network)?, &vocabulary, explain)?));
+        let runs_network = model.architecture() == Architecture::Splade;
+        return Ok(Some(QuerySide::new(query_encoder(&model, network)?, runs_network, &vocabulary, explain)?));
     }
     let encoder = index.read_query_encoder()?.ok_or_else(|| {
         bad_input(
@@ -119,43 +140,5 @@ pub(super) fn query_side(
         )
     })?;
     let vocabulary = encoder.vocabulary().clone();
-    Ok(Some(QuerySide::new(Box::new(encoder), &vocabulary, explain)?))
-}
-
-fn print_table(output: &mut Output, query: &Query, hits: &[AnswerHit], many: bool) -> std::io::Result<()> {
-    if many {
-        writeln!(output, "{}: {}", query.id, query.text)?;
-    }
-    if hits.is_empty() {
-        writeln!(output, "nothing found")?;
-    }
-    for (rank, AnswerHit { found, document, terms }) in (1..).zip(hits) {
-        let title = document.title.as_deref().unwrap_or_default();
-        let line = format!("{rank:>2}. {:<8.3} {}  {title}", found.hit.score, found.hit.id);
-        writeln!(output, "{}", line.trim_end())?;
-        writeln!(output, "    {}", snippet(&document.text, 100))?;
-        if let Some(terms) = terms {
-            let mut table = Table::new(["    term", "query", "document", "score", ""]);
-            for term in terms {
-                table.row([
-                    format!("    {}", term.token),
-                    format!("{:.3}", term.query_weight),
-                    format!("{:.3}", term.document_weight),
-                    format!("{:.3}", term.score),
-                    if term.expansion { "expansion".to_owned() } else { String::new() },
-                ]);
-            }
-            write!(output, "{table}")?;
-        }
-    }
-    Ok(())
-}
-
-/// Returns the start of a text on one line.
-fn snippet(text: &str, characters: usize) -> String {
-    let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
-    match line.char_indices().nth(characters) {
-        Some((end, _)) => format!("{}…", &line[..end]),
-        None => line,
-    }
+    Ok(Some(QuerySide::new(Box::new(encoder), false, &vocabulary, explain)?))
 }

@@ -1,0 +1,77 @@
+//! Hits as JSON.
+
+use serde_json::{Map, Value, json};
+use splade_files::Query;
+use splade_index::WordScore;
+
+use super::explain::{MatchedTerm, Place};
+use super::{AnswerHit, Explanation, share};
+
+/// Returns an answer as a JSON object with `query_id`, `query` and `hits`.
+pub(crate) fn to_json(query: &Query, hits: &[AnswerHit]) -> Value {
+    let hits: Vec<Value> = (1..).zip(hits).map(|(rank, hit)| hit.to_json(rank)).collect();
+    json!({"query_id": query.id, "query": query.text, "hits": hits})
+}
+
+impl AnswerHit {
+    fn to_json(&self, rank: usize) -> Value {
+        let mut hit = Map::new();
+        hit.insert("rank".into(), json!(rank));
+        hit.insert("_id".into(), json!(self.found.hit.id));
+        hit.insert("score".into(), number(self.found.hit.score));
+        hit.extend(self.document.title.as_ref().map(|title| ("title".to_owned(), json!(title))));
+        hit.insert("text".into(), json!(self.document.text));
+        for (name, value) in &self.document.other {
+            hit.entry(name.clone()).or_insert_with(|| value.clone());
+        }
+        if let Some(explanation) = &self.explanation {
+            explanation.add_to(&mut hit);
+        }
+        Value::Object(hit)
+    }
+}
+
+impl Explanation {
+    /// Adds `terms`, and `bm25_terms` and `lists` where the mode has them.
+    fn add_to(&self, hit: &mut Map<String, Value>) {
+        let (sparse, bm25) = (self.sparse_score(), self.bm25_score());
+        let terms = self.terms.iter().map(|term| term.to_json(sparse)).collect();
+        hit.insert("terms".into(), terms);
+        if !self.words.is_empty() {
+            let words = self.words.iter().map(|word| word_to_json(word, bm25)).collect();
+            hit.insert("bm25_terms".into(), words);
+        }
+        if !self.places.is_empty() {
+            hit.insert("lists".into(), self.places.iter().map(Place::to_json).collect());
+        }
+    }
+}
+
+impl MatchedTerm {
+    fn to_json(&self, total: f32) -> Value {
+        json!({
+            "token": self.token,
+            "dim": self.dim,
+            "query_weight": number(self.query_weight),
+            "document_weight": number(self.document_weight),
+            "score": number(self.score),
+            "share": share(self.score, total).map(number),
+            "expansion": self.expansion,
+        })
+    }
+}
+
+impl Place {
+    fn to_json(&self) -> Value {
+        json!({"list": self.list, "rank": self.rank, "score": number(self.score)})
+    }
+}
+
+fn word_to_json(word: &WordScore, total: f32) -> Value {
+    json!({"token": word.word, "score": number(word.score), "share": share(word.score, total).map(number)})
+}
+
+/// Returns the shortest decimal number that reads back as the same f32: `12.3` instead of the f64 `12.300000190734863`.
+fn number(weight: f32) -> Value {
+    json!(weight.to_string().parse::<f64>().unwrap_or(weight.into()))
+}
