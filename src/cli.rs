@@ -6,6 +6,8 @@ use clap::builder::PossibleValuesParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use splade_core::{Fusion, HeadMode, RRF_K};
 
+use crate::tasks::NANO_BEIR_ID;
+
 /// Trains, exports, indexes, searches and evaluates SPLADE models.
 #[derive(Debug, Parser)]
 #[command(name = "splade", version, propagate_version = true, max_term_width = 110)]
@@ -516,19 +518,32 @@ pub(crate) struct MineArgs {
     pub(crate) network: NetworkArgs,
 }
 
-/// Evaluate a model on data folders with the metrics of MTEB
+/// Evaluate a model on retrieval tasks with the metrics of MTEB
 #[derive(Debug, Args)]
-#[command(after_help = "Example:
-  splade eval-mteb demo/model/final --data tests/data/lohelp-nb --modes sparse,bm25,hybrid")]
+#[command(after_help = "Examples:
+  splade eval-mteb demo/model/final --data tests/data/lohelp-nb --modes sparse,bm25,hybrid
+  splade eval-mteb --list --language nb
+
+A task is a data folder, or a known task of mteb, whose data is downloaded at the commit that mteb uses.
+Groups of tasks: MTEB(Scandinavian), its retrieval tasks; Nordic, all known tasks in Norwegian, Danish
+and Swedish; NanoBEIR, thirteen small English sets (--nanobeir-dataset names a translation).")]
 pub(crate) struct EvalMtebArgs {
     /// Model folder, or Hub id: owner/name or owner/name@revision
-    pub(crate) model: PathBuf,
-    /// Data folders, in BEIR layout or in the parquet layout of the Hub
-    #[arg(long, value_name = "DIR", required = true, num_args = 1..)]
+    #[arg(required_unless_present = "list")]
+    pub(crate) model: Option<PathBuf>,
+    /// Data folders, in BEIR layout or in the parquet layout of the Hub; also a data set in the cache of the Hub
+    #[arg(long, value_name = "DIR", num_args = 1..)]
     pub(crate) data: Vec<PathBuf>,
-    /// Names of the tasks to run; default: all
+    /// Names of tasks and groups: those of the data folders first, then known tasks of mteb, which are downloaded;
+    /// default: all tasks of the data folders
     #[arg(long, value_name = "NAME", num_args = 1..)]
     pub(crate) tasks: Vec<String>,
+    /// Data set of the group NanoBEIR, on the Hub or a folder: another language, in the same layout
+    #[arg(long, value_name = "ID", default_value = NANO_BEIR_ID)]
+    pub(crate) nanobeir_dataset: String,
+    /// List the known tasks and exit; --language selects
+    #[arg(long)]
+    pub(crate) list: bool,
     /// Output folder, in the layout of mteb
     #[arg(long, value_name = "DIR", default_value = "results")]
     pub(crate) output_dir: PathBuf,
@@ -538,7 +553,7 @@ pub(crate) struct EvalMtebArgs {
     /// Split of the judgements; default: the task's own, else test
     #[arg(long, value_name = "SPLIT")]
     pub(crate) split: Option<String>,
-    /// Stemmer of BM25: none, norwegian, danish, swedish, english
+    /// Stemmer of BM25: none, norwegian, danish, swedish, english; with --list, the language of the tasks: nb, da, ...
     #[arg(long, value_name = "LANGUAGE", default_value = "none")]
     pub(crate) language: String,
     /// Report active dims, sparsity and posting lists of queries and documents

@@ -1,12 +1,9 @@
 //! Evaluation of encoders on tasks, for `eval-mteb` and `export-onnx --eval`: a task is encoded into a temporary index,
 //! which is searched in every mode.
 
-use std::collections::HashSet;
-use std::path::PathBuf;
-
 use anyhow::Result;
 use splade_core::{Encoder, Fusion, Hybrid, Retriever};
-use splade_eval::{DEFAULT_SUBSET, EncodedTask, Evaluation, MTEB_DEPTH, OwnDocuments, Task, evaluate};
+use splade_eval::{EncodedTask, Evaluation, MTEB_DEPTH, OwnDocuments, Task, evaluate};
 use splade_files::{Document, ModelDir};
 use splade_index::{
     Bm25Retriever, ImpactIndex, ImpactRetriever, IndexSettings, Language, SearchOptions, Searcher, StoredDocument,
@@ -16,7 +13,7 @@ use splade_index::{
 use crate::cli::Mode;
 use crate::commands::interrupt;
 use crate::console;
-use crate::failure::bad_input;
+use crate::tasks::label;
 
 /// Encoders of both sides of a model.
 pub(crate) struct Encoders {
@@ -31,36 +28,6 @@ pub(crate) struct TaskEvaluation {
     /// queries and statistics of the corpus
     pub(crate) task: EncodedTask,
     pub(crate) documents_per_second: f64,
-}
-
-/// Opens the tasks of data folders. Logs remarks about the data.
-///
-/// # Errors
-/// A folder that cannot be read; a task in two folders.
-pub(crate) fn open_tasks(folders: &[PathBuf], split: Option<&str>) -> Result<Vec<Task>> {
-    let mut tasks = Vec::new();
-    for folder in folders {
-        tasks.extend(Task::open(folder, split)?);
-    }
-    let mut seen = HashSet::new();
-    let key = |task: &Task| (task.data.name.clone(), task.data.subset.clone(), task.data.split.clone());
-    if let Some(duplicate) = tasks.iter().find(|task| !seen.insert(key(task))) {
-        return Err(bad_input(
-            format!("two data folders hold the task {}", duplicate.data.name),
-            "name each folder once",
-        ));
-    }
-    tasks.iter().flat_map(|task| &task.judged.remarks).for_each(|remark| tracing::warn!("{remark}"));
-    Ok(tasks)
-}
-
-/// Name of a task, with its subset if it has several.
-pub(crate) fn label(task: &Task) -> String {
-    if task.data.subset == DEFAULT_SUBSET {
-        task.data.name.clone()
-    } else {
-        format!("{} {}", task.data.name, task.data.subset)
-    }
 }
 
 /// Name of a model: the name of its folder, after the name of the folder above for `final` and `checkpoint-10`.

@@ -18,6 +18,7 @@ mod hub;
 #[cfg(feature = "train")]
 mod mlflow;
 mod outputs;
+mod tasks;
 #[cfg(feature = "train")]
 mod texts;
 

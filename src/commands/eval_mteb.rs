@@ -1,5 +1,6 @@
 //! `splade eval-mteb`: data folders → scores and result files, with the metrics and in the layout of mteb.
 
+use std::collections::BTreeSet;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
@@ -8,25 +9,27 @@ use anyhow::{Context, Result};
 use serde_json::{Value, json};
 use splade_core::{Encoder, SparseVector, flops};
 use splade_eval::{
-    DEFAULT_SUBSET, MAIN_SCORE, ModelMeta, Run, Task, TaskResult, compare_results, is_trec_word, read_mteb_results,
-    stage_mteb_results,
+    DEFAULT_SUBSET, KnownTask, MAIN_SCORE, ModelMeta, Run, TASK_GROUPS, Task, TaskResult, compare_results,
+    is_trec_word, known_tasks, read_mteb_results, stage_mteb_results, task_group,
 };
 use splade_files::{AtomicFile, ModelDir};
 
 use crate::cli::{EvalMtebArgs, Mode};
 use crate::console::Table;
 use crate::encoders::{document_encoder, query_encoder, read_as};
-use crate::evaluation::{Encoders, TaskEvaluation, evaluate_task, label, model_name, open_tasks};
+use crate::evaluation::{Encoders, TaskEvaluation, evaluate_task, model_name};
 use crate::failure::bad_input;
 use crate::hub::{self, Origin, Wants};
 use crate::outputs::{NewFolders, print, refuse_existing, say};
+use crate::tasks::{self, Wanted, label};
 
 /// Scores in the table; result files have further scores.
 const SHOWN: [&str; 5] = ["ndcg_at_10", "mrr_at_10", "map_at_100", "recall_at_100", "precision_at_10"];
 
 pub(crate) fn run(args: &EvalMtebArgs) -> Result<()> {
+    let Some(model) = args.model.as_deref().filter(|_| !args.list) else { return list(args) };
     let tasks = tasks(args)?;
-    let place = hub::locate(&args.model, Wants::encoder(&args.network))?;
+    let place = hub::locate(model, Wants::encoder(&args.network))?;
     let model = read_as(ModelDir::open(&place.folder)?, &args.network.reading)?;
     let output = ResultFolder {
         results: args.output_dir.join("results"),
@@ -62,6 +65,46 @@ pub(crate) fn run(args: &EvalMtebArgs) -> Result<()> {
     Ok(())
 }
 
+/// Prints the known tasks, of one language if it is named.
+fn list(args: &EvalMtebArgs) -> Result<()> {
+    let language = Some(args.language.as_str()).filter(|language| *language != "none");
+    let is_listed = |task: &&KnownTask| language.is_none_or(|language| task.is_in(language));
+    let listed: Vec<&KnownTask> = known_tasks().iter().filter(is_listed).collect();
+    if listed.is_empty() {
+        return Err(bad_input(
+            format!("no known task is in the language {}", args.language),
+            "give a code such as nb, nn, no, da, sv or en",
+        ));
+    }
+    if args.json {
+        let tasks = listed.iter().map(|task| {
+            json!({
+                "task": task.name,
+                "dataset": task.dataset,
+                "revision": task.revision,
+                "splits": task.splits,
+                "languages": task.languages,
+                "groups": groups(task),
+            })
+        });
+        return say(format_args!("{:#}", json!({"tasks": tasks.collect::<Vec<_>>()})));
+    }
+    let mut table = Table::new(["task", "languages", "split", "groups", "data set"]).with_text(&[1, 2, 3, 4]);
+    for task in listed {
+        let codes = task.languages.values().flatten().map(|tag| tag.split('-').next().unwrap_or(tag));
+        let codes = codes.collect::<BTreeSet<&str>>().into_iter().collect::<Vec<_>>().join(" ");
+        let row = [&task.name, &codes, &task.splits.join(" "), &groups(task).join(", "), &task.dataset];
+        table.row(row.map(String::as_str));
+    }
+    print(table)
+}
+
+/// Groups that have a task.
+fn groups(task: &KnownTask) -> Vec<&'static str> {
+    let has = |group: &&str| task_group(group).is_some_and(|tasks| tasks.iter().any(|known| known.name == task.name));
+    TASK_GROUPS.into_iter().filter(has).collect()
+}
+
 /// Task with all its subsets evaluated.
 struct FinishedTask<'a> {
     name: String,
@@ -72,26 +115,21 @@ struct FinishedTask<'a> {
 
 /// Selected tasks, with `--ignore-identical-ids` applied.
 fn tasks(args: &EvalMtebArgs) -> Result<Vec<Task>> {
-    let mut tasks = open_tasks(&args.data, args.split.as_deref())?;
-    if !args.tasks.is_empty() {
-        if let Some(name) = args.tasks.iter().find(|name| !tasks.iter().any(|task| task.data.name == **name)) {
-            let names: Vec<&str> = tasks.iter().map(|task| task.data.name.as_str()).collect();
-            return Err(bad_input(
-                format!("no data folder holds the task {name}"),
-                format!("found: {}", names.join(", ")),
-            ));
-        }
-        tasks.retain(|task| args.tasks.contains(&task.data.name));
+    if args.data.is_empty() && args.tasks.is_empty() {
+        return Err(bad_input("no task to evaluate on", "name tasks with --tasks, or data folders with --data"));
     }
+    let mut tasks = tasks::find(&Wanted {
+        names: &args.tasks,
+        folders: &args.data,
+        split: args.split.as_deref(),
+        nano_beir: &args.nanobeir_dataset,
+    })?;
     for task in &mut tasks {
         task.data.ignore_identical_ids = args.ignore_identical_ids.unwrap_or(task.data.ignore_identical_ids);
         if args.save_runs {
             task.judged.queries.iter().try_for_each(|query| trec_id(task, "query", &query.id))?;
         }
     }
-    // subsets of a task beside each other, tasks in the order of the folders
-    let order: Vec<String> = tasks.iter().map(|task| task.data.name.clone()).collect();
-    tasks.sort_by_key(|task| order.iter().position(|name| *name == task.data.name));
     Ok(tasks)
 }
 

@@ -18,10 +18,11 @@ use super::interrupt;
 use crate::cli::{DeviceChoice, ExportOnnxArgs, HeadChoice, Mode};
 use crate::console::{Table, size};
 use crate::encoders::{load_library, onnx_network, onnx_options, onnx_runtime_candidates, read_as, use_threads};
-use crate::evaluation::{Encoders, evaluate_task, label, model_name, open_tasks};
+use crate::evaluation::{Encoders, evaluate_task, model_name};
 use crate::failure::bad_input;
 use crate::hub::{self, Wants};
 use crate::outputs::{NewFolders, print, refuse_existing, say};
+use crate::tasks::{label, open_folders};
 use crate::texts::built_in;
 
 pub(crate) fn run(args: &ExportOnnxArgs) -> Result<()> {
@@ -36,7 +37,7 @@ pub(crate) fn run(args: &ExportOnnxArgs) -> Result<()> {
     for wanted in &wanted {
         refuse_existing(&wanted.path, args.overwrite)?;
     }
-    let tasks = open_tasks(&args.eval, None)?;
+    let tasks = open_folders(&args.eval, None)?;
     if !tasks.is_empty() {
         load_library()?;
     }

@@ -97,7 +97,6 @@ impl Repo {
 
     /// Writes the names of a commit's files, one a line, so that the shards of a data set are known offline. A failure is
     /// logged and is no error.
-    #[cfg(feature = "train")]
     pub(super) fn note_listing(&self, commit: &str, files: &BTreeSet<String>) {
         let names: String = files.iter().map(|name| format!("{name}\n")).collect();
         let path = self.noted_listing(commit);

@@ -1,116 +1,208 @@
-//! [`fetch_split`]: the files of one split of a data set on the Hub.
-//!
-//! Which files a split has is said by the `configs` in the front matter of the data set's README, else by their names, as
-//! the library datasets reads both: `data/train-00000-of-00002.parquet`, `nb/test.jsonl`, `no/train/0000.parquet`. A data
-//! set whose own files are of other kinds has parquet files on the branch `refs/convert/parquet`, which the Hub makes.
+//! [`DataSet`]: the splits of a data set on the Hub or in a cache, and their files.
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Result;
-use serde_json::Value;
+use splade_files::Error;
 
+use super::HubError;
 use super::fetch::Fetch;
 use super::id::HubId;
-use super::{HubError, is_offline};
+use super::splits::{DEFAULT, Split, splits_of};
 
-/// The branch of the parquet files that the Hub makes.
-const CONVERTED: &str = "refs/convert/parquet";
-/// Ends of the names of files that are read, the preferred ones first.
-const ENDINGS: [&str; 9] =
-    [".parquet", ".jsonl", ".jsonl.gz", ".jsonl.zst", ".ndjson", ".tsv", ".tsv.gz", ".tsv.zst", ".ndjson.gz"];
-/// The configuration of a data set that has one.
-const DEFAULT: &str = "default";
-
-/// Files of a split: its configuration, its name, and the paths in the repository.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Split {
-    config: String,
-    split: String,
-    files: Vec<String>,
+/// A data set of an evaluation: its splits, and the files of those that are wanted.
+pub(crate) struct DataSet {
+    /// `owner/name`
+    id: String,
+    /// commit of the files
+    pub(crate) commit: String,
+    /// snapshot in a cache that the caller named; none for a data set of the Hub
+    pub(crate) folder: Option<PathBuf>,
+    splits: Vec<Split>,
 }
 
-/// Downloads the files of a split: of the first of `splits` that the data set has. None if it has none of them.
-///
-/// # Errors
-/// No such data set or configuration, a configuration that has to be named, a download that fails.
-pub(crate) fn fetch_split(id: &str, config: Option<&str>, splits: &[String]) -> Result<Option<Vec<PathBuf>>> {
-    let id = HubId::data_set(id)?;
-    let mut own = Repository::open(&id)?;
-    let found = own.splits()?;
-    if !found.is_empty() {
-        return own.fetch_one(&found, config, splits);
+impl DataSet {
+    /// Opens a data set of the Hub at a revision: `owner/name` or `owner/name@revision`.
+    ///
+    /// # Errors
+    /// No such data set or revision, no files that can be read, no answer.
+    pub(crate) fn of_hub(id: &str) -> Result<Self> {
+        let id = HubId::data_set(id)?;
+        let mut repository = Repository::open(&id)?;
+        let splits = repository.splits()?;
+        if splits.is_empty() {
+            return Err(no_files(&id).into());
+        }
+        let commit = repository.fetch.commit.clone();
+        Ok(Self { id: id.name.clone(), commit, folder: None, splits })
     }
-    if id.revision == CONVERTED {
-        return Err(no_files(&id).into());
+
+    /// Opens the snapshot of a data set in a cache: `datasets--owner--name/snapshots/<commit>`, or the folder above with
+    /// one snapshot. None for a folder of another form.
+    ///
+    /// # Errors
+    /// A folder with several snapshots, a README that cannot be read.
+    pub(crate) fn of_cache(folder: &Path) -> Result<Option<Self>> {
+        let Some((id, folder)) = snapshot(folder)? else { return Ok(None) };
+        let listing = files_below(&folder);
+        let readme = if listing.contains("README.md") { Some(read_readme(&folder)?) } else { None };
+        let commit = folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let splits = splits_of(readme.as_deref(), &listing);
+        Ok(Some(Self { id, commit, folder: Some(folder), splits }))
     }
-    let converted = HubId { revision: CONVERTED.to_owned(), ..id.clone() };
-    let mut repository = Repository::open(&converted).map_err(|error| {
-        let is_unknown = is_offline() || error.downcast_ref::<HubError>().is_some_and(HubError::is_outage);
-        // the Hub answers that there is no such branch
-        if is_unknown { error } else { no_files(&id).into() }
-    })?;
-    let found = repository.splits()?;
-    if found.is_empty() { Err(no_files(&id).into()) } else { repository.fetch_one(&found, config, splits) }
+
+    /// `owner/name`.
+    pub(crate) fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// The configuration `default`, else the only one.
+    ///
+    /// # Errors
+    /// Several configurations, none of them `default`.
+    pub(crate) fn default_config(&self) -> Result<&str> {
+        let configs: BTreeSet<&str> = self.splits.iter().map(|split| split.config.as_str()).collect();
+        match (configs.contains(DEFAULT), configs.first()) {
+            (true, _) => Ok(DEFAULT),
+            (false, Some(only)) if configs.len() == 1 => Ok(only),
+            _ => {
+                let names = Vec::from_iter(configs).join(", ");
+                Err(HubError::input(format!("{}: no configuration {DEFAULT}", self.id), format!("it has {names}"))
+                    .into())
+            }
+        }
+    }
+
+    /// Names of the splits of the first of `configs` that the data set has.
+    pub(crate) fn split_names(&self, configs: &[&str]) -> Result<Vec<&str>> {
+        Ok(self.of_config(configs)?.map(|split| split.split.as_str()).collect())
+    }
+
+    /// Files of a split of the first of `configs` that the data set has. As in mteb, a configuration with one split has it
+    /// under any name.
+    ///
+    /// # Errors
+    /// No such configuration or split; a download that fails.
+    pub(crate) fn files(&self, configs: &[&str], split: &str) -> Result<Vec<PathBuf>> {
+        let splits: Vec<&Split> = self.of_config(configs)?.collect();
+        let found = match splits[..] {
+            [only] => Some(only),
+            _ => splits.iter().find(|known| known.split == split).copied(),
+        };
+        let found = found.ok_or_else(|| {
+            let names: Vec<&str> = splits.iter().map(|split| split.split.as_str()).collect();
+            let message = format!("{}: the configuration {} has no split {split}", self.id, configs.join(" or "));
+            HubError::input(message, format!("it has {}", names.join(", ")))
+        })?;
+        let folder = match &self.folder {
+            Some(folder) => folder.clone(),
+            None => {
+                let id = HubId::data_set(&format!("{}@{}", self.id, self.commit))?;
+                let mut repository = Repository::open(&id)?;
+                repository.fetch_all(&found.files)?;
+                repository.folder()
+            }
+        };
+        Ok(found.files.iter().map(|name| folder.join(name)).collect())
+    }
+
+    fn of_config<'s>(&'s self, configs: &[&str]) -> Result<impl Iterator<Item = &'s Split> + use<'s>, HubError> {
+        let has = |config: &&&str| self.splits.iter().any(|split| split.config == **config);
+        let Some(config) = configs.iter().find(has) else {
+            let known: BTreeSet<&str> = self.splits.iter().map(|split| split.config.as_str()).collect();
+            let message = format!("{}: no configuration {}", self.id, configs.join(" or "));
+            return Err(HubError::input(message, format!("it has {}", Vec::from_iter(known).join(", "))));
+        };
+        let config = (*config).to_owned();
+        Ok(self.splits.iter().filter(move |split| split.config == config))
+    }
 }
 
-/// Downloads the files of a data set whose names are wanted, and returns its folder.
-///
-/// # Errors
-/// No such data set, a download that fails.
-pub(crate) fn fetch_files(id: &str, is_wanted: impl Fn(&str) -> bool) -> Result<PathBuf> {
-    let id = HubId::data_set(id)?;
-    let mut repository = Repository::open(&id)?;
-    let wanted: Vec<String> = repository.listing()?.into_iter().filter(|name| is_wanted(name)).collect();
-    repository.fetch_all(&wanted)?;
-    Ok(repository.fetch.repo.snapshot(&repository.fetch.commit))
+/// Id of a data set and the folder of its only snapshot, if `folder` is a part of a cache.
+fn snapshot(folder: &Path) -> Result<Option<(String, PathBuf)>> {
+    let folder = std::path::absolute(folder).map_err(Error::io(folder))?;
+    let id = |folder: &Path| -> Option<String> {
+        let name = folder.file_name()?.to_str()?.strip_prefix("datasets--")?;
+        Some(name.replacen("--", "/", 1))
+    };
+    if let Some(id) = id(&folder) {
+        let snapshots = folder.join("snapshots");
+        let entries = std::fs::read_dir(&snapshots).map_err(Error::io(&snapshots))?;
+        let found = entries.map(|entry| Ok(entry?.path())).collect::<std::io::Result<Vec<_>>>();
+        let found = found.map_err(Error::io(&snapshots))?;
+        return match &found[..] {
+            [only] => Ok(Some((id, only.clone()))),
+            _ => {
+                let message = format!("{}: has {} snapshots", folder.display(), found.len());
+                Err(HubError::input(message, "name the folder of one: snapshots/<commit>").into())
+            }
+        };
+    }
+    let above = folder.parent().filter(|above| above.ends_with("snapshots")).and_then(Path::parent);
+    Ok(above.and_then(id).map(|id| (id, folder)))
 }
 
-fn no_files(id: &HubId) -> HubError {
-    HubError::input(
-        format!("{id}: none of its files is parquet, .jsonl or .tsv"),
-        "download it and convert it, then name the files under `files`",
-    )
+fn read_readme(folder: &Path) -> Result<String> {
+    Ok(String::from_utf8_lossy(&splade_files::read_file(&folder.join("README.md"))?).into_owned())
+}
+
+/// Paths of the files below a folder, with `/`; empty for a folder that cannot be listed.
+fn files_below(folder: &Path) -> BTreeSet<String> {
+    fn walk(folder: &Path, prefix: &str, found: &mut BTreeSet<String>) {
+        for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+            let name = format!("{prefix}{}", entry.file_name().to_string_lossy());
+            // files of a cache are links; a linked folder could lead to a cycle
+            match entry.file_type() {
+                Ok(kind) if kind.is_dir() => walk(&entry.path(), &format!("{name}/"), found),
+                _ => _ = found.insert(name),
+            }
+        }
+    }
+    let mut found = BTreeSet::new();
+    walk(folder, "", &mut found);
+    found
 }
 
 /// A data set at a commit.
-struct Repository<'a> {
-    fetch: Fetch<'a>,
+pub(super) struct Repository<'a> {
+    pub(super) fetch: Fetch<'a>,
 }
 
 impl<'a> Repository<'a> {
-    fn open(id: &'a HubId) -> Result<Self> {
+    pub(super) fn open(id: &'a HubId) -> Result<Self> {
         Ok(Self { fetch: Fetch::begin(id)? })
     }
 
     /// The names of all files.
-    fn listing(&mut self) -> Result<BTreeSet<String>> {
+    pub(super) fn listing(&mut self) -> Result<BTreeSet<String>> {
         self.fetch.list()?;
-        let listing = self.fetch.listing.clone().ok_or_else(|| self.fetch.not_cached(Some("the list of its files")))?;
-        self.fetch.repo.note_listing(&self.fetch.commit, &listing);
-        Ok(listing)
+        if let Some(listing) = &self.fetch.listing {
+            self.fetch.repo.note_listing(&self.fetch.commit, listing);
+            return Ok(listing.clone());
+        }
+        // a snapshot by Python has no list: what is there is taken
+        let cached = files_below(&self.folder());
+        if cached.is_empty() { Err(self.fetch.not_cached(Some("the list of its files")).into()) } else { Ok(cached) }
     }
 
     /// All splits, as the README says, else by their names.
-    fn splits(&mut self) -> Result<Vec<Split>> {
+    pub(super) fn splits(&mut self) -> Result<Vec<Split>> {
         let listing = self.listing()?;
-        let named = if listing.contains("README.md") && self.fetch.file("README.md")? {
-            let path = self.fetch.repo.snapshot(&self.fetch.commit).join("README.md");
-            named_splits(&String::from_utf8_lossy(&splade_files::read_file(&path)?), &listing)
-        } else {
-            Vec::new()
+        let readme = match listing.contains("README.md") && self.fetch.file("README.md")? {
+            true => Some(read_readme(&self.folder())?),
+            false => None,
         };
-        Ok(if named.is_empty() { splits_by_name(&listing) } else { named })
+        Ok(splits_of(readme.as_deref(), &listing))
     }
 
-    fn fetch_one(&mut self, found: &[Split], config: Option<&str>, splits: &[String]) -> Result<Option<Vec<PathBuf>>> {
-        let Some(split) = choose(self.fetch.id, found, config, splits)? else { return Ok(None) };
-        self.fetch_all(&split.files)?;
-        let folder = self.fetch.repo.snapshot(&self.fetch.commit);
-        Ok(Some(split.files.iter().map(|name| folder.join(name)).collect()))
+    /// Folder of the snapshot.
+    pub(super) fn folder(&self) -> PathBuf {
+        self.fetch.repo.snapshot(&self.fetch.commit)
     }
 
-    fn fetch_all(&mut self, names: &[String]) -> Result<()> {
+    /// Downloads files that the cache lacks.
+    pub(super) fn fetch_all(&mut self, names: &[String]) -> Result<()> {
         for name in names {
             if !self.fetch.file(name)? {
                 return Err(self.fetch.not_cached(Some(name)).into());
@@ -123,224 +215,10 @@ impl<'a> Repository<'a> {
     }
 }
 
-/// The split that is meant; none if the configuration has none of these names.
-fn choose<'s>(
-    id: &HubId,
-    found: &'s [Split],
-    config: Option<&str>,
-    splits: &[String],
-) -> Result<Option<&'s Split>, HubError> {
-    let configs: BTreeSet<&str> = found.iter().map(|split| split.config.as_str()).collect();
-    let names = || configs.iter().copied().collect::<Vec<_>>().join(", ");
-    let config = match config {
-        Some(config) if configs.contains(config) => config,
-        Some(config) => {
-            return Err(HubError::input(format!("{id}: no configuration {config}"), format!("it has {}", names())));
-        }
-        None if configs.contains(DEFAULT) => DEFAULT,
-        None if configs.len() == 1 => configs.first().copied().unwrap_or(DEFAULT),
-        None => {
-            let hint = format!("give one of {} as `config`", names());
-            return Err(HubError::input(format!("{id}: has several configurations"), hint));
-        }
-    };
-    let of_config = || found.iter().filter(|split| split.config == config);
-    Ok(splits.iter().find_map(|name| of_config().find(|split| split.split == *name)))
-}
-
-/// The splits that the front matter of a README names: `configs`, each with `config_name` and `data_files`.
-fn named_splits(readme: &str, listing: &BTreeSet<String>) -> Vec<Split> {
-    let Some((front, _)) = readme.strip_prefix("---").and_then(|rest| rest.split_once("\n---")) else {
-        return Vec::new();
-    };
-    let Ok(front) = serde_yaml::from_str::<Value>(front) else { return Vec::new() };
-    let mut found = Vec::new();
-    for config in front.get("configs").and_then(Value::as_array).into_iter().flatten() {
-        let name = config.get("config_name").and_then(Value::as_str).unwrap_or(DEFAULT);
-        let folder =
-            config.get("data_dir").and_then(Value::as_str).map(|folder| format!("{}/", folder.trim_matches('/')));
-        for (split, patterns) in data_files(config.get("data_files").unwrap_or(&Value::Null)) {
-            let matches = |file: &&String| {
-                is_read(file) && patterns.iter().any(|pattern| matches(pattern, file, folder.as_deref().unwrap_or("")))
-            };
-            let files: Vec<String> = listing.iter().filter(matches).cloned().collect();
-            if !files.is_empty() {
-                found.push(Split { config: name.to_owned(), split, files });
-            }
-        }
-    }
-    found
-}
-
-/// Splits and their patterns: `[{split, path}]`, `{split: path}`, or a path of the training split; a path may be a list.
-fn data_files(value: &Value) -> Vec<(String, Vec<String>)> {
-    let paths = |value: &Value| -> Vec<String> {
-        match value {
-            Value::String(path) => vec![path.clone()],
-            Value::Array(paths) => paths.iter().filter_map(Value::as_str).map(str::to_owned).collect(),
-            _ => Vec::new(),
-        }
-    };
-    let train = |paths| vec![("train".to_owned(), paths)];
-    match value {
-        Value::String(_) => train(paths(value)),
-        Value::Array(entries) if entries.iter().all(Value::is_string) => train(paths(value)),
-        Value::Array(entries) => entries
-            .iter()
-            .filter_map(|entry| Some((entry.get("split")?.as_str()?.to_owned(), paths(entry.get("path")?))))
-            .collect(),
-        Value::Object(splits) => splits.iter().map(|(split, value)| (split.clone(), paths(value))).collect(),
-        _ => Vec::new(),
-    }
-}
-
-/// True if a path below `folder` matches a pattern with `*` and `**`.
-fn matches(pattern: &str, file: &str, folder: &str) -> bool {
-    fn matches(pattern: &[u8], text: &[u8]) -> bool {
-        match (pattern, text) {
-            ([], []) => true,
-            ([b'*', b'*', b'/', rest @ ..], _) if matches(rest, text) => true,
-            ([b'*', b'*', rest @ ..], _) => (0..=text.len()).any(|at| matches(rest, &text[at..])),
-            ([b'*', rest @ ..], _) => {
-                let end = text.iter().position(|byte| *byte == b'/').unwrap_or(text.len());
-                (0..=end).any(|at| matches(rest, &text[at..]))
-            }
-            ([b'?', rest @ ..], [byte, text @ ..]) if *byte != b'/' => matches(rest, text),
-            ([a, rest @ ..], [b, text @ ..]) => a == b && matches(rest, text),
-            _ => false,
-        }
-    }
-    // `**` may be tried at every byte of a path, which a hostile README could make slow
-    let stars = pattern.bytes().filter(|byte| *byte == b'*').count();
-    let pattern = pattern.trim_start_matches("./");
-    stars <= 8 && file.strip_prefix(folder).is_some_and(|file| matches(pattern.as_bytes(), file.as_bytes()))
-}
-
-/// True if a file is of a kind that is read.
-fn is_read(file: &str) -> bool {
-    ENDINGS.iter().any(|ending| file.ends_with(ending))
-}
-
-/// The splits that the names of files say; parquet files alone where there are any.
-fn splits_by_name(listing: &BTreeSet<String>) -> Vec<Split> {
-    let ending = |file: &str| ENDINGS.iter().find(|ending| file.ends_with(**ending)).copied();
-    let has_parquet = listing.iter().any(|file| ending(file) == Some(".parquet"));
-    let mut found: Vec<Split> = Vec::new();
-    for file in listing {
-        let Some(ending) = ending(file).filter(|ending| !has_parquet || *ending == ".parquet") else { continue };
-        let Some((config, split)) = place_of(file.strip_suffix(ending).unwrap_or(file)) else { continue };
-        match found.iter_mut().find(|known| known.config == config && known.split == split) {
-            Some(known) => known.files.push(file.clone()),
-            None => found.push(Split { config, split, files: vec![file.clone()] }),
-        }
-    }
-    found
-}
-
-/// Configuration and split of a file by its path without ending: folders but `data` are the configuration, the last part
-/// without its shard is the split, or the last folder where files are numbered.
-fn place_of(stem: &str) -> Option<(String, String)> {
-    const KNOWN: [&str; 6] = ["train", "validation", "test", "dev", "valid", "val"];
-    let mut folders: Vec<&str> = stem.split('/').filter(|part| *part != "data").collect();
-    let name = folders.pop()?;
-    let is_number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-    let mut split = match name.split_once("-of-").and_then(|(front, _)| front.rsplit_once('-')) {
-        Some((label, shard)) if is_number(shard) => label.to_owned(),
-        _ if is_number(name) => folders.pop()?.to_owned(),
-        _ => name.to_owned(),
-    };
-    // `all_nli_train.parquet`: a known split between the words of a name
-    let words = || split.split(['_', '-', '.', ' ']);
-    if let Some(known) = KNOWN.iter().find(|known| words().any(|word| word == **known)) {
-        split = (*known).to_owned();
-    }
-    let config = if folders.is_empty() { DEFAULT.to_owned() } else { folders.join("/") };
-    Some((config, split))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn listing(files: &[&str]) -> BTreeSet<String> {
-        files.iter().map(|file| (*file).to_owned()).collect()
-    }
-
-    fn shown(splits: &[Split]) -> Vec<String> {
-        splits.iter().map(|split| format!("{} {}: {}", split.config, split.split, split.files.join(" "))).collect()
-    }
-
-    #[test]
-    fn splits_are_found_by_the_names_of_files() {
-        let cases: [(&[&str], &[&str]); 6] = [
-            (
-                &["data/train-00000-of-00002.parquet", "data/train-00001-of-00002.parquet", "README.md"],
-                &["default train: data/train-00000-of-00002.parquet data/train-00001-of-00002.parquet"],
-            ),
-            (
-                &["data/test-00000-of-00001-0a1b2c.parquet", "data/test.jsonl"],
-                &["default test: data/test-00000-of-00001-0a1b2c.parquet"],
-            ),
-            (
-                &["no/train/0000.parquet", "no/train/0001.parquet", "da/test/0000.parquet"],
-                &["da test: da/test/0000.parquet", "no train: no/train/0000.parquet no/train/0001.parquet"],
-            ),
-            (&["nb/train.jsonl", "nn/train.jsonl.gz"], &["nb train: nb/train.jsonl", "nn train: nn/train.jsonl.gz"]),
-            (
-                &["all_nli_train.parquet", "all_nli_dev.parquet"],
-                &["default dev: all_nli_dev.parquet", "default train: all_nli_train.parquet"],
-            ),
-            (&["README.md", "script.py", "train.csv"], &[]),
-        ];
-        for (files, expected) in cases {
-            assert_eq!(shown(&splits_by_name(&listing(files))), expected, "{files:?}");
-        }
-    }
-
-    #[test]
-    fn splits_are_found_by_the_front_matter_of_a_readme() {
-        let files = listing(&["a/one.jsonl", "a/two.jsonl", "b/x.parquet", "notes.txt"]);
-        let readme = |configs: &str| format!("---\nlicense: mit\nconfigs:\n{configs}\n---\n# Text\n");
-        let list = "- config_name: nb\n  data_files:\n  - split: train\n    path: a/*.jsonl\n  - split: test\n    path: [b/*]\n";
-        assert_eq!(
-            shown(&named_splits(&readme(list), &files)),
-            ["nb train: a/one.jsonl a/two.jsonl", "nb test: b/x.parquet"]
-        );
-        let map = "- config_name: nb\n  data_dir: a\n  data_files: {train: one.jsonl, dev: '**/two*'}\n";
-        assert_eq!(shown(&named_splits(&readme(map), &files)), ["nb train: a/one.jsonl", "nb dev: a/two.jsonl"]);
-        assert_eq!(shown(&named_splits(&readme("- data_files: b/x.parquet"), &files)), ["default train: b/x.parquet"]);
-        for broken in ["", "---\nconfigs: [\n---\n", "---\nconfigs: 7\n---\n", "---", "# no front matter"] {
-            assert_eq!(named_splits(broken, &files), [], "{broken}");
-        }
-    }
-
-    #[test]
-    fn patterns_stop_at_folders() {
-        for (pattern, file, expected) in [
-            ("*", "a/b", false),
-            ("**", "a/b", true),
-            ("a/**/c", "a/c", true),
-            ("a/**/c", "a/b/b/c", true),
-            ("data/train-*", "data/train-00000-of-00001.parquet", true),
-            ("t?st", "test", true),
-            ("t?st", "t/st", false),
-            ("./a", "a", true),
-            ("*a*a*a*a*a*a*a*a*a*b", "aaaaaaaaaaaaaaaaaaaaaaaa", false),
-        ] {
-            assert_eq!(matches(pattern, file, ""), expected, "{pattern} {file}");
-        }
-    }
-
-    #[test]
-    fn the_configuration_is_the_one_named_or_the_only_one() {
-        let id = HubId::data_set("a/b").unwrap();
-        let splits = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
-        let found = splits_by_name(&listing(&["nb/train.jsonl", "nb/validation.jsonl", "nn/train.jsonl"]));
-        let chosen = choose(&id, &found, Some("nb"), &splits(&["dev", "validation"])).unwrap().unwrap();
-        assert_eq!(chosen.files, ["nb/validation.jsonl"]);
-        assert_eq!(choose(&id, &found, Some("nb"), &splits(&["test"])).unwrap(), None);
-        for (config, message) in [(Some("sv"), "a/b: no configuration sv"), (None, "a/b: has several configurations")] {
-            assert_eq!(choose(&id, &found, config, &splits(&["train"])).unwrap_err().to_string(), message);
-        }
-    }
+/// Error for a data set whose files are of other kinds.
+pub(super) fn no_files(id: &HubId) -> HubError {
+    HubError::input(
+        format!("{id}: none of its files is parquet, .jsonl or .tsv"),
+        "download it and convert it, then name the files under `files`",
+    )
 }

@@ -11,7 +11,6 @@ pub(super) const MAIN: &str = "main";
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
     Model,
-    #[cfg_attr(not(feature = "train"), expect(dead_code, reason = "only a training reads data sets"))]
     DataSet,
 }
 
@@ -48,7 +47,6 @@ impl HubId {
     ///
     /// # Errors
     /// A text that is no id, or a revision that is no valid name of a branch, tag or commit.
-    #[cfg(feature = "train")]
     pub(super) fn data_set(text: &str) -> Result<Self, HubError> {
         let id = Self::parse(text)?.ok_or_else(|| {
             HubError::input(format!("{text:?} is no data set of the Hub"), "give owner/name or owner/name@revision")

@@ -6,7 +6,8 @@
 //! program does not depend on where a model came from.
 //!
 //! `id` parses ids, `cache` has the layout of the cache, `client` sends requests and reads answers, `download` downloads
-//! one file, `fetch` selects the files of a model, `data_set` those of a split of a data set. `push` uploads a model.
+//! one file, `fetch` selects the files of a model, `data_set` and `training_set` those of a data set,
+//! whose splits `splits` finds. `push` uploads a model.
 //!
 //! The crate hf-hub is not used: version 1.0 starts a broken download from the beginning, does not retry once a body has
 //! begun, compares no checksums and has no offline mode. It also depends on Xet, tokio and reqwest (166 further crates);
@@ -14,13 +15,15 @@
 
 mod cache;
 mod client;
-#[cfg(feature = "train")]
 pub(crate) mod data_set;
 mod download;
 mod error;
 mod fetch;
 mod id;
 pub(crate) mod push;
+mod splits;
+#[cfg(feature = "train")]
+pub(crate) mod training_set;
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};

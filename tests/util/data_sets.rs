@@ -15,22 +15,44 @@ use super::ours;
 pub(crate) enum Column {
     Text(&'static str, Vec<Option<String>>),
     Number(&'static str, Vec<i64>),
+    /// lists of texts
+    List(&'static str, Vec<Vec<String>>),
+    /// records with one field, a list of texts
+    Record(&'static str, &'static str, Vec<Vec<String>>),
+}
+
+/// A field of texts, with the annotation of the library datasets.
+fn text_field(name: &str) -> Type {
+    let builder = Type::primitive_type_builder(name, PhysicalType::BYTE_ARRAY);
+    let text = builder.with_logical_type(Some(LogicalType::String)).with_repetition(Repetition::OPTIONAL);
+    text.build().unwrap()
+}
+
+fn group(name: &str, repetition: Repetition, logical: Option<LogicalType>, field: Type) -> Type {
+    let builder = Type::group_type_builder(name).with_repetition(repetition).with_logical_type(logical);
+    builder.with_fields(vec![Arc::new(field)]).build().unwrap()
+}
+
+fn list_field(name: &str) -> Type {
+    let element = group("list", Repetition::REPEATED, None, text_field("element"));
+    group(name, Repetition::OPTIONAL, Some(LogicalType::List), element)
+}
+
+fn field(column: &Column) -> Type {
+    match column {
+        Column::Text(name, _) => text_field(name),
+        Column::Number(name, _) => {
+            let builder = Type::primitive_type_builder(name, PhysicalType::INT64);
+            builder.with_repetition(Repetition::REQUIRED).build().unwrap()
+        }
+        Column::List(name, _) => list_field(name),
+        Column::Record(name, inner, _) => group(name, Repetition::REQUIRED, None, list_field(inner)),
+    }
 }
 
 /// A parquet file of these columns.
 pub(crate) fn parquet(columns: &[Column]) -> Vec<u8> {
-    let field = |column: &Column| {
-        let field = match column {
-            Column::Text(name, _) => Type::primitive_type_builder(name, PhysicalType::BYTE_ARRAY)
-                .with_logical_type(Some(LogicalType::String))
-                .with_repetition(Repetition::OPTIONAL),
-            Column::Number(name, _) => {
-                Type::primitive_type_builder(name, PhysicalType::INT64).with_repetition(Repetition::REQUIRED)
-            }
-        };
-        Arc::new(field.build().unwrap())
-    };
-    let fields = columns.iter().map(field).collect();
+    let fields = columns.iter().map(|column| Arc::new(field(column))).collect();
     let schema = Arc::new(Type::group_type_builder("schema").with_fields(fields).build().unwrap());
     let mut bytes = Vec::new();
     let mut writer = SerializedFileWriter::new(&mut bytes, schema, Arc::new(WriterProperties::default())).unwrap();
@@ -45,6 +67,14 @@ pub(crate) fn parquet(columns: &[Column]) -> Vec<u8> {
             }
             Column::Number(_, cells) => {
                 chunk.typed::<Int64Type>().write_batch(cells, None, None).unwrap();
+            }
+            Column::List(_, lists) | Column::Record(_, _, lists) => {
+                assert!(lists.iter().all(|list| !list.is_empty()), "an empty list has other levels");
+                let values: Vec<ByteArray> = lists.iter().flatten().map(|cell| cell.as_str().into()).collect();
+                let repetitions: Vec<i16> =
+                    lists.iter().flat_map(|list| (0..list.len()).map(|at| i16::from(at > 0))).collect();
+                let levels = vec![3; values.len()];
+                chunk.typed::<ByteArrayType>().write_batch(&values, Some(&levels), Some(&repetitions)).unwrap();
             }
         }
         chunk.close().unwrap();

@@ -1,46 +1,24 @@
-//! [`TaskData`]: corpus, queries and judgements in a data folder.
+//! [`TaskData::open`]: corpus, queries and judgements in a data folder, in the layout of BEIR or of the Hub.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
-
-use splade_files::{Document, InputRow, Query, read_documents, read_queries, read_rows};
 
 use crate::error::{Error, Result};
 use crate::identical_ids::ignores_identical_ids;
-use crate::qrels::Qrels;
-use crate::tasks::known_task;
-
-/// One subset and split of an evaluation data set on disk.
-///
-/// There are two layouts. BEIR has `corpus.jsonl`, `queries.jsonl` and `qrels/<split>.tsv`. The mteb sets of the Hub have
-/// `corpus/*.parquet`, `queries/*.parquet` and `qrels/<split>*.parquet`, where the last folder may also be named `default`
-/// or `data`, and subsets in `<subset>-corpus/…`. Each part may be a file or a folder of files, in any form of
-/// [`read_rows`](splade_files::read_rows), whole or in shards (`test-00000-of-00002.parquet`).
-#[derive(Debug, Clone, PartialEq)]
-pub struct TaskData {
-    /// mteb's name of a known task, otherwise the folder's name
-    pub name: String,
-    /// commit of a known task's data set, otherwise `no_revision_available`
-    pub dataset_revision: String,
-    /// `default` if the data set has one subset
-    pub subset: String,
-    /// split of the judgements
-    pub split: String,
-    /// languages of a known task's subset, otherwise empty
-    pub languages: Vec<String>,
-    /// true if mteb removes the document with the query's id from a ranking
-    pub ignore_identical_ids: bool,
-    corpus: Vec<PathBuf>,
-    queries: Vec<PathBuf>,
-    qrels: Vec<PathBuf>,
-}
-
-/// mteb's name of the only subset of a data set without subsets.
-pub const DEFAULT_SUBSET: &str = "default";
+use crate::task_data::{DEFAULT_SUBSET, TaskData, TaskFiles, TaskIdentity};
+use crate::tasks::{KnownTask, is_nano_beir_set, known_task};
 
 impl TaskData {
-    /// Finds the subsets of `folder`, by name. The default of `split` is that of the known task, else `test`, else the only
-    /// split.
+    /// Finds the subsets of `folder`, by name. The default of `split` is that of the known task of the folder's name, else
+    /// `test`, else the only split. A folder whose splits are sets of NanoBEIR has a task for each set.
+    ///
+    /// There are two layouts. BEIR has `corpus.jsonl`, `queries.jsonl` and `qrels/<split>.tsv`. The mteb sets of the Hub
+    /// have `corpus/*.parquet`, `queries/*.parquet` and `qrels/<split>*.parquet`, where the last folder may also be named
+    /// `default` or `data`, and subsets in `<subset>-corpus/…`. Each part may be a file or a folder of files, in any form
+    /// of [`read_rows`](splade_files::read_rows), whole or in shards (`test-00000-of-00002.parquet`).
+    ///
+    /// A task has the name of its folder and no revision: the name of a folder is no proof that it holds the data of
+    /// mteb's task.
     ///
     /// # Errors
     /// A folder that cannot be listed or lacks a part (the message names the files that would do), a split that does not
@@ -54,10 +32,37 @@ impl TaskData {
         if subsets.is_empty() {
             return Err(missing(folder, "corpus"));
         }
-        subsets.iter().map(|subset| Self::open_subset(folder, &all, subset, split)).collect()
+        let name = folder_name(folder);
+        let known = known_task(&name);
+        let mut tasks = Vec::new();
+        for subset in subsets {
+            let parts = Parts::find(folder, &all, &subset)?;
+            let sets = parts.nano_beir_sets();
+            if split.is_none() && !sets.is_empty() {
+                tasks.extend(sets.into_iter().map(|set| parts.task(set.to_owned(), known_task(set), &subset, set)));
+                continue;
+            }
+            let usual: Vec<&str> = known.iter().flat_map(|task| &task.splits).map(String::as_str).collect();
+            let split = choose_split(folder, &parts.qrels, split, &usual)?;
+            tasks.push(if is_nano_beir_set(&split) {
+                parts.task(split.clone(), known_task(&split), &subset, &split)
+            } else {
+                parts.task(name.clone(), known, &subset, &split)
+            });
+        }
+        Ok(tasks)
     }
+}
 
-    fn open_subset(folder: &Path, entries: &[PathBuf], subset: &str, split: Option<&str>) -> Result<Self> {
+/// Files of a subset, of all splits.
+struct Parts {
+    corpus: Vec<Part>,
+    queries: Vec<Part>,
+    qrels: Vec<Part>,
+}
+
+impl Parts {
+    fn find(folder: &Path, entries: &[PathBuf], subset: &str) -> Result<Self> {
         let prefix = if subset == DEFAULT_SUBSET { String::new() } else { format!("{subset}-") };
         let part = |name: &str| {
             let parts = find_part(entries, &format!("{prefix}{name}"))?;
@@ -68,128 +73,29 @@ impl TaskData {
         if qrels.is_empty() {
             return Err(missing(folder, &format!("{prefix}qrels")));
         }
-        let name = folder_name(folder);
-        let known = known_task(&name).or_else(|| split.and_then(known_task));
-        let usual: Vec<&str> = known.iter().flat_map(|task| &task.splits).map(String::as_str).collect();
-        let split = choose_split(folder, &qrels, split, &usual)?;
-        let known = known.or_else(|| known_task(&split));
-        let ignore_identical_ids =
-            known.is_some_and(|task| ignores_identical_ids(&task.name)) || ignores_identical_ids(&name);
-        Ok(Self {
-            name: known.map_or(name, |task| task.name.clone()),
-            dataset_revision: known.map_or_else(|| "no_revision_available".into(), |task| task.revision.clone()),
-            subset: subset.to_owned(),
-            languages: known.and_then(|task| task.languages.get(subset)).cloned().unwrap_or_default(),
-            corpus: of_split(corpus, &split),
-            queries: of_split(queries, &split),
-            qrels: of_split(qrels, &split),
-            ignore_identical_ids,
-            split,
-        })
+        Ok(Self { corpus, queries, qrels })
     }
 
-    /// Documents, one at a time. The caller checks for duplicate ids and reports them with
-    /// [`duplicate_document`](Self::duplicate_document).
-    pub fn documents(&self) -> impl Iterator<Item = Result<Document>> + Send + use<> {
-        chained(self.corpus.clone(), read_documents)
+    /// The splits, if all of them are sets of NanoBEIR.
+    fn nano_beir_sets(&self) -> Vec<&str> {
+        let sets: BTreeSet<&str> = self.qrels.iter().map(|(_, split)| split.as_deref().unwrap_or_default()).collect();
+        if sets.iter().all(|set| is_nano_beir_set(set)) { sets.into_iter().collect() } else { Vec::new() }
     }
 
-    /// Error for a duplicate document id; it names the line of the second document.
-    #[must_use]
-    pub fn duplicate_document(&self, id: &str) -> Error {
-        duplicate(&self.corpus, "document", id)
-    }
-
-    /// Judgements of the split and the queries they judge.
-    ///
-    /// A query without judgements is left out, as in mteb. Remarks count defects that are not errors: pairs that are judged
-    /// twice with different grades, of which the later grade counts; judged queries that the queries file lacks, which are
-    /// left out; empty queries, which are kept.
-    ///
-    /// # Errors
-    /// A file that cannot be opened, a broken line, a duplicate query id, no query with a relevant document.
-    pub fn judged_queries(&self) -> Result<JudgedQueries> {
-        let mut qrels = Qrels::default();
-        let mut regraded = 0;
-        for path in &self.qrels {
-            regraded += qrels.extend_from(path)?;
-        }
-        if qrels.is_empty() {
-            return Err(Error::file(&self.qrels[0], "no judgements"));
-        }
-        let mut ids = HashSet::new();
-        let mut queries = Vec::new();
-        for query in chained(self.queries.clone(), read_queries) {
-            let query = query?;
-            if !ids.insert(query.id.clone()) {
-                return Err(duplicate(&self.queries, "query", &query.id));
-            }
-            if qrels.judgements(&query.id).is_some() {
-                queries.push(query);
-            }
-        }
-        if !queries.iter().any(|query| qrels.relevant_count(&query.id) > 0) {
-            return Err(Error::file(&self.queries[0], "no query has a relevant document in the qrels"));
-        }
-        let absent = qrels.iter().filter(|(id, _)| !ids.contains(*id)).count();
-        let empty = queries.iter().filter(|query| query.text.trim().is_empty()).count();
-        let counted = [
-            (regraded, "pairs judged twice with different grades, of which the later counts"),
-            (absent, "judged queries that are not in the queries file and are left out"),
-            (empty, "queries without text"),
-        ];
-        let remarks = counted.iter().filter(|(count, _)| *count > 0);
-        let remarks = remarks.map(|(count, what)| format!("{}: {what}: {count}", self.name)).collect();
-        Ok(JudgedQueries { qrels, queries, remarks })
-    }
-}
-
-/// Judgements of a task and the queries they judge, as [`TaskData::judged_queries`] reads them.
-#[derive(Debug, Clone, PartialEq)]
-pub struct JudgedQueries {
-    /// judgements of the split
-    pub qrels: Qrels,
-    /// queries with at least one judgement, relevant or not
-    pub queries: Vec<Query>,
-    /// remarks about the data, one sentence each
-    pub remarks: Vec<String>,
-}
-
-/// Error for a duplicate id in `paths`, at its second line.
-fn duplicate(paths: &[PathBuf], what: &str, id: &str) -> Error {
-    let has_id = |row: &InputRow| {
-        let value = row.value().get("_id").or_else(|| row.value().get("id"));
-        // a number counts as the text of its digits
-        match value {
-            Some(serde_json::Value::String(text)) => text == id,
-            Some(value) => format!("{value}") == id,
-            None => false,
-        }
-    };
-    let message = format!("duplicate {what} id {id}");
-    // only the error path reads the files again
-    match chained(paths.to_vec(), read_rows).filter_map(Result::ok).filter(has_id).nth(1) {
-        Some(row) => row.position().error(message).into(),
-        None => Error::file(&paths[0], message),
-    }
-}
-
-/// Items of several files; each file is opened after the one before it ends.
-fn chained<T, I>(
-    paths: Vec<PathBuf>,
-    read: impl Fn(&Path) -> splade_files::Result<I> + Send,
-) -> impl Iterator<Item = Result<T>> + Send
-where
-    T: Send,
-    I: Iterator<Item = splade_files::Result<T>> + Send,
-{
-    paths.into_iter().flat_map(move |path| {
-        let (items, error) = match read(&path) {
-            Ok(items) => (Some(items), None),
-            Err(error) => (None, Some(Err(error))),
+    /// Task of a split. `known` is mteb's task of the same name, which has the same languages.
+    fn task(&self, name: String, known: Option<&KnownTask>, subset: &str, split: &str) -> TaskData {
+        let languages = known.and_then(|task| task.languages.get(subset)).cloned().unwrap_or_default();
+        let ignores = known.is_some_and(|task| ignores_identical_ids(&task.name)) || ignores_identical_ids(&name);
+        let identity = TaskIdentity { languages, ..TaskIdentity::new(name, subset, split) };
+        let files = TaskFiles {
+            corpus: of_split(&self.corpus, split),
+            queries: of_split(&self.queries, split),
+            qrels: of_split(&self.qrels, split),
         };
-        items.into_iter().flatten().chain(error).map(|item| item.map_err(Error::from))
-    })
+        let mut task = TaskData::of_files(identity, files);
+        task.ignore_identical_ids = ignores;
+        task
+    }
 }
 
 /// Visible entries of a folder, by name.
@@ -296,13 +202,10 @@ fn choose_split(folder: &Path, qrels: &[Part], wanted: Option<&str>, usual: &[&s
 }
 
 /// Files whose names state `split`, or all files if none does.
-fn of_split(parts: Vec<Part>, split: &str) -> Vec<PathBuf> {
+fn of_split(parts: &[Part], split: &str) -> Vec<PathBuf> {
     let told_apart = parts.iter().any(|(_, label)| label.as_deref() == Some(split));
-    parts
-        .into_iter()
-        .filter(|(_, label)| !told_apart || label.as_deref() == Some(split))
-        .map(|(path, _)| path)
-        .collect()
+    let of_split = parts.iter().filter(|(_, label)| !told_apart || label.as_deref() == Some(split));
+    of_split.map(|(path, _)| path.clone()).collect()
 }
 
 fn missing(folder: &Path, part: &str) -> Error {
@@ -318,6 +221,8 @@ mod tests {
     use tempfile::TempDir;
 
     use super::*;
+    use crate::mteb::NO_REVISION;
+    use crate::task_data::JudgedQueries;
 
     const CORPUS: &str = "{\"_id\": \"d1\", \"text\": \"a\"}\n";
     const QUERIES: &str = "{\"_id\": \"q1\", \"text\": \"a\"}\n{\"_id\": \"q2\", \"text\": \"b\"}\n";
@@ -335,11 +240,10 @@ mod tests {
     }
 
     fn check(task: &TaskData, documents: usize) {
-        let JudgedQueries { qrels, queries, remarks } = task.judged_queries().unwrap();
+        let JudgedQueries { qrels, queries, .. } = task.judged_queries().unwrap();
         // mteb keeps a query whose judgements are all 0, and leaves out one without judgements
         let ids: Vec<&str> = queries.iter().map(|query| query.id.as_str()).collect();
         assert_eq!(ids, ["q1", "q2"][..qrels.len()]);
-        assert!(remarks.is_empty(), "{remarks:?}");
         assert_eq!(task.documents().collect::<Result<Vec<_>>>().unwrap().len(), documents);
     }
 
@@ -376,8 +280,9 @@ mod tests {
             ("norquad_retrieval/README.md", ""),
         ]);
         let task = &TaskData::open(&norquad.path().join("norquad_retrieval"), None).unwrap()[0];
-        assert_eq!((task.name.as_str(), task.languages.as_slice()), ("NorQuadRetrieval", &["nob-Latn".to_owned()][..]));
-        assert_eq!(task.dataset_revision, "9dcfcdb2aa578dd178330d49bf564248935f7fbe");
+        // a folder of that name need not hold mteb's data
+        assert_eq!((task.name.as_str(), task.dataset_revision.as_str()), ("norquad_retrieval", NO_REVISION));
+        assert_eq!(task.languages, ["nob-Latn"]);
         check(task, 2);
 
         let flat = folder(&[
@@ -393,14 +298,24 @@ mod tests {
             ("corpus/NanoNQ-00000-of-00001.jsonl", CORPUS),
             ("corpus/NanoFEVER-00000-of-00001.jsonl", &CORPUS.repeat(3)),
             ("queries/NanoNQ-00000-of-00001.jsonl", QUERIES),
+            ("queries/NanoFEVER-00000-of-00001.jsonl", QUERIES),
             ("qrels/NanoFEVER-00000-of-00001.jsonl", QRELS_JSON),
             ("qrels/NanoNQ-00000-of-00001.jsonl", QRELS_JSON),
         ]);
         let task = &TaskData::open(nano.path(), Some("NanoNQ")).unwrap()[0];
-        assert_eq!(task.name, "NanoNQRetrieval");
+        assert_eq!((task.name.as_str(), task.split.as_str()), ("NanoNQ", "NanoNQ"));
         check(task, 1);
-        let error = TaskData::open(nano.path(), None).unwrap_err().to_string();
-        assert!(error.contains("several splits and none is 'test', name one of NanoFEVER, NanoNQ"), "{error}");
+        let sets = TaskData::open(nano.path(), None).unwrap();
+        assert_eq!(sets.iter().map(|task| task.name.as_str()).collect::<Vec<_>>(), ["NanoFEVER", "NanoNQ"]);
+        assert_eq!(sets[1], *task);
+        let splits = folder(&[
+            ("corpus.jsonl", CORPUS),
+            ("queries.jsonl", QUERIES),
+            ("qrels/dev.tsv", QRELS),
+            ("qrels/train.tsv", QRELS),
+        ]);
+        let error = TaskData::open(splits.path(), None).unwrap_err().to_string();
+        assert!(error.contains("several splits and none is 'test', name one of dev, train"), "{error}");
     }
 
     #[test]
@@ -469,17 +384,18 @@ mod tests {
         let folder = folder(&[
             ("toy/corpus.jsonl", CORPUS),
             ("toy/queries.jsonl", "{\"_id\": \"q1\", \"text\": \" \"}\n{\"_id\": \"q2\", \"text\": \"b\"}\n"),
-            ("toy/qrels.tsv", "q1\td1\t0\nq1\td1\t1\nq1\td1\t1\nq8\td1\t1\nq9\td1\t1\n"),
+            ("toy/qrels.tsv", "q1\td1\t0\nq1\td1\t1\nq1\td1\t1\nq2\td1\t0\nq8\td1\t1\nq9\td1\t1\n"),
         ]);
         let task = &TaskData::open(&folder.path().join("toy"), None).unwrap()[0];
         let JudgedQueries { qrels, queries, remarks } = task.judged_queries().unwrap();
-        assert_eq!((qrels.judgements("q1").unwrap()["d1"], queries.len()), (1, 1));
+        assert_eq!((qrels.judgements("q1").unwrap()["d1"], queries.len()), (1, 2));
         assert_eq!(
             remarks,
             [
                 "toy: pairs judged twice with different grades, of which the later counts: 1",
                 "toy: judged queries that are not in the queries file and are left out: 2",
                 "toy: queries without text: 1",
+                "toy: queries without a relevant document, which score 0 as in mteb: 1",
             ]
         );
     }

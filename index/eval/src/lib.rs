@@ -21,20 +21,26 @@ mod metrics;
 mod mteb;
 mod nauc;
 mod qrels;
+mod raw;
 mod retrieval;
 mod rrf;
 mod run;
 mod scores;
+mod shuffle;
 mod task;
+mod task_data;
 mod tasks;
 mod trec;
 
 // Data
-pub use beir::{DEFAULT_SUBSET, JudgedQueries, TaskData};
 pub use qrels::{Judgements, Qrels};
+pub use raw::{BuiltSplit, RawTask};
 pub use run::{Run, is_trec_word};
 pub use task::{EncodedTask, Task, TaskQuery};
-pub use tasks::{KnownTask, NANO_BEIR, known_task, nano_beir_set};
+pub use task_data::{DEFAULT_SUBSET, JudgedQueries, TaskData, TaskFiles, TaskIdentity};
+pub use tasks::{
+    KnownTask, NANO_BEIR, TASK_GROUPS, is_nano_beir_set, known_task, known_tasks, nano_beir_set, task_group,
+};
 // Evaluation
 pub use evaluate::{Evaluation, OwnDocuments, evaluate};
 pub use exact::ExactSearcher;

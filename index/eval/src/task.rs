@@ -6,9 +6,9 @@ use std::path::Path;
 use splade_core::{EncodedQuery, Encoder, SparseVector, SparsityStats, encode_stream};
 use splade_files::Document;
 
-use crate::beir::{JudgedQueries, TaskData};
 use crate::error::{Error, Result};
 use crate::qrels::Qrels;
+use crate::task_data::{JudgedQueries, TaskData};
 
 /// Judgements and queries of a data folder in memory; the corpus is read while it is encoded.
 #[derive(Debug, Clone, PartialEq)]

@@ -22,8 +22,66 @@ pub struct KnownTask {
     pub languages: BTreeMap<String, Vec<String>>,
 }
 
+impl KnownTask {
+    /// True if the task has a subset in a language, given as ISO 639 code of two or three letters or as `nob-Latn`. `no` and
+    /// `nor` are all of Norwegian; Bokmål and Nynorsk are Norwegian too.
+    #[must_use]
+    pub fn is_in(&self, language: &str) -> bool {
+        self.languages.values().flatten().any(|tag| is_language(tag, language))
+    }
+}
+
+/// True if `tag` (`nob-Latn`) is in `language`.
+fn is_language(tag: &str, language: &str) -> bool {
+    let code = tag.split('-').next().unwrap_or(tag);
+    let wanted: &[&str] = match language.to_ascii_lowercase().as_str() {
+        "no" | "nor" | "norwegian" => &["nor", "nob", "nno"],
+        "nb" | "nob" => &["nob", "nor"],
+        "nn" | "nno" => &["nno", "nor"],
+        "da" | "dan" | "danish" => &["dan"],
+        "sv" | "swe" | "swedish" => &["swe"],
+        "en" | "eng" | "english" => &["eng"],
+        _ => return tag.eq_ignore_ascii_case(language) || code.eq_ignore_ascii_case(language),
+    };
+    wanted.contains(&code)
+}
+
+/// Retrieval tasks of the benchmark `MTEB(Scandinavian, v1)`.
+const SCANDINAVIAN: [&str; 7] = [
+    "DanFeverRetrieval",
+    "NorQuadRetrieval",
+    "SNLRetrieval",
+    "SwednRetrieval",
+    "SweFaqRetrieval",
+    "TV2Nordretrieval",
+    "TwitterHjerneRetrieval",
+];
+
+/// Groups of known tasks, by the names that [`task_group`] knows.
+pub const TASK_GROUPS: [&str; 2] = ["MTEB(Scandinavian)", "Nordic"];
+
+/// Tasks of a group: `MTEB(Scandinavian)` (also with its version, `MTEB(Scandinavian, v1)`) has the benchmark's retrieval
+/// tasks, `Nordic` every known task in Norwegian, Danish or Swedish. Case is ignored.
+///
+/// ```
+/// use splade_eval::task_group;
+///
+/// assert_eq!(task_group("MTEB(Scandinavian)").unwrap().len(), 7);
+/// assert!(task_group("MTEB(eng, v2)").is_none());
+/// ```
+#[must_use]
+pub fn task_group(name: &str) -> Option<Vec<&'static KnownTask>> {
+    let same = |other: &str| other.eq_ignore_ascii_case(name);
+    if same(TASK_GROUPS[0]) || same("MTEB(Scandinavian, v1)") {
+        return Some(known_tasks().iter().filter(|task| SCANDINAVIAN.contains(&task.name.as_str())).collect());
+    }
+    let is_nordic = |task: &&KnownTask| ["no", "da", "sv"].iter().any(|language| task.is_in(language));
+    same(TASK_GROUPS[1]).then(|| known_tasks().iter().filter(is_nordic).collect())
+}
+
 /// All known tasks by name: the Nordic retrieval tasks of mteb and NanoBEIR.
-fn known_tasks() -> &'static [KnownTask] {
+#[must_use]
+pub fn known_tasks() -> &'static [KnownTask] {
     static TASKS: LazyLock<Vec<KnownTask>> =
         LazyLock::new(|| serde_json::from_str(include_str!("tasks.json")).expect("a test reads this embedded file"));
     &TASKS
@@ -66,6 +124,12 @@ pub const NANO_BEIR: [(&str, &str); 13] = [
     ("touche2020", "NanoTouche2020"),
 ];
 
+/// True for the name of a set of NanoBEIR, as `NanoMSMARCO`.
+#[must_use]
+pub fn is_nano_beir_set(name: &str) -> bool {
+    NANO_BEIR.iter().any(|(_, set)| *set == name)
+}
+
 /// Data set of NanoBEIR by its name in a config.
 ///
 /// # Errors
@@ -91,6 +155,19 @@ mod tests {
         for (_, set) in NANO_BEIR {
             assert!(known_task(set).is_some(), "{set}");
         }
+    }
+
+    #[test]
+    fn groups_and_languages_select_tasks() {
+        let names =
+            |group: &str| -> Vec<&str> { task_group(group).unwrap().iter().map(|task| task.name.as_str()).collect() };
+        assert_eq!(names("mteb(scandinavian, v1)"), SCANDINAVIAN);
+        assert_eq!(names("nordic").len(), 25, "all but the English sets of NanoBEIR");
+        let of = |language: &str| known_tasks().iter().filter(|task| task.is_in(language)).count();
+        assert_eq!([of("nb"), of("no"), of("nob"), of("nob-Latn"), of("xx")], [19, 19, 19, 5, 0]);
+        assert!(
+            known_task("NorQuadRetrieval").unwrap().is_in("NB") && !known_task("SweFaqRetrieval").unwrap().is_in("nb")
+        );
     }
 
     #[test]

@@ -9,7 +9,7 @@ use splade_trainer::TrainConfig;
 use splade_trainer::config::{Evaluator, HubPart, Strategy};
 
 use crate::failure::bad_input;
-use crate::hub::data_set::{fetch_files, fetch_split};
+use crate::hub::training_set::{fetch_files, fetch_split};
 
 /// The joined data set of NanoBEIR: folders corpus, queries and qrels with a file of each set.
 const NANO_BEIR: &str = "sentence-transformers/NanoBEIR-en";
