@@ -78,6 +78,7 @@ pub(crate) fn prepare(config: &TrainConfig, start: &Start) -> Result<Prepared> {
     let checkpoint = checkpoint_of(config, start)?;
     let mut warnings = Vec::new();
     let device = device_of(config, &mut warnings)?;
+    warnings.extend(without_mixed_precision(config, &device));
     let mut data = TrainingData::read(config)?;
     let trainee = match &checkpoint {
         Some(path) => Trainee::from_checkpoint(&without_head_patch(config, path), path, &device)?,
@@ -278,6 +279,12 @@ fn device_of(config: &TrainConfig, warnings: &mut Vec<String>) -> Result<Device>
             device("cpu")
         }),
     }
+}
+
+/// The warning that a device has no mixed precision, which a config asks for.
+fn without_mixed_precision(config: &TrainConfig, device: &Device) -> Option<String> {
+    (config.training.bf16 && device.is_cpu())
+        .then(|| "training.bf16: a CPU trains in f32, with the same memory".to_owned())
 }
 
 fn sampler_of(config: &TrainConfig, material: &Material) -> Sampler {

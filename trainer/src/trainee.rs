@@ -30,6 +30,8 @@ pub struct Trainee {
     frozen: bool,
     /// compute layers again in the backward pass
     recomputing: bool,
+    /// compute products of matrices in bfloat16 where the device has it
+    mixed_precision: bool,
     /// memory of training passes
     pool: Arc<Pool>,
     pooling: SpladePooling,
@@ -212,6 +214,7 @@ impl Trainee {
             query: None,
             frozen: false,
             recomputing: config.hardware.gradient_checkpointing,
+            mixed_precision: config.training.bf16,
             pool: Arc::default(),
             pooling: SpladePooling {
                 strategy: config.model.pooling_strategy,
@@ -293,6 +296,7 @@ impl Trainee {
             return Candle::new(&constants, &self.device);
         };
         let a = Candle::training(&self.network, &self.device, seed);
+        let a = if self.mixed_precision { a.mixed_precision() } else { a };
         if self.recomputing { a.recomputing() } else { a }
     }
 

@@ -307,6 +307,77 @@ fn compare(golden: &Golden, readers: [Reader; 2], pooling: SpladePooling, name: 
     }
 }
 
+/// SPLADE vectors of a golden batch on `device`, and the gradients of its golden loss, all on the CPU.
+fn on_device(
+    golden: &Golden,
+    file: &str,
+    device: &Device,
+    strategy: Pooling,
+    bf16: bool,
+) -> (Tensor, BTreeMap<String, Tensor>) {
+    let golden_grads = candle_core::safetensors::load(file, &Device::Cpu).unwrap();
+    let moved = |tensor: &Tensor| tensor.to_device(device).unwrap();
+    let variable = |(name, tensor): (&String, &Tensor)| (name.clone(), Var::from_tensor(&moved(tensor)).unwrap());
+    let variables: BTreeMap<String, Var> = golden.weights.tensors().iter().map(variable).collect();
+    let tensors = variables.iter().map(|(name, var)| (name.clone(), var.as_tensor().clone())).collect();
+    let a = Candle::training(&tensors, device, 0).plain();
+    let a = if bf16 { a.mixed_precision() } else { a };
+    let Inputs { ids, mask, .. } = inputs(golden);
+    let inputs = Inputs { ids: moved(&ids), mask: moved(&mask), token_types: None };
+    let encoded = golden.config.forward(&a, &inputs).unwrap();
+    let vectors = {
+        let pooling = SpladePooling { strategy, ..SpladePooling::default() };
+        splade(&a, &encoded.head, &inputs.mask, pooling).unwrap()
+    };
+    let loss = (&vectors * moved(&golden_grads["loss_weights"])).unwrap().sum_all().unwrap();
+    let grads = loss.backward().unwrap();
+    let on_cpu = |tensor: &Tensor| tensor.to_device(&Device::Cpu).unwrap();
+    let grads = variables.iter().map(|(name, var)| (name.clone(), on_cpu(&gradient(&grads, var, name)))).collect();
+    (on_cpu(&vectors), grads)
+}
+
+/// A device computes what the CPU computes, in f32 up to rounding, and in mixed precision with the factors of products rounded
+/// to the 8 significant bits of bfloat16.
+fn compare_device(device: &Device) {
+    let numbers = |tensor: &Tensor| tensor.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+    let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum::<f64>();
+    for family in &families() {
+        let golden = golden(family);
+        let original = folder(family).join("grads_original_head.safetensors");
+        let file = if original.is_file() { original } else { folder(family).join("grads.safetensors") };
+        let file = file.to_str().unwrap();
+        // the largest of several almost equal logits may be another one after rounding, so mixed precision is compared by sums
+        for (strategy, bf16, tolerance, cosine) in [
+            (Pooling::Max, false, 1e-4, 0.99999),
+            (Pooling::Sum, false, 1e-4, 0.99999),
+            (Pooling::Sum, true, 0.05, 0.9),
+        ] {
+            let (plain, plain_grads) = on_device(&golden, file, &Device::Cpu, strategy, false);
+            let (vectors, grads) = on_device(&golden, file, device, strategy, bf16);
+            let largest = plain.abs().unwrap().max_all().unwrap().to_scalar::<f32>().unwrap();
+            let distance = distance(&vectors, &plain, None) / largest;
+            assert!(distance <= tolerance, "{family} {strategy:?} {bf16}: {distance}");
+            assert_eq!(distance > 1e-5, bf16, "{family} {strategy:?}: {distance}");
+            // all gradients as one vector: those of single biases may be 0 but for rounding
+            let all = |grads: &BTreeMap<String, Tensor>| grads.values().flat_map(numbers).collect::<Vec<f32>>();
+            let (a, b) = (all(&plain_grads), all(&grads));
+            let found = dot(&a, &b) / (dot(&a, &a) * dot(&b, &b)).sqrt();
+            assert!(found >= cosine, "{family} {strategy:?} {bf16}: cosine {found}");
+        }
+    }
+}
+
+#[test]
+fn mixed_precision_rounds_the_factors_of_products() {
+    compare_device(&Device::Cpu);
+}
+
+#[test]
+#[ignore = "needs an NVIDIA device: cargo test --features cuda -p splade-trainer --test golden_models -- --ignored"]
+fn a_cuda_device_has_the_vectors_and_gradients_of_the_cpu() {
+    compare_device(&Device::new_cuda(0).unwrap());
+}
+
 #[test]
 fn layers_computed_again_have_the_values_and_gradients_of_layers_that_are_kept() {
     let candle = [false, true].map(|recomputing| Reader::Candle { plain: false, recomputing });

@@ -41,7 +41,9 @@ const fn only_off(path: &'static str, default: &'static str, meaning: &'static s
 
 // Reasons that several keys share; keys with the same reason are named in one line.
 const ONLY_CSR: &str = "only architecture `csr` has it, which this toolkit does not train";
-const ONLY_F32: &str = "this version computes in f32 on every device";
+const ONLY_BF16: &str =
+    "gradients underflow in float16 without a scaled loss, which this toolkit does not have: use `bf16`";
+const ONLY_F32: &str = "products in f32 stay f32 on every device: use `bf16` for faster ones";
 
 /// Every key, in the order of a config file.
 #[rustfmt::skip] // one line a key
@@ -83,8 +85,8 @@ pub const KEYS: &[Key] = &[
     key("training.warmup_ratio", "0.1", "share of the steps over which learning rates rise; they then fall to 0"),
     key("training.weight_decay", "0.01", "decoupled weight decay of AdamW"),
     key("training.max_grad_norm", "1.0", "gradients are scaled down to this norm; 0 switches it off"),
-    only_off("training.bf16", "false", "mixed precision in bfloat16", ONLY_F32),
-    only_off("training.fp16", "false", "mixed precision in float16", ONLY_F32),
+    key("training.bf16", "false", "mixed precision on a CUDA or Metal device: products of matrices in bfloat16, weights, gradients and optimizer in f32; a CPU trains in f32 and says so"),
+    only_off("training.fp16", "false", "mixed precision in float16", ONLY_BF16),
     key("training.max_seq_length", "256", "tokens of a document or query; longer texts are truncated"),
     key("training.batch_sampler", "\"no_duplicates\"", "`no_duplicates` (no text twice in a batch) or `batch_sampler` (a permutation in pieces)"),
     key("training.shuffle", "true", "false takes rows in the order of the files"),

@@ -422,6 +422,8 @@ pub struct TrainingConfig {
     pub weight_decay: f64,
     /// Norm that gradients are scaled down to; 0 switches it off.
     pub max_grad_norm: f64,
+    /// Mixed precision: products of matrices in bfloat16 on a device that has it.
+    pub bf16: bool,
     /// Tokens that a document or query is truncated to.
     pub max_seq_length: usize,
     /// Way from rows to batches.

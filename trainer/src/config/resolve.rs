@@ -180,6 +180,7 @@ fn training(mut keys: Section<'_>, evaluation: &EvaluationConfig, has_table: boo
         warmup_ratio: keys.number("warmup_ratio", 0.0..=1.0)?,
         weight_decay: keys.number("weight_decay", 0.0..=f64::MAX)?,
         max_grad_norm: keys.number("max_grad_norm", 0.0..=f64::MAX)?,
+        bf16: keys.flag("bf16")?,
         max_seq_length: keys.count("max_seq_length", 3)?,
         batch_sampler: keys.choice("batch_sampler")?,
         shuffle: keys.flag("shuffle")?,

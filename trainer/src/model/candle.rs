@@ -31,6 +31,8 @@ pub struct Candle {
     plain: bool,
     /// layers are computed again in the backward pass
     recomputing: bool,
+    /// products of matrices are computed in bfloat16
+    bf16: bool,
     /// in a pass without a graph, the parameters it reads
     read: Option<RefCell<Vec<Tensor>>>,
     allowed: AllowedKeys,
@@ -47,14 +49,15 @@ pub(super) struct Snapshot {
     dropout: Option<ChaCha8Rng>,
     plain: bool,
     recomputing: bool,
+    bf16: bool,
     allowed: AllowedKeys,
 }
 
 impl From<Snapshot> for Candle {
     fn from(snapshot: Snapshot) -> Self {
-        let Snapshot { parameters, device, dropout, plain, recomputing, allowed } = snapshot;
+        let Snapshot { parameters, device, dropout, plain, recomputing, bf16, allowed } = snapshot;
         let dropout = dropout.map(RefCell::new);
-        Self { parameters, device, dropout, plain, recomputing, read: None, allowed }
+        Self { parameters, device, dropout, plain, recomputing, bf16, read: None, allowed }
     }
 }
 
@@ -68,6 +71,7 @@ impl Candle {
             dropout: None,
             plain: !device.is_cpu(),
             recomputing: false,
+            bf16: false,
             read: None,
             allowed: AllowedKeys::default(),
         }
@@ -93,6 +97,21 @@ impl Candle {
         Self { recomputing: true, ..self }
     }
 
+    /// Mixed precision, as torch's autocast: products of matrices round their factors to bfloat16 and add up in f32; weights,
+    /// gradients of weights and everything else are f32. It has an effect on the plain twin only, which other devices run.
+    #[must_use]
+    pub fn mixed_precision(self) -> Self {
+        Self { bf16: true, ..self }
+    }
+
+    /// The product of two matrices, or of matrices row by row.
+    fn product(&self, a: &Tensor, b: &Tensor) -> Result<Tensor, Error> {
+        if self.plain && self.bf16 {
+            return Ok(a.to_dtype(DType::BF16)?.matmul(&b.to_dtype(DType::BF16)?)?.to_dtype(DType::F32)?);
+        }
+        Ok(a.matmul(b)?)
+    }
+
     pub(super) fn snapshot(&self) -> Snapshot {
         Snapshot {
             parameters: self.parameters.clone(),
@@ -101,6 +120,7 @@ impl Candle {
             plain: self.plain,
             // a layer that is computed again is in memory alone, and keeps its parts
             recomputing: false,
+            bf16: self.bf16,
             allowed: self.allowed.clone(),
         }
     }
@@ -162,7 +182,7 @@ impl Candle {
         };
         let (position_query, position_key) = (part(0)?, part(size)?);
         let (query, key) = (query.affine(scale, 0.0)?, key.contiguous()?);
-        let content = query.matmul(&key.t()?)?;
+        let content = self.product(&query, &key.t()?)?;
         let last = tokens as i64 - 1;
         let distances: Vec<u32> = (-last..=last).map(|offset| offsets.index(offset)).collect();
         let gather = |x: Tensor, from_keys: bool| -> Result<Tensor, Error> {
@@ -171,8 +191,8 @@ impl Candle {
             }
             Ok(x.contiguous()?.apply_op1(ops::RelativeGather { rows: distances.clone().into(), from_keys })?)
         };
-        let of_queries = gather(query.matmul(&position_key)?, false)?;
-        let of_keys = gather(key.affine(scale, 0.0)?.matmul(&position_query)?, true)?;
+        let of_queries = gather(self.product(&query, &position_key)?, false)?;
+        let of_keys = gather(self.product(&key.affine(scale, 0.0)?, &position_query)?, true)?;
         Ok(((content + of_queries)? + of_keys)?)
     }
 
@@ -271,8 +291,9 @@ impl Algebra for Candle {
         shape.push(weight.dim(0)?);
         let x = x.reshape(((), input))?;
         let sum = match bias {
+            None if self.plain && self.bf16 => self.product(&x, &weight.t()?)?,
             None => x.apply_op2(weight, ops::Linear)?,
-            Some(bias) if self.plain => x.matmul(&weight.t()?)?.broadcast_add(bias)?,
+            Some(bias) if self.plain => self.product(&x, &weight.t()?)?.broadcast_add(bias)?,
             Some(bias) => x.apply_op3(weight, bias, ops::Linear)?,
         };
         Ok(sum.reshape(shape)?)
@@ -319,6 +340,12 @@ impl Algebra for Candle {
         };
         let scale = 1.0 / (1.0 - probability as f32);
         let mut rng = rng.borrow_mut();
+        if !self.device.is_cpu() {
+            // numbers of the device itself: a copy of as many costs more than the layer
+            self.device.set_seed(rng.random())?;
+            let kept = x.rand_like(0.0, 1.0)?.ge(probability)?.to_dtype(x.dtype())?;
+            return Ok((x.mul(&kept)? * f64::from(scale))?);
+        }
         // Sixteen bits an element are enough for a probability, and four elements then cost one draw.
         let limit = (probability * 65536.0) as u16;
         let mut bits = 0_u64;
@@ -384,11 +411,11 @@ impl Algebra for Candle {
         let scores = match (positions, settings.offsets) {
             (Some(positions), Some(offsets)) => self.relative_scores(query, key, positions, offsets, settings.scale)?,
             // scaling the factor costs T·d instead of T·T
-            _ => query.affine(settings.scale, 0.0)?.matmul(&key.t()?)?,
+            _ => self.product(&query.affine(settings.scale, 0.0)?, &key.t()?)?,
         };
         let probabilities = self.dropout(&self.masked_softmax(&scores, allowed)?, settings.dropout)?;
         let (rows, _, tokens, _) = query.dims4()?;
-        Ok(probabilities.matmul(value)?.transpose(1, 2)?.reshape((rows, tokens, settings.width))?)
+        Ok(self.product(&probabilities, value)?.transpose(1, 2)?.reshape((rows, tokens, settings.width))?)
     }
 
     fn max_logits(&self, features: &Tensor, weight: &Tensor, bias: &Tensor, mask: &Tensor) -> Result<Tensor, Error> {
