@@ -235,7 +235,7 @@ impl EvaluationSets {
         let vocabulary = session.trainee().vocabulary();
         let decode = |(text, vector): (&&str, SparseVector)| {
             let terms = vector.by_decreasing_weight().into_iter().take(10);
-            let terms = terms.map(|(dim, weight)| format!("{} {weight:.2}", vocabulary.token(dim).unwrap_or_default()));
+            let terms = terms.map(|(dim, weight)| format!("{} {weight:.2}", vocabulary.readable_token(dim)));
             let start: String = text.chars().take(60).collect();
             format!("{start} → {}", terms.collect::<Vec<_>>().join(", "))
         };

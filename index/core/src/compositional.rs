@@ -147,7 +147,7 @@ fn pre_tokenizer(whole: &PreTokenizerWrapper) -> bool {
     splits_at_spaces && !rest.iter().any(depends_on_place)
 }
 
-fn flatten<'a>(stage: &'a PreTokenizerWrapper, into: &mut Vec<&'a PreTokenizerWrapper>) {
+pub(crate) fn flatten<'a>(stage: &'a PreTokenizerWrapper, into: &mut Vec<&'a PreTokenizerWrapper>) {
     match stage {
         PreTokenizerWrapper::Sequence(stages) => stages.as_ref().iter().for_each(|stage| flatten(stage, into)),
         stage => into.push(stage),

@@ -5,10 +5,12 @@ use std::sync::Arc;
 #[cfg(feature = "threads")]
 use rayon::prelude::*;
 use sha2::{Digest, Sha256};
+use tokenizers::pre_tokenizers::PreTokenizerWrapper;
+use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 use tokenizers::processors::PostProcessorWrapper;
-use tokenizers::{PostProcessor, Tokenizer, TruncationDirection, TruncationParams};
+use tokenizers::{Decoder, PostProcessor, Tokenizer, TruncationDirection, TruncationParams};
 
-use crate::compositional::{longest_word, reads_word_by_word};
+use crate::compositional::{flatten, longest_word, reads_word_by_word};
 use crate::guard::guarded;
 use crate::hex;
 use crate::tokenizer_files::{Resolved, TokenizerFiles, resolve};
@@ -168,6 +170,34 @@ impl Vocabulary {
     #[must_use]
     pub fn token(&self, dim: u32) -> Option<String> {
         self.tokenizer.id_to_token(dim)
+    }
+
+    /// Token of a dimension as people read it; its number in brackets if it has none.
+    ///
+    /// The bytes of a byte-level tokenizer become text, with `▁` for a space as in SentencePiece: `ĠvÃ¥pen` is `▁våpen`. A
+    /// token that ends within a character stays raw.
+    #[must_use]
+    pub fn readable_token(&self, dim: u32) -> String {
+        let Some(token) = self.token(dim) else { return format!("[{dim}]") };
+        let mut stages = Vec::new();
+        if let Some(stage) = self.tokenizer.get_pre_tokenizer() {
+            flatten(stage, &mut stages);
+        }
+        if !stages.iter().any(|stage| matches!(stage, PreTokenizerWrapper::ByteLevel(_))) {
+            return token;
+        }
+        let text = ByteLevel::default().decode_chain(vec![token.clone()]).map(|parts| parts.concat());
+        match text {
+            Ok(text) if !text.contains(char::REPLACEMENT_CHARACTER) => {
+                let visible = |c: char| match c {
+                    ' ' => "▁".to_owned(),
+                    c if c.is_whitespace() || c.is_control() => c.escape_default().to_string(),
+                    c => c.to_string(),
+                };
+                text.chars().map(visible).collect()
+            }
+            _ => token,
+        }
     }
 
     /// Dimension of a token.
@@ -574,6 +604,36 @@ mod tests {
         let vocabulary = Vocabulary::parse(json.into(), usize::MAX).unwrap();
         assert!(!vocabulary.reads_word_by_word());
         assert_eq!(words(&vocabulary, "fjorden ord fjord"), ["▁fjorden", "▁ord", "▁fjord"]);
+    }
+
+    #[test]
+    fn tokens_of_bytes_are_readable() {
+        // NorBERT3 has no token for it
+        let newline = |model: &str| if model == "norbert3-tiny" { "[UNK]" } else { "\\n" };
+        let readable = |model: &str, text: &str| {
+            let vocabulary = fixture(model);
+            let ids = vocabulary.tokenize(text).unwrap();
+            ids.into_iter().map(|id| vocabulary.readable_token(id)).collect::<Vec<_>>()
+        };
+        for (model, first) in [("roberta-tiny", "F"), ("modernbert-tiny", "F"), ("norbert3-tiny", "▁F")] {
+            let tokens = readable(model, "Fjorden er grå.\n Bær");
+            assert!(tokens[0].starts_with(first), "{model} {tokens:?}");
+            assert_eq!(
+                tokens.concat().trim_start_matches('▁'),
+                "Fjorden▁er▁grå.\\n▁Bær".replace("\\n", newline(model))
+            );
+        }
+        // the others are text as they are
+        assert_eq!(readable("bert-tiny", "fjordene"), ["fjor", "##den", "##e"]);
+        assert_eq!(readable("xlmr-tiny", "Fjordene er").concat(), "▁Fjordene▁er");
+        // half of a character, no token, a token that is no bytes
+        let json = r#"{"added_tokens": [{"id": 2, "content": "<s>", "special": true, "single_word": false, "lstrip": false,
+                "rstrip": false, "normalized": false}],
+            "pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true},
+            "model": {"type": "BPE", "vocab": {"Ã": 0, "Ã¥": 1, "<s>": 2}, "merges": []}}"#;
+        let vocabulary = Vocabulary::parse(json.into(), usize::MAX).unwrap();
+        let tokens: Vec<String> = (0..4).map(|dim| vocabulary.readable_token(dim)).collect();
+        assert_eq!(tokens, ["Ã", "å", "<s>", "[3]"]);
     }
 
     #[test]

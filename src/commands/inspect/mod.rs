@@ -144,7 +144,7 @@ const NAMES: Wants = Wants { weights: false, onnx: None, only_queries: true };
 
 /// Token of a dimension, or its number in brackets if it has none.
 fn term(vocabulary: Option<&Vocabulary>, dim: u32) -> String {
-    vocabulary.and_then(|vocabulary| vocabulary.token(dim)).unwrap_or_else(|| format!("[{dim}]"))
+    vocabulary.map_or_else(|| format!("[{dim}]"), |vocabulary| vocabulary.readable_token(dim))
 }
 
 /// Table of two columns.

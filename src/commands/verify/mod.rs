@@ -40,7 +40,7 @@ pub(crate) fn run(args: &VerifyArgs) -> Result<()> {
     rows.extend(subject.queries()?);
     rows.extend(subject.networks()?);
     rows.sort_by_key(|row| row.stage);
-    let token = |dim: u32| subject.vocabulary.token(dim).unwrap_or_else(|| format!("[{dim}]"));
+    let token = |dim: u32| subject.vocabulary.readable_token(dim);
     let texts = subject.ids.iter().map(String::as_str).collect();
     let report = VerifyReport { model: &args.model, texts, token: &token, rows };
     if args.json {
