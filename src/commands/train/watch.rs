@@ -14,6 +14,9 @@ use crate::commands::interrupt;
 use crate::console::{self, json_line, size};
 use crate::mlflow::{Mlflow, Status};
 
+/// Template of the progress line.
+const PROGRESS: &str = "{bar:20} {pos}/{len}  {msg}  {eta} left";
+
 /// Observer of a training.
 pub(super) struct Watch {
     bar: ProgressBar,
@@ -47,7 +50,7 @@ impl Observer for Watch {
                 describe(plan).iter().for_each(|line| tracing::info!("{line}"));
                 (self.total, self.first, self.begun) = (plan.total_steps, plan.first_step, Some(Instant::now()));
                 self.bar = console::progress("training", Some(plan.total_steps as u64));
-                self.bar.set_style(console::style("{bar:20} {pos}/{len}  {msg}  {eta} left"));
+                self.bar.set_style(console::style(PROGRESS));
                 self.bar.set_position(plan.first_step as u64);
                 self.bar.reset_eta();
                 self.report(|Reporting { mlflow, name, tags, parameters }| mlflow.begin(name, tags, parameters));
@@ -245,4 +248,33 @@ fn memory_bytes() -> Option<u64> {
     let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
     let kilobytes: u64 = line.split_whitespace().next()?.parse().ok()?;
     Some(kilobytes * 1024)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_progress_line_has_step_loss_active_dims_speed_memory_and_time_left() {
+        let console = Console { quiet: false, verbose: false, log_format: LogFormat::Text };
+        let mut watch = Watch::new(&console, None, None);
+        (watch.total, watch.begun) = (200, Some(Instant::now()));
+        watch.bar.set_length(200);
+        for step in 1..=3 {
+            let event = Event::Step { step, loss: 1.23456, examples: 16, active_dims: 123.4, query_active_dims: 8.25 };
+            watch.event(event);
+        }
+        let line = watch.bar.message();
+        assert!(line.starts_with("loss 1.2346  8.2 + 123 active dims  "), "{line}");
+        let (speed, memory) = line.split_once(" examples/s").unwrap();
+        assert!(speed.rsplit(' ').next().unwrap().parse::<f64>().unwrap() > 0.0, "{line}");
+        assert_eq!(memory_bytes().is_some(), memory.ends_with('B'), "{line}");
+        assert_eq!((watch.bar.position(), watch.bar.length()), (3, Some(200)));
+        assert!(PROGRESS.contains("{pos}/{len}") && PROGRESS.contains("{msg}") && PROGRESS.ends_with("{eta} left"));
+        // valid, or it panics
+        console::style(PROGRESS);
+        // masked words have no vectors
+        watch.event(Event::Step { step: 4, loss: 2.0, examples: 16, active_dims: 0.0, query_active_dims: 0.0 });
+        assert!(watch.bar.message().starts_with("loss 2.0000  ") && !watch.bar.message().contains("active"));
+    }
 }
