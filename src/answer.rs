@@ -6,7 +6,7 @@ mod json;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
-use splade_core::{Encoder, Fusion, SparseVector, Vocabulary};
+use splade_core::{Encoder, Fusion, Hit, SparseVector, Vocabulary};
 use splade_files::Query;
 use splade_index::{Found, SearchOptions, Searcher, StoredDocument};
 
@@ -130,6 +130,16 @@ impl Answerer {
             Ok(AnswerHit { found, document, explanation })
         });
         hits.collect()
+    }
+
+    /// Explains the score of a document for a query, whatever its rank; none if the index has no such document.
+    pub(crate) fn explain_document(&self, query: &Query, id: &str) -> Result<Option<AnswerHit>> {
+        let Some(address) = self.searcher.find(id)? else { return Ok(None) };
+        let vector = self.encode(&[&query.text])?.pop().unwrap_or_default().vector;
+        let score = vector.dot(&self.searcher.vector(address)?);
+        let found = vec![Found { hit: Hit { id: id.to_owned(), score }, address }];
+        let answer = Answer { vector, found, lists: None, search_time: Duration::ZERO };
+        Ok(self.hits(query, answer)?.pop())
     }
 
     fn search(&self, text: &str, vector: &SparseVector) -> Result<Vec<Found>> {

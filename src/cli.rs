@@ -1,10 +1,14 @@
 //! Commands and flags, as typed.
 
+mod eval_run;
+
 use std::path::{Path, PathBuf};
 
 use clap::builder::PossibleValuesParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use splade_core::{Fusion, HeadMode, RRF_K};
+
+pub(crate) use eval_run::{EvalRunArgs, ReportFormat};
 
 use crate::tasks::NANO_BEIR_ID;
 
@@ -87,6 +91,7 @@ pub(crate) enum Command {
     #[cfg(feature = "train")]
     Mine(MineArgs),
     EvalMteb(EvalMtebArgs),
+    EvalRun(EvalRunArgs),
     #[cfg(feature = "train")]
     Verify(VerifyArgs),
     Inspect(InspectArgs),

@@ -120,6 +120,16 @@ impl Table {
         self
     }
 
+    /// Rows, the heading first.
+    pub(crate) fn rows(&self) -> &[Vec<String>] {
+        &self.rows
+    }
+
+    /// True for a column of text, which is left-aligned.
+    pub(crate) fn is_text(&self, column: usize) -> bool {
+        self.text.contains(&column)
+    }
+
     /// Adds a row.
     pub(crate) fn row<S: Into<String>>(&mut self, cells: impl IntoIterator<Item = S>) {
         self.rows.push(cells.into_iter().map(Into::into).collect());
@@ -138,11 +148,7 @@ impl fmt::Display for Table {
             for (column, cell) in row.iter().enumerate() {
                 let pad = " ".repeat(widths[column] - cell.chars().count());
                 line.push_str(if column == 0 { "" } else { "  " });
-                line.push_str(&if self.text.contains(&column) {
-                    format!("{cell}{pad}")
-                } else {
-                    format!("{pad}{cell}")
-                });
+                line.push_str(&if self.is_text(column) { format!("{cell}{pad}") } else { format!("{pad}{cell}") });
             }
             writeln!(f, "{}", line.trim_end())?;
         }

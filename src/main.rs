@@ -8,6 +8,7 @@
 mod answer;
 mod cli;
 mod commands;
+mod comparison;
 mod console;
 mod encoders;
 mod environment;
@@ -18,6 +19,7 @@ mod hub;
 #[cfg(feature = "train")]
 mod mlflow;
 mod outputs;
+mod report;
 mod tasks;
 #[cfg(feature = "train")]
 mod texts;
@@ -70,6 +72,7 @@ fn run(cli: &Cli) -> anyhow::Result<()> {
         #[cfg(feature = "train")]
         Command::Mine(args) => commands::mine::run(args),
         Command::EvalMteb(args) => commands::eval_mteb::run(args),
+        Command::EvalRun(args) => commands::eval_run::run(args),
         #[cfg(feature = "train")]
         Command::Verify(args) => commands::verify::run(args),
         Command::Inspect(args) => commands::inspect::run(args),

@@ -12,8 +12,20 @@ use std::process::Command;
 use util::{Place, fixture, onnx_runtime, ours, setup};
 
 /// Commands with examples in their help.
-const COMMANDS: [&str; 11] =
-    ["train", "export-onnx", "encode", "index", "search", "mine", "eval-mteb", "verify", "inspect", "push", "doctor"];
+const COMMANDS: [&str; 12] = [
+    "train",
+    "export-onnx",
+    "encode",
+    "index",
+    "search",
+    "mine",
+    "eval-mteb",
+    "eval-run",
+    "verify",
+    "inspect",
+    "push",
+    "doctor",
+];
 
 /// A folder with every file that an example names.
 fn place() -> Place {
@@ -21,6 +33,7 @@ fn place() -> Place {
     place.copy(&fixture("inference-free/model"), "demo/model/final");
     place.copy(&ours("data/toy"), "tests/data/lohelp-nb");
     place.copy(&ours("data/toy/corpus.jsonl"), "corpus.jsonl");
+    place.copy(&ours("data/toy/qrels/test.tsv"), "qrels.tsv");
     place.copy(&ours("data/toy/queries.jsonl"), "queries.jsonl");
     place.copy(&ours("../configs"), "configs");
     place.copy(&ours("data/lohelp-nb/train"), "tests/data/lohelp-nb/train");
@@ -37,6 +50,9 @@ fn place() -> Place {
     place.write("corpus.jsonl.gz", packed.finish().unwrap());
     place.ok(&["export-onnx", "demo/model/final", "--no-verify"]);
     place.ok(&["index", "demo/model/final", "--input", "corpus.jsonl", "--index", "demo/help.index"]);
+    let search = ["search", "--index", "demo/help.index", "--queries", "queries.jsonl", "--format", "trec"];
+    place.write("run.trec", place.ok(&search));
+    place.write("bm25.trec", place.ok(&[&search[..], &["--mode", "bm25"]].concat()));
     let reference = ["encode", "demo/model/final", "--input", "texts.jsonl", "--role", "document"];
     place.write("python.jsonl", place.ok(&reference));
     place
@@ -44,7 +60,14 @@ fn place() -> Place {
 
 /// Adds `--dry-run` to trainings and uploads, and `--overwrite` where an earlier example wrote the same files.
 fn shortened(example: &str) -> String {
-    let writes = ["splade export-onnx ", "splade index ", "splade eval-mteb ", "splade encode ", "splade mine "];
+    let writes = [
+        "splade export-onnx ",
+        "splade index ",
+        "splade eval-mteb ",
+        "splade encode ",
+        "splade mine ",
+        "splade eval-run ",
+    ];
     let writes = writes.iter().any(|command| example.contains(command)) && !example.contains("--append");
     let is_dry = ["splade train ", "splade push "].iter().any(|command| example.contains(command));
     if is_dry && !example.contains("--dry-run") {

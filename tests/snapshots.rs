@@ -33,6 +33,7 @@ fn help() {
         "search",
         "mine",
         "eval-mteb",
+        "eval-run",
         "verify",
         "inspect",
         "push",
@@ -68,6 +69,21 @@ fn evaluation() {
     assert_eq!((task["task"].as_str(), task["split"].as_str()), (Some("toy"), Some("test")));
     let ndcg = task["scores"]["sparse"]["ndcg_at_10"].as_f64().unwrap();
     assert!((0.0..=1.0).contains(&ndcg), "{json:#}");
+}
+
+#[test]
+fn run_files() {
+    let place = place();
+    let search = ["search", "--index", "toy.index", "--queries", "toy/queries.jsonl", "--format", "trec", "--mode"];
+    place.write("run.trec", place.ok(&[&search[..], &["sparse"]].concat()));
+    place.write("bm25.trec", place.ok(&[&search[..], &["bm25"]].concat()));
+    let eval = ["eval-run", "run.trec", "toy/qrels/test.tsv", "--baseline", "bm25.trec", "--top", "1"];
+    let explain = ["--queries", "toy/queries.jsonl", "--index", "toy.index", "--per-query"];
+    check("eval-run-table", &place.ok(&[&eval[..], &explain].concat()));
+    check(
+        "eval-run-markdown",
+        &place.ok(&[&eval[..], &["--format", "md", "--metrics", "ndcg_at_10,accuracy"]].concat()),
+    );
 }
 
 #[test]

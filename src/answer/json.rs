@@ -48,7 +48,8 @@ impl Explanation {
 }
 
 impl MatchedTerm {
-    fn to_json(&self, total: f32) -> Value {
+    /// JSON of a term of a hit whose terms add up to `total`.
+    pub(crate) fn to_json(&self, total: f32) -> Value {
         json!({
             "token": self.token,
             "dim": self.dim,

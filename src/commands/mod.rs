@@ -3,6 +3,7 @@
 pub(crate) mod doctor;
 pub(crate) mod encode;
 pub(crate) mod eval_mteb;
+pub(crate) mod eval_run;
 #[cfg(feature = "train")]
 pub(crate) mod export_onnx;
 pub(crate) mod index;

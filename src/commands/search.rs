@@ -2,7 +2,7 @@
 
 mod batch;
 mod stats;
-mod table;
+pub(crate) mod table;
 mod warm;
 
 use std::path::Path;

@@ -6,17 +6,13 @@
 use std::collections::{HashSet, VecDeque};
 
 use candle_core::{DType, Tensor};
+use splade_core::{DOCUMENT_SPARSITY, QUERY_ACTIVE_DIMS};
 use splade_files::Architecture;
 
 use crate::config::{Objective, TrainConfig};
 use crate::data::DataSet;
 use crate::loss::Embeddings;
 use crate::{Result, Trainee};
-
-/// The usual number of active dims of a query.
-pub const QUERY_ACTIVE_DIMS: std::ops::RangeInclusive<f64> = 5.0..=10.0;
-/// The usual share of a document's dims that are 0.
-pub const DOCUMENT_SPARSITY: std::ops::RangeInclusive<f64> = 0.90..=0.95;
 
 /// Rows of a batch that are examined, at most: enough to see a collapse.
 const ROWS_MAX: usize = 16;

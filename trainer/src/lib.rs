@@ -97,7 +97,7 @@ mod trainee;
 pub use checkpoint::{checkpoints, latest_checkpoint};
 pub use config::{TrainConfig, apply_override};
 pub use device::{best_device, device};
-pub use doctor::{DOCUMENT_SPARSITY, QUERY_ACTIVE_DIMS, Sparsity};
+pub use doctor::Sparsity;
 pub use error::{Error, Result};
 pub use fit::{Event, FitReport, Observer, Start, fit, plan};
 pub use log::Scalar;

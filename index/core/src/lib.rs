@@ -65,7 +65,9 @@ mod words;
 
 // Vectors
 pub use pooling::{HeadMode, Pooling, PoolingActivation, SpladePooling, activate, pool};
-pub use stats::{SparsityAnalysis, SparsityReport, SparsityStats, flops};
+pub use stats::{
+    DOCUMENT_SPARSITY, MillionEstimate, QUERY_ACTIVE_DIMS, SparsityAnalysis, SparsityReport, SparsityStats, flops,
+};
 pub use vector::{SparseVector, VectorError};
 // Encoders
 pub use document::{BATCH_TOKENS, DocumentEncoder, DocumentSettings, Network, TokenBatch, encode_stream};

@@ -1,6 +1,7 @@
 //! Rankings: hits by decreasing score, equal scores by increasing id.
 
 use std::cmp::Ordering;
+use std::collections::HashSet;
 
 /// A document found and its score.
 #[derive(Debug, Clone, PartialEq)]
@@ -61,8 +62,10 @@ impl Ranking {
         // -0.0 + 0.0 is 0.0; every other score stays as it is
         hits.iter_mut().for_each(|hit| hit.score += 0.0);
         hits.sort_by(Hit::rank_order);
-        let mut seen = std::collections::HashSet::with_capacity(hits.len());
-        hits.retain(|hit| seen.insert(hit.id.clone()));
+        let mut seen = HashSet::with_capacity(hits.len());
+        let is_first: Vec<bool> = hits.iter().map(|hit| seen.insert(hit.id.as_str())).collect();
+        let mut is_first = is_first.into_iter();
+        hits.retain(|_| is_first.next().unwrap_or(false));
         Self { hits }
     }
 

@@ -1,6 +1,7 @@
 //! [`SparsityStats`]: active dims, sparsity ratio, FLOPS and lengths of posting lists.
 
 use std::collections::{BTreeMap, HashMap};
+use std::ops::RangeInclusive;
 
 use serde::Serialize;
 
@@ -122,6 +123,16 @@ impl SparsityStats {
         all
     }
 
+    /// Active dims that occur and their numbers of vectors, ascending.
+    pub fn active_dims_counts(&self) -> impl Iterator<Item = (usize, u64)> + Clone + '_ {
+        self.by_active_dims.iter().map(|(&active, &count)| (active, count))
+    }
+
+    /// Lengths of the posting lists of all used dims, in no order.
+    pub fn posting_lengths(&self) -> impl Iterator<Item = u64> + Clone + '_ {
+        self.frequencies.values().copied()
+    }
+
     /// Summary of all counts.
     #[must_use]
     pub fn report(&self) -> SparsityReport {
@@ -164,6 +175,36 @@ pub fn flops(queries: &SparsityStats, documents: &SparsityStats) -> f64 {
     let products: u128 =
         queries.frequencies.iter().map(|(&dim, &count)| u128::from(count) * u128::from(documents.frequency(dim))).sum();
     products as f64 / (queries.count as f64 * documents.count as f64)
+}
+
+/// Target of the active dims of queries.
+pub const QUERY_ACTIVE_DIMS: RangeInclusive<f64> = 5.0..=10.0;
+
+/// Target of the sparsity ratio of documents.
+pub const DOCUMENT_SPARSITY: RangeInclusive<f64> = 0.90..=0.95;
+
+/// Size of an index of a million documents, and the cost of a query in it.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct MillionEstimate {
+    /// bytes of the index without the texts
+    pub index_bytes: u64,
+    /// postings of a query's dims, before any is skipped
+    pub postings_per_query: u64,
+}
+
+impl MillionEstimate {
+    const DOCUMENTS: f64 = 1e6;
+    /// Bytes of an index per active dim of a document: 3.2 of the posting lists, 6 of the vectors by document.
+    const BYTES_PER_POSTING: f64 = 9.2;
+
+    /// Estimate from the mean active dims of documents and the [`flops`] of a pair.
+    #[must_use]
+    pub fn of(document_active_dims: f64, flops: f64) -> Self {
+        Self {
+            index_bytes: (Self::DOCUMENTS * document_active_dims * Self::BYTES_PER_POSTING) as u64,
+            postings_per_query: (Self::DOCUMENTS * flops) as u64,
+        }
+    }
 }
 
 /// Summary of [`SparsityStats`] of one side, queries or documents.

@@ -7,19 +7,25 @@
 //!   ties, divisors and roundings.
 //! * [`stage_mteb_results`] writes the files that mteb loads; [`read_mteb_results`] reads them.
 //!
-//! To add a metric: a method of `Graded` in `metrics.rs`, and a line in the table of `trec.rs` or `retrieval.rs`.
+//! * [`JudgedRun`] has the values of every query, and [`paired_test`] compares two runs by them.
+//!
+//! To add a metric: a method of `Graded` in `metrics.rs`, and a variant in `metric.rs` or a line in `retrieval.rs`.
 
 #![forbid(unsafe_code)]
 #![warn(clippy::print_stdout, clippy::print_stderr)]
 
+mod analysis;
+mod baseline;
 mod beir;
 mod error;
 mod evaluate;
 mod exact;
 mod identical_ids;
+mod metric;
 mod metrics;
 mod mteb;
 mod nauc;
+mod predictions;
 mod qrels;
 mod raw;
 mod retrieval;
@@ -27,12 +33,14 @@ mod rrf;
 mod run;
 mod scores;
 mod shuffle;
+mod significance;
 mod task;
 mod task_data;
 mod tasks;
 mod trec;
 
 // Data
+pub use predictions::RunPart;
 pub use qrels::{Judgements, Qrels};
 pub use raw::{BuiltSplit, RawTask};
 pub use run::{Run, is_trec_word};
@@ -46,11 +54,17 @@ pub use evaluate::{Evaluation, OwnDocuments, evaluate};
 pub use exact::ExactSearcher;
 pub use identical_ids::ignores_identical_ids;
 // Scores
+pub use metric::{Measure, Metric};
 pub use metrics::{hit_rate_at, map_at, mrr_at, ndcg_at, precision_at, recall_at};
 pub use retrieval::{RETRIEVAL_DEPTH, RetrievalScores, mean_retrieval_scores, retrieval_csv_name, retrieval_scores};
 pub use rrf::{FusionSample, fusion_scores};
 pub use scores::Scores;
-pub use trec::{MTEB_CUTOFFS, MTEB_DEPTH, mteb_scores};
+pub use trec::{JudgedRun, MTEB_CUTOFFS, MTEB_DEPTH, mteb_scores};
+// Sparsity
+pub use analysis::{Distribution, ExpansionReport, TermReport, VectorAnalysis, VectorReport};
+// Comparison with other models and runs
+pub use baseline::{Baseline, BaselineModel, BaselineScores};
+pub use significance::{PairedTest, Resampling, holm, paired_test};
 // Result files of mteb
 pub use mteb::{
     Comparison, MAIN_SCORE, MTEB_VERSION, ModelMeta, NO_REVISION, SubsetResult, TaskResult, compare_results,

@@ -63,11 +63,11 @@ pub fn hit_rate_at(k: usize, ranking: &Ranking, judged: &Judgements) -> f64 {
     Graded::of_ranking(ranking, judged).hit(k)
 }
 
-/// Grades of a ranking by rank, and the grades of the ideal ranking.
-#[derive(Debug, Clone)]
+/// Relevant hits of a ranking, and the grades of the ideal ranking.
+#[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Graded {
-    /// grade of the hit at each rank, 0 where it is not relevant
-    grades: Vec<u32>,
+    /// rank, from 1, and grade of each relevant hit, by increasing rank
+    found: Vec<(u32, u32)>,
     /// grades of all relevant documents, largest first
     ideal: Vec<u32>,
 }
@@ -75,10 +75,11 @@ pub(crate) struct Graded {
 impl Graded {
     pub(crate) fn new<'a>(ranked_ids: impl IntoIterator<Item = &'a str>, judged: &Judgements) -> Self {
         let gain = |grade: i32| u32::try_from(grade).unwrap_or(0);
-        let grades = ranked_ids.into_iter().map(|id| judged.get(id).map_or(0, |grade| gain(*grade))).collect();
+        let grade = |id: &str| judged.get(id).map_or(0, |grade| gain(*grade));
+        let found = (1..).zip(ranked_ids).map(|(rank, id)| (rank, grade(id))).filter(|(_, grade)| *grade > 0).collect();
         let mut ideal: Vec<u32> = judged.values().map(|grade| gain(*grade)).filter(|gain| *gain > 0).collect();
         ideal.sort_unstable_by(|a, b| b.cmp(a));
-        Self { grades, ideal }
+        Self { found, ideal }
     }
 
     fn of_ranking(ranking: &Ranking, judged: &Judgements) -> Self {
@@ -87,55 +88,57 @@ impl Graded {
 
     /// A copy with 1 for every relevant grade.
     pub(crate) fn binary(mut self) -> Self {
-        self.grades.iter_mut().chain(&mut self.ideal).for_each(|grade| *grade = (*grade).min(1));
+        let grades = self.found.iter_mut().map(|(_, grade)| grade);
+        grades.chain(&mut self.ideal).for_each(|grade| *grade = 1);
         self
     }
 
-    /// The number of relevant documents, found or not.
+    /// Number of relevant documents, found or not.
     pub(crate) fn relevant_count(&self) -> usize {
         self.ideal.len()
     }
 
-    fn hits(&self, k: usize) -> usize {
-        self.grades.iter().take(k).filter(|grade| **grade > 0).count()
+    /// Rank, from 1, of the first relevant hit.
+    pub(crate) fn first_rank(&self) -> Option<u32> {
+        self.found.first().map(|(rank, _)| *rank)
+    }
+
+    /// Relevant hits among the best `k`.
+    fn within(&self, k: usize) -> &[(u32, u32)] {
+        &self.found[..self.found.partition_point(|(rank, _)| *rank as usize <= k)]
     }
 
     pub(crate) fn ndcg(&self, k: usize) -> f64 {
-        let ideal = dcg(&self.ideal, k);
-        if ideal == 0.0 { 0.0 } else { dcg(&self.grades, k) / ideal }
+        let ideal = dcg((1..).zip(self.ideal.iter().copied().take(k)));
+        if ideal == 0.0 { 0.0 } else { dcg(self.within(k).iter().copied()) / ideal }
     }
 
     /// The divisor differs between the references.
     pub(crate) fn average_precision(&self, k: usize, divisor: usize) -> f64 {
-        let mut hits = 0.0;
-        let mut sum = 0.0;
-        for (rank, _) in (1..).zip(self.grades.iter().take(k)).filter(|(_, grade)| **grade > 0) {
-            hits += 1.0;
-            sum += hits / f64::from(rank);
-        }
-        if divisor == 0 { 0.0 } else { sum / divisor as f64 }
+        let precisions = (1u32..).zip(self.within(k)).map(|(hits, (rank, _))| f64::from(hits) / f64::from(*rank));
+        if divisor == 0 { 0.0 } else { sum(precisions) / divisor as f64 }
     }
 
     pub(crate) fn recall(&self, k: usize) -> f64 {
-        if self.ideal.is_empty() { 0.0 } else { self.hits(k) as f64 / self.ideal.len() as f64 }
+        if self.ideal.is_empty() { 0.0 } else { self.within(k).len() as f64 / self.ideal.len() as f64 }
     }
 
     pub(crate) fn precision(&self, k: usize) -> f64 {
-        if k == 0 { 0.0 } else { self.hits(k) as f64 / k as f64 }
+        if k == 0 { 0.0 } else { self.within(k).len() as f64 / k as f64 }
     }
 
     pub(crate) fn reciprocal_rank(&self, k: usize) -> f64 {
-        self.grades.iter().take(k).position(|grade| *grade > 0).map_or(0.0, |at| 1.0 / (at + 1) as f64)
+        self.within(k).first().map_or(0.0, |(rank, _)| 1.0 / f64::from(*rank))
     }
 
     pub(crate) fn hit(&self, k: usize) -> f64 {
-        if self.hits(k) > 0 { 1.0 } else { 0.0 }
+        if self.within(k).is_empty() { 0.0 } else { 1.0 }
     }
 }
 
-fn dcg(grades: &[u32], k: usize) -> f64 {
-    let discounted = (2..).zip(grades.iter().take(k));
-    sum(discounted.map(|(rank_and_1, grade)| f64::from(*grade) / f64::from(rank_and_1).log2()))
+/// Discounted cumulative gain of ranks, from 1, and their gains.
+fn dcg(gains: impl Iterator<Item = (u32, u32)>) -> f64 {
+    sum(gains.map(|(rank, gain)| f64::from(gain) / (f64::from(rank) + 1.0).log2()))
 }
 
 /// Sum from the first to the last value; 0 without values, where [`Iterator::sum`] gives −0.
@@ -213,6 +216,53 @@ mod tests {
             }
             for grows in [recall_at, mrr_at, hit_rate_at, map_at] {
                 prop_assert!(grows(k, &ranking, &judged) <= grows(k + 1, &ranking, &judged));
+            }
+        }
+
+        /// The plain twin: each metric by its definition, over the grade at every rank.
+        #[test]
+        fn relevant_hits_give_what_all_grades_give(
+            ids in prop::collection::vec(0u8..40, 0..40),
+            judged in prop::collection::btree_map(0u8..40, -1i32..4, 0..20),
+            k in 0usize..45,
+        ) {
+            let judged: Judgements = judged.into_iter().map(|(id, grade)| (id.to_string(), grade)).collect();
+            let mut ids: Vec<String> = ids.into_iter().map(|id| id.to_string()).collect();
+            let mut seen = std::collections::HashSet::new();
+            ids.retain(|id| seen.insert(id.clone()));
+            let grades: Vec<i32> = ids.iter().map(|id| judged.get(id).copied().unwrap_or(0).max(0)).collect();
+            let top = &grades[..k.min(grades.len())];
+            let mut ideal: Vec<i32> = judged.values().map(|grade| (*grade).max(0)).collect();
+            ideal.sort_unstable_by(|a, b| b.cmp(a));
+            let relevant = ideal.iter().filter(|grade| **grade > 0).count();
+            let share = |part: f64, whole: f64| if whole == 0.0 { 0.0 } else { part / whole };
+            let dcg = |grades: &[i32]| -> f64 {
+                (2i32..).zip(grades).map(|(discount, grade)| f64::from(*grade) / f64::from(discount).log2()).sum()
+            };
+            let hits = |n: usize| grades[..n].iter().filter(|grade| **grade > 0).count() as f64;
+            let precisions: f64 =
+                (0..top.len()).filter(|at| top[*at] > 0).map(|at| hits(at + 1) / (at + 1) as f64).sum();
+            let first = top.iter().position(|grade| *grade > 0);
+            let expected = [
+                share(dcg(top), dcg(&ideal[..k.min(ideal.len())])),
+                share(precisions, relevant as f64),
+                share(hits(top.len()), relevant as f64),
+                share(hits(top.len()), k as f64),
+                first.map_or(0.0, |at| 1.0 / (at + 1) as f64),
+                first.map_or(0.0, |_| 1.0),
+            ];
+            let graded = Graded::new(ids.iter().map(String::as_str), &judged);
+            prop_assert_eq!(graded.first_rank(), grades.iter().position(|grade| *grade > 0).map(|at| at as u32 + 1));
+            let ours = [
+                graded.ndcg(k),
+                graded.average_precision(k, relevant),
+                graded.recall(k),
+                graded.precision(k),
+                graded.reciprocal_rank(k),
+                graded.hit(k),
+            ];
+            for (ours, expected) in ours.into_iter().zip(expected) {
+                prop_assert!((ours - expected).abs() < 1e-12, "{} {}", ours, expected);
             }
         }
 

@@ -23,7 +23,7 @@ pub const MTEB_VERSION: &str = "2.26.24";
 pub const MAIN_SCORE: &str = "ndcg_at_10";
 
 /// Folder below a model's results for results with other than the model's own arguments.
-const EXPERIMENTS: &str = "experiments";
+pub(crate) const EXPERIMENTS: &str = "experiments";
 
 /// Revision that mteb writes for a model or data set without one.
 pub const NO_REVISION: &str = "no_revision_available";
@@ -418,7 +418,7 @@ fn read_result<T: for<'de> Deserialize<'de>>(path: &Path) -> Result<T> {
 }
 
 /// Replaces Python's `NaN`, `Infinity` and `-Infinity`, which are not JSON, by null outside strings.
-fn nan_as_null(text: &str) -> Cow<'_, str> {
+pub(crate) fn nan_as_null(text: &str) -> Cow<'_, str> {
     if !text.contains("NaN") && !text.contains("Infinity") {
         return Cow::Borrowed(text);
     }

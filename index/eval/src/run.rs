@@ -87,35 +87,63 @@ impl Run {
     /// A file that cannot be opened, a line without six columns or with a score that is not a finite number, a duplicate
     /// document id of a query.
     pub fn read_trec(path: &Path) -> Result<Self> {
-        let mut order = Vec::new();
-        let mut hits: HashMap<String, (Vec<Hit>, HashSet<String>)> = HashMap::new();
         let text = read_text(path)?;
-        let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
-        for (at, line) in text.lines().enumerate().filter(|(_, line)| !line.trim_ascii().is_empty()) {
-            let wrong = |message: String| Error::line(path, at + 1, message);
-            let words: Vec<&str> = line.split_ascii_whitespace().collect();
-            let [query_id, _, id, _, score, _] = words[..] else {
-                let message = format!("{} columns, expected six: `query Q0 document rank score system`", words.len());
-                return Err(wrong(message));
-            };
-            let score = score.parse().ok().filter(|score: &f32| score.is_finite());
-            let score = score.ok_or_else(|| wrong(format!("the score '{}' is not a finite number", words[4])))?;
-            let (hits, seen) = hits.entry(query_id.to_owned()).or_insert_with(|| {
-                order.push(query_id.to_owned());
-                Default::default()
-            });
-            if !seen.insert(id.to_owned()) {
-                return Err(wrong(format!("duplicate document id {id} of query {query_id}")));
+        let lines = trec_lines(&text);
+        let mut places: HashMap<&str, usize> = HashMap::new();
+        let mut queries: Vec<(&str, Vec<Hit>)> = Vec::new();
+        for (number, line) in lines.clone() {
+            let (query_id, hit) = trec_hit(line).map_err(|message| Error::line(path, number, message))?;
+            let place = *places.entry(query_id).or_insert(queries.len());
+            if place == queries.len() {
+                queries.push((query_id, Vec::new()));
             }
-            hits.push(Hit { id: id.to_owned(), score });
+            queries[place].1.push(hit);
         }
         let mut run = Self::default();
-        for query_id in order {
-            let (hits, _) = hits.remove(&query_id).unwrap_or_default();
-            run.insert(query_id, Ranking::from_hits(hits));
+        for (query_id, hits) in queries {
+            let count = hits.len();
+            let ranking = Ranking::from_hits(hits);
+            if ranking.len() < count {
+                return Err(duplicate_hit(path, lines, query_id));
+            }
+            run.insert(query_id, ranking);
         }
         Ok(run)
     }
+}
+
+/// Lines of a TREC run that are not blank, with their numbers from 1.
+fn trec_lines(text: &str) -> impl Iterator<Item = (usize, &str)> + Clone {
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    (1..).zip(text.lines()).filter(|(_, line)| !line.trim_ascii().is_empty())
+}
+
+/// Query id and hit of a line, or what is wrong with it.
+fn trec_hit(line: &str) -> Result<(&str, Hit), String> {
+    let mut words = line.split_ascii_whitespace();
+    let mut next = || words.next();
+    let columns = (next(), next(), next(), next(), next(), next(), next());
+    let (Some(query_id), _, Some(id), _, Some(score), Some(_), None) = columns else {
+        let count = line.split_ascii_whitespace().count();
+        return Err(format!("{count} columns, expected six: `query Q0 document rank score system`"));
+    };
+    match score.parse() {
+        Ok(number) if f32::is_finite(number) => Ok((query_id, Hit { id: id.to_owned(), score: number })),
+        _ => Err(format!("the score '{score}' is not a finite number")),
+    }
+}
+
+/// Error that names the first line with a document that the query has already.
+fn duplicate_hit<'a>(path: &Path, lines: impl Iterator<Item = (usize, &'a str)>, query_id: &str) -> Error {
+    let mut seen = HashSet::new();
+    for (number, line) in lines {
+        let mut words = line.split_ascii_whitespace();
+        let (query, id) = (words.next(), words.nth(1).unwrap_or_default());
+        if query == Some(query_id) && !seen.insert(id) {
+            return Error::line(path, number, format!("duplicate document id {id} of query {query_id}"));
+        }
+    }
+    Error::file(path, format!("duplicate document id of query {query_id}"))
 }
 
 /// True if a TREC run can hold `text` as an id: it is not empty and has no white space.

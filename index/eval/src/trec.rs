@@ -1,10 +1,20 @@
 //! Scores of mteb: metrics of trec_eval (through pytrec_eval), with mteb's means, rounding and nAUC.
+//!
+//! Values equal those of pytrec_eval, mteb and ranx on random runs (`tests/golden_references.rs`), with these intended
+//! differences:
+//!
+//! * Scores are 32-bit floats everywhere, as in trec_eval. mteb's MRR and nAUC compare 64-bit scores.
+//! * ranx leaves the order of equal scores undefined. Here they rank by document id descending, as in trec_eval and mteb.
+//! * pytrec_eval-terrier 0.5.11 crashes on a query whose grades are all negative. Here such a query scores 0.
 
 use std::cmp::Ordering;
+
+use rayon::prelude::*;
 
 use splade_core::{Hit, Ranking, score_order};
 
 use crate::error::{Error, Result};
+use crate::metric::{Measure, Metric};
 use crate::metrics::{Graded, mean};
 use crate::nauc::{Confidence, nauc};
 use crate::qrels::{Judgements, Qrels};
@@ -41,56 +51,121 @@ pub const MTEB_DEPTH: usize = 1000;
 /// # Errors
 /// A run without a judged query.
 pub fn mteb_scores(qrels: &Qrels, run: &Run) -> Result<Scores> {
-    let judged: Vec<(&Ranking, &Judgements)> =
-        run.iter().filter_map(|(id, ranking)| Some((ranking, qrels.judgements(id)?))).collect();
-    if judged.is_empty() {
-        let hint = "compare the query ids of the run with those of the qrels";
-        return Err(Error::invalid("no query of the run has a judgement", hint));
-    }
-    let rankings: Vec<JudgedRanking> =
-        judged.iter().map(|(ranking, judged)| JudgedRanking::new(ranking, judged)).collect();
-    let values: Vec<MetricValues> = METRICS.iter().map(|metric| MetricValues::of(metric, &rankings)).collect();
-    let (with_nauc, without): (Vec<&MetricValues>, Vec<&MetricValues>) =
-        values.iter().partition(|values| values.metric.has_nauc);
-    let mut scores = Scores::default();
-    for values in &with_nauc {
-        values.push_means(&mut scores);
-        if values.metric.name == "recall" {
-            scores.push("accuracy", scores.get("recall_at_1").unwrap_or(f64::NAN));
+    Ok(JudgedRun::new(qrels, run)?.scores())
+}
+
+/// Judged queries of a run, with their relevant hits in the order of trec_eval.
+///
+/// ```
+/// use splade_eval::{JudgedRun, Metric, Qrels, Run};
+/// use splade_core::{Hit, Ranking};
+///
+/// let qrels: Qrels = [("q1", "d2", 1)].into_iter().collect();
+/// let mut run = Run::default();
+/// let hit = |id: &str, score| Hit { id: id.into(), score };
+/// run.insert("q1", Ranking::from_hits(vec![hit("d1", 2.0), hit("d2", 1.0)]));
+/// let judged = JudgedRun::new(&qrels, &run)?;
+/// assert_eq!(judged.values("mrr_at_10".parse()?).collect::<Vec<_>>(), [("q1", 0.5)]);
+/// assert_eq!(judged.mean(Metric::MAIN), 1.0 / 3f64.log2());
+/// # Ok::<(), splade_eval::Error>(())
+/// ```
+pub struct JudgedRun<'a> {
+    queries: Vec<(&'a str, JudgedRanking)>,
+}
+
+impl<'a> JudgedRun<'a> {
+    /// The queries that are in both `run` and `qrels`, in the order of the run.
+    ///
+    /// # Errors
+    /// A run without a judged query.
+    pub fn new(qrels: &Qrels, run: &'a Run) -> Result<Self> {
+        let judged: Vec<(&str, &Ranking, &Judgements)> =
+            run.iter().filter_map(|(id, ranking)| Some((id, ranking, qrels.judgements(id)?))).collect();
+        if judged.is_empty() {
+            let hint = "compare the query ids of the run with those of the qrels";
+            return Err(Error::invalid("no query of the run has a judgement", hint));
         }
+        let queries = judged.into_par_iter().map(|(id, ranking, judged)| (id, JudgedRanking::new(ranking, judged)));
+        Ok(Self { queries: queries.collect() })
     }
-    for values in &with_nauc {
-        values.push_naucs(&mut scores, &rankings);
+
+    /// Number of queries.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.queries.len()
     }
-    for values in &without {
-        values.push_means(&mut scores);
+
+    /// False: a judged run has a query.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.queries.is_empty()
     }
-    Ok(scores)
+
+    /// Query ids and values of a metric, in the order of the run.
+    pub fn values(&self, metric: Metric) -> impl ExactSizeIterator<Item = (&'a str, f64)> + '_ {
+        self.queries.iter().map(move |(id, ranking)| (*id, metric.value(&ranking.graded)))
+    }
+
+    /// Query ids and ranks, from 1, of the first relevant hit, in the order of the run; none without a relevant hit.
+    pub fn first_ranks(&self) -> impl ExactSizeIterator<Item = (&'a str, Option<u32>)> + '_ {
+        self.queries.iter().map(|(id, ranking)| (*id, ranking.graded.first_rank()))
+    }
+
+    /// Mean of a metric over the queries, with mteb's rounding: to 5 decimals, except MRR.
+    #[must_use]
+    pub fn mean(&self, metric: Metric) -> f64 {
+        rounded_mean(metric.measure(), &self.column(metric))
+    }
+
+    /// The 148 scores of mteb, with mteb's names and order.
+    #[must_use]
+    pub fn scores(&self) -> Scores {
+        let measures = Measure::ALL
+            .map(|measure| (measure, MTEB_CUTOFFS.map(|cutoff| (cutoff, self.column(Metric::new(measure, cutoff))))));
+        let (with_nauc, without): (Vec<_>, Vec<_>) = measures.iter().partition(|(measure, _)| measure.has_nauc());
+        let mut scores = Scores::default();
+        let push_means = |scores: &mut Scores, (measure, columns): &(Measure, [Column; MTEB_CUTOFFS.len()])| {
+            for (cutoff, values) in columns {
+                scores.push(Metric::new(*measure, *cutoff).to_string(), rounded_mean(*measure, values));
+            }
+        };
+        for of_measure in &with_nauc {
+            push_means(&mut scores, of_measure);
+            if of_measure.0 == Measure::Recall {
+                scores.push("accuracy", scores.get("recall_at_1").unwrap_or(f64::NAN));
+            }
+        }
+        let columns = with_nauc.iter().flat_map(|(measure, columns)| columns.iter().map(|column| (*measure, column)));
+        self.push_naucs(&mut scores, &columns.collect::<Vec<_>>());
+        without.into_iter().for_each(|of_measure| push_means(&mut scores, of_measure));
+        scores
+    }
+
+    /// Values of a metric, one per query.
+    fn column(&self, metric: Metric) -> Vec<f64> {
+        self.values(metric).map(|(_, value)| value).collect()
+    }
+
+    fn push_naucs(&self, scores: &mut Scores, columns: &[(Measure, &Column)]) {
+        let of = |pick: fn(&Confidence) -> f64| self.queries.iter().map(|(_, query)| pick(&query.confidence)).collect();
+        let confidences: [(&str, Vec<f64>); 3] =
+            [("max", of(|c| c.max)), ("std", of(|c| c.std)), ("diff1", of(|c| c.diff1))];
+        let naucs = columns.par_iter().flat_map_iter(|(measure, (cutoff, values))| {
+            let metric = Metric::new(*measure, *cutoff);
+            confidences
+                .iter()
+                .map(move |(kind, confidences)| (format!("nauc_{metric}_{kind}"), nauc(confidences, values)))
+        });
+        naucs.collect::<Vec<_>>().into_iter().for_each(|(name, value)| scores.push(name, value));
+    }
 }
 
-/// A metric of mteb's result files.
-struct Metric {
-    name: &'static str,
-    /// value of one ranking at a cut-off
-    value: fn(&Graded, usize) -> f64,
-    /// true if mteb rounds the mean to 5 decimals
-    is_rounded: bool,
-    /// true if mteb computes nAUC of it
-    has_nauc: bool,
-}
+/// Cut-off, and values of a measure at it, one per query.
+type Column = (usize, Vec<f64>);
 
-/// All metrics, in the order of mteb's files. A new one is a line here and a method of [`Graded`].
-const METRICS: [Metric; 6] = [
-    Metric { name: "ndcg", value: Graded::ndcg, is_rounded: true, has_nauc: true },
-    Metric { name: "map", value: average_precision, is_rounded: true, has_nauc: true },
-    Metric { name: "recall", value: Graded::recall, is_rounded: true, has_nauc: true },
-    Metric { name: "precision", value: Graded::precision, is_rounded: true, has_nauc: true },
-    Metric { name: "mrr", value: Graded::reciprocal_rank, is_rounded: false, has_nauc: true },
-    Metric { name: "hit_rate", value: Graded::hit, is_rounded: true, has_nauc: false },
-];
-
-fn average_precision(graded: &Graded, k: usize) -> f64 {
-    graded.average_precision(k, graded.relevant_count())
+fn rounded_mean(measure: Measure, values: &[f64]) -> f64 {
+    let mean = mean(values);
+    if measure.is_rounded() { round_to(mean, 5) } else { mean }
 }
 
 /// Ranking of a judged query.
@@ -101,12 +176,15 @@ struct JudgedRanking {
 
 impl JudgedRanking {
     fn new(ranking: &Ranking, judged: &Judgements) -> Self {
-        let mut hits: Vec<&Hit> = ranking.hits().iter().collect();
-        hits.sort_by(|a, b| trec_order(a, b));
-        let scores: Vec<f64> = hits.iter().map(|hit| hit.score.into()).collect();
-        let graded = Graded::new(hits.iter().map(|hit| hit.id.as_str()), judged);
-        Self { graded, confidence: Confidence::of(&scores) }
+        let scores: Vec<f64> = ranking.hits().iter().map(|hit| hit.score.into()).collect();
+        Self { graded: Graded::new(in_trec_order(ranking), judged), confidence: Confidence::of(&scores) }
     }
+}
+
+/// Ids of a ranking in [`trec_order`]: groups of equal scores are reversed, since a [`Ranking`] has them by id ascending.
+fn in_trec_order(ranking: &Ranking) -> impl Iterator<Item = &str> {
+    let equal = |a: &Hit, b: &Hit| score_order(a.score, b.score) == Ordering::Equal;
+    ranking.hits().chunk_by(equal).flat_map(|group| group.iter().rev()).map(|hit| hit.id.as_str())
 }
 
 /// Order of trec_eval: score descending as f32, then id descending.
@@ -114,42 +192,10 @@ pub(crate) fn trec_order(a: &Hit, b: &Hit) -> Ordering {
     score_order(a.score, b.score).then_with(|| b.id.cmp(&a.id))
 }
 
-/// Values of a metric for every ranking and cut-off, for means and nAUC.
-struct MetricValues {
-    metric: &'static Metric,
-    /// one value per ranking, for each of [`MTEB_CUTOFFS`]
-    by_cutoff: [Vec<f64>; MTEB_CUTOFFS.len()],
-}
-
-impl MetricValues {
-    fn of(metric: &'static Metric, rankings: &[JudgedRanking]) -> Self {
-        let column = |k| rankings.iter().map(|ranking| (metric.value)(&ranking.graded, k)).collect();
-        Self { metric, by_cutoff: MTEB_CUTOFFS.map(column) }
-    }
-
-    fn push_means(&self, scores: &mut Scores) {
-        for (k, values) in MTEB_CUTOFFS.iter().zip(&self.by_cutoff) {
-            let mean = mean(values);
-            let value = if self.metric.is_rounded { round_to(mean, 5) } else { mean };
-            scores.push(format!("{}_at_{k}", self.metric.name), value);
-        }
-    }
-
-    fn push_naucs(&self, scores: &mut Scores, rankings: &[JudgedRanking]) {
-        let of = |pick: fn(&Confidence) -> f64| {
-            rankings.iter().map(|ranking| pick(&ranking.confidence)).collect::<Vec<f64>>()
-        };
-        let confidences = [("max", of(|c| c.max)), ("std", of(|c| c.std)), ("diff1", of(|c| c.diff1))];
-        for (k, values) in MTEB_CUTOFFS.iter().zip(&self.by_cutoff) {
-            for (kind, confidences) in &confidences {
-                scores.push(format!("nauc_{}_at_{k}_{kind}", self.metric.name), nauc(confidences, values));
-            }
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn ranking(scored: &[(&str, f32)]) -> Ranking {
@@ -175,5 +221,20 @@ mod tests {
         assert_eq!(scores.get("recall_at_1"), Some(1.0));
         assert!(scores.get("nauc_ndcg_at_10_max").unwrap().is_nan());
         assert_eq!(scores.len(), 148);
+    }
+
+    proptest! {
+        /// The plain twin: all hits sorted by the order itself.
+        #[test]
+        fn reversed_groups_equal_sorting(
+            hits in prop::collection::vec((0u8..30, prop::sample::select(vec![0.0f32, -0.0, 1.0, 1e-30, f32::NAN])), 0..30),
+        ) {
+            let hits = hits.into_iter().map(|(id, score)| Hit { id: id.to_string(), score }).collect();
+            let ranking = Ranking::from_hits(hits);
+            let mut sorted: Vec<&Hit> = ranking.hits().iter().collect();
+            sorted.sort_by(|a, b| trec_order(a, b));
+            let sorted: Vec<&str> = sorted.into_iter().map(|hit| hit.id.as_str()).collect();
+            prop_assert_eq!(in_trec_order(&ranking).collect::<Vec<_>>(), sorted);
+        }
     }
 }

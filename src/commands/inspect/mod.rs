@@ -1,7 +1,6 @@
 //! `splade inspect`: kind and contents of a folder or file.
 
 mod checkpoint;
-mod histogram;
 mod index;
 mod model;
 mod onnx;

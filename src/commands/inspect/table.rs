@@ -7,9 +7,9 @@ use serde_json::{Value, json};
 use splade_core::{QueryWeights, Vocabulary};
 use splade_files::read_token_weights;
 
-use super::histogram::Histogram;
 use super::{Findings, pairs, term, vocabulary};
 use crate::cli::InspectArgs;
+use crate::report::Histogram;
 
 pub(super) fn inspect(path: &Path, args: &InspectArgs) -> Result<Findings> {
     let vocabulary = vocabulary(path, args)?;

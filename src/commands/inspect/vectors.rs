@@ -9,12 +9,12 @@ use serde_json::json;
 use splade_core::SparsityStats;
 use splade_files::read_vectors_named;
 
-use super::histogram::Histogram;
 use super::{Findings, term, vocabulary};
 use crate::cli::InspectArgs;
 use crate::commands::interrupt;
 use crate::console::Table;
 use crate::hub;
+use crate::report::Histogram;
 
 pub(super) fn inspect(path: &Path, args: &InspectArgs) -> Result<Findings> {
     // without a model, tokens are numbered in order of appearance

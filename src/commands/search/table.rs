@@ -66,7 +66,7 @@ fn percent(share: Option<f32>) -> String {
 }
 
 /// Returns the start of a text on one line.
-fn snippet(text: &str, characters: usize) -> String {
+pub(crate) fn snippet(text: &str, characters: usize) -> String {
     let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
     match line.char_indices().nth(characters) {
         Some((end, _)) => format!("{}…", &line[..end]),

@@ -1,15 +1,11 @@
 //! Reports of a training: the plan and the data before it, the summary after it.
 
+use splade_core::{DOCUMENT_SPARSITY, MillionEstimate, QUERY_ACTIVE_DIMS};
 use splade_trainer::config::{Objective, Reporter};
 use splade_trainer::data::{Lengths, SourceReport, TextReport};
-use splade_trainer::{DOCUMENT_SPARSITY, FitReport, GroupPlan, Plan, QUERY_ACTIVE_DIMS, Sparsity, TrainConfig};
+use splade_trainer::{FitReport, GroupPlan, Plan, Sparsity, TrainConfig};
 
 use crate::console::{count, size};
-
-/// Bytes of an index per active dim of a document: 3.2 of the posting lists, 6 of the vectors by document.
-const BYTES_PER_POSTING: f64 = 9.2;
-/// Documents of the index that the summary estimates.
-const DOCUMENTS: f64 = 1e6;
 
 /// The plan of a training in a few lines.
 pub(super) fn describe(plan: &Plan) -> Vec<String> {
@@ -107,6 +103,7 @@ pub(super) fn summary(config: &TrainConfig, report: &FitReport) -> Vec<String> {
 
 fn describe_sparsity(sparsity: &Sparsity) -> [String; 2] {
     let percent = |share: &f64| 100.0 * share;
+    let million = MillionEstimate::of(sparsity.document_active_dims, sparsity.flops);
     [
         format!(
             "queries {:.1} active dims (target {:.0} to {:.0}), documents {:.0}, {:.1} % sparse (target {:.0} to {:.0} %); the \
@@ -123,8 +120,8 @@ fn describe_sparsity(sparsity: &Sparsity) -> [String; 2] {
         ),
         format!(
             "estimate for a million documents: an index of {} without the texts, {} postings a query before any is skipped",
-            size((DOCUMENTS * sparsity.document_active_dims * BYTES_PER_POSTING) as u64),
-            count((DOCUMENTS * sparsity.flops) as u64),
+            size(million.index_bytes),
+            count(million.postings_per_query),
         ),
     ]
 }

@@ -3,7 +3,8 @@
 use serde_json::{Value, json};
 
 /// Counts by bucket.
-pub(super) struct Histogram {
+#[derive(Debug)]
+pub(crate) struct Histogram {
     from: f64,
     width: f64,
     counts: Vec<u64>,
@@ -18,7 +19,7 @@ const BAR: u64 = 40;
 
 impl Histogram {
     /// Creates a histogram of finite numbers, each with its count.
-    pub(super) fn of(numbers: impl Iterator<Item = (f64, u64)> + Clone, whole: bool) -> Self {
+    pub(crate) fn of(numbers: impl Iterator<Item = (f64, u64)> + Clone, whole: bool) -> Self {
         let (low, high) = numbers
             .clone()
             .fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), (number, _)| (low.min(number), high.max(number)));
@@ -35,8 +36,24 @@ impl Histogram {
         Self { from: if low.is_finite() { low } else { 0.0 }, width, counts, whole }
     }
 
+    /// Labels and counts of the buckets.
+    pub(super) fn bars(&self) -> Vec<(String, u64)> {
+        self.counts.iter().enumerate().map(|(at, count)| (self.label(at), *count)).collect()
+    }
+
+    /// Range of a bucket: both ends for whole numbers, else its start.
+    fn label(&self, at: usize) -> String {
+        let from = self.from + self.width * at as f64;
+        let last = from + self.width - 1.0;
+        match self.whole {
+            true if last > from => format!("{from}–{last}"),
+            true => format!("{from}"),
+            false => format!("{from:.3}"),
+        }
+    }
+
     /// Borders and counts of the buckets.
-    pub(super) fn json(&self) -> Value {
+    pub(crate) fn json(&self) -> Value {
         let bucket = |(at, count): (usize, &u64)| {
             let from = self.from + self.width * at as f64;
             json!({"from": from, "to": from + self.width, "count": count})
@@ -48,16 +65,7 @@ impl Histogram {
 impl std::fmt::Display for Histogram {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let most = self.counts.iter().copied().max().unwrap_or(0).max(1);
-        let label = |at: usize| {
-            let from = self.from + self.width * at as f64;
-            if self.whole {
-                let last = from + self.width - 1.0;
-                if last > from { format!("{from}–{last}") } else { format!("{from}") }
-            } else {
-                format!("{from:.3}")
-            }
-        };
-        let labels: Vec<String> = (0..self.counts.len()).map(label).collect();
+        let labels: Vec<String> = (0..self.counts.len()).map(|at| self.label(at)).collect();
         let width = labels.iter().map(|label| label.chars().count()).max().unwrap_or(0);
         let digits = most.to_string().len();
         for (label, &count) in labels.iter().zip(&self.counts) {
