@@ -1,5 +1,6 @@
 //! [`Answerer`]: hits of queries and their documents. `explain` says how a score came about, `json` writes hits.
 
+pub(crate) mod counts;
 mod explain;
 mod json;
 

@@ -311,6 +311,7 @@ pub(crate) enum VectorFormat {
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   splade index demo/model/final --input corpus.jsonl.gz --index wiki.index --language norwegian
+  splade index demo/model/final --input corpus.jsonl --index fields.index --fields year:int
   splade index demo/model/final --index wiki.index --append --input more.jsonl --delete gone.txt
   splade index --check wiki.index")]
 #[command(override_usage = "splade index [OPTIONS] --index <DIR> --input <CORPUS> <MODEL>
@@ -347,6 +348,10 @@ pub(crate) struct IndexArgs {
     /// Stemmer of BM25: none, norwegian, danish, swedish, english; fixed when the index is created
     #[arg(long, value_name = "LANGUAGE")]
     pub(crate) language: Option<String>,
+    /// Typed fields of the documents, for filters and counts: keyword, int, float, date or bool, for instance
+    /// `lang:keyword,year:int`; fixed when the index is created; default: those of the first 1000 documents; `none` for none
+    #[arg(long, value_name = "NAME:TYPE,...")]
+    pub(crate) fields: Option<String>,
     /// Print the statistics, or what --check found, as JSON
     #[arg(long)]
     pub(crate) json: bool,
@@ -355,8 +360,8 @@ pub(crate) struct IndexArgs {
 }
 
 /// Arguments of `index` that make no sense with `--check`.
-const CHECK_ALONE: [&str; 9] =
-    ["model", "input", "index", "append", "overwrite", "delete", "vectors", "max_active_dims", "language"];
+const CHECK_ALONE: [&str; 10] =
+    ["model", "input", "index", "append", "overwrite", "delete", "vectors", "max_active_dims", "language", "fields"];
 
 impl IndexArgs {
     /// Model to index with.
@@ -374,6 +379,8 @@ impl IndexArgs {
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   splade search --index wiki.index 'hvor mange bor i Oslo' -k 3 --explain
+  splade search --index wiki.index 'snø og regn' --filter 'theme:by AND year:[2024 TO *]'
+  splade search --index wiki.index --count-by theme --count-by year
   splade search --index wiki.index --queries queries.jsonl --mode hybrid --format trec > run.trec
   splade search --index wiki.index --queries queries.jsonl --stats=stats.json --json > hits.jsonl
 
@@ -383,7 +390,7 @@ pub(crate) struct SearchArgs {
     #[arg(long, value_name = "DIR")]
     pub(crate) index: PathBuf,
     /// Query
-    #[arg(required_unless_present = "queries", conflicts_with = "queries")]
+    #[arg(required_unless_present_any = ["queries", "count_by"], conflicts_with = "queries")]
     pub(crate) query: Option<String>,
     /// File of queries: .jsonl, .tsv or .parquet; -: stdin
     #[arg(long, value_name = "FILE")]
@@ -406,9 +413,15 @@ pub(crate) struct SearchArgs {
     /// Number of hits taken from each ranking before fusion
     #[arg(long, value_name = "N", default_value_t = 100)]
     pub(crate) depth: usize,
-    /// Filter by field: `lang=nb,year=2024`, `source!=web`, `place="Oslo, Norge"`
+    /// Filter by typed fields, id or text, in tantivy's query language: `lang:nb AND year:[2020 TO *]`, `NOT tags:draft`,
+    /// `date:[2020-01-01 TO 2021-01-01}`, `lang: IN [nb nn]`, `author:*`; or by equality of any field:
+    /// `lang=nb,year=2024`, `source!=web`, `place="Oslo, Norge"`
     #[arg(long, value_name = "FILTER")]
     pub(crate) filter: Option<String>,
+    /// Count the values of a typed field over all documents that match the query and pass the filter, not only over the
+    /// hits; without a query, over all that pass; several times for several fields
+    #[arg(long, value_name = "FIELD")]
+    pub(crate) count_by: Vec<String>,
     /// Show the matching terms with their shares of the score, and in hybrid mode the rank and score in each ranking
     #[arg(long)]
     pub(crate) explain: bool,

@@ -3,6 +3,8 @@
 
 #[path = "cli/answers.rs"]
 mod answers;
+#[path = "cli/fields.rs"]
+mod fields;
 mod util;
 
 use std::io::{BufRead, BufReader, Read, Write};

@@ -9,6 +9,7 @@ use tantivy::schema::{Field, IndexRecordOption};
 use tantivy::{DocAddress, Index, Term};
 
 use crate::analyzer::terms;
+use crate::filter::PassingQuery;
 use crate::{Address, Filter, Found, Result, Searcher};
 
 /// Part of a word in the BM25 score of a document.
@@ -62,10 +63,8 @@ impl Searcher {
         }
         let mut query = disjunction(self.tantivy().index(), self.fields().body, text)?;
         if let Some(filter) = filter {
-            let filter = filter.to_query(self.tantivy().index(), self.fields())?;
-            // `Must` would add the filter's own score
-            let filter = Box::new(tantivy::query::ConstScoreQuery::new(filter, 0.0));
-            query = Box::new(BooleanQuery::new(vec![(Occur::Must, query), (Occur::Must, filter)]));
+            let filter = PassingQuery(self.passing(filter)?);
+            query = Box::new(BooleanQuery::new(vec![(Occur::Must, query), (Occur::Must, Box::new(filter))]));
         }
         // tantivy orders equal scores by address, this index by id: all documents of the last score are needed
         let mut depth = k + 1;

@@ -1,16 +1,25 @@
 //! [`Filter`]: a condition on the documents of a search.
 
+mod clauses;
+mod condition;
+mod language;
+mod passing;
+#[cfg(test)]
+mod tests;
+mod value_range;
+
 use serde_json::{Number, Value as Json};
 use tantivy::columnar::NumericalValue;
-use tantivy::query::{
-    AllQuery, BooleanQuery, EmptyQuery, EnableScoring, Occur, PhraseQuery, Query, TermQuery, TermSetQuery,
-};
+use tantivy::query::{PhraseQuery, TermQuery, TermSetQuery};
 use tantivy::schema::IndexRecordOption;
-use tantivy::{BitSet, Index, Term};
+use tantivy::{Index, Term};
 
 use crate::analyzer;
 use crate::schema::{Fields, LONGEST_FILTER_TEXT};
 use crate::{Error, Result};
+
+use condition::Condition;
+pub(crate) use passing::{FilterCache, Passing, PassingQuery};
 
 /// A condition on documents. Documents that do not meet it are not scored.
 ///
@@ -32,6 +41,9 @@ pub enum Filter {
         /// a text, number or boolean
         value: Json,
     },
+    /// A condition in tantivy's query language over the typed fields, such as `lang:nb AND year:[2020 TO *]`: see
+    /// [`from_str`](Self#impl-FromStr-for-Filter).
+    Query(String),
     /// The id is one of these.
     Ids(Vec<String>),
     /// Title or text contains these words in this order. The words are those of BM25.
@@ -50,48 +62,41 @@ impl Filter {
         Self::Equals { field: field.into(), value: value.into() }
     }
 
-    /// Makes the tantivy query of the filter.
-    pub(crate) fn to_query(&self, index: &Index, fields: &Fields) -> Result<Box<dyn Query>> {
+    /// The condition that the filter stands for.
+    fn condition(&self, index: &Index, fields: &Fields) -> Result<Condition> {
+        let each = |filters: &[Self]| -> Result<Vec<Condition>> {
+            filters.iter().map(|filter| filter.condition(index, fields)).collect()
+        };
         Ok(match self {
             Self::Equals { field, value } => equals(fields, field, value)?,
-            Self::Ids(ids) => Box::new(TermSetQuery::new(ids.iter().map(|id| fields.id_term(id)))),
-            Self::Phrase(text) => phrase(index, fields, text)?,
-            Self::All(filters) => {
-                let mut clauses: Vec<(Occur, Box<dyn Query>)> = vec![(Occur::Must, Box::new(AllQuery))];
-                for filter in filters {
-                    clauses.push((Occur::Must, filter.to_query(index, fields)?));
-                }
-                Box::new(BooleanQuery::new(clauses))
-            }
-            Self::Any(filters) => {
-                let clauses = filters.iter().map(|filter| filter.to_query(index, fields));
-                Box::new(BooleanQuery::union(clauses.collect::<Result<_>>()?))
-            }
-            Self::Not(filter) => Box::new(BooleanQuery::new(vec![
-                (Occur::Must, Box::new(AllQuery)),
-                (Occur::MustNot, filter.to_query(index, fields)?),
-            ])),
+            Self::Query(text) => language::condition(text, index, fields)?,
+            Self::Ids(ids) => Condition::query(TermSetQuery::new(ids.iter().map(|id| fields.id_term(id)))),
+            Self::Phrase(text) => phrase(index, fields, text, 0)?,
+            Self::All(filters) => Condition::And(each(filters)?),
+            Self::Any(filters) => Condition::Or(each(filters)?),
+            Self::Not(filter) => Condition::Not(Box::new(filter.condition(index, fields)?)),
         })
-    }
-
-    /// The documents that pass, for every segment. Deleted documents may be among them.
-    pub(crate) fn bitsets(&self, searcher: &tantivy::Searcher, fields: &Fields) -> Result<Vec<BitSet>> {
-        let query = self.to_query(searcher.index(), fields)?;
-        let weight = query.weight(EnableScoring::disabled_from_searcher(searcher))?;
-        let segments = searcher.segment_readers().iter().map(|reader| {
-            let mut passing = BitSet::with_max_value(reader.max_doc());
-            weight.for_each_no_score(reader, &mut |docs| {
-                for doc in docs {
-                    passing.insert(*doc);
-                }
-            })?;
-            Ok(passing)
-        });
-        segments.collect()
     }
 }
 
-/// Clauses `field=value` or `field!=value`, separated by commas. All of them must hold.
+/// A query in tantivy's language over the typed fields of the index, or clauses over all fields.
+///
+/// **Queries** have clauses `field:value`, joined by `AND`, `OR`, `NOT`, `+`, `-` and parentheses. Clauses side by side must all
+/// hold. A value is a word, a quoted text, a range `[2020 TO 2024}` (a curly bracket excludes its end, `*` is no bound), a
+/// comparison `>=2020`, a set `IN [nb nn]`, or `*` for any value. A sign of the syntax in a value stands in quotes or after a
+/// backslash. The fields are the typed ones, `id`, and `text`, which has the words of title and text: `text:"to ord"` is a phrase.
+/// Keywords are compared as a whole. A year, month or day has all its instants, so that `date:[2020 TO 2021-02]` ends with
+/// February. Names and values are checked when a search uses the filter; the syntax is checked here.
+///
+/// ```
+/// use splade_index::Filter;
+///
+/// let filter: Filter = "lang:nb AND year:[2020 TO *]".parse()?;
+/// assert_eq!(filter, Filter::Query("lang:nb AND year:[2020 TO *]".into()));
+/// # Ok::<(), splade_index::Error>(())
+/// ```
+///
+/// **Clauses** are `field=value` or `field!=value`, separated by commas. All of them must hold. They need no typed fields.
 ///
 /// A value that is a number or boolean in JSON matches both that value and its text. White space around a field or a value is
 /// ignored. A field or a value with commas, equals signs or white space around it is written in double quotes, as a JSON
@@ -109,84 +114,16 @@ impl std::str::FromStr for Filter {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self> {
-        let malformed = || {
-            Error::invalid(
-                format!("the filter {text:?} is not of the form field=value"),
-                r#"for instance lang=nb; a value with a comma stands in double quotes: place="Oslo, Norge""#,
-            )
-        };
-        let mut clauses = Vec::new();
-        let mut rest = Some(text);
-        while let Some(clause) = rest {
-            let (filter, after) = parse_clause(clause).ok_or_else(malformed)?;
-            clauses.push(filter);
-            rest = after;
+        if clauses::are_clauses(text) {
+            return clauses::parse(text);
         }
-        Ok(Self::All(clauses))
+        language::parse(text)?;
+        Ok(Self::Query(text.to_owned()))
     }
 }
 
-/// Parses a clause at the start of `text`. Returns it with the text after its comma.
-fn parse_clause(text: &str) -> Option<(Filter, Option<&str>)> {
-    let (field, rest) = parse_operand(text, |c| c == '=' || c == '!')?;
-    let (negated, rest) = rest.strip_prefix('!').map_or((false, rest), |rest| (true, rest));
-    let (value, rest) = parse_operand(rest.strip_prefix('=')?, |c| c == ',')?;
-    let after = match rest.strip_prefix(',') {
-        None if !rest.is_empty() => return None,
-        after => after,
-    };
-    let field = match field {
-        Operand::Quoted(field) => field,
-        Operand::Bare("") => return None,
-        Operand::Bare(field) => field.to_owned(),
-    };
-    let filter = match value {
-        Operand::Quoted(value) => Filter::equals(&field, value),
-        Operand::Bare(value) => equals_bare(&field, value),
-    };
-    Some((if negated { Filter::Not(Box::new(filter)) } else { filter }, after))
-}
-
-/// A field or a value in a clause.
-enum Operand<'a> {
-    /// content of a JSON string
-    Quoted(String),
-    /// text without quotes
-    Bare(&'a str),
-}
-
-/// Parses the operand at the start of `text`, up to the first character that `is_end`. Returns it with the rest.
-fn parse_operand(text: &str, is_end: impl Fn(char) -> bool) -> Option<(Operand<'_>, &str)> {
-    let text = text.trim_start();
-    if text.starts_with('"') {
-        let mut strings = serde_json::Deserializer::from_str(text).into_iter::<String>();
-        let value = strings.next()?.ok()?;
-        return Some((Operand::Quoted(value), text[strings.byte_offset()..].trim_start()));
-    }
-    let (operand, rest) = text.split_at(text.find(is_end).unwrap_or(text.len()));
-    Some((Operand::Bare(operand.trim_end()), rest))
-}
-
-/// Makes the condition of a value without quotes: a number, a boolean or a text.
-fn equals_bare(field: &str, value: &str) -> Filter {
-    match serde_json::from_str(value) {
-        // an integer of more than 64 bits would be rounded; the documents have it as text only
-        Ok(Json::Number(number)) if number.is_f64() && value.trim_start_matches('-').bytes().all(is_digit) => {
-            Filter::equals(field, value)
-        }
-        Ok(scalar @ (Json::Number(_) | Json::Bool(_))) if format!("{scalar}") == value => Filter::equals(field, scalar),
-        // the written text, such as `5.00`, may differ from the text of the number
-        Ok(scalar @ Json::Number(_)) => Filter::Any(vec![Filter::equals(field, scalar), Filter::equals(field, value)]),
-        _ => Filter::equals(field, value),
-    }
-}
-
-fn is_digit(byte: u8) -> bool {
-    byte.is_ascii_digit()
-}
-
-/// Makes the query for the equality of a field.
-fn equals(fields: &Fields, field: &str, value: &Json) -> Result<Box<dyn Query>> {
+/// The condition that a field equals a value.
+fn equals(fields: &Fields, field: &str, value: &Json) -> Result<Condition> {
     let mut terms = Vec::new();
     for path in paths(field) {
         let mut push = |append: &dyn Fn(&mut Term)| {
@@ -221,8 +158,8 @@ fn equals(fields: &Fields, field: &str, value: &Json) -> Result<Box<dyn Query>> 
             }
         }
     }
-    let one = |term| Box::new(TermQuery::new(term, IndexRecordOption::Basic)) as Box<dyn Query>;
-    Ok(Box::new(BooleanQuery::union(terms.into_iter().map(one).collect())))
+    let one = |term| Condition::query(TermQuery::new(term, IndexRecordOption::Basic));
+    Ok(Condition::Or(terms.into_iter().map(one).collect()))
 }
 
 /// Paths of a field's name: one with every dot as a step into an object, and one with the whole name as a key.
@@ -246,76 +183,16 @@ fn indexed_forms(number: &Number) -> Vec<NumericalValue> {
 
 const TWO_TO_64: f64 = 18_446_744_073_709_551_616.0;
 
-fn phrase(index: &Index, fields: &Fields, text: &str) -> Result<Box<dyn Query>> {
+/// Documents in which these words follow one another, with up to `slop` moves of words.
+fn phrase(index: &Index, fields: &Fields, text: &str, slop: u32) -> Result<Condition> {
     let mut words = analyzer::terms(index, fields.body, text)?;
     Ok(match words.len() {
-        0 => Box::new(EmptyQuery),
-        1 => Box::new(TermQuery::new(words.remove(0).1, IndexRecordOption::Basic)),
-        _ => Box::new(PhraseQuery::new_with_offset(words)),
+        0 => Condition::none(),
+        1 => Condition::query(TermQuery::new(words.remove(0).1, IndexRecordOption::Basic)),
+        _ => {
+            let mut phrase = PhraseQuery::new_with_offset(words);
+            phrase.set_slop(slop);
+            Condition::query(phrase)
+        }
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::*;
-
-    fn parse(text: &str) -> Filter {
-        text.parse().unwrap_or_else(|error| panic!("{text}: {error}"))
-    }
-
-    #[test]
-    fn values_in_quotes_may_contain_separators() {
-        let not = |filter| Filter::Not(Box::new(filter));
-        let cases = [
-            ("a=b", vec![Filter::equals("a", "b")]),
-            (" a = b c , d != e ", vec![Filter::equals("a", "b c"), not(Filter::equals("d", "e"))]),
-            (r#"a="b, c",d=1"#, vec![Filter::equals("a", "b, c"), Filter::equals("d", 1)]),
-            (r#""a,=!" != " \u00e5\"\n" "#, vec![not(Filter::equals("a,=!", " å\"\n"))]),
-            (r#"a="1",b="true""#, vec![Filter::equals("a", "1"), Filter::equals("b", "true")]),
-            ("a=b=c", vec![Filter::equals("a", "b=c")]),
-            ("a=", vec![Filter::equals("a", "")]),
-            (r#"a=5" disk"#, vec![Filter::equals("a", "5\" disk")]),
-        ];
-        for (text, expected) in cases {
-            assert_eq!(parse(text), Filter::All(expected), "{text}");
-        }
-    }
-
-    #[test]
-    fn numbers_keep_their_digits() {
-        let cases = [
-            ("n=5", Filter::equals("n", 5)),
-            ("n=5.0", Filter::equals("n", 5.0)),
-            ("n=5.00", Filter::Any(vec![Filter::equals("n", 5.0), Filter::equals("n", "5.00")])),
-            ("n=true", Filter::equals("n", true)),
-            ("n=18446744073709551615", Filter::equals("n", u64::MAX)),
-            ("n=18446744073709551616", Filter::equals("n", "18446744073709551616")),
-            ("n=-9223372036854775809", Filter::equals("n", "-9223372036854775809")),
-            ("n=007", Filter::equals("n", "007")),
-        ];
-        for (text, expected) in cases {
-            assert_eq!(parse(text), Filter::All(vec![expected]), "{text}");
-        }
-    }
-
-    #[test]
-    fn malformed_filters_are_refused() {
-        for text in ["", "a", ",", "a=b,", "=b", "!=b", "a!b", r#"a="b"#, r#"a="b"c"#, r#""a"b=c"#] {
-            let error = text.parse::<Filter>().unwrap_err();
-            assert!(error.to_string().contains("is not of the form field=value"), "{text}: {error}");
-            assert!(error.hint().is_some());
-        }
-    }
-
-    #[test]
-    fn equal_numbers_have_equal_forms() {
-        let form = |value: Json| indexed_forms(value.as_number().unwrap());
-        for (value, integer) in [(json!(5.0), json!(5)), (json!(-0.0), json!(0)), (json!(-3.0), json!(-3))] {
-            assert_eq!(form(value)[0], form(integer)[0]);
-        }
-        assert!(form(json!(9_223_372_036_854_775_808.0)).contains(&NumericalValue::U64(1 << 63)));
-        assert_eq!(form(json!(0.5)), [NumericalValue::F64(0.5)]);
-    }
 }

@@ -103,12 +103,12 @@ impl ImpactIndex {
         let tantivy_dir = dir.join(TANTIVY_DIR);
         std::fs::create_dir_all(&tantivy_dir).map_err(Error::io(&tantivy_dir))?;
         let directory = CheckedDirectory::open(&tantivy_dir)?;
-        let (fields, schema) = Fields::build(settings.language, settings.analyzer);
+        let (fields, schema) = Fields::build(settings);
         let index = directory.run(|| {
             Ok(Index::builder()
                 .schema(schema)
                 .tokenizers(tokenizers(settings))
-                .register_plugin(Arc::new(ImpactPlugin::new(settings, fields, &directory)))
+                .register_plugin(Arc::new(ImpactPlugin::new(settings, &fields, &directory)))
                 .open_or_create(directory.clone())?)
         })?;
         // last, so that a folder with a manifest is complete
@@ -133,13 +133,13 @@ impl ImpactIndex {
         if query.is_some() {
             directory.expect_checksum_of_meta()?;
         }
-        let (fields, schema) = Fields::build(settings.language, settings.analyzer);
+        let (fields, schema) = Fields::build(&settings);
         let mut index = directory.run(|| Ok(Index::open(directory.clone())?))?;
         if index.schema() != schema || index.settings().sort_by_field.is_some() {
             return Err(Error::file(&tantivy_dir, "its fields are not those of a splade index"));
         }
         index.set_tokenizers(tokenizers(&settings));
-        index.register_plugin(Arc::new(ImpactPlugin::new(&settings, fields, &directory)));
+        index.register_plugin(Arc::new(ImpactPlugin::new(&settings, &fields, &directory)));
         Self::from_parts(dir, settings, fields, directory, index)
     }
 
@@ -290,8 +290,8 @@ impl ImpactIndex {
         &self.index
     }
 
-    pub(crate) fn fields(&self) -> Fields {
-        self.fields
+    pub(crate) fn fields(&self) -> &Fields {
+        &self.fields
     }
 
     pub(crate) fn directory(&self) -> &CheckedDirectory {

@@ -45,11 +45,15 @@
 #![warn(clippy::print_stdout, clippy::print_stderr)]
 
 mod analyzer;
+mod bits;
 mod bm25;
 mod check;
 mod checked_json;
+mod dates;
 mod directory;
 mod error;
+mod facets;
+mod fields;
 mod filter;
 mod impact_index;
 mod plugin;
@@ -64,12 +68,14 @@ mod writer;
 // The index
 pub use analyzer::{AnalyzerVersion, Language};
 pub use check::{CheckReport, Finding, FindingKind};
+pub use fields::{FieldKind, FieldSpec};
 pub use impact_index::{ImpactIndex, IndexStats};
 pub use settings::IndexSettings;
 // Writing
 pub use writer::{ImpactWriter, StoredDocument, WriteCounts, WriterOptions};
 // Searching
 pub use bm25::WordScore;
+pub use facets::{FieldCounts, ValueCount};
 pub use filter::Filter;
 pub use retrievers::{Bm25Retriever, ImpactRetriever};
 pub use searcher::{Address, Found, Scoring, SearchOptions, Searcher, TermScore, to_ranking};

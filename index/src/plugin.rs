@@ -38,7 +38,7 @@ pub(crate) struct ImpactPlugin {
 
 impl ImpactPlugin {
     /// The plugin of an index.
-    pub(crate) fn new(settings: &IndexSettings, fields: Fields, directory: &CheckedDirectory) -> Self {
+    pub(crate) fn new(settings: &IndexSettings, fields: &Fields, directory: &CheckedDirectory) -> Self {
         Self { identity: settings.identity(), id: fields.id, vector: fields.vector, directory: directory.clone() }
     }
 

@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use tantivy::{BitSet, TantivyDocument};
+use tantivy::TantivyDocument;
 
 use crate::directory::CheckedDirectory;
-use crate::filter::Filter;
+use crate::filter::{Filter, FilterCache, Passing};
 use crate::plugin::file_name;
 use crate::schema::Fields;
 use crate::{Error, Result};
@@ -20,6 +20,20 @@ use splade_core::{Fusion, Hit, Ranking, SparseVector, score_order};
 pub struct Address {
     segment: u32,
     doc: u32,
+}
+
+impl Address {
+    pub(crate) fn new(segment: u32, doc: u32) -> Self {
+        Self { segment, doc }
+    }
+
+    pub(crate) fn segment(self) -> u32 {
+        self.segment
+    }
+
+    pub(crate) fn doc(self) -> u32 {
+        self.doc
+    }
 }
 
 impl From<tantivy::DocAddress> for Address {
@@ -93,6 +107,7 @@ pub struct Searcher {
     files: Vec<Arc<SegmentFile>>,
     fields: Fields,
     vocabulary_size: u32,
+    filters: Arc<FilterCache>,
 }
 
 impl Searcher {
@@ -100,7 +115,8 @@ impl Searcher {
         let files = searcher.segment_readers().iter().map(|reader| index.segment_file(reader));
         let files = files.collect::<Result<Vec<_>>>()?;
         let vocabulary_size = index.settings().vocabulary_size;
-        Ok(Self { files, fields: index.fields(), vocabulary_size, searcher, directory: index.directory().clone() })
+        let (fields, directory) = (index.fields().clone(), index.directory().clone());
+        Ok(Self { files, fields, vocabulary_size, searcher, directory, filters: Arc::default() })
     }
 
     /// The error of a segment file with a defect.
@@ -153,11 +169,12 @@ impl Searcher {
         let k = k.min(self.len());
         let query: Vec<(u32, f32)> = query.iter().collect();
         let live = self.live_documents(options.filter.as_ref())?;
-        let hidden: Vec<usize> =
-            self.searcher.segment_readers().iter().map(|reader| reader.num_deleted_docs() as usize).collect();
-        let hidden = options.filter.is_none().then_some(&hidden[..]);
+        if let Some(passing) = live.passing.as_deref().filter(|passing| self.are_few(passing, &query)) {
+            return self.truncate(self.score_passing(&query, passing)?, k);
+        }
+        let hidden = live.hidden();
         let files = self.files.iter().map(Arc::as_ref);
-        let plan = QueryPlan::new(files, &Demand { query: &query, k, hidden });
+        let plan = QueryPlan::new(files, &Demand { query: &query, k, hidden: Some(&hidden) });
         let Some(plan) = plan.map_err(|damage| self.damaged(damage.segment, damage.defect))? else {
             return self.truncate(self.score_all(&query, &live)?, k);
         };
@@ -350,8 +367,35 @@ impl Searcher {
     }
 
     fn live_documents(&self, filter: Option<&Filter>) -> Result<LiveDocuments<'_>> {
-        let bitsets = |filter: &Filter| self.run(|| filter.bitsets(&self.searcher, &self.fields));
-        Ok(LiveDocuments { searcher: &self.searcher, passing: filter.map(bitsets).transpose()? })
+        let passing = filter.map(|filter| self.passing(filter)).transpose()?;
+        Ok(LiveDocuments { searcher: &self.searcher, passing })
+    }
+
+    /// The documents that pass a filter. Each filter is evaluated once, as long as the snapshot keeps it.
+    pub(crate) fn passing(&self, filter: &Filter) -> Result<Arc<Passing>> {
+        self.run(|| self.filters.passing(filter, &self.searcher, &self.fields))
+    }
+
+    #[cfg(test)]
+    pub(crate) fn filters(&self) -> &FilterCache {
+        &self.filters
+    }
+
+    /// True if scoring exactly the documents that pass takes less time than adding up the postings of the query.
+    fn are_few(&self, passing: &Passing, query: &[(u32, f32)]) -> bool {
+        let n_docs: usize = passing.n_docs().iter().sum();
+        // a damaged term is reported by the search itself
+        let terms = self.files.iter().flat_map(|file| query.iter().filter_map(|(dim, _)| file.term(*dim).ok()?));
+        let postings: u64 = terms.map(|(term, _)| u64::from(term.df())).sum();
+        (n_docs as u64).saturating_mul(POSTINGS_PER_ROW) <= postings
+    }
+
+    fn score_passing(&self, query: &[(u32, f32)], passing: &Passing) -> Result<Vec<(f32, Address)>> {
+        let score = |(segment, doc)| {
+            let address = Address { segment, doc };
+            Ok((self.row(address)?.dot(query), address))
+        };
+        passing.addresses().map(score).collect()
     }
 
     fn score_all(&self, query: &[(u32, f32)], live: &LiveDocuments<'_>) -> Result<Vec<(f32, Address)>> {
@@ -381,12 +425,33 @@ fn address_of(candidate: &Candidate) -> Address {
 /// Documents that are not deleted and that pass the filter.
 struct LiveDocuments<'a> {
     searcher: &'a tantivy::Searcher,
-    passing: Option<Vec<BitSet>>,
+    passing: Option<Arc<Passing>>,
+}
+
+impl LiveDocuments<'_> {
+    /// Number of documents of each segment that are deleted or do not pass.
+    fn hidden(&self) -> Vec<usize> {
+        let segments = self.searcher.segment_readers().iter().enumerate();
+        let hidden = segments.map(|(segment, reader)| match &self.passing {
+            Some(passing) => reader.max_doc() as usize - passing.n_docs()[segment],
+            None => reader.num_deleted_docs() as usize,
+        });
+        hidden.collect()
+    }
 }
 
 impl Live for LiveDocuments<'_> {
     fn is_live(&self, segment: usize, doc: u32) -> bool {
-        !self.searcher.segment_reader(segment as u32).is_deleted(doc)
-            && self.passing.as_ref().is_none_or(|passing| passing[segment].contains(doc))
+        match &self.passing {
+            Some(passing) => passing.contains(segment, doc),
+            None => !self.searcher.segment_reader(segment as u32).is_deleted(doc),
+        }
+    }
+
+    fn group(&self, segment: usize, first: u32) -> u64 {
+        self.passing.as_ref().map_or(u64::MAX, |passing| passing.group(segment, first / 64))
     }
 }
+
+/// Postings that are added up in about the time that it takes to score one document by its row.
+const POSTINGS_PER_ROW: u64 = 200;

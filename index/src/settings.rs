@@ -8,7 +8,7 @@ use sha2::{Digest, Sha256};
 
 use crate::analyzer::{AnalyzerVersion, Language};
 use crate::checked_json::{seal, unseal};
-use crate::{Error, Result};
+use crate::{Error, FieldSpec, Result};
 use splade_core::segment::Identity;
 use splade_core::segment::{ForwardPrecision, RowLayout};
 use splade_files::AtomicFile;
@@ -41,10 +41,13 @@ pub struct IndexSettings {
     /// of the ONNX file that encodes the documents, such as `fp32`; any text, compared by equality. None if unknown
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub encoder_precision: Option<String>,
+    /// typed fields of the documents, for filters and counts
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub fields: Vec<FieldSpec>,
 }
 
 impl IndexSettings {
-    /// Settings without a stemmer, with exact weights in f32, the newest analyzer and no encoder precision.
+    /// Settings without a stemmer, with exact weights in f32, the newest analyzer, no encoder precision and no typed fields.
     #[must_use]
     pub fn new(vocabulary_size: u32, model_fingerprint: &str, tokenizer_fingerprint: &str) -> Self {
         Self {
@@ -55,6 +58,7 @@ impl IndexSettings {
             analyzer: AnalyzerVersion::NEWEST,
             forward: ForwardPrecision::F32,
             encoder_precision: None,
+            fields: Vec::new(),
         }
     }
 

@@ -57,6 +57,8 @@ pub struct WriteCounts {
     pub deletes: u64,
     /// weights left out because they were zero or negative (or too small for f16)
     pub dropped_weights: u64,
+    /// documents, per inferred field, with a value of another type, which filters on the field do not find
+    pub unindexed_values: u64,
 }
 
 /// Adds, updates and deletes documents.
@@ -99,7 +101,7 @@ impl ImpactWriter {
             writer: Some(writer),
             index: index.tantivy().clone(),
             directory,
-            fields: index.fields(),
+            fields: index.fields().clone(),
             settings: index.settings().clone(),
             counts: WriteCounts::default(),
             failed: false,
@@ -241,7 +243,9 @@ impl ImpactWriter {
             return Err(Error::invalid(message, format!("ids have 1 to {LONGEST_ID} bytes")));
         }
         let vector = self.accept(&document.id, vector)?;
-        Ok(self.fields.to_tantivy(document, &vector))
+        let (row, left_out) = self.fields.to_tantivy(document, &vector)?;
+        self.counts.unindexed_values += left_out;
+        Ok(row)
     }
 
     /// The vector as the index keeps it: inside the vocabulary, positive.

@@ -1,5 +1,7 @@
 //! `splade index`: corpus → document vectors → index folder.
 
+mod fields;
+
 use std::collections::HashSet;
 use std::path::Path;
 
@@ -36,6 +38,7 @@ pub(crate) fn run(args: &IndexArgs) -> Result<()> {
     }
     refuse_existing(args.index(), args.overwrite)?;
     refuse_other(args.index())?;
+    let settings = IndexSettings { fields: fields::typed_fields(args)?, ..settings };
     let folder = AtomicFolder::create(args.index())?;
     let index = ImpactIndex::create(folder.path(), &settings)?;
     if model.architecture() == Architecture::InferenceFree {
@@ -104,6 +107,7 @@ fn settings(model: &ModelDir, args: &IndexArgs) -> Result<IndexSettings> {
 fn expect_same(index: &ImpactIndex, new: &IndexSettings, args: &IndexArgs) -> Result<()> {
     let old = index.settings();
     index.expect_model(new.vocabulary_size, &new.model_fingerprint, &new.tokenizer_fingerprint)?;
+    fields::expect_same(index, args)?;
     if args.language.is_some() && old.language != new.language {
         return Err(bad_input(
             format!("{}: made for the language {}, not {}", args.index().display(), old.language, new.language),
@@ -153,6 +157,13 @@ fn fill(index: &ImpactIndex, model: &ModelDir, args: &IndexArgs) -> Result<()> {
     let counts = writer.finish()?;
     if counts.dropped_weights > 0 {
         tracing::warn!("{} weights were zero or negative and were left out", counts.dropped_weights);
+    }
+    if counts.unindexed_values > 0 {
+        tracing::warn!(
+            "{} values are not of the type that their fields have in the first documents: filters such as field:value do not \
+             find them; declare the types with --fields",
+            counts.unindexed_values
+        );
     }
     Ok(())
 }

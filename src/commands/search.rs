@@ -13,12 +13,12 @@ use splade_eval::Run;
 use splade_files::{Architecture, Query, read_queries};
 use splade_index::{Filter, Found, ImpactIndex, SearchOptions, to_ranking};
 
-use crate::answer::{Answer, Answerer, QuerySide, SearchSettings, to_json};
+use crate::answer::{Answer, Answerer, QuerySide, SearchSettings, counts, to_json};
 use crate::cli::{HitFormat, Mode, NetworkArgs, SearchArgs};
 use crate::encoders::{query_encoder, read_as, use_threads};
 use crate::failure::bad_input;
 use crate::hub::{self, Wants};
-use crate::outputs::Output;
+use crate::outputs::{Output, say};
 use stats::Stats;
 
 pub(crate) fn run(args: &SearchArgs) -> Result<()> {
@@ -27,6 +27,13 @@ pub(crate) fn run(args: &SearchArgs) -> Result<()> {
         warm::read_all(&args.index)?;
     }
     let index = ImpactIndex::open(&args.index)?;
+    let format = if args.json { HitFormat::Json } else { args.format };
+    if format == HitFormat::Trec && !args.count_by.is_empty() {
+        return Err(bad_input("--count-by has no place in a TREC run", "use --format json"));
+    }
+    if args.query.is_none() && args.queries.is_none() {
+        return count_without_query(&index, args, format);
+    }
     let answerer = answerer(&index, args)?;
     let mut output = Output::open(None, false)?;
     let stats_file = match &args.stats {
@@ -35,7 +42,7 @@ pub(crate) fn run(args: &SearchArgs) -> Result<()> {
     };
     let mut stats = args.stats.is_some().then(Stats::start);
     let mut n_queries = 0_usize;
-    let render = |query: &Query, answer: Answer| render(&answerer, args, query, answer);
+    let render = |query: &Query, answer: Answer| render(&answerer, args, format, query, answer);
     batch::answer_all(&answerer, queries(args)?, render, |answered| {
         output.write_bytes(&answered.text)?;
         if let Some(stats) = &mut stats {
@@ -77,13 +84,37 @@ fn answerer(index: &ImpactIndex, args: &SearchArgs) -> Result<Answerer> {
 }
 
 /// Lines of an answer in the requested format.
-fn render(answerer: &Answerer, args: &SearchArgs, query: &Query, answer: Answer) -> Result<Vec<u8>> {
-    let format = if args.json { HitFormat::Json } else { args.format };
+fn render(answerer: &Answerer, args: &SearchArgs, format: HitFormat, query: &Query, answer: Answer) -> Result<Vec<u8>> {
+    let counted = answerer.count(query, &answer, &args.count_by)?;
     Ok(match format {
-        HitFormat::Table => table::render(query, &answerer.hits(query, answer)?, args.queries.is_some()).into_bytes(),
-        HitFormat::Json => format!("{}\n", to_json(query, &answerer.hits(query, answer)?)).into_bytes(),
+        HitFormat::Table => {
+            let hits = table::render(query, &answerer.hits(query, answer)?, args.queries.is_some());
+            (hits + &counts::to_text(&counted)).into_bytes()
+        }
+        HitFormat::Json => {
+            let mut json = to_json(query, &answerer.hits(query, answer)?);
+            if !counted.is_empty() {
+                json["counts"] = counts::to_json(&counted);
+            }
+            format!("{json}\n").into_bytes()
+        }
         HitFormat::Trec => trec_lines(query, answer.found)?,
     })
+}
+
+/// Counts the values of fields over all documents that pass the filter.
+fn count_without_query(index: &ImpactIndex, args: &SearchArgs, format: HitFormat) -> Result<()> {
+    if args.explain || args.stats.is_some() {
+        return Err(bad_input(
+            "--explain and --stats are about queries, and there is none",
+            "give a query, or leave them out",
+        ));
+    }
+    let counted = counts::count_all(&index.searcher()?, &args.count_by, filter(args)?.as_ref())?;
+    match format {
+        HitFormat::Json => say(serde_json::json!({"counts": counts::to_json(&counted)})),
+        HitFormat::Table | HitFormat::Trec => say(counts::to_text(&counted).trim_end()),
+    }
 }
 
 /// Lines of a TREC run with the hits of a query.

@@ -29,7 +29,10 @@ fn bad_documents_are_refused_by_id_and_the_writer_goes_on() {
     // an id that was deleted is free again
     writer.delete("old");
     writer.add(&document("old", ""), &vector(&[(1, 3.0)])).unwrap();
-    assert_eq!(writer.finish().unwrap(), WriteCounts { documents: 2, deletes: 1, dropped_weights: 0 });
+    assert_eq!(
+        writer.finish().unwrap(),
+        WriteCounts { documents: 2, deletes: 1, dropped_weights: 0, unindexed_values: 0 }
+    );
     let expected = Plain(vec![("old".into(), vector(&[(1, 3.0)])), ("new".into(), vector(&[(1, 2.0)]))]);
     assert_equal(&index.searcher().unwrap(), &expected, &vector(&[(1, 1.0)]), 10);
 }

@@ -4,6 +4,7 @@ mod compatibility;
 mod corruption;
 mod damage;
 mod exactness;
+mod fields;
 mod folder;
 mod input;
 mod lifecycle;

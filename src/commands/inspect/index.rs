@@ -5,7 +5,7 @@ use std::path::Path;
 use anyhow::Result;
 use serde_json::json;
 use splade_core::QueryEncoder;
-use splade_index::ImpactIndex;
+use splade_index::{FieldSpec, ImpactIndex};
 
 use super::Findings;
 use super::table::Weights;
@@ -39,6 +39,10 @@ pub(super) fn inspect(path: &Path, _: usize) -> Result<Findings> {
     facts.add("weights kept in", format_args!("{:?}", settings.forward).to_string().to_lowercase());
     facts.add("documents encoded in", settings.encoder_precision.as_deref().unwrap_or("unknown precision"));
     facts.add("language of BM25", settings.language);
+    if !settings.fields.is_empty() {
+        let fields: Vec<String> = settings.fields.iter().map(FieldSpec::to_string).collect();
+        facts.add("fields", fields.join(", "));
+    }
     match (&query, &table) {
         (Some(query), Some(table)) => {
             facts.add("queries", "by the table in the index: no model is needed to search");

@@ -205,6 +205,11 @@ pub struct TermEntry {
 }
 
 impl TermEntry {
+    /// Number of documents with the term.
+    pub fn df(&self) -> u32 {
+        self.df
+    }
+
     pub(super) fn to_bytes(self) -> [u8; TERM_LEN] {
         let mut bytes = [0; TERM_LEN];
         bytes[0..4].copy_from_slice(&self.id.to_le_bytes());

@@ -82,6 +82,13 @@ pub struct Candidate {
 pub trait Live: Sync {
     /// True if `doc` of `segment` may be found.
     fn is_live(&self, segment: usize, doc: u32) -> bool;
+
+    /// Bits of the 64 documents from `first` on, a multiple of 64; only documents whose bit is set may be live. A group without a
+    /// bit is skipped as a whole.
+    fn group(&self, segment: usize, first: u32) -> u64 {
+        let _ = (segment, first);
+        u64::MAX
+    }
 }
 
 /// Arguments of a plan.
@@ -241,8 +248,13 @@ impl<'a> QueryPlan<'a> {
             let n_docs = segment.file.n_docs();
             let threshold = top.threshold;
             let mut visit = |group: usize, sums: &[u32; GROUP]| {
-                for (doc, &sum) in (first + (group * GROUP) as u32..n_docs).zip(sums) {
-                    if sum >= top.threshold && live.is_live(at, doc) {
+                let start = first + (group * GROUP) as u32;
+                let bits = live.group(at, start);
+                if bits == 0 {
+                    return top.threshold;
+                }
+                for (position, (doc, &sum)) in (start..n_docs).zip(sums).enumerate() {
+                    if sum >= top.threshold && bits >> position & 1 == 1 && live.is_live(at, doc) {
                         top.push(Candidate { sum, segment: at as u32, doc });
                     }
                 }
