@@ -1,16 +1,24 @@
-//! Measures one thread answering 200 queries, one after the other, from a warm index: ours (exact and quantized, k = 10
-//! and 100), our plain twin that scores every document, and tantivy's BM25 on texts of the same words.
+//! Measures one thread answering queries, one after the other, from a warm index: ours (exact and quantized, k = 10, 100 and
+//! 1000), our plain twin that scores every document, and tantivy's BM25 on texts of the same words. Before, it prints how fast
+//! ready vectors are added, how long opening takes, the first query, and the 99th percentile of single queries.
 //!
 //! Data is made in the process: term frequencies follow Zipf's law, ~130 weights a document, 8 terms a query whose
 //! lists hold ~5 % of the documents each, as was measured on trained models. It leaves out what real collections have
-//! beyond that: topics (terms that occur together), long documents, a cold disk. Compare the lines of one run with each
-//! other; engines run after one another, since alternating them lets the second profit from the first one's caches.
+//! beyond that: topics (terms that occur together), long documents, a cold disk. `SPLADE_BENCH_VECTORS=DIR` takes vectors and
+//! texts from a folder instead: `docs.bin` and `queries.bin` (magic `SPV1`; documents, vocabulary and 0 as u32; documents + 1
+//! offsets as u64; terms as u16; weights as f32), and `docs.txt` and `queries.txt`, one text a line.
 //!
-//! `SPLADE_BENCH_DOCUMENTS=500000 cargo bench -p splade-index --bench search` (default 50 000). Numbers are per 200
-//! queries; the throughput line is queries a second.
+//! Compare the lines of one run with each other; engines run after one another, since alternating them lets the second profit
+//! from the first one's caches.
+//!
+//! `SPLADE_BENCH_DOCUMENTS=500000 cargo bench -p splade-index --bench search` (default 50 000). Numbers are per pass over all
+//! queries (200, or those of the folder); the throughput line is queries a second.
 
 use std::collections::BTreeMap;
+use std::io::BufRead;
+use std::path::Path;
 use std::sync::OnceLock;
+use std::time::{Duration, Instant};
 
 use divan::counter::ItemsCount;
 use divan::{Bencher, black_box};
@@ -56,44 +64,124 @@ fn words(dims: &[u32]) -> String {
     dims.iter().map(|dim| format!("w{dim} ")).collect()
 }
 
+/// A document or a query.
+type Item = (SparseVector, String);
+
+/// Documents and queries of the folder `dir`.
+fn read(dir: &Path) -> (u32, impl Iterator<Item = Item>, Vec<Item>) {
+    let (vocabulary_size, documents) = read_items(dir, "docs");
+    (vocabulary_size, documents, read_items(dir, "queries").1.collect())
+}
+
+/// The vectors of `name`.bin with the texts of `name`.txt.
+fn read_items(dir: &Path, name: &str) -> (u32, impl Iterator<Item = Item> + use<>) {
+    let bytes = std::fs::read(dir.join(format!("{name}.bin"))).expect("a file of vectors");
+    let texts = std::fs::File::open(dir.join(format!("{name}.txt"))).expect("a file of texts");
+    assert_eq!(bytes[..4], *b"SPV1");
+    let u32_at = |at: usize| u32::from_le_bytes(bytes[at..at + 4].try_into().expect("4 bytes"));
+    let (n, vocabulary_size) = (u32_at(4) as usize, u32_at(8));
+    let offsets: Vec<usize> =
+        bytes[16..].as_chunks().0[..=n].iter().map(|offset| u64::from_le_bytes(*offset) as usize).collect();
+    let dims_start = 16 + (n + 1) * 8;
+    let weights_start = dims_start + offsets[n] * 2;
+    let vector = move |at: usize| {
+        let (from, to) = (offsets[at], offsets[at + 1]);
+        let dims = bytes[dims_start + from * 2..dims_start + to * 2].as_chunks().0.iter();
+        let weights = bytes[weights_start + from * 4..weights_start + to * 4].as_chunks().0.iter();
+        let pairs =
+            dims.zip(weights).map(|(dim, weight)| (u16::from_le_bytes(*dim).into(), f32::from_le_bytes(*weight)));
+        SparseVector::from_pairs(pairs).expect("ascending dimensions and finite weights")
+    };
+    let texts = std::io::BufReader::new(texts).lines().map(|line| line.expect("UTF-8"));
+    (vocabulary_size, texts.enumerate().map(move |(at, text)| (vector(at), text)))
+}
+
+/// Documents and queries by Zipf's law.
+fn make(n: usize) -> (u32, impl Iterator<Item = Item>, Vec<Item>) {
+    let mut rng = ChaCha8Rng::seed_from_u64(1);
+    let queries = (0..QUERIES).map(|_| {
+        let query = vector(&mut rng, FIRST_QUERY_TERM, QUERY_TERMS);
+        let text = words(query.dims());
+        (query, text)
+    });
+    let queries = queries.collect();
+    let documents = (0..n).map(move |_| {
+        let vector = vector(&mut rng, 1.0, ACTIVE_DIMS);
+        let text: Vec<u32> = (0..ACTIVE_DIMS).map(|_| zipf(&mut rng, 1.0)).collect();
+        (vector, words(&text))
+    });
+    (VOCABULARY, documents, queries)
+}
+
 fn data() -> &'static Data {
     static DATA: OnceLock<Data> = OnceLock::new();
-    DATA.get_or_init(|| {
-        let n: usize = std::env::var("SPLADE_BENCH_DOCUMENTS").ok().and_then(|n| n.parse().ok()).unwrap_or(50_000);
-        let mut rng = ChaCha8Rng::seed_from_u64(1);
-        let folder = tempfile::tempdir().expect("a temporary folder");
-        let settings = IndexSettings::new(VOCABULARY, "bench", "bench");
-        let index = ImpactIndex::create(folder.path(), &settings).expect("a new index");
-        let start = std::time::Instant::now();
-        let mut writer = index.writer(WriterOptions::default()).expect("the only writer");
-        for id in 0..n {
-            let vector = vector(&mut rng, 1.0, ACTIVE_DIMS);
-            let text: Vec<u32> = (0..ACTIVE_DIMS).map(|_| zipf(&mut rng, 1.0)).collect();
-            let document = StoredDocument { id: format!("d{id}"), text: words(&text), ..Default::default() };
-            writer.add(&document, &vector).expect("a sound document");
+    DATA.get_or_init(|| match std::env::var_os("SPLADE_BENCH_VECTORS") {
+        Some(dir) => {
+            let (vocabulary_size, documents, queries) = read(Path::new(&dir));
+            build(vocabulary_size, documents, queries)
         }
-        writer.finish_merged().expect("a disk with room");
-        let seconds = start.elapsed().as_secs_f64();
-        let stats = index.stats().expect("a sound index");
-        let bytes = stats.vector_bytes as f64 / stats.postings as f64;
-        println!(
-            "{n} documents, {} postings, {bytes:.2} bytes each with forward weights, built in {seconds:.1} s",
-            stats.postings
-        );
-        let queries = (0..QUERIES).map(|_| {
-            let query = vector(&mut rng, FIRST_QUERY_TERM, QUERY_TERMS);
-            let text = words(query.dims());
-            (query, text)
-        });
-        let queries = queries.collect();
-        Data { searcher: index.searcher().expect("a sound index"), queries, _folder: folder }
+        None => {
+            let n = std::env::var("SPLADE_BENCH_DOCUMENTS").ok().and_then(|n| n.parse().ok()).unwrap_or(50_000);
+            let (vocabulary_size, documents, queries) = make(n);
+            build(vocabulary_size, documents, queries)
+        }
     })
+}
+
+/// Indexes the documents in one segment. The time of making or reading them is not counted.
+fn build(vocabulary_size: u32, documents: impl Iterator<Item = Item>, queries: Vec<Item>) -> Data {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let settings = IndexSettings::new(vocabulary_size, "bench", "bench");
+    let index = ImpactIndex::create(folder.path(), &settings).expect("a new index");
+    let mut writer = index.writer(WriterOptions::default()).expect("the only writer");
+    let mut adding = Duration::ZERO;
+    for (id, (vector, text)) in documents.enumerate() {
+        let document = StoredDocument { id: format!("d{id}"), text, ..Default::default() };
+        let start = Instant::now();
+        writer.add(&document, &vector).expect("a sound document");
+        adding += start.elapsed();
+    }
+    let start = Instant::now();
+    writer.finish_merged().expect("a disk with room");
+    let merging = start.elapsed();
+    let stats = index.stats().expect("a sound index");
+    println!(
+        "{} documents, {} postings, {:.2} bytes each; added in {:.1} s, {:.0} documents a second; committed and merged in {:.1} s",
+        stats.documents,
+        stats.postings,
+        stats.vector_bytes as f64 / stats.postings as f64,
+        adding.as_secs_f64(),
+        stats.documents as f64 / adding.as_secs_f64(),
+        merging.as_secs_f64(),
+    );
+    drop(index);
+    let start = Instant::now();
+    let index = ImpactIndex::open(folder.path()).expect("the index");
+    let searcher = index.searcher().expect("a sound index");
+    let opening = start.elapsed();
+    let search = |query: &SparseVector| {
+        let start = Instant::now();
+        black_box(searcher.search(query, 10, &SearchOptions::default()).expect("a sound index"));
+        start.elapsed()
+    };
+    let first = search(&queries[0].0);
+    let start = Instant::now();
+    searcher.warm().expect("a sound index");
+    let warming = start.elapsed();
+    println!("opened in {opening:.2?}, first query in {first:.2?}, all blocks read and checked in {warming:.2?}");
+    for _ in 0..2 {
+        let mut times: Vec<Duration> = queries.iter().map(|(query, _)| search(query)).collect();
+        times.sort_unstable();
+        let mean = times.iter().sum::<Duration>() / times.len() as u32;
+        println!("exact, k = 10: mean {mean:.1?}, p99 {:.1?}", times[times.len() * 99 / 100]);
+    }
+    Data { searcher, queries, _folder: folder }
 }
 
 /// Runs `search` for every query.
 fn all_queries(bencher: Bencher<'_, '_>, search: impl Fn(&Searcher, &SparseVector, &str) -> usize + Sync) {
     let data = data();
-    bencher.counter(ItemsCount::new(QUERIES)).bench_local(|| {
+    bencher.counter(ItemsCount::new(data.queries.len())).bench_local(|| {
         data.queries.iter().map(|(query, text)| black_box(search(&data.searcher, query, text))).sum::<usize>()
     });
 }
@@ -103,17 +191,17 @@ fn sparse(bencher: Bencher<'_, '_>, scoring: Scoring, k: usize) {
     all_queries(bencher, |searcher, query, _| searcher.search(query, k, &options).expect("a sound index").len());
 }
 
-#[divan::bench(args = [10, 100])]
+#[divan::bench(args = [10, 100, 1000])]
 fn exact(bencher: Bencher<'_, '_>, k: usize) {
     sparse(bencher, Scoring::Exact, k);
 }
 
-#[divan::bench(args = [10, 100])]
+#[divan::bench(args = [10, 100, 1000])]
 fn quantized(bencher: Bencher<'_, '_>, k: usize) {
     sparse(bencher, Scoring::Quantized, k);
 }
 
-#[divan::bench(args = [10, 100])]
+#[divan::bench(args = [10, 100, 1000])]
 fn bm25(bencher: Bencher<'_, '_>, k: usize) {
     all_queries(bencher, |searcher, _, text| searcher.search_bm25(text, k, None).expect("a sound index").len());
 }

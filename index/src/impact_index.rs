@@ -265,8 +265,8 @@ impl ImpactIndex {
         let mut deleted_documents = 0;
         for (reader, file) in searcher.tantivy().segment_readers().iter().zip(searcher.files()) {
             postings += if reader.has_deletes() {
-                let lens = reader.doc_ids_alive().map(|doc| Ok(file.row(doc)?.len() as u64));
-                lens.sum::<Result<u64, _>>().map_err(|defect| self.damaged(reader, defect))?
+                let count = file.count_postings(|doc| !reader.is_deleted(doc));
+                count.map_err(|defect| self.damaged(reader, defect))?
             } else {
                 file.n_postings()
             };

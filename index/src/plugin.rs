@@ -15,10 +15,8 @@ use tantivy::{DocId, HasLen, TantivyDocument, TantivyError};
 use crate::directory::CheckedDirectory;
 use crate::schema::Fields;
 use crate::settings::IndexSettings;
-use splade_core::segment::CheckedBytes;
-use splade_core::segment::write_segment;
-use splade_core::segment::{Entry, RowLayout};
-use splade_core::segment::{Identity, SegmentFile};
+use splade_core::segment::{CheckedBytes, Entry, RowLayout};
+use splade_core::segment::{Identity, SegmentFile, Source, merge_segments, write_segment};
 
 /// Extension of the plugin's file.
 const EXTENSION: &str = "spl";
@@ -42,7 +40,7 @@ impl ImpactPlugin {
         Self { identity: settings.identity(), id: fields.id, vector: fields.vector, directory: directory.clone() }
     }
 
-    /// Opens the file of a segment to merge, and checks all that the merge reads.
+    /// Opens the file of a segment to merge.
     fn open_source(&self, reader: &SegmentReader) -> tantivy::Result<SegmentFile> {
         let bytes = read_file(reader, &self.directory)?;
         if !bytes.has_checksums() {
@@ -50,7 +48,6 @@ impl ImpactPlugin {
             self.directory.check_segment(&reader.segment_id().uuid_string())?;
         }
         let file = SegmentFile::open(bytes, &self.identity, reader.max_doc());
-        let file = file.and_then(|file| file.check_rows().map(|()| file));
         file.map_err(|defect| self.directory.damage_error(&file_name(reader), defect))
     }
 }
@@ -71,7 +68,7 @@ impl SegmentPlugin for ImpactPlugin {
         }))
     }
 
-    /// Builds the file of the new segment from the forward sections of the old segments.
+    /// Builds the file of the new segment from those of the old segments.
     ///
     /// In an index without sorting, the new segment has the documents of the old segments in their order, without the deleted
     /// ones. tantivy passes no mapping for this order.
@@ -81,11 +78,14 @@ impl SegmentPlugin for ImpactPlugin {
         }
         let files = context.readers.iter().map(|reader| self.open_source(reader));
         let files = files.collect::<tantivy::Result<Vec<SegmentFile>>>()?;
-        let documents = context.readers.iter().zip(&files).flat_map(|(reader, file)| {
-            let live = (0..file.n_docs()).filter(|doc| !reader.is_deleted(*doc));
-            live.map(|doc| file.entry(doc))
-        });
-        write_file(context.target_segment, |out| write_segment(out, &self.identity, documents))
+        let (mut sources, mut n_docs) = (Vec::new(), 0);
+        for (reader, file) in context.readers.iter().zip(&files) {
+            let source = Source::new(file, n_docs, |doc| !reader.is_deleted(doc));
+            let source = source.map_err(|defect| self.directory.damage_error(&file_name(reader), defect))?;
+            n_docs += source.n_live();
+            sources.push(source);
+        }
+        write_file(context.target_segment, |out| merge_segments(out, &self.identity, &sources))
     }
 }
 
@@ -151,9 +151,12 @@ impl PluginWriter for EntryWriter {
         write_file(segment, |out| write_segment(out, &self.identity, documents))
     }
 
-    /// Memory of the rows twice, since writing the segment makes postings of them.
+    /// Memory of rows and ids, and the place in each row while the segment is written. Writing takes a fixed amount beyond it,
+    /// and the longest posting list.
     fn mem_usage(&self) -> usize {
-        2 * self.rows.capacity() + self.ids.capacity() + self.ends.capacity() * size_of::<(usize, usize)>()
+        self.rows.capacity()
+            + self.ids.capacity()
+            + self.ends.capacity() * (size_of::<(usize, usize)>() + size_of::<u32>())
     }
 
     fn as_any(&self) -> &dyn Any {
@@ -167,13 +170,16 @@ impl PluginWriter for EntryWriter {
 
 /// Encodes a vector as the bytes of its field: ids, then weights.
 pub(crate) fn encode(dims: &[u32], weights: &[f32]) -> Vec<u8> {
-    let ids = dims.iter().flat_map(|dim| dim.to_le_bytes());
-    ids.chain(weights.iter().flat_map(|weight| weight.to_le_bytes())).collect()
+    let mut bytes = Vec::with_capacity(size_of_val(dims) + size_of_val(weights));
+    dims.iter().for_each(|dim| bytes.extend_from_slice(&dim.to_le_bytes()));
+    weights.iter().for_each(|weight| bytes.extend_from_slice(&weight.to_le_bytes()));
+    bytes
 }
 
+/// Appends the row of an encoded vector.
 fn decode(bytes: &[u8], layout: RowLayout, rows: &mut Vec<u8>) {
     let (dims, weights) = bytes.split_at(bytes.len() / 8 * 4);
-    let dims: Vec<u32> = dims.as_chunks().0.iter().map(|dim| u32::from_le_bytes(*dim)).collect();
-    let weights: Vec<f32> = weights.as_chunks().0.iter().map(|weight| f32::from_le_bytes(*weight)).collect();
-    layout.encode(&dims, &weights, rows);
+    let dims = dims.as_chunks().0.iter().map(|dim| u32::from_le_bytes(*dim));
+    let weights = weights.as_chunks().0.iter().map(|weight| f32::from_le_bytes(*weight));
+    layout.encode(dims, weights, rows);
 }

@@ -10,7 +10,6 @@ use crate::plugin::file_name;
 use crate::schema::Fields;
 use crate::{Error, Result};
 use crate::{ImpactIndex, StoredDocument};
-use splade_core::segment::Row;
 use splade_core::segment::{Candidate, Demand, Live, QueryPlan};
 use splade_core::segment::{Defect, SegmentFile};
 use splade_core::{Fusion, Hit, Ranking, SparseVector, score_order};
@@ -183,7 +182,12 @@ impl Searcher {
                 let candidates = plan.quantized_candidates(k, &live, options.threads);
                 candidates.into_iter().map(|candidate| (plan.score(candidate.sum), address_of(&candidate))).collect()
             }
-            Scoring::Exact => self.rescore(&query, &plan.exact_candidates(k, &live, options.threads))?,
+            Scoring::Exact => {
+                let mut candidates = plan.exact_candidates(k, &live, options.threads);
+                let scores = plan.exact_scores(&mut candidates);
+                let scores = scores.map_err(|damage| self.damaged(damage.segment, damage.defect))?;
+                scores.into_iter().zip(candidates.iter().map(address_of)).collect()
+            }
         };
         self.truncate(scored, k)
     }
@@ -195,6 +199,39 @@ impl Searcher {
     pub fn search_exact(&self, query: &SparseVector, k: usize, filter: Option<&Filter>) -> Result<Vec<Found>> {
         let query: Vec<(u32, f32)> = query.iter().collect();
         self.truncate(self.score_all(&query, &self.live_documents(filter)?)?, k)
+    }
+
+    /// Exact scores of documents, in their order: 0 for a document without a term of the query. It takes the time of some
+    /// look-ups per document, and not that of a search.
+    ///
+    /// # Errors
+    /// An address of another snapshot, a damaged index.
+    pub fn scores(&self, query: &SparseVector, addresses: &[Address]) -> Result<Vec<f32>> {
+        self.scores_of(&query.iter().collect::<Vec<_>>(), addresses)
+    }
+
+    fn scores_of(&self, query: &[(u32, f32)], addresses: &[Address]) -> Result<Vec<f32>> {
+        let mut order: Vec<usize> = (0..addresses.len()).collect();
+        order.sort_unstable_by_key(|at| addresses[*at]);
+        let mut scores = vec![0.0; addresses.len()];
+        for places in order.chunk_by(|a, b| addresses[*a].segment == addresses[*b].segment) {
+            let docs = places.iter().map(|at| self.file_of(addresses[*at]).map(|_| addresses[*at].doc));
+            let docs = docs.collect::<Result<Vec<u32>>>()?;
+            let first = addresses[places[0]];
+            let found = self.file_of(first)?.scores(query, &docs);
+            let found = found.map_err(|defect| self.damaged(first.segment as usize, defect))?;
+            places.iter().zip(found).for_each(|(at, score)| scores[*at] = score);
+        }
+        Ok(scores)
+    }
+
+    /// Reads the vectors of all segments into memory and checks them, so that the first search is as fast as later ones.
+    ///
+    /// # Errors
+    /// A damaged index.
+    pub fn warm(&self) -> Result<()> {
+        let files = self.files.iter().enumerate();
+        files.into_iter().try_for_each(|(segment, file)| file.warm().map_err(|defect| self.damaged(segment, defect)))
     }
 
     /// Fuses the sparse and the BM25 ranking, of `depth` hits each, and returns the best `k`.
@@ -230,11 +267,14 @@ impl Searcher {
     /// # Errors
     /// An address of another snapshot.
     pub fn explain(&self, query: &SparseVector, address: Address) -> Result<Vec<TermScore>> {
-        let query: Vec<(u32, f32)> = query.iter().collect();
+        let file = self.file_of(address)?;
         let mut terms = Vec::new();
-        self.row(address)?.meet(&query, |dim, query_weight, document_weight| {
-            terms.push(TermScore { dim, query_weight, document_weight, score: query_weight * document_weight });
-        });
+        for (dim, query_weight) in query.iter() {
+            let weight = file.weight(dim, address.doc);
+            if let Some(document_weight) = weight.map_err(|defect| self.damaged(address.segment as usize, defect))? {
+                terms.push(TermScore { dim, query_weight, document_weight, score: query_weight * document_weight });
+            }
+        }
         terms.sort_by(|a, b| b.score.total_cmp(&a.score).then(a.dim.cmp(&b.dim)));
         Ok(terms)
     }
@@ -256,11 +296,15 @@ impl Searcher {
 
     /// The exact weights of a document, as the index stores them.
     ///
+    /// This looks into the list of every term of the segment: for some milliseconds, and for the time of reading parts of the
+    /// whole file when it is first called.
+    ///
     /// # Errors
     /// An address of another snapshot, a damaged index.
     pub fn vector(&self, address: Address) -> Result<SparseVector> {
-        let row = self.row(address)?;
-        SparseVector::from_pairs(row.iter()).map_err(|source| {
+        let weights = self.file_of(address)?.vector(address.doc);
+        let weights = weights.map_err(|defect| self.damaged(address.segment as usize, defect))?;
+        SparseVector::from_pairs(weights).map_err(|source| {
             let of = format!("document {} of segment {}", address.doc, address.segment);
             splade_core::Error::Vector { of, source }.into()
         })
@@ -318,26 +362,27 @@ impl Searcher {
     }
 
     fn best(&self, mut scored: Vec<(f32, Address)>, k: usize) -> Result<Vec<Found>> {
+        // the order of `Hit::rank_order`; hits are made only of the best, and once they are in order
+        let mut failed = None;
+        let mut id = |address| {
+            self.id_bytes(address).unwrap_or_else(|error| {
+                failed.get_or_insert(error);
+                &[]
+            })
+        };
+        let mut order =
+            |a: &(f32, Address), b: &(f32, Address)| score_order(a.0, b.0).then_with(|| id(a.1).cmp(id(b.1)));
         if k > 0 && scored.len() > k {
-            // the order of `Hit::rank_order`; hits are made only of the best
-            let mut failed = None;
-            let mut id = |address| {
-                self.id_bytes(address).unwrap_or_else(|error| {
-                    failed.get_or_insert(error);
-                    &[]
-                })
-            };
-            scored.select_nth_unstable_by(k - 1, |a, b| score_order(a.0, b.0).then_with(|| id(a.1).cmp(id(b.1))));
-            if let Some(error) = failed {
-                return Err(error);
-            }
+            scored.select_nth_unstable_by(k - 1, &mut order);
         }
         scored.truncate(k);
+        scored.sort_unstable_by(&mut order);
+        if let Some(error) = failed {
+            return Err(error);
+        }
         let found =
             scored.into_iter().map(|(score, address)| Ok(Found { hit: Hit { id: self.id(address)?, score }, address }));
-        let mut found = found.collect::<Result<Vec<_>>>()?;
-        found.sort_by(|a, b| a.hit.rank_order(&b.hit));
-        Ok(found)
+        found.collect()
     }
 
     /// The id of a document.
@@ -353,11 +398,6 @@ impl Searcher {
     fn id_bytes(&self, address: Address) -> Result<&[u8]> {
         let id = self.file_of(address)?.id(address.doc);
         id.map_err(|defect| self.damaged(address.segment as usize, defect))
-    }
-
-    fn row(&self, address: Address) -> Result<Row<'_>> {
-        let row = self.file_of(address)?.row(address.doc);
-        row.map_err(|defect| self.damaged(address.segment as usize, defect))
     }
 
     fn file_of(&self, address: Address) -> Result<&SegmentFile> {
@@ -384,37 +424,24 @@ impl Searcher {
     /// True if scoring exactly the documents that pass takes less time than adding up the postings of the query.
     fn are_few(&self, passing: &Passing, query: &[(u32, f32)]) -> bool {
         let n_docs: usize = passing.n_docs().iter().sum();
-        // a damaged term is reported by the search itself
-        let terms = self.files.iter().flat_map(|file| query.iter().filter_map(|(dim, _)| file.term(*dim).ok()?));
-        let postings: u64 = terms.map(|(term, _)| u64::from(term.df())).sum();
-        (n_docs as u64).saturating_mul(POSTINGS_PER_ROW) <= postings
+        let dfs = self.files.iter().flat_map(|file| query.iter().map(|(dim, _)| u64::from(file.df(*dim))));
+        let postings: u64 = dfs.sum();
+        (n_docs as u64).saturating_mul(POSTINGS_PER_DOCUMENT) <= postings
     }
 
     fn score_passing(&self, query: &[(u32, f32)], passing: &Passing) -> Result<Vec<(f32, Address)>> {
-        let score = |(segment, doc)| {
-            let address = Address { segment, doc };
-            Ok((self.row(address)?.dot(query), address))
-        };
-        passing.addresses().map(score).collect()
+        let addresses: Vec<Address> = passing.addresses().map(|(segment, doc)| Address { segment, doc }).collect();
+        Ok(self.scores_of(query, &addresses)?.into_iter().zip(addresses).collect())
     }
 
     fn score_all(&self, query: &[(u32, f32)], live: &LiveDocuments<'_>) -> Result<Vec<(f32, Address)>> {
         let mut scored = Vec::new();
         for (segment, file) in self.files.iter().enumerate() {
-            for doc in (0..file.n_docs()).filter(|doc| live.is_live(segment, *doc)) {
-                let row = file.row(doc).map_err(|defect| self.damaged(segment, defect))?;
-                scored.push((row.dot(query), Address { segment: segment as u32, doc }));
-            }
+            let scores = file.all_scores(query).map_err(|defect| self.damaged(segment, defect))?;
+            let scores = (0..).zip(scores).filter(|(doc, _)| live.is_live(segment, *doc));
+            scored.extend(scores.map(|(doc, score)| (score, Address { segment: segment as u32, doc })));
         }
         Ok(scored)
-    }
-
-    fn rescore(&self, query: &[(u32, f32)], candidates: &[Candidate]) -> Result<Vec<(f32, Address)>> {
-        let score = |candidate: &Candidate| {
-            let address = address_of(candidate);
-            Ok((self.row(address)?.dot(query), address))
-        };
-        candidates.iter().map(score).collect()
     }
 }
 
@@ -453,5 +480,5 @@ impl Live for LiveDocuments<'_> {
     }
 }
 
-/// Postings that are added up in about the time that it takes to score one document by its row.
-const POSTINGS_PER_ROW: u64 = 200;
+/// Postings that are added up in about the time that it takes to score one document exactly.
+const POSTINGS_PER_DOCUMENT: u64 = 200;

@@ -1,5 +1,6 @@
 //! [`ImpactWriter`]: adds documents with their vectors, deletes, commits.
 
+use std::borrow::Cow;
 use std::collections::HashSet;
 use std::path::Path;
 
@@ -15,6 +16,7 @@ use crate::settings::IndexSettings;
 use crate::{Error, Result};
 use crate::{ImpactIndex, Searcher};
 use splade_core::SparseVector;
+use splade_core::segment::ForwardPrecision;
 use splade_files::remove_leftovers;
 
 /// A document as it is stored.
@@ -249,17 +251,20 @@ impl ImpactWriter {
     }
 
     /// The vector as the index keeps it: inside the vocabulary, positive.
-    fn accept(&mut self, id: &str, vector: &SparseVector) -> Result<SparseVector> {
+    fn accept<'v>(&mut self, id: &str, vector: &'v SparseVector) -> Result<Cow<'v, SparseVector>> {
         let size = self.settings.vocabulary_size;
         if let Some(dim) = vector.dims().last().filter(|dim| **dim >= size) {
             let message = format!("document {id}: index {dim} is beyond the vocabulary of {size}");
             return Err(Error::invalid(message, "the vectors must come from the model of the index"));
         }
+        if self.settings.forward == ForwardPrecision::F32 && vector.weights().iter().all(|weight| *weight > 0.0) {
+            return Ok(Cow::Borrowed(vector));
+        }
         let kept = vector.iter().map(|(dim, weight)| (dim, self.settings.forward.round(weight)));
         let kept = SparseVector::from_pairs(kept.filter(|(_, weight)| *weight > 0.0))
             .map_err(|source| splade_core::Error::Vector { of: format!("document {id}"), source })?;
         self.counts.dropped_weights += (vector.active_dims() - kept.active_dims()) as u64;
-        Ok(kept)
+        Ok(Cow::Owned(kept))
     }
 }
 

@@ -35,6 +35,10 @@ pub(crate) fn run(args: &SearchArgs) -> Result<()> {
         return count_without_query(&index, args, format);
     }
     let answerer = answerer(&index, args)?;
+    if args.warm {
+        // what was read is also checked before the first query
+        answerer.searcher.warm()?;
+    }
     let mut output = Output::open(None, false)?;
     let stats_file = match &args.stats {
         Some(Some(path)) => Some(Output::open(Some(path), args.overwrite)?),

@@ -23,10 +23,58 @@ fn fixture_document(doc: u32) -> StoredDocument {
     }
 }
 
-/// A copy of the fixture: documents 0 to 79 in one commit, then 80 to 119, and 0, 9, … 72 deleted.
-pub(super) fn fixture(dir: &Path) -> Vec<u32> {
-    copy(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/index-v1"), dir);
+/// The documents of a fixture that are not deleted.
+fn fixture_docs() -> Vec<u32> {
     (0..120).filter(|doc| doc % 9 != 0 || *doc > 72).collect()
+}
+
+fn fixture_dir(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data").join(name)
+}
+
+/// A copy of the fixture of version 1: documents 0 to 79 in one commit, then 80 to 119, and 0, 9, … 72 deleted.
+pub(super) fn fixture(dir: &Path) -> Vec<u32> {
+    copy(&fixture_dir("index-v1"), dir);
+    fixture_docs()
+}
+
+/// Writes `tests/data/index-v2`: the documents of version 1, in the same commits, in segment files of version 2.
+#[test]
+#[ignore = "writes a fixture that must not change: run it in a checkout of the commit that index/tests/data/NOTE.md names"]
+fn write_the_fixture_of_version_2() {
+    let first = folder();
+    fixture(first.path());
+    let first = ImpactIndex::open(first.path()).unwrap();
+    let dir = fixture_dir("index-v2");
+    let index = ImpactIndex::create(&dir, first.settings()).unwrap();
+    index.write_query_encoder(&first.read_query_encoder().unwrap().unwrap()).unwrap();
+    let mut writer = index.writer(UNMERGED).unwrap();
+    for doc in 0..120 {
+        writer.add(&fixture_document(doc), &fixture_vector(doc)).unwrap();
+        if doc == 79 {
+            writer.commit().unwrap();
+        }
+    }
+    writer.commit().unwrap();
+    (0..=72).step_by(9).for_each(|doc| writer.delete(&format!("d{doc:03}")));
+    writer.finish().unwrap();
+    assert_fixture(&index, &fixture_docs());
+}
+
+#[test]
+fn segments_of_version_2_are_read_without_a_write_and_merged() {
+    let dir = folder();
+    copy(&fixture_dir("index-v2"), dir.path());
+    let before = contents(dir.path());
+    let index = ImpactIndex::open(dir.path()).unwrap();
+    assert_fixture(&index, &fixture_docs());
+    assert_eq!(ImpactIndex::check(dir.path()).unwrap().findings, []);
+    assert_eq!(contents(dir.path()), before);
+    let segments = before.iter().filter(|(path, _)| path.extension().is_some_and(|extension| extension == "spl"));
+    assert!(segments.clone().count() == 2 && segments.into_iter().all(|(_, content)| content[8..12] == [2, 0, 0, 0]));
+    index.writer(UNMERGED).unwrap().finish_merged().unwrap();
+    assert_fixture(&index, &fixture_docs());
+    assert_eq!(index.stats().unwrap().segments, 1);
 }
 
 fn assert_fixture(index: &ImpactIndex, docs: &[u32]) {

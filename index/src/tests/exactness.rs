@@ -108,6 +108,26 @@ fn any_split_into_segments_any_order_any_merge_any_number_of_threads() {
     }
 }
 
+/// Addresses in any order, with repetitions, and of documents that are deleted.
+#[test]
+fn scores_of_given_documents_are_those_of_dot() {
+    let documents = zipf_collection(15, 700, 100, 12);
+    let dir = folder();
+    let index = build(dir.path(), 100, &documents, &[250]);
+    let searcher = index.searcher().unwrap();
+    searcher.warm().unwrap();
+    let mut rng = ChaCha8Rng::seed_from_u64(16);
+    let mut addresses: Vec<Address> = searcher.addresses().step_by(3).collect();
+    addresses.extend(addresses.clone().into_iter().rev().step_by(2));
+    rand::seq::SliceRandom::shuffle(&mut addresses[..], &mut rng);
+    for _ in 0..10 {
+        let query = zipf_vector(&mut rng, 100, 8);
+        let expected = addresses.iter().map(|address| query.dot(&searcher.vector(*address).unwrap()));
+        assert_eq!(searcher.scores(&query, &addresses).unwrap(), expected.collect::<Vec<f32>>());
+    }
+    assert!(searcher.scores(&vector(&[(0, 1.0)]), &[]).unwrap().is_empty());
+}
+
 #[test]
 fn several_writer_threads_and_background_merges() {
     let documents = zipf_collection(8, 600, 100, 10);

@@ -49,7 +49,7 @@ fn a_full_disk_leaves_the_last_commit_and_nothing_else() {
     let documents = zipf_collection(71, 40, 30, 5);
     drop(build(dir.path(), 30, &documents, &[]));
     let before = contents(dir.path());
-    for free_bytes in [0, 100, 1_000, 10_000, 30_000] {
+    for free_bytes in [0, 100, 1_000, 10_000, 16_000] {
         let index = ImpactIndex::open(dir.path()).unwrap();
         index.directory().faults().free_bytes.store(free_bytes, std::sync::atomic::Ordering::SeqCst);
         let mut writer = index.writer(UNMERGED).unwrap();

@@ -1,4 +1,4 @@
-//! [`Row`]: the exact weights of a document as bytes in the forward section.
+//! [`Row`]: the exact weights of a document as bytes: in memory until a segment is written, and in files of version 1.
 
 use half::f16;
 
@@ -44,6 +44,11 @@ impl RowLayout {
         Self { wide: vocabulary_size > 1 << 16, precision }
     }
 
+    /// Number format of the weights.
+    pub(super) fn precision(self) -> ForwardPrecision {
+        self.precision
+    }
+
     fn id_len(self) -> usize {
         if self.wide { 4 } else { 2 }
     }
@@ -64,17 +69,21 @@ impl RowLayout {
     }
 
     /// Appends a row to `rows`. The ids must be ascending.
-    pub fn encode(self, dims: &[u32], weights: &[f32], rows: &mut Vec<u8>) {
-        for &dim in dims {
-            match self.wide {
-                true => rows.extend_from_slice(&dim.to_le_bytes()),
-                false => rows.extend_from_slice(&(dim as u16).to_le_bytes()),
-            }
+    pub fn encode(
+        self,
+        dims: impl IntoIterator<Item = u32>,
+        weights: impl IntoIterator<Item = f32>,
+        rows: &mut Vec<u8>,
+    ) {
+        match self.wide {
+            true => dims.into_iter().for_each(|dim| rows.extend_from_slice(&dim.to_le_bytes())),
+            false => dims.into_iter().for_each(|dim| rows.extend_from_slice(&(dim as u16).to_le_bytes())),
         }
-        for &weight in weights {
-            match self.precision {
-                ForwardPrecision::F32 => rows.extend_from_slice(&weight.to_le_bytes()),
-                ForwardPrecision::F16 => rows.extend_from_slice(&f16::from_f32(weight).to_le_bytes()),
+        let weights = weights.into_iter();
+        match self.precision {
+            ForwardPrecision::F32 => weights.for_each(|weight| rows.extend_from_slice(&weight.to_le_bytes())),
+            ForwardPrecision::F16 => {
+                weights.for_each(|weight| rows.extend_from_slice(&f16::from_f32(weight).to_le_bytes()))
             }
         }
     }
@@ -115,14 +124,9 @@ impl Row<'_> {
         self.dims.len() / self.layout.id_len()
     }
 
-    /// Bytes of the ids, and bytes of the weights.
-    pub(super) fn bytes(&self) -> [&[u8]; 2] {
-        [self.dims, self.weights]
-    }
-
     /// The id of an entry; 0 beyond the end.
     #[inline]
-    fn dim(&self, at: usize) -> u32 {
+    pub(super) fn dim(&self, at: usize) -> u32 {
         match self.layout.wide {
             true => self.dims.as_chunks().0.get(at).map_or(0, |id| u32::from_le_bytes(*id)),
             false => self.dims.as_chunks().0.get(at).map_or(0, |id| u32::from(u16::from_le_bytes(*id))),
@@ -131,7 +135,7 @@ impl Row<'_> {
 
     /// The weight of an entry; 0 beyond the end.
     #[inline]
-    fn weight(&self, at: usize) -> f32 {
+    pub(super) fn weight(&self, at: usize) -> f32 {
         match self.layout.precision {
             ForwardPrecision::F32 => self.weights.as_chunks().0.get(at).map_or(0.0, |w| f32::from_le_bytes(*w)),
             ForwardPrecision::F16 => {
@@ -145,18 +149,10 @@ impl Row<'_> {
         (0..self.len()).map(|at| (self.dim(at), self.weight(at)))
     }
 
-    /// Calls `shared` with the term, query weight and document weight of every common term, by ascending term. This is the
-    /// order of [`SparseVector::dot`](crate::SparseVector::dot), so that a sum of the products equals it bit for bit.
-    #[inline]
-    pub fn meet(&self, query: &[(u32, f32)], mut shared: impl FnMut(u32, f32, f32)) {
-        let mut from = 0;
-        for &(term, query_weight) in query {
-            from += self.skip_below(from, term);
-            if from < self.len() && self.dim(from) == term {
-                shared(term, query_weight, self.weight(from));
-                from += 1;
-            }
-        }
+    /// The weight of a term; `None` if the row does not have it.
+    pub(super) fn find(&self, term: u32) -> Option<f32> {
+        let at = self.skip_below(0, term);
+        (at < self.len() && self.dim(at) == term).then(|| self.weight(at))
     }
 
     /// Number of entries from `from` on whose id is below `term`.
@@ -174,11 +170,18 @@ impl Row<'_> {
         low - from
     }
 
-    /// Dot product with `query`, whose ids are ascending.
+    /// Dot product with `query`, whose ids are ascending. It adds the products in the order of
+    /// [`SparseVector::dot`](crate::SparseVector::dot), and so equals it bit for bit.
     #[inline]
-    pub fn dot(&self, query: &[(u32, f32)]) -> f32 {
-        let mut sum = 0.0;
-        self.meet(query, |_, query_weight, weight| sum += query_weight * weight);
+    pub(super) fn dot(&self, query: &[(u32, f32)]) -> f32 {
+        let (mut sum, mut from) = (0.0, 0);
+        for &(term, query_weight) in query {
+            from += self.skip_below(from, term);
+            if from < self.len() && self.dim(from) == term {
+                sum += query_weight * self.weight(from);
+                from += 1;
+            }
+        }
         sum
     }
 }
