@@ -571,9 +571,10 @@ pub(crate) struct EvalMtebArgs {
     /// Split of the judgements; default: the task's own, else test
     #[arg(long, value_name = "SPLIT")]
     pub(crate) split: Option<String>,
-    /// Stemmer of BM25: none, norwegian, danish, swedish, english; with --list, the language of the tasks: nb, da, ...
-    #[arg(long, value_name = "LANGUAGE", default_value = "none")]
-    pub(crate) language: String,
+    /// Stemmers of BM25, each a row of the table: none, norwegian, danish, swedish, english; with --list, languages of the
+    /// tasks: nb, da, ...
+    #[arg(long, value_name = "LANGUAGE", value_delimiter = ',', default_value = "none")]
+    pub(crate) language: Vec<String>,
     /// Report active dims, sparsity and posting lists of queries and documents
     #[arg(long)]
     pub(crate) analyze_sparsity: bool,
@@ -583,13 +584,22 @@ pub(crate) struct EvalMtebArgs {
     /// Model name in the results; default: `local/` and the folder's name
     #[arg(long, value_name = "OWNER/NAME")]
     pub(crate) model_name: Option<String>,
+    /// Score a TREC run of another system beside the modes; repeatable
+    #[arg(long, value_name = "NAME=FILE")]
+    pub(crate) run: Vec<String>,
     /// Write each ranking as a TREC run
     #[arg(long)]
     pub(crate) save_runs: bool,
+    /// Write the sparse scores into the model card: `model-index` in README.md of the model folder
+    #[arg(long)]
+    pub(crate) publish: bool,
     /// Leave out of a ranking the document with the query's own id; default: for the data sets where mteb does
     /// (ArguAna, Quora, FiQA, ...)
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     pub(crate) ignore_identical_ids: Option<bool>,
+    /// Encode every text again: neither take vectors from the cache nor keep them there
+    #[arg(long)]
+    pub(crate) no_cache: bool,
     /// Replace existing results
     #[arg(long)]
     pub(crate) overwrite: bool,

@@ -61,12 +61,12 @@ pub(crate) fn static_query_encoder(model: &ModelDir, args: &NetworkArgs) -> Resu
     Ok(encoder.without_terms(&dropped))
 }
 
-/// Encoder of documents.
-pub(crate) fn document_encoder(model: &ModelDir, args: &NetworkArgs) -> Result<DocumentEncoder> {
-    network_encoder(model, args, model.document_prompt())
-}
-
-fn network_encoder(model: &ModelDir, args: &NetworkArgs, prompt: &str) -> Result<DocumentEncoder> {
+/// Encoder of texts with this prompt by the network, and the name of its backend: `onnx` or `candle`.
+pub(crate) fn named_encoder(
+    model: &ModelDir,
+    args: &NetworkArgs,
+    prompt: &str,
+) -> Result<(DocumentEncoder, &'static str)> {
     use_threads(args.threads);
     let vocabulary = model.vocabulary(args.max_length.map(|length| length as usize))?;
     let settings = DocumentSettings {
@@ -75,34 +75,49 @@ fn network_encoder(model: &ModelDir, args: &NetworkArgs, prompt: &str) -> Result
         dropped: if args.drop_special_terms { vocabulary.special_dims() } else { Vec::new() },
         ..model.document_settings(&vocabulary)?
     };
-    let network = network(model, args)?;
+    let (network, backend) = network(model, args)?;
     if let Some(most) = network.max_length().filter(|most| *most < vocabulary.max_length()) {
         tracing::warn!("texts are truncated to {most} tokens, the maximum of the ONNX file");
     }
-    Ok(DocumentEncoder::new(vocabulary, network, settings)?)
+    Ok((DocumentEncoder::new(vocabulary, network, settings)?, backend))
 }
 
-/// Opens the network of a model folder in the requested backend.
-fn network(model: &ModelDir, args: &NetworkArgs) -> Result<Box<dyn Network>> {
+/// Encoder of documents.
+pub(crate) fn document_encoder(model: &ModelDir, args: &NetworkArgs) -> Result<DocumentEncoder> {
+    network_encoder(model, args, model.document_prompt())
+}
+
+fn network_encoder(model: &ModelDir, args: &NetworkArgs, prompt: &str) -> Result<DocumentEncoder> {
+    Ok(named_encoder(model, args, prompt)?.0)
+}
+
+/// Name of the backend ONNX Runtime.
+const ONNX: &str = "onnx";
+/// Name of the backend Candle.
+const CANDLE: &str = "candle";
+
+/// Opens the network of a model folder in the requested backend, and names it.
+fn network(model: &ModelDir, args: &NetworkArgs) -> Result<(Box<dyn Network>, &'static str)> {
     let precision = Precision::from(args.precision);
     match args.backend {
         Backend::Candle if precision != Precision::Fp32 => {
             Err(bad_input(format!("--precision {precision} is for ONNX files, not for Candle"), "use --backend onnx"))
         }
-        Backend::Candle => candle(model, args.device),
+        Backend::Candle => Ok((candle(model, args.device)?, CANDLE)),
         // other precisions exist as ONNX files only
         Backend::Auto if precision == Precision::Fp32 => auto(model, args),
         Backend::Auto | Backend::Onnx => {
             let path = onnx_path(model, precision)?;
             load_library()?;
             onnx_options(args.device, args.threads)?;
-            onnx(model, &path, args).map_err(|error| advised(error, model))
+            let network = onnx(model, &path, args).map_err(|error| advised(error, model))?;
+            Ok((network, ONNX))
         }
     }
 }
 
 /// Opens an ONNX file if there is one that can run, else the checkpoint in Candle.
-fn auto(model: &ModelDir, args: &NetworkArgs) -> Result<Box<dyn Network>> {
+fn auto(model: &ModelDir, args: &NetworkArgs) -> Result<(Box<dyn Network>, &'static str)> {
     let why = if model.onnx_paths().is_empty() {
         "the model folder has no ONNX file".to_owned()
     } else if args.device == DeviceChoice::Metal {
@@ -110,10 +125,10 @@ fn auto(model: &ModelDir, args: &NetworkArgs) -> Result<Box<dyn Network>> {
     } else {
         match load_onnx_runtime(&onnx_runtime_candidates()) {
             Ok(_) => match onnx(model, &onnx_path(model, Precision::Fp32)?, args) {
-                Ok(network) => return Ok(network),
+                Ok(network) => return Ok((network, ONNX)),
                 Err(error) if has_candle(&error, model, args) => {
                     tracing::warn!("{error}; the checkpoint runs in Candle instead");
-                    return candle(model, args.device);
+                    return Ok((candle(model, args.device)?, CANDLE));
                 }
                 Err(error) => return Err(advised(error, model)),
             },
@@ -121,7 +136,7 @@ fn auto(model: &ModelDir, args: &NetworkArgs) -> Result<Box<dyn Network>> {
         }
     };
     tracing::info!("the network runs in Candle: {why}");
-    candle(model, args.device)
+    Ok((candle(model, args.device)?, CANDLE))
 }
 
 /// True if an error is about the ONNX file alone, and the checkpoint can run instead.

@@ -1,33 +1,52 @@
 //! Evaluation of encoders on tasks, for `eval-mteb` and `export-onnx --eval`: a task is encoded into a temporary index,
 //! which is searched in every mode.
 
+mod cache;
+mod facts;
+mod side;
+mod watch;
+
+use std::time::Instant;
+
 use anyhow::Result;
-use splade_core::{Encoder, Fusion, Hybrid, Retriever};
+use splade_core::{Fusion, Hybrid, Retriever, SparseVector};
 use splade_eval::{EncodedTask, Evaluation, MTEB_DEPTH, OwnDocuments, Task, evaluate};
 use splade_files::{Document, ModelDir};
 use splade_index::{
-    Bm25Retriever, ImpactIndex, ImpactRetriever, IndexSettings, Language, SearchOptions, Searcher, StoredDocument,
-    WriterOptions,
+    Bm25Retriever, ImpactIndex, ImpactRetriever, ImpactWriter, IndexSettings, Language, SearchOptions, Searcher,
+    StoredDocument, WriterOptions,
 };
+
+use tempfile::TempDir;
 
 use crate::cli::Mode;
 use crate::commands::interrupt;
 use crate::console;
+use crate::failure::bad_input;
 use crate::tasks::label;
 
+pub(crate) use cache::{VectorCache, fingerprint};
+pub(crate) use facts::Facts;
+pub(crate) use side::{Lengths, Side, Survey};
+
 /// Encoders of both sides of a model.
-pub(crate) struct Encoders {
-    pub(crate) query: Box<dyn Encoder>,
-    pub(crate) document: Box<dyn Encoder>,
+pub(crate) struct Encoders<'a> {
+    pub(crate) query: Side<'a>,
+    pub(crate) document: Side<'a>,
 }
 
 /// Evaluations of one task.
 pub(crate) struct TaskEvaluation {
-    /// one for each mode, in their order
+    /// one for each system, in their order
     pub(crate) modes: Vec<Evaluation>,
     /// queries and statistics of the corpus
     pub(crate) task: EncodedTask,
+    pub(crate) facts: Facts,
     pub(crate) documents_per_second: f64,
+    /// seconds for the encoding of both sides
+    pub(crate) encode_seconds: f64,
+    /// seconds for the search, one for each system
+    pub(crate) search_seconds: Vec<f64>,
 }
 
 /// Name of a model: the name of its folder, after the name of the folder above for `final` and `checkpoint-10`.
@@ -41,32 +60,48 @@ pub(crate) fn model_name(model: &ModelDir) -> Result<String> {
     })
 }
 
-/// Encodes a task into a temporary index and evaluates it in every mode. `check_id` may refuse the id of a document.
+/// Ranking mode, with the stemmer of its BM25.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct System {
+    pub(crate) mode: Mode,
+    pub(crate) language: Language,
+}
+
+/// Encodes a task into a temporary index and evaluates it with every system. `survey` is that of its corpus.
 pub(crate) fn evaluate_task(
     task: &Task,
-    encoders: &Encoders,
-    modes: &[Mode],
-    language: Language,
-    check_id: impl Fn(&str) -> Result<()>,
+    survey: &Survey,
+    encoders: &Encoders<'_>,
+    systems: &[System],
 ) -> Result<TaskEvaluation> {
-    let folder = tempfile::Builder::new().prefix("splade-eval-").tempdir()?;
-    let mut settings = IndexSettings::new(u32::try_from(encoders.document.dimensions())?, "evaluation", "evaluation");
-    settings.language = language;
-    let index = ImpactIndex::create(folder.path(), &settings)?;
-    let mut writer = index.writer(WriterOptions::default())?;
-    let bar = console::progress(&task.data.name, None);
-    let keep = |document: Document, vector| -> Result<()> {
-        interrupt::check()?;
-        check_id(&document.id)?;
+    let start = Instant::now();
+    let (vectors, query_notes) = encoders.query.queries(task)?;
+    let dimensions = query_notes.dimensions;
+    let mut encoded = EncodedTask::new(&task.data.name, task.judged.qrels.clone(), dimensions);
+    encoded.ignore_identical_ids(task.data.ignore_identical_ids);
+    for (query, vector) in task.judged.queries.iter().zip(vectors) {
+        encoded.add_query(&query.id, &query.text, vector);
+    }
+    let mut indexes = TemporaryIndex::of(systems, dimensions)?;
+    let bar = console::progress(&task.data.name, Some(survey.count));
+    let keep = |document: Document, vector: SparseVector| -> Result<()> {
+        if !encoded.add_document(&document.id, &vector) {
+            return Err(task.data.duplicate_document(&document.id).into());
+        }
         let title = Some(document.title).filter(|title| !title.is_empty());
-        writer.add(&StoredDocument { id: document.id, title, text: document.text, ..Default::default() }, &vector)?;
+        let stored = StoredDocument { id: document.id, title, text: document.text, ..Default::default() };
+        indexes.iter_mut().try_for_each(|index| index.writer.add(&stored, &vector))?;
         bar.inc(1);
         Ok(())
     };
-    let encoded = task.encode(encoders.query.as_ref(), encoders.document.as_ref(), keep)?;
+    let document_notes = encoders.document.documents(task, survey, keep)?;
+    let encode_seconds = start.elapsed().as_secs_f64();
     let documents_per_second = bar.position() as f64 / bar.elapsed().as_secs_f64().max(1e-9);
     bar.finish_and_clear();
-    writer.finish()?;
+    if encoded.document_count() == 0 {
+        return Err(bad_input(format!("{}: its corpus has no documents", task.data.name), ""));
+    }
+    let searchers = indexes.into_iter().map(TemporaryIndex::finish).collect::<Result<Vec<_>>>()?;
     if encoded.missing_relevant() > 0 {
         let missing = encoded.missing_relevant();
         tracing::warn!(
@@ -74,14 +109,74 @@ pub(crate) fn evaluate_task(
             label(task)
         );
     }
-    let searcher = index.searcher()?;
-    let evaluations = modes.iter().map(|mode| {
+    let (mut evaluations, mut search_seconds) = (Vec::new(), Vec::new());
+    for system in systems {
         interrupt::check()?;
-        evaluate_mode(*mode, &searcher, &encoded)
-    });
-    let modes = evaluations.collect::<Result<Vec<_>>>()?;
-    remark_own_documents(task, &modes);
-    Ok(TaskEvaluation { modes, task: encoded, documents_per_second })
+        let start = Instant::now();
+        // sparse search is independent of the stemmer
+        let of_language = searchers.iter().find(|searcher| searcher.language == system.language);
+        let Some(found) = of_language.or(searchers.first()) else { continue };
+        evaluations.push(evaluate_mode(system.mode, &found.searcher, &encoded)?);
+        search_seconds.push(start.elapsed().as_secs_f64());
+    }
+    remark_own_documents(task, &evaluations);
+    let queries = encoded.query_stats();
+    let documents = encoded.document_stats();
+    let facts = Facts::of((&queries, &query_notes), (documents, &document_notes), survey.fingerprint.clone());
+    Ok(TaskEvaluation {
+        modes: evaluations,
+        task: encoded,
+        facts,
+        documents_per_second,
+        encode_seconds,
+        search_seconds,
+    })
+}
+
+/// Index of a corpus in a temporary folder, with one stemmer.
+struct TemporaryIndex {
+    language: Language,
+    // the folder is removed after the index is closed
+    index: ImpactIndex,
+    writer: ImpactWriter,
+    folder: TempDir,
+}
+
+/// Searcher over a [`TemporaryIndex`].
+struct TemporarySearcher {
+    language: Language,
+    searcher: Searcher,
+    _folder: TempDir,
+}
+
+impl TemporaryIndex {
+    /// An index for each stemmer, one for systems without BM25.
+    fn of(systems: &[System], dimensions: usize) -> Result<Vec<Self>> {
+        let of_bm25 = systems.iter().filter(|system| system.mode != Mode::Sparse).map(|system| system.language);
+        let mut languages: Vec<Language> = Vec::new();
+        for language in of_bm25 {
+            let is_new = !languages.contains(&language);
+            languages.extend(is_new.then_some(language));
+        }
+        if languages.is_empty() {
+            languages.push(Language::default());
+        }
+        languages.into_iter().map(|language| Self::create(language, dimensions)).collect()
+    }
+
+    fn create(language: Language, dimensions: usize) -> Result<Self> {
+        let folder = tempfile::Builder::new().prefix("splade-eval-").tempdir()?;
+        let mut settings = IndexSettings::new(u32::try_from(dimensions)?, "evaluation", "evaluation");
+        settings.language = language;
+        let index = ImpactIndex::create(folder.path(), &settings)?;
+        let writer = index.writer(WriterOptions::default())?;
+        Ok(Self { language, index, writer, folder })
+    }
+
+    fn finish(self) -> Result<TemporarySearcher> {
+        self.writer.finish()?;
+        Ok(TemporarySearcher { language: self.language, searcher: self.index.searcher()?, _folder: self.folder })
+    }
 }
 
 fn evaluate_mode(mode: Mode, searcher: &Searcher, task: &EncodedTask) -> Result<Evaluation> {

@@ -630,13 +630,17 @@ mod outputs {
         let place = place();
         place.copy(&ours("data/toy"), "toy");
         let evaluate = ["eval-mteb", "model", "--data", "toy", "--modes", "sparse,bm25"];
-        for args in
-            [with(&ENCODE, &["--output", "v.jsonl"]), INDEX.to_vec(), vec!["export-onnx", "model"], evaluate.to_vec()]
-        {
+        for args in [with(&ENCODE, &["--output", "v.jsonl"]), INDEX.to_vec(), vec!["export-onnx", "model"]] {
             place.ok(&args);
             place.run(&args).fails(2, "exists already", "give --overwrite to replace it");
             place.ok(&with(&args, &["--overwrite"]));
         }
+        // equal conditions: the results stay; other data: they are not replaced
+        let table = place.ok(&evaluate);
+        assert_eq!(place.ok(&evaluate), table);
+        place.write("toy/queries.jsonl", place.read("toy/queries.jsonl").replace(' ', "  "));
+        place.run(&evaluate).fails(2, "exists already", "give --overwrite to replace it");
+        place.ok(&with(&evaluate, &["--overwrite"]));
         assert_eq!(place.names(), ["corpus.jsonl", "model", "queries.jsonl", "results", "toy", "toy.index", "v.jsonl"]);
         assert_eq!(names(&place.path("model/document_0_Transformer/onnx")), ["model.onnx", "model_splade.onnx"]);
     }

@@ -94,6 +94,7 @@ fn run(place: &Place, line: &str) {
         .env("ORT_DYLIB_PATH", onnx_runtime())
         .env("HF_HUB_OFFLINE", "1")
         .env("HF_HOME", place.path("huggingface"))
+        .env("XDG_CACHE_HOME", place.path("cache"))
         .output()
         .unwrap();
     let stderr = String::from_utf8_lossy(&output.stderr);

@@ -18,7 +18,7 @@ use super::interrupt;
 use crate::cli::{DeviceChoice, ExportOnnxArgs, HeadChoice, Mode};
 use crate::console::{Table, size};
 use crate::encoders::{load_library, onnx_network, onnx_options, onnx_runtime_candidates, read_as, use_threads};
-use crate::evaluation::{Encoders, evaluate_task, model_name};
+use crate::evaluation::{Encoders, Side, Survey, System, evaluate_task, model_name};
 use crate::failure::bad_input;
 use crate::hub::{self, Wants};
 use crate::outputs::{NewFolders, print, refuse_existing, say};
@@ -231,8 +231,10 @@ impl<'a> ExportSource<'a> {
         for (precision, path) in chosen.into_iter().filter_map(|(precision, path)| Some((precision, path?))) {
             tracing::info!("evaluating {precision}: {}", path.display());
             let encoders = self.encoders(&path)?;
+            let sparse = System { mode: Mode::Sparse, language: Language::default() };
             for (at, task) in tasks.iter().enumerate() {
-                let evaluated = evaluate_task(task, &encoders, &[Mode::Sparse], Language::default(), |_| Ok(()))?;
+                let survey = Survey::of_corpus(task, |_| Ok(()))?;
+                let evaluated = evaluate_task(task, &survey, &encoders, &[sparse])?;
                 let ndcg = evaluated.modes[0].mteb.get(MAIN_SCORE).unwrap_or(f64::NAN);
                 judged.push(Judged {
                     task: label(task),
@@ -247,7 +249,7 @@ impl<'a> ExportSource<'a> {
     }
 
     /// Encoders that run a file. Queries use the query table if the model has one.
-    fn encoders(&self, file: &Path) -> Result<Encoders> {
+    fn encoders(&self, file: &Path) -> Result<Encoders<'_>> {
         let network = |prompt: &str| -> Result<Box<dyn Encoder>> {
             let vocabulary = self.model.vocabulary(self.args.max_length.map(|length| length as usize))?;
             let settings = DocumentSettings { prompt: prompt.to_owned(), ..self.model.document_settings(&vocabulary)? };
@@ -258,7 +260,8 @@ impl<'a> ExportSource<'a> {
             Architecture::InferenceFree => Box::new(self.model.query_encoder()?),
             Architecture::Splade => network(self.model.query_prompt())?,
         };
-        Ok(Encoders { query, document: network(self.model.document_prompt())? })
+        let document = network(self.model.document_prompt())?;
+        Ok(Encoders { query: Side::ready("query", query), document: Side::ready("document", document) })
     }
 }
 

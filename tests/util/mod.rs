@@ -11,8 +11,11 @@ use std::process::{Child, Command, Stdio};
 use serde_json::Value;
 use tempfile::TempDir;
 
-/// Temporary folder in which the program runs.
-pub(crate) struct Place(TempDir);
+/// Temporary folder in which the program runs, with the cache of the program beside it.
+pub(crate) struct Place {
+    work: TempDir,
+    cache: TempDir,
+}
 
 /// Result of a run.
 #[derive(Debug)]
@@ -27,7 +30,7 @@ pub(crate) struct Ran {
 
 /// Makes an empty folder.
 pub(crate) fn setup() -> Place {
-    Place(tempfile::tempdir().unwrap())
+    Place { work: tempfile::tempdir().unwrap(), cache: tempfile::tempdir().unwrap() }
 }
 
 /// Path of a file or folder in `tests/`.
@@ -89,7 +92,12 @@ pub(crate) fn shards_of(bytes: &[u8]) -> Vec<(String, Vec<u8>)> {
 impl Place {
     /// Path of a name in this folder.
     pub(crate) fn path(&self, name: &str) -> PathBuf {
-        self.0.path().join(name)
+        self.work.path().join(name)
+    }
+
+    /// Folder of the program's cache.
+    pub(crate) fn cache(&self) -> PathBuf {
+        self.cache.path().join("splade/vectors")
     }
 
     /// Writes a file.
@@ -111,17 +119,18 @@ impl Place {
 
     /// Names in this folder, with hidden ones, sorted.
     pub(crate) fn names(&self) -> Vec<String> {
-        names(self.0.path())
+        names(self.work.path())
     }
 
     /// Command that runs the program in this folder.
     pub(crate) fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_splade"));
-        command.args(args).current_dir(self.0.path()).env("ORT_DYLIB_PATH", onnx_runtime());
+        command.args(args).current_dir(self.work.path()).env("ORT_DYLIB_PATH", onnx_runtime());
         // help has a fixed width, and messages have no backtrace even if it is switched on
         command.env_remove("COLUMNS").env("RUST_BACKTRACE", "1");
         // no request to the Hub, and an empty cache
-        command.env("HF_HUB_OFFLINE", "1").env("HF_HOME", self.0.path().join("huggingface"));
+        command.env("HF_HUB_OFFLINE", "1").env("HF_HOME", self.work.path().join("huggingface"));
+        command.env("XDG_CACHE_HOME", self.cache.path());
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         command
     }

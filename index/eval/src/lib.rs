@@ -67,8 +67,8 @@ pub use baseline::{Baseline, BaselineModel, BaselineScores};
 pub use significance::{PairedTest, Resampling, holm, paired_test};
 // Result files of mteb
 pub use mteb::{
-    Comparison, MAIN_SCORE, MTEB_VERSION, ModelMeta, NO_REVISION, SubsetResult, TaskResult, compare_results,
-    read_mteb_results, stage_mteb_results,
+    Comparison, MAIN_SCORE, MTEB_VERSION, ModelMeta, NO_REVISION, SubsetResult, TaskResult, UNKNOWN_LANGUAGE,
+    compare_results, read_mteb_results, stage_mteb_results,
 };
 // Errors
 pub use error::{Error, Result};

@@ -22,6 +22,10 @@ pub const MTEB_VERSION: &str = "2.26.24";
 /// The main score of every retrieval task.
 pub const MAIN_SCORE: &str = "ndcg_at_10";
 
+/// Language of a data set whose language is not known, in the form of mteb: with no language at all, mteb's means over the
+/// languages are NaN.
+pub const UNKNOWN_LANGUAGE: &str = "und-Zyyy";
+
 /// Folder below a model's results for results with other than the model's own arguments.
 pub(crate) const EXPERIMENTS: &str = "experiments";
 
@@ -50,6 +54,9 @@ pub struct TaskResult {
     /// phases of the evaluation in mteb; null here
     #[serde(default)]
     pub evaluation_phases: Value,
+    /// conditions and fingerprints of this program, which mteb does not read; null in files of mteb
+    #[serde(default, skip_serializing_if = "Value::is_null")]
+    pub splade: Value,
 }
 
 impl TaskResult {
@@ -65,11 +72,16 @@ impl TaskResult {
             kg_co2_emissions: None,
             date: Value::Null,
             evaluation_phases: Value::Null,
+            splade: Value::Null,
         }
     }
 
-    /// Adds the [`mteb_scores`](super::mteb_scores) of a split and subset.
-    pub fn add(&mut self, split: &str, subset: &str, languages: Vec<String>, scores: Scores) {
+    /// Adds the [`mteb_scores`](super::mteb_scores) of a split and subset. Without languages it is filed under
+    /// [`UNKNOWN_LANGUAGE`].
+    pub fn add(&mut self, split: &str, subset: &str, mut languages: Vec<String>, scores: Scores) {
+        if languages.is_empty() {
+            languages.push(UNKNOWN_LANGUAGE.to_owned());
+        }
         let main_score = scores.get(MAIN_SCORE).unwrap_or(f64::NAN);
         let entry = SubsetResult {
             scores,
@@ -191,6 +203,14 @@ pub struct ModelMeta {
     /// as in `apache-2.0`
     #[serde(default)]
     pub license: Option<String>,
+    /// arguments that differ from the model's own, by which mteb tells experiments apart; empty for the model's own results
+    #[serde(default, deserialize_with = "or_empty")]
+    pub experiment_kwargs: BTreeMap<String, Value>,
+}
+
+/// A map that may be null.
+fn or_empty<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<String, Value>, D::Error> {
+    Ok(Option::deserialize(deserializer)?.unwrap_or_default())
 }
 
 impl ModelMeta {
@@ -205,6 +225,7 @@ impl ModelMeta {
             embed_dim: None,
             languages: None,
             license: None,
+            experiment_kwargs: BTreeMap::new(),
         }
     }
 
@@ -246,7 +267,7 @@ impl ModelMeta {
 
 impl Serialize for ModelMeta {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        const UNKNOWN: [&str; 17] = [
+        const UNKNOWN: [&str; 16] = [
             "release_date",
             "n_active_parameters_override",
             "n_embedding_parameters",
@@ -261,7 +282,6 @@ impl Serialize for ModelMeta {
             "superseded_by",
             "citation",
             "contacts",
-            "experiment_kwargs",
             "output_dtypes",
             "extra_requirements_groups",
         ];
@@ -280,6 +300,7 @@ impl Serialize for ModelMeta {
         map.serialize_entry("model_type", &["sparse"])?;
         map.serialize_entry("loader", "SparseEncoderWrapper")?;
         map.serialize_entry("is_cross_encoder", &false)?;
+        map.serialize_entry("experiment_kwargs", &Some(&self.experiment_kwargs).filter(|kwargs| !kwargs.is_empty()))?;
         for key in UNKNOWN {
             map.serialize_entry(key, &())?;
         }

@@ -14,6 +14,7 @@
 mod atomic;
 mod checkpoint_files;
 mod corpus;
+mod encoded;
 mod error;
 mod family;
 mod fingerprint;
@@ -32,6 +33,7 @@ pub use corpus::{
     Document, InputRow, InputRows, InputText, Query, RowPosition, read_documents, read_ids, read_queries, read_rows,
     read_texts,
 };
+pub use encoded::{EncodedTexts, EncodedWriter};
 pub use vector_file::{read_vectors, read_vectors_named, write_tokens, write_vector};
 // Model folders
 pub use checkpoint_files::{CHECKPOINT_NAMES, CheckpointFiles, CheckpointFormat, is_index, shard_names};

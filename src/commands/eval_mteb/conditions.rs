@@ -1,0 +1,136 @@
+//! [`Conditions`]: all that decides the scores of a run but the data, with fingerprints.
+
+use std::collections::BTreeMap;
+
+use anyhow::Result;
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+use splade_core::hex;
+use splade_eval::Task;
+use splade_files::{ModelDir, Precision, read_file};
+
+use crate::cli::{EvalMtebArgs, Mode};
+use crate::evaluation::{Survey, System, fingerprint};
+
+/// Model and settings of a run.
+pub(super) struct Conditions {
+    /// fingerprint of the model folder
+    pub(super) model: String,
+    pub(super) precision: Precision,
+    /// most tokens of a text; none without a limit
+    pub(super) max_length: Option<u64>,
+    /// settings that differ from the defaults and change vectors
+    settings: BTreeMap<String, Value>,
+    /// fingerprint of model, backend and settings: equal ones give equal vectors
+    encoder: String,
+}
+
+impl Conditions {
+    pub(super) fn of(model: &ModelDir, args: &EvalMtebArgs) -> Result<Self> {
+        let network = &args.network;
+        let precision = Precision::from(network.precision);
+        let limit = network.max_length.map_or(model.max_length() as u64, u64::from);
+        let mut settings = BTreeMap::new();
+        if let Some(length) = network.max_length.filter(|length| u64::from(*length) != model.max_length() as u64) {
+            settings.insert("max_length".to_owned(), json!(length));
+        }
+        if precision != Precision::Fp32 {
+            settings.insert("precision".to_owned(), json!(precision.to_string()));
+        }
+        if network.drop_special_terms {
+            settings.insert("drop_special_terms".to_owned(), json!(true));
+        }
+        if let Some(mode) = network.reading.mlm_head {
+            settings.insert("mlm_head".to_owned(), json!(mode.name()));
+        }
+        let (fingerprint_of_model, file) = (model_fingerprint(model)?, onnx_digest(model, precision)?);
+        let encoder = fingerprint(
+            "splade encoder 1",
+            &[
+                ("model", &fingerprint_of_model),
+                ("onnx", &file),
+                ("backend", &format!("{:?}", network.backend)),
+                ("device", &format!("{:?}", network.device)),
+                ("settings", &json!(settings).to_string()),
+            ],
+        );
+        let max_length = (limit < usize::MAX as u64).then_some(limit);
+        Ok(Self { model: fingerprint_of_model, precision, max_length, settings, encoder })
+    }
+
+    /// Fingerprint of the encoder of a role.
+    pub(super) fn encoder(&self, role: &str) -> String {
+        fingerprint("splade side 1", &[("encoder", &self.encoder), ("role", role)])
+    }
+
+    /// Arguments of a system that differ from those of the model's own results; none for these.
+    pub(super) fn experiment(&self, system: System) -> BTreeMap<String, Value> {
+        let mut kwargs = if system.mode == Mode::Bm25 { BTreeMap::new() } else { self.settings.clone() };
+        if system.mode != Mode::Sparse {
+            kwargs.insert("mode".to_owned(), json!(system.mode.name()));
+            kwargs.insert("stemmer".to_owned(), json!(system.language.name()));
+        }
+        kwargs
+    }
+
+    /// Name of the folder of an experiment: the mode, then what differs from the defaults.
+    pub(super) fn experiment_name(&self, system: System) -> Option<String> {
+        let kwargs = self.experiment(system);
+        let mut parts = vec![system.mode.name().to_owned()];
+        for (name, value) in &kwargs {
+            let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+            match name.as_str() {
+                "mode" => {}
+                "stemmer" if text == "none" => {}
+                "stemmer" => parts.push(text),
+                _ => parts.push(format!("{name}_{text}")),
+            }
+        }
+        (!kwargs.is_empty()).then(|| parts.join("_"))
+    }
+
+    /// Fingerprint of the scores of a system on the subsets of a task: equal ones need no evaluation.
+    pub(super) fn of_task(&self, system: System, subsets: &[(&Task, Survey)]) -> String {
+        let mut data = Sha256::new();
+        for (task, survey) in subsets {
+            let (queries, qrels) = (&task.judged.queries, &task.judged.qrels);
+            let queries: Vec<_> = queries.iter().map(|query| (&query.id, &query.text)).collect();
+            let qrels: Vec<_> = qrels.iter().collect();
+            let data_set = &task.data;
+            let names = (&data_set.subset, &data_set.split, &data_set.dataset_revision, data_set.ignore_identical_ids);
+            data.update(json!([names, queries, qrels, survey.fingerprint]).to_string());
+        }
+        let encoder = if system.mode == Mode::Bm25 { "" } else { &self.encoder };
+        fingerprint(
+            "splade scores 1",
+            &[
+                ("mode", system.mode.name()),
+                ("encoder", encoder),
+                ("stemmer", system.language.name()),
+                ("mteb", splade_eval::MTEB_VERSION),
+                ("data", &hex(&data.finalize())),
+            ],
+        )
+    }
+}
+
+/// Fingerprint of a model folder, also of one without a checkpoint, whose ONNX files decide its vectors.
+fn model_fingerprint(model: &ModelDir) -> Result<String> {
+    if model.checkpoint().is_ok() {
+        return Ok(model.fingerprint()?);
+    }
+    let vocabulary = model.vocabulary(None)?;
+    let table = model.query_side().map(|side| digest(&side.weights)).transpose()?.unwrap_or_default();
+    let texts = format!("{:?} {:?} {:?}", model.query_prompt(), model.document_prompt(), model.pooling());
+    let values = [("tokenizer", vocabulary.fingerprint()), ("table", &table), ("texts", &texts)];
+    Ok(fingerprint("splade model without checkpoint 1", &values))
+}
+
+/// Digest of the ONNX file that may run; empty if there is none.
+fn onnx_digest(model: &ModelDir, precision: Precision) -> Result<String> {
+    model.onnx_paths_in(precision).first().map_or(Ok(String::new()), |path| digest(path))
+}
+
+fn digest(path: &std::path::Path) -> Result<String> {
+    Ok(hex(&Sha256::digest(read_file(path)?)))
+}

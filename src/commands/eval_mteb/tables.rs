@@ -1,0 +1,170 @@
+//! Tables and JSON of `splade eval-mteb`.
+
+use std::io::Write;
+
+use anyhow::Result;
+use serde_json::{Value, json};
+use splade_core::flops;
+use splade_eval::{MAIN_SCORE, Scores, Task, TaskResult, compare_results};
+
+use super::results::ResultFolder;
+use super::{FinishedTask, SHOWN, Subset, name_of};
+use crate::cli::{EvalMtebArgs, Mode};
+use crate::console::Table;
+use crate::outputs::{print, say};
+use crate::tasks::label;
+
+/// Prints the scores of every task and system, and the facts beside them.
+pub(super) fn print_tables(finished: &[FinishedTask], output: &ResultFolder<'_>, args: &EvalMtebArgs) -> Result<()> {
+    let mut table = Table::new(["task", "mode"].into_iter().chain(SHOWN));
+    let mut row = |task: &Task, name: String, scores: &Scores| {
+        let shown = SHOWN.map(|name| format!("{:.4}", scores.get(name).unwrap_or(f64::NAN)));
+        table.row([label(task), name].into_iter().chain(shown));
+    };
+    for task in finished {
+        for subset in &task.subsets {
+            let of_subset = task.rows(output.systems()).filter(|(task, ..)| std::ptr::eq(*task, subset.task));
+            of_subset.for_each(|(task, system, scores, _)| row(task, name_of(system, output.systems()), scores));
+            subset.imported.iter().for_each(|(name, scores)| row(subset.task, name.clone(), scores));
+        }
+    }
+    print(table)?;
+    if args.modes.iter().any(|mode| *mode != Mode::Bm25) || args.analyze_sparsity {
+        print(format_args!("\n{}", facts_table(finished, output)))?;
+    }
+    if args.analyze_sparsity {
+        print(format_args!("\n{}", sparsity_table(finished)))?;
+    }
+    Ok(())
+}
+
+/// Facts beside the scores: a wrong setting shows here first.
+fn facts_table(finished: &[FinishedTask], output: &ResultFolder<'_>) -> String {
+    let heading =
+        ["task", "side", "texts", "active dims", "sparsity", "FLOPS", "truncated", "empty", "backend", "corpus"];
+    let mut table = Table::new(heading).with_text(&[1, 8, 9]);
+    let short = |fingerprint: &str| fingerprint.chars().take(8).collect::<String>();
+    for subset in finished.iter().flat_map(|task| &task.subsets) {
+        let facts = &subset.facts;
+        for (side, of_side) in [("query", &facts.queries), ("document", &facts.documents)] {
+            table.row([
+                label(subset.task),
+                side.to_owned(),
+                of_side.texts.to_string(),
+                format!("{:.1}", of_side.active_dims),
+                format!("{:.4}", of_side.sparsity_ratio),
+                format!("{:.2}", facts.flops),
+                of_side.truncated.to_string(),
+                of_side.empty.to_string(),
+                of_side.backend.clone(),
+                short(&facts.corpus_fingerprint),
+            ]);
+        }
+    }
+    let conditions = output.conditions();
+    let length = conditions.max_length.map_or_else(|| "none".to_owned(), |length| length.to_string());
+    format!("{table}model {}, precision {}, max length {length}\n", short(&conditions.model), conditions.precision)
+}
+
+fn sparsity_table(finished: &[FinishedTask]) -> Table {
+    let heading = ["task", "side", "vectors", "active dims", "p50", "p95", "max", "sparsity", "used dims", "FLOPS"];
+    let mut table = Table::new(heading);
+    for (task, evaluation) in finished.iter().flat_map(FinishedTask::evaluated) {
+        let (queries, documents) = (evaluation.task.query_stats(), evaluation.task.document_stats());
+        let cost = flops(&queries, documents);
+        for (side, stats) in [("query", &queries), ("document", documents)] {
+            let report = stats.report();
+            table.row([
+                label(task),
+                side.to_owned(),
+                report.count.to_string(),
+                format!("{:.1}", report.active_dims_mean),
+                report.active_dims_p50.to_string(),
+                report.active_dims_p95.to_string(),
+                report.active_dims_max.to_string(),
+                format!("{:.4}", report.sparsity_ratio),
+                report.used_dims.to_string(),
+                format!("{cost:.2}"),
+            ]);
+        }
+    }
+    table
+}
+
+/// Prints scores and facts as one JSON document.
+pub(super) fn print_json(finished: &[FinishedTask], output: &ResultFolder<'_>, args: &EvalMtebArgs) -> Result<()> {
+    let of_subset = |task: &FinishedTask, subset: &Subset| -> Result<Value> {
+        let mut modes = serde_json::Map::new();
+        let of_subset = task.rows(output.systems()).filter(|(task, ..)| std::ptr::eq(*task, subset.task));
+        for (_, system, scores, _) in of_subset {
+            modes.insert(name_of(system, output.systems()), serde_json::to_value(scores)?);
+        }
+        for (name, scores) in &subset.imported {
+            modes.insert(name.clone(), serde_json::to_value(scores)?);
+        }
+        let mut value = json!({
+            "task": subset.task.data.name,
+            "subset": subset.task.data.subset,
+            "split": subset.task.data.split,
+            "scores": modes,
+            "conditions": output.conditions_of(&subset.facts),
+        });
+        if let Some(evaluation) = &subset.evaluation {
+            value["documents_per_second"] = json!(evaluation.documents_per_second);
+        }
+        if let Some(evaluation) = subset.evaluation.as_ref().filter(|_| args.analyze_sparsity) {
+            let (queries, documents) = (evaluation.task.query_stats(), evaluation.task.document_stats());
+            value["sparsity"] = json!({
+                "queries": queries.report(),
+                "documents": documents.report(),
+                "flops": flops(&queries, documents),
+            });
+        }
+        Ok(value)
+    };
+    let subsets = finished.iter().flat_map(|task| task.subsets.iter().map(move |subset| (task, subset)));
+    let tasks = subsets.map(|(task, subset)| of_subset(task, subset)).collect::<Result<Vec<_>>>()?;
+    say(format_args!("{:#}", json!({"tasks": tasks})))
+}
+
+/// Prints the differences to a baseline; with --json, on stderr.
+pub(super) fn print_comparison(ours: &[TaskResult], baseline: &[TaskResult], args: &EvalMtebArgs) -> Result<()> {
+    let comparisons = compare_results(ours, baseline, MAIN_SCORE);
+    if comparisons.is_empty() {
+        tracing::warn!("the baseline has no result of these tasks");
+        return Ok(());
+    }
+    let mut table = Table::new(["task", "split", "subset", "baseline", args.modes[0].name(), "difference"]);
+    for comparison in &comparisons {
+        table.row([
+            comparison.task_name.clone(),
+            comparison.split.clone(),
+            comparison.subset.clone(),
+            format!("{:.4}", comparison.baseline),
+            format!("{:.4}", comparison.ours),
+            signed(comparison.difference()),
+        ]);
+    }
+    if args.json {
+        write!(std::io::stderr(), "{table}")?;
+    } else {
+        print(format_args!("\n{table}"))?;
+    }
+    Ok(())
+}
+
+/// Formats a difference with its sign and 4 decimals; a difference that rounds to zero is `+0.0000`.
+fn signed(difference: f64) -> String {
+    let text = format!("{difference:+.4}");
+    if text == "-0.0000" { "+0.0000".to_owned() } else { text }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_difference_that_rounds_to_zero_is_positive() {
+        assert_eq!([-1e-9, -0.0, 0.0, -0.5, 0.25].map(signed), ["+0.0000", "+0.0000", "+0.0000", "-0.5000", "+0.2500"]);
+    }
+}
