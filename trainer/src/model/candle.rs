@@ -20,6 +20,7 @@ use super::algebra::{
 use super::max_logits::max_logits;
 use super::ops;
 use super::recompute::recompute;
+use super::text_by_text::max_logits_text_by_text;
 use crate::Error;
 
 /// Runs a forward pass in Candle.
@@ -106,10 +107,7 @@ impl Candle {
 
     /// The product of two matrices, or of matrices row by row.
     fn product(&self, a: &Tensor, b: &Tensor) -> Result<Tensor, Error> {
-        if self.plain && self.bf16 {
-            return Ok(a.to_dtype(DType::BF16)?.matmul(&b.to_dtype(DType::BF16)?)?.to_dtype(DType::F32)?);
-        }
-        Ok(a.matmul(b)?)
+        if self.plain && self.bf16 { mixed_product(a, b) } else { full_product(a, b) }
     }
 
     pub(super) fn snapshot(&self) -> Snapshot {
@@ -419,10 +417,14 @@ impl Algebra for Candle {
     }
 
     fn max_logits(&self, features: &Tensor, weight: &Tensor, bias: &Tensor, mask: &Tensor) -> Result<Tensor, Error> {
-        if self.plain {
-            return plain_max_logits(self, features, weight, bias, mask);
+        match (self.plain, self.device.is_cpu()) {
+            (false, _) => max_logits(features, weight, bias, mask),
+            (true, true) => plain_max_logits(self, features, weight, bias, mask),
+            (true, false) => {
+                let product = if self.bf16 { mixed_product } else { full_product };
+                max_logits_text_by_text(features, weight, bias, mask, product)
+            }
         }
-        max_logits(features, weight, bias, mask)
     }
 
     fn followed(&self, mask: &Tensor) -> Result<Tensor, Error> {
@@ -452,6 +454,15 @@ impl Algebra for Candle {
         let mask = mask.unsqueeze(2)?.broadcast_as(x.shape())?;
         Ok(mask.where_cond(x, &x.zeros_like()?)?.sum(1)?)
     }
+}
+
+fn full_product(a: &Tensor, b: &Tensor) -> Result<Tensor, Error> {
+    Ok(a.matmul(b)?)
+}
+
+/// The product of factors that are rounded to bfloat16.
+fn mixed_product(a: &Tensor, b: &Tensor) -> Result<Tensor, Error> {
+    Ok(a.to_dtype(DType::BF16)?.matmul(&b.to_dtype(DType::BF16)?)?.to_dtype(DType::F32)?)
 }
 
 /// Replaces the ids of a row by its positions of [`Positions::AfterPadding`].
@@ -530,4 +541,37 @@ fn plain_max_logits(
     let largest = mask.broadcast_as(logits.shape())?.where_cond(&logits, &low)?.max(1)?.broadcast_add(bias)?;
     let any = mask.max(1)?.broadcast_as(largest.shape())?;
     Ok(any.where_cond(&largest, &largest.zeros_like()?)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use candle_core::Var;
+
+    use super::*;
+
+    /// The way of devices, on the CPU, against the graph of all logits.
+    #[test]
+    fn largest_logits_text_by_text_are_those_of_the_batch() {
+        let var = |shape: &[usize], seed: f64| {
+            let n: usize = shape.iter().product();
+            let values: Vec<f32> = (0..n).map(|at| ((at as f64 * 0.7 + seed).sin() * 2.0) as f32).collect();
+            Var::from_tensor(&Tensor::from_vec(values, shape, &Device::Cpu).unwrap()).unwrap()
+        };
+        let (features, weight, bias) = (var(&[3, 4, 5], 1.0), var(&[7, 5], 2.0), var(&[7], 3.0));
+        // the last text is empty
+        let mask = Tensor::new(&[[1_u8, 1, 1, 1], [1, 1, 0, 0], [0, 0, 0, 0]], &Device::Cpu).unwrap();
+        let wanted = var(&[3, 7], 4.0);
+        let candle = Candle::new(&BTreeMap::new(), &Device::Cpu).plain();
+        let plain = plain_max_logits(&candle, &features, &weight, &bias, &mask).unwrap();
+        let fast = max_logits_text_by_text(&features, &weight, &bias, &mask, full_product).unwrap();
+        let numbers = |tensor: &Tensor| tensor.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+        let close = |a: &Tensor, b: &Tensor| numbers(a).iter().zip(numbers(b)).all(|(a, b)| (a - b).abs() < 1e-5);
+        assert!(close(&plain, &fast) && numbers(&fast)[14..] == [0.0; 7], "{plain} {fast}");
+        let grads = |result: &Tensor| (result * wanted.as_tensor()).unwrap().sum_all().unwrap().backward().unwrap();
+        let (plain, fast) = (grads(&plain), grads(&fast));
+        for var in [&features, &weight, &bias] {
+            let (plain, fast) = (plain.get(var).unwrap(), fast.get(var).unwrap());
+            assert!(close(plain, fast) && numbers(fast).iter().any(|value| *value != 0.0), "{plain} {fast}");
+        }
+    }
 }

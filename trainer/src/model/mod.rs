@@ -18,6 +18,7 @@ mod product;
 mod recompute;
 mod splade;
 mod tape;
+mod text_by_text;
 mod weights;
 
 pub use algebra::{Activation, Algebra, AttentionInputs, AttentionSettings, Init, Inputs, Positions, RelativeOffsets};
