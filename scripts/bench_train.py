@@ -8,6 +8,8 @@ the same number of threads: its largest resident set is its own. Models:
 
 * a folder, such as ../shared/models/splade-tiny;
 * norbert3-xs: of the published sizes, with random weights, as in bench_encode.py;
+* norbert4-base: of the published sizes, with random weights by the example random_weights of splade-trainer (--no-torch: the
+  code of its family is on the Hub alone);
 * demo: a new BERT of the width and depth of configs/demo-pretrain.yaml over the terms of splade-tiny.
 
 Each becomes an inference-free SPLADE model: queries by a table, documents by the network. Rows are triplets: queries of 12
@@ -15,12 +17,17 @@ tokens, documents of exactly --length tokens, special ones counted, from tests/d
 weights are in f32. A step is encoding, SpladeLoss, backward pass, clipping and AdamW. On the PyTorch side it is a plain loop
 over the library's modules and loss, without the Trainer, which costs more. On our side the time is `train_runtime` of log.jsonl,
 less that of a run of one step. Loading and the first step are left out on both. Both sides print the loss of the first step, which must agree.
+
+`--device cuda` trains on an NVIDIA device on both sides, `--bf16` in mixed precision, with torch's autocast there; the memory is
+still that of the process on the CPU.
 """
 
 import argparse
 import json
 import os
 import pathlib
+import shutil
+import subprocess
 import sys
 import tempfile
 import time
@@ -28,7 +35,13 @@ import time
 from bench_encode import ROOT, SIZES, check_norbert3, make_norbert3, measured, modules_of, texts_of
 
 TINY = ROOT / "../shared/models/splade-tiny"
-LENGTHS = {"norbert3-xs": 256, "demo": 96}
+LENGTHS = {"norbert3-xs": 256, "norbert4-base": 512, "demo": 96}
+NORBERT4 = ROOT / "tests/fixtures/models/norbert4-tiny"
+NORBERT4_BASE = dict(
+    hidden_size=640, num_layers=24, num_attention_heads=10, query_key_head_size=64, value_head_size=64,
+    intermediate_size=1664, vocab_size=51200, local_global_ratio=4, local_window_length=256, global_window_length=8192,
+    max_sequence_length=16384,
+)  # fmt: skip
 LEARNING_RATE, DOCUMENT_WEIGHT = 2e-5, 3e-3
 
 
@@ -38,6 +51,15 @@ def make_model(name, folder):
     if name in SIZES:
         check_norbert3()
         make_norbert3(name, folder)
+    elif name == "norbert4-base":
+        for file in ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"):
+            if (NORBERT4 / file).is_file():
+                shutil.copy(NORBERT4 / file, folder)
+        config = json.loads((NORBERT4 / "config.json").read_text()) | NORBERT4_BASE
+        (folder / "config.json").write_text(json.dumps(config, indent=2))
+        if not (folder / "model.safetensors").is_file():
+            cargo = "cargo run --release -q -p splade-trainer --example random_weights --".split()
+            subprocess.run([*cargo, str(folder.resolve())], check=True, cwd=ROOT)
     elif name == "demo":
         import torch
         from transformers import AutoTokenizer, BertConfig, BertForMaskedLM
@@ -50,7 +72,7 @@ def make_model(name, folder):
         for file in ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"):
             (folder / file).write_bytes((pathlib.Path(name) / file).read_bytes())
     config = json.loads((folder / "config.json").read_text())
-    config |= {key: 0.0 for key in ("hidden_dropout_prob", "attention_probs_dropout_prob")}
+    config |= {key: 0.0 for key in config if key.endswith(("dropout", "dropout_prob"))}
     (folder / "config.json").write_text(json.dumps(config, indent=2))
 
 
@@ -66,7 +88,7 @@ def write_rows(folder, length, batch, steps, path):
             print(json.dumps(row), file=file)
 
 
-def worker(folder, rows, threads, batch, length):
+def worker(folder, rows, threads, batch, length, device, bf16):
     """Trains on the rows in this process; prints the seconds of each step and the first loss."""
     import torch
     from sentence_transformers import SparseEncoder
@@ -79,7 +101,7 @@ def worker(folder, rows, threads, batch, length):
     terms = json.loads((folder / "config.json").read_text())["vocab_size"]
     table = SparseStaticEmbedding(tokenizer=documents[0].tokenizer, weight=torch.ones(terms))
     router = Router.for_query_document(query_modules=[table], document_modules=documents)
-    model = SparseEncoder(modules=[router], device="cpu").train()
+    model = SparseEncoder(modules=[router], device=device).train()
     ranking = SparseMultipleNegativesRankingLoss(model)
     loss = SpladeLoss(model, ranking, document_regularizer_weight=DOCUMENT_WEIGHT, query_regularizer_weight=0.0)
     optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, weight_decay=0.01, fused=True)
@@ -91,14 +113,22 @@ def worker(folder, rows, threads, batch, length):
         features = [
             model.preprocess(texts, task="query" if key == "anchor" else "document") for key, texts in columns.items()
         ]
-        parts = loss(features, None)
+        features = [{key: to_device(value, device) for key, value in feature.items()} for feature in features]
+        with torch.autocast(device, torch.bfloat16, enabled=bf16):
+            parts = loss(features, None)
         sum(parts.values()).backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad()
+        if device == "cuda":
+            torch.cuda.synchronize()
         seconds.append(time.perf_counter() - begun)
         first = first or parts["base_loss"].item()
     print(json.dumps({"seconds": seconds, "loss": first}))
+
+
+def to_device(value, device):
+    return value.to(device) if hasattr(value, "to") else value
 
 
 def ours(splade, folder, rows, threads, batch, length, steps, work, extra):
@@ -138,19 +168,23 @@ def ours(splade, folder, rows, threads, batch, length, steps, work, extra):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--splade", default=ROOT / "target/release/splade")
-    parser.add_argument("--model", action="append", help="a model folder, norbert3-xs or demo")
-    parser.add_argument("--length", type=int, help="tokens of a document; default: 256, 96 for demo, 128 for a folder")
+    parser.add_argument("--model", action="append", help="a model folder, norbert3-xs, norbert4-base or demo")
+    parser.add_argument("--length", type=int, help="tokens of a document; default: 256, 512 for norbert4-base, 96 for demo, 128 for a folder")
     parser.add_argument("--batch", type=int, default=16, help="triplets a step")
     parser.add_argument("--steps", type=int, default=5, help="two or more")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--no-torch", action="store_true", help="measure `splade train` alone")
     parser.add_argument("--work", type=pathlib.Path, default=pathlib.Path(tempfile.gettempdir()) / "splade-bench-train")
-    parser.add_argument("--worker", nargs=5, help=argparse.SUPPRESS)
+    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
+    parser.add_argument("--bf16", action="store_true", help="mixed precision")
+    parser.add_argument("--worker", nargs=7, help=argparse.SUPPRESS)
     parser.add_argument("extra", nargs="*", help="further arguments for `splade train`, after --")
     args = parser.parse_args()
     if args.worker:
-        folder, rows, threads, batch, length = args.worker
-        return worker(pathlib.Path(folder), rows, int(threads), int(batch), int(length))
+        folder, rows, threads, batch, length, device, bf16 = args.worker
+        return worker(pathlib.Path(folder), rows, int(threads), int(batch), int(length), device, bf16 == "True")
+    precision = f"training.bf16={str(args.bf16).lower()}"
+    args.extra = ["--set", f"hardware.device={args.device}", "--set", precision, *args.extra]
 
     print(f"{'model':14} {'tokens':>6}  {'':9} {'s/step':>7} {'MB':>6}  {'first loss':>10}")
     for name in args.model or [TINY, "norbert3-xs", "demo"]:
@@ -170,14 +204,14 @@ def main():
         print(*said, sep="\n")
         if args.no_torch:
             continue
-        command = [sys.executable, __file__, "--worker", folder, rows, *common]
+        command = [sys.executable, __file__, "--worker", folder, rows, *common, args.device, args.bf16]
         out, _, torch_memory = measured([str(part) for part in command])
         result = json.loads(out.splitlines()[-1])
         later = result["seconds"][1:]
         torch_seconds = sum(later) / len(later)
         line("PyTorch", torch_seconds, torch_memory, result["loss"])
         print(f"{'':23}{torch_seconds / seconds:.1f} x the steps a second, 1/{torch_memory / memory:.1f} of the memory")
-        assert abs(loss - result["loss"]) <= 1e-3 * abs(loss), "the two sides compute different losses"
+        assert abs(loss - result["loss"]) <= (1e-2 if args.bf16 else 1e-3) * abs(loss), "the two sides compute different losses"
 
 
 if __name__ == "__main__":
