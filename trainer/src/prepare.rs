@@ -43,8 +43,8 @@ pub struct Plan {
     pub groups: Vec<GroupPlan>,
     /// bytes of weights, gradients and moments
     pub state_bytes: u64,
-    /// estimate of the bytes that one batch keeps for its backward pass
-    pub activation_bytes: u64,
+    /// estimate of the bytes that one batch keeps for its backward pass; none on a device, whose pass is another
+    pub activation_bytes: Option<u64>,
     /// oddities that do not stop the run
     pub warnings: Vec<String>,
 }
@@ -79,6 +79,7 @@ pub(crate) fn prepare(config: &TrainConfig, start: &Start) -> Result<Prepared> {
     let mut warnings = Vec::new();
     let device = device_of(config, &mut warnings)?;
     warnings.extend(without_mixed_precision(config, &device));
+    let on_cpu = device.is_cpu();
     let mut data = TrainingData::read(config)?;
     let trainee = match &checkpoint {
         Some(path) => Trainee::from_checkpoint(&without_head_patch(config, path), path, &device)?,
@@ -123,7 +124,7 @@ pub(crate) fn prepare(config: &TrainConfig, start: &Start) -> Result<Prepared> {
         dimensions: session.trainee().dimensions(),
         groups: groups_of(&session),
         state_bytes: state_bytes(session.trainee()),
-        activation_bytes: activation_bytes(config, session.trainee(), most_documents),
+        activation_bytes: on_cpu.then(|| activation_bytes(config, session.trainee(), most_documents)),
         warnings,
     };
     Ok(Prepared { session, evaluation, train, sampler, state, position, plan })

@@ -19,13 +19,13 @@ pub(super) fn describe(plan: &Plan) -> Vec<String> {
         lines.push(format!("{} pieces of running text", plan.pieces));
     }
     lines.push(format!(
-        "{:.1} M parameters, {} terms; {} batches an epoch, {} steps; about {} for weights and optimizer, up to {} for a batch",
+        "{:.1} M parameters, {} terms; {} batches an epoch, {} steps; about {} for weights and optimizer{}",
         plan.parameters as f64 / 1e6,
         plan.dimensions,
         plan.batches_per_epoch,
         plan.total_steps,
         size(plan.state_bytes),
-        size(plan.activation_bytes),
+        plan.activation_bytes.map_or_else(String::new, |bytes| format!(", up to {} for a batch", size(bytes))),
     ));
     for GroupPlan { n_tensors, learning_rate, weight_decay } in &plan.groups {
         lines.push(format!(
