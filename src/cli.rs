@@ -8,7 +8,7 @@ use clap::builder::PossibleValuesParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use splade_core::{Fusion, HeadMode, RRF_K};
 
-pub(crate) use eval_run::{EvalRunArgs, ReportFormat};
+pub(crate) use eval_run::{ComparisonArgs, EvalRunArgs, ReportFormat};
 
 use crate::tasks::NANO_BEIR_ID;
 
@@ -575,12 +575,19 @@ pub(crate) struct EvalMtebArgs {
     /// tasks: nb, da, ...
     #[arg(long, value_name = "LANGUAGE", value_delimiter = ',', default_value = "none")]
     pub(crate) language: Vec<String>,
-    /// Report active dims, sparsity and posting lists of queries and documents
+    /// Report active dims, weights, posting lists, expansions and frequent terms of queries and documents, against the
+    /// targets
     #[arg(long)]
     pub(crate) analyze_sparsity: bool,
-    /// Compare with another run: a result file or a results folder
+    /// Write a report to this file: one self-contained page of HTML
+    #[arg(long, value_name = "FILE")]
+    pub(crate) report: Option<PathBuf>,
+    /// Compare with other results: a result file or a results folder of MTEB, of any version and of several models, an object
+    /// of tasks and scores (.json), or a TREC run. Where both runs exist, they are tested query by query
     #[arg(long, value_name = "FILE|DIR")]
     pub(crate) baseline: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) comparison: ComparisonArgs,
     /// Model name in the results; default: `local/` and the folder's name
     #[arg(long, value_name = "OWNER/NAME")]
     pub(crate) model_name: Option<String>,
@@ -603,11 +610,21 @@ pub(crate) struct EvalMtebArgs {
     /// Replace existing results
     #[arg(long)]
     pub(crate) overwrite: bool,
-    /// Print the scores as JSON
-    #[arg(long)]
+    /// Output format; md is the whole report as Markdown
+    #[arg(long, value_name = "FORMAT", default_value = "table")]
+    pub(crate) format: ReportFormat,
+    /// Short for --format json
+    #[arg(long, conflicts_with = "format")]
     pub(crate) json: bool,
     #[command(flatten)]
     pub(crate) network: NetworkArgs,
+}
+
+impl EvalMtebArgs {
+    /// Output format.
+    pub(crate) fn format(&self) -> ReportFormat {
+        if self.json { ReportFormat::Json } else { self.format }
+    }
 }
 
 /// Compare all backends and files of a model, stage by stage
@@ -662,6 +679,10 @@ pub(crate) struct VerifyArgs {
 pub(crate) struct InspectArgs {
     /// Folder or file, or the Hub id of a model
     pub(crate) path: PathBuf,
+    /// Analyse the vectors of an index: distributions of active dims, weights and posting lists, frequent terms, expansions,
+    /// decoded samples
+    #[arg(long)]
+    pub(crate) analyze_sparsity: bool,
     /// Number of terms, operators or tensors to list
     #[arg(long, value_name = "N", default_value_t = 10)]
     pub(crate) top: usize,

@@ -9,8 +9,8 @@ mod watch;
 use std::time::Instant;
 
 use anyhow::Result;
-use splade_core::{Fusion, Hybrid, Retriever, SparseVector};
-use splade_eval::{EncodedTask, Evaluation, MTEB_DEPTH, OwnDocuments, Task, evaluate};
+use splade_core::{Fusion, Hybrid, Retriever, SparseVector, Vocabulary};
+use splade_eval::{Baseline, EncodedTask, Evaluation, MTEB_DEPTH, OwnDocuments, Resampling, Task, evaluate};
 use splade_files::{Document, ModelDir};
 use splade_index::{
     Bm25Retriever, ImpactIndex, ImpactRetriever, ImpactWriter, IndexSettings, Language, SearchOptions, Searcher,
@@ -23,6 +23,9 @@ use crate::cli::Mode;
 use crate::commands::interrupt;
 use crate::console;
 use crate::failure::bad_input;
+use crate::report::evaluated::{best_and_worst, cost, source};
+use crate::report::mteb::{Evaluated, TOP, TaskFindings, compare};
+use crate::sparsity::{Side as VectorSide, TaskSparsity};
 use crate::tasks::label;
 
 pub(crate) use cache::{VectorCache, fingerprint};
@@ -47,6 +50,30 @@ pub(crate) struct TaskEvaluation {
     pub(crate) encode_seconds: f64,
     /// seconds for the search, one for each system
     pub(crate) search_seconds: Vec<f64>,
+    pub(crate) findings: TaskFindings,
+}
+
+/// Examinations beside the scores.
+#[derive(Default)]
+pub(crate) struct Examination<'a> {
+    /// names of the systems, in their order
+    pub(crate) names: Vec<String>,
+    /// tokenizer without a maximum length, if queries are explained or vectors analysed
+    pub(crate) vocabulary: Option<&'a Vocabulary>,
+    /// true if the vectors of both sides are analysed
+    pub(crate) analyses_sparsity: bool,
+    /// true if the costs of systems are measured, and the best and worst queries explained
+    pub(crate) is_reported: bool,
+    /// name and results to compare with
+    pub(crate) baseline: Option<(&'a str, &'a Baseline)>,
+    pub(crate) resampling: Resampling,
+}
+
+impl Examination<'_> {
+    /// Analysis of one side; none if vectors are not analysed.
+    fn side(&self, dimensions: usize) -> Option<VectorSide> {
+        self.analyses_sparsity.then(|| VectorSide::new(dimensions, self.vocabulary.cloned()))
+    }
 }
 
 /// Name of a model: the name of its folder, after the name of the folder above for `final` and `checkpoint-10`.
@@ -73,6 +100,7 @@ pub(crate) fn evaluate_task(
     survey: &Survey,
     encoders: &Encoders<'_>,
     systems: &[System],
+    examination: &Examination,
 ) -> Result<TaskEvaluation> {
     let start = Instant::now();
     let (vectors, query_notes) = encoders.query.queries(task)?;
@@ -84,9 +112,13 @@ pub(crate) fn evaluate_task(
     }
     let mut indexes = TemporaryIndex::of(systems, dimensions)?;
     let bar = console::progress(&task.data.name, Some(survey.count));
+    let mut documents = examination.side(dimensions);
     let keep = |document: Document, vector: SparseVector| -> Result<()> {
         if !encoded.add_document(&document.id, &vector) {
             return Err(task.data.duplicate_document(&document.id).into());
+        }
+        if let Some(side) = &mut documents {
+            side.add(&document.id, Some(document.full_text().trim()), &vector)?;
         }
         let title = Some(document.title).filter(|title| !title.is_empty());
         let stored = StoredDocument { id: document.id, title, text: document.text, ..Default::default() };
@@ -113,13 +145,17 @@ pub(crate) fn evaluate_task(
     for system in systems {
         interrupt::check()?;
         let start = Instant::now();
-        // sparse search is independent of the stemmer
-        let of_language = searchers.iter().find(|searcher| searcher.language == system.language);
-        let Some(found) = of_language.or(searchers.first()) else { continue };
+        let Some(found) = searcher_of(&searchers, *system) else { continue };
         evaluations.push(evaluate_mode(system.mode, &found.searcher, &encoded)?);
         search_seconds.push(start.elapsed().as_secs_f64());
     }
     remark_own_documents(task, &evaluations);
+    let mut findings = examine(task, &encoded, &searchers, systems, &evaluations, examination)?;
+    if let Some(documents) = documents {
+        let mut queries = VectorSide::new(dimensions, examination.vocabulary.cloned());
+        encoded.queries().iter().try_for_each(|query| queries.add(&query.id, Some(&query.text), &query.vector))?;
+        findings.sparsity = Some(TaskSparsity { queries, documents });
+    }
     let queries = encoded.query_stats();
     let documents = encoded.document_stats();
     let facts = Facts::of((&queries, &query_notes), (documents, &document_notes), survey.fingerprint.clone());
@@ -130,7 +166,46 @@ pub(crate) fn evaluate_task(
         documents_per_second,
         encode_seconds,
         search_seconds,
+        findings,
     })
+}
+
+/// Searcher with the stemmer of a system. Sparse search is independent of the stemmer.
+fn searcher_of(searchers: &[TemporarySearcher], system: System) -> Option<&TemporarySearcher> {
+    searchers.iter().find(|searcher| searcher.language == system.language).or(searchers.first())
+}
+
+/// Compares the evaluations with the baseline, and examines what a report shows.
+fn examine(
+    task: &Task,
+    encoded: &EncodedTask,
+    searchers: &[TemporarySearcher],
+    systems: &[System],
+    evaluations: &[Evaluation],
+    examination: &Examination,
+) -> Result<TaskFindings> {
+    let mut findings = TaskFindings::default();
+    let explains = systems.iter().any(|system| system.mode != Mode::Bm25);
+    let source = match (examination.vocabulary.filter(|_| explains), searchers.first()) {
+        (Some(vocabulary), Some(first)) => Some(source(first.index.searcher()?, encoded, vocabulary)?),
+        _ => None,
+    };
+    for ((system, name), evaluation) in systems.iter().zip(&examination.names).zip(evaluations) {
+        let evaluated = Evaluated { data: &task.data, task: encoded, system: name, evaluation };
+        if let Some((baseline_name, baseline)) = examination.baseline {
+            let compared = compare(&evaluated, baseline, baseline_name, &examination.resampling, source.as_ref())?;
+            findings.comparisons.extend(compared);
+        }
+        let Some(found) = searcher_of(searchers, *system).filter(|_| examination.is_reported) else { continue };
+        interrupt::check()?;
+        let stats = found.index.stats()?;
+        let measure = |retriever: &dyn Retriever| cost(system.mode, retriever, encoded, &stats);
+        findings.costs.push(with_retriever(system.mode, &found.searcher, measure)?);
+    }
+    if let Some(evaluation) = evaluations.first().filter(|_| examination.is_reported) {
+        findings.extremes = best_and_worst(&source.unwrap_or_default(), evaluation, encoded, TOP)?;
+    }
+    Ok(findings)
 }
 
 /// Index of a corpus in a temporary folder, with one stemmer.
@@ -146,6 +221,8 @@ struct TemporaryIndex {
 struct TemporarySearcher {
     language: Language,
     searcher: Searcher,
+    // the folder is removed after the index is closed
+    index: ImpactIndex,
     _folder: TempDir,
 }
 
@@ -175,11 +252,17 @@ impl TemporaryIndex {
 
     fn finish(self) -> Result<TemporarySearcher> {
         self.writer.finish()?;
-        Ok(TemporarySearcher { language: self.language, searcher: self.index.searcher()?, _folder: self.folder })
+        let searcher = self.index.searcher()?;
+        Ok(TemporarySearcher { language: self.language, searcher, index: self.index, _folder: self.folder })
     }
 }
 
 fn evaluate_mode(mode: Mode, searcher: &Searcher, task: &EncodedTask) -> Result<Evaluation> {
+    with_retriever(mode, searcher, |retriever| Ok(evaluate(retriever, task)?))
+}
+
+/// Calls `run` with the retriever of a mode.
+fn with_retriever<T>(mode: Mode, searcher: &Searcher, run: impl FnOnce(&dyn Retriever) -> T) -> T {
     let sparse = ImpactRetriever::new(searcher, SearchOptions::default());
     let bm25 = Bm25Retriever::new(searcher, SearchOptions::default());
     let hybrid = Hybrid::new(vec![&sparse, &bm25], Fusion::default(), MTEB_DEPTH);
@@ -188,7 +271,7 @@ fn evaluate_mode(mode: Mode, searcher: &Searcher, task: &EncodedTask) -> Result<
         Mode::Bm25 => &bm25,
         Mode::Hybrid => &hybrid,
     };
-    Ok(evaluate(retriever, task)?)
+    run(retriever)
 }
 
 /// Logs rankings that have, or leave out, the document with the query's own id.

@@ -20,6 +20,7 @@ mod hub;
 mod mlflow;
 mod outputs;
 mod report;
+mod sparsity;
 mod tasks;
 #[cfg(feature = "train")]
 mod texts;

@@ -43,8 +43,9 @@ const BIAS: &str = "cls.predictions.bias";
 
 #[test]
 fn vectors_that_mean_nothing_stop_the_run() {
+    type Bias = fn(usize) -> f32;
     let hint = "trained sparse encoder";
-    let cases: [(&str, fn(usize) -> f32, &str); 3] = [
+    let cases: [(&str, Bias, &str); 3] = [
         ("zero", |_| -1e9, "toy: the document vectors are all zero, so a score would mean nothing"),
         ("full", |_| 1e4, "toy: the document vectors are all full: no weight is zero"),
         (

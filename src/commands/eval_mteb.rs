@@ -2,34 +2,35 @@
 
 mod card;
 mod conditions;
+mod examined;
 mod imported;
 mod list;
 mod results;
 mod sides;
 mod tables;
 
-use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::Result;
 use serde_json::{Value, json};
-use splade_eval::{ModelMeta, RetrievalScores, Run, Scores, Task, TaskResult, is_nano_beir_set, read_mteb_results};
+use splade_eval::{ModelMeta, RetrievalScores, Run, Scores, Task, TaskResult, is_nano_beir_set};
 use splade_files::ModelDir;
 use splade_index::Language;
 
 use self::conditions::Conditions;
+use self::examined::{baseline, is_full, report, vocabulary};
 use self::results::{ResultFolder, trec_id};
 use self::sides::{encoders, refuse_part_of_router};
-use self::tables::{print_comparison, print_json, print_tables};
-use crate::cli::{EvalMtebArgs, Mode};
+use self::tables::{print_json, print_tables};
+use crate::cli::{EvalMtebArgs, Mode, ReportFormat};
 use crate::encoders::read_as;
-use crate::evaluation::{Encoders, Facts, Survey, System, TaskEvaluation, VectorCache, evaluate_task, model_name};
+use crate::evaluation::{
+    Encoders, Examination, Facts, Survey, System, TaskEvaluation, VectorCache, evaluate_task, model_name,
+};
 use crate::failure::bad_input;
 use crate::hub::{self, Origin, Wants};
+use crate::outputs::{print, refuse_existing};
 use crate::tasks::{self, Wanted};
-
-/// Scores in the table; result files have further scores.
-const SHOWN: [&str; 5] = ["ndcg_at_10", "mrr_at_10", "map_at_100", "recall_at_100", "precision_at_10"];
 
 pub(crate) fn run(args: &EvalMtebArgs) -> Result<()> {
     let Some(name) = args.model.as_deref().filter(|_| !args.list) else { return list::run(args) };
@@ -46,13 +47,25 @@ pub(crate) fn run(args: &EvalMtebArgs) -> Result<()> {
     let meta = ModelMeta { max_tokens: conditions.max_length, ..meta(&model, place.origin.as_ref(), args)? };
     let output = ResultFolder::new(meta, conditions, &systems, args);
     // before the evaluation, so that a wrong path fails at once
-    let baseline = args.baseline.as_deref().map(read_baseline).transpose()?;
+    if let Some(path) = &args.report {
+        refuse_existing(path, args.overwrite)?;
+    }
+    let baseline = baseline(args, &tasks)?;
+    let vocabulary = vocabulary(&model, args)?;
+    let examination = Examination {
+        names: systems.iter().map(|system| name_of(*system, &systems)).collect(),
+        vocabulary: vocabulary.as_ref(),
+        analyses_sparsity: args.analyze_sparsity || is_full(args),
+        is_reported: is_full(args),
+        baseline: baseline.as_ref().map(|(name, baseline)| (name.as_str(), baseline)),
+        resampling: args.comparison.into(),
+    };
     let plans = plans(&tasks, &output, args)?;
     let cache = if args.no_cache { VectorCache::NONE } else { VectorCache::of_user() };
     let encoders = encoders(&model, output.conditions(), &cache, args)?;
     let mut finished: Vec<FinishedTask> = Vec::new();
     for plan in plans {
-        let evaluated = evaluate_plan(plan, &encoders, &output);
+        let evaluated = evaluate_plan(plan, &encoders, &output, &examination);
         let mut task = evaluated.map_err(|error| with_state(error, &finished, args))?;
         imported::score(&mut task, &imported)?;
         finished.push(task);
@@ -61,10 +74,14 @@ pub(crate) fn run(args: &EvalMtebArgs) -> Result<()> {
     if args.publish {
         card::publish(&model, output.model_name(), &finished, &systems)?;
     }
-    if args.json { print_json(&finished, &output, args) } else { print_tables(&finished, &output, args) }?;
-    if let Some(baseline) = &baseline {
-        let ours: Vec<TaskResult> = finished.iter().map(|task| task.results[0].clone()).collect();
-        print_comparison(&ours, baseline, args)?;
+    match args.format() {
+        ReportFormat::Table => print_tables(&finished, &output, args)?,
+        ReportFormat::Md => print(report(&finished, &output, args).to_markdown())?,
+        ReportFormat::Json => print_json(&finished, &output, args)?,
+    }
+    if let Some(path) = &args.report {
+        report(&finished, &output, args).write_html(path, args.overwrite)?;
+        tracing::info!("the report is in {}", path.display());
     }
     cache.report();
     tracing::info!("results are in {}", args.output_dir.display());
@@ -91,13 +108,6 @@ fn name_of(system: System, systems: &[System]) -> String {
     let is_alone = systems.iter().filter(|other| other.mode == system.mode).count() == 1;
     let mode = system.mode.name();
     if is_alone { mode.to_owned() } else { format!("{mode} {}", system.language) }
-}
-
-/// Results of a baseline; of an output folder of this program those in its folder `results`, beside which is the summary.
-fn read_baseline(path: &Path) -> Result<Vec<TaskResult>> {
-    let inner = path.join("results");
-    let is_output = path.join("summary.json").is_file() && inner.is_dir();
-    Ok(read_mteb_results(if is_output { &inner } else { path })?)
 }
 
 /// A task to evaluate with all its subsets, which have one result file.
@@ -180,7 +190,12 @@ fn tasks(args: &EvalMtebArgs) -> Result<Vec<Task>> {
     Ok(tasks)
 }
 
-fn evaluate_plan<'a>(plan: Plan<'a>, encoders: &Encoders<'_>, output: &ResultFolder<'_>) -> Result<FinishedTask<'a>> {
+fn evaluate_plan<'a>(
+    plan: Plan<'a>,
+    encoders: &Encoders<'_>,
+    output: &ResultFolder<'_>,
+    examination: &Examination,
+) -> Result<FinishedTask<'a>> {
     let data = &plan.subsets[0].0.data;
     if let Some(task) = plan.finished.as_ref().and_then(|results| earlier(&plan, results)) {
         tracing::info!("{}: evaluated already under equal conditions; its results are taken", data.name);
@@ -192,7 +207,7 @@ fn evaluate_plan<'a>(plan: Plan<'a>, encoders: &Encoders<'_>, output: &ResultFol
     let mut seconds = vec![0.0; systems.len()];
     let mut subsets = Vec::new();
     for (task, survey) in &plan.subsets {
-        let evaluation = evaluate_task(task, survey, encoders, systems)?;
+        let evaluation = evaluate_task(task, survey, encoders, systems, examination)?;
         for (position, (result, mode)) in results.iter_mut().zip(&evaluation.modes).enumerate() {
             let data = &task.data;
             result.add(&data.split, &data.subset, data.languages.clone(), mode.mteb.clone());

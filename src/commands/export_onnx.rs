@@ -18,7 +18,7 @@ use super::interrupt;
 use crate::cli::{DeviceChoice, ExportOnnxArgs, HeadChoice, Mode};
 use crate::console::{Table, size};
 use crate::encoders::{load_library, onnx_network, onnx_options, onnx_runtime_candidates, read_as, use_threads};
-use crate::evaluation::{Encoders, Side, Survey, System, evaluate_task, model_name};
+use crate::evaluation::{Encoders, Examination, Side, Survey, System, evaluate_task, model_name};
 use crate::failure::bad_input;
 use crate::hub::{self, Wants};
 use crate::outputs::{NewFolders, print, refuse_existing, say};
@@ -234,7 +234,7 @@ impl<'a> ExportSource<'a> {
             let sparse = System { mode: Mode::Sparse, language: Language::default() };
             for (at, task) in tasks.iter().enumerate() {
                 let survey = Survey::of_corpus(task, |_| Ok(()))?;
-                let evaluated = evaluate_task(task, &survey, &encoders, &[sparse])?;
+                let evaluated = evaluate_task(task, &survey, &encoders, &[sparse], &Examination::default())?;
                 let ndcg = evaluated.modes[0].mteb.get(MAIN_SCORE).unwrap_or(f64::NAN);
                 judged.push(Judged {
                     task: label(task),

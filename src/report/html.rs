@@ -35,6 +35,7 @@ fn blocks(out: &mut String, blocks_of: &[Block]) {
             }
             Block::Table(of) => table(out, of),
             Block::Histogram { title, histogram } => figure(out, title, &svg::bars(title, &histogram.bars())),
+            Block::Scatter(scatter) => figure(out, &scatter.title, &svg::scatter(scatter)),
             Block::Details { title, blocks: inner } => {
                 let _ = writeln!(out, "<details open>\n<summary>{}</summary>", escape(title));
                 blocks(out, inner);
@@ -86,7 +87,7 @@ pub(super) fn escape(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Histogram, Section};
+    use super::super::{Histogram, Scatter, Section};
     use super::*;
 
     const HOSTILE: &str = "</style><script>alert('x')</script>\"&\u{0}";
@@ -96,11 +97,13 @@ mod tests {
         let text = || HOSTILE.to_owned();
         let mut table = Table::new([HOSTILE, "b"]);
         table.row([HOSTILE, HOSTILE]);
+        let scatter = Scatter { title: text(), x_label: text(), y_label: text(), points: vec![(text(), 1.0, 2.0)] };
         let histogram = Histogram::of([(1.0, 2)].into_iter(), true);
         let section = Section::new(HOSTILE)
             .with(Block::Text(text()))
             .with(Block::Table(table))
             .with(Block::Histogram { title: text(), histogram })
+            .with(Block::Scatter(scatter))
             .with(Block::Details { title: text(), blocks: vec![Block::Text(text())] });
         let page = page(&Report { title: text(), sections: vec![section] });
         assert!(!page.contains("<script") && !page.contains("</style><") && !page.contains('\u{0}'), "{page}");
@@ -108,6 +111,6 @@ mod tests {
         for loads in ["http://", "https://", " src=", " href=", "url(", "@import"] {
             assert!(!page.contains(loads), "{loads}");
         }
-        assert!(page.matches("&lt;script&gt;").count() >= 10);
+        assert!(page.matches("&lt;script&gt;").count() >= 12);
     }
 }

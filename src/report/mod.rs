@@ -1,7 +1,9 @@
 //! [`Report`]: findings as sections of text, tables and charts, for the terminal, as Markdown and as a page.
 
+pub(crate) mod evaluated;
 mod histogram;
 mod html;
+pub(crate) mod mteb;
 mod queries;
 mod svg;
 mod text;
@@ -40,8 +42,22 @@ pub(crate) enum Block {
     Table(Table),
     /// Bars of counts.
     Histogram { title: String, histogram: Histogram },
+    /// Points by two quantities; in text its numbers are in a table beside it.
+    Scatter(Scatter),
     /// A title, and blocks that a page shows on demand.
     Details { title: String, blocks: Vec<Block> },
+}
+
+/// Points by two quantities.
+#[derive(Debug)]
+pub(crate) struct Scatter {
+    pub(crate) title: String,
+    /// name of the horizontal quantity, with its unit
+    pub(crate) x_label: String,
+    /// name of the vertical quantity
+    pub(crate) y_label: String,
+    /// label of a point, x and y
+    pub(crate) points: Vec<(String, f64, f64)>,
 }
 
 impl Section {

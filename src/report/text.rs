@@ -32,6 +32,7 @@ fn terminal_blocks(out: &mut String, blocks: &[Block]) {
             Block::Histogram { title, histogram } => {
                 let _ = write!(out, "\n{title}\n{histogram}");
             }
+            Block::Scatter(_) => {}
             Block::Details { title, blocks } => {
                 let _ = writeln!(out, "\n{title}");
                 terminal_blocks(out, blocks);
@@ -66,6 +67,7 @@ fn markdown_blocks(out: &mut String, blocks: &[Block]) {
                 histogram.bars().into_iter().for_each(|(label, count)| table.row([label, count.to_string()]));
                 let _ = write!(out, "\n{}", markdown_table(&table));
             }
+            Block::Scatter(_) => {}
             Block::Details { title, blocks } => {
                 let _ = write!(out, "\n### {}\n", markdown_text(title));
                 markdown_blocks(out, blocks);

@@ -5,8 +5,7 @@
 //!   references. [`ExactSearcher`] is the retriever over vectors in memory.
 //! * [`mteb_scores`] and [`retrieval_scores`] score a [`Run`] against [`Qrels`], each as its reference does: they differ in
 //!   ties, divisors and roundings.
-//! * [`stage_mteb_results`] writes the files that mteb loads; [`read_mteb_results`] reads them.
-//!
+//! * [`stage_mteb_results`] writes the files that mteb loads; [`TaskResult::read`] and [`Baseline::read`] read them.
 //! * [`JudgedRun`] has the values of every query, and [`paired_test`] compares two runs by them.
 //!
 //! To add a metric: a method of `Graded` in `metrics.rs`, and a variant in `metric.rs` or a line in `retrieval.rs`.
@@ -67,8 +66,7 @@ pub use baseline::{Baseline, BaselineModel, BaselineScores};
 pub use significance::{PairedTest, Resampling, holm, paired_test};
 // Result files of mteb
 pub use mteb::{
-    Comparison, MAIN_SCORE, MTEB_VERSION, ModelMeta, NO_REVISION, SubsetResult, TaskResult, UNKNOWN_LANGUAGE,
-    compare_results, read_mteb_results, stage_mteb_results,
+    MAIN_SCORE, MTEB_VERSION, ModelMeta, NO_REVISION, SubsetResult, TaskResult, UNKNOWN_LANGUAGE, stage_mteb_results,
 };
 // Errors
 pub use error::{Error, Result};

@@ -1,7 +1,7 @@
-//! Result folders of mteb: writes files that Python's mteb loads, and reads them for a comparison.
+//! Result folders of mteb: writes files that Python's mteb loads, and reads them.
 
 use std::borrow::Cow;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -338,101 +338,6 @@ fn stage<T: Serialize>(path: &Path, value: &T) -> Result<AtomicFile> {
     Ok(file)
 }
 
-/// Reads one result file, or all result files below a folder, sorted by task name.
-///
-/// The `experiments` folder of a model has other results of the same tasks. It is skipped, unless `path` lies in it.
-///
-/// # Errors
-/// A file that does not open or is no result, a folder without results, a task found twice.
-pub fn read_mteb_results(path: &Path) -> Result<Vec<TaskResult>> {
-    if path.is_file() {
-        return Ok(vec![TaskResult::read(path)?]);
-    }
-    let mut files = Vec::new();
-    collect_files(path, &mut files)?;
-    let mut found: BTreeMap<String, (TaskResult, PathBuf)> = BTreeMap::new();
-    for file in files {
-        let result = TaskResult::read(&file)?;
-        if let Some((_, earlier)) = found.get(&result.task_name) {
-            let message = format!("{} is also in {}, name one model's folder", result.task_name, earlier.display());
-            return Err(Error::file(file, message));
-        }
-        found.insert(result.task_name.clone(), (result, file));
-    }
-    if found.is_empty() {
-        return Err(Error::file(path, "no results, looked for <TaskName>.json"));
-    }
-    Ok(found.into_values().map(|(result, _)| result).collect())
-}
-
-fn collect_files(folder: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
-    let entries = std::fs::read_dir(folder).map_err(Error::io(folder))?;
-    for entry in entries {
-        let entry = entry.map_err(Error::io(folder))?;
-        let path = entry.path();
-        // type of the entry, not of a link's target: a link to a parent folder would recurse without end
-        if entry.file_type().map_err(Error::io(&path))?.is_dir() {
-            if entry.file_name() != EXPERIMENTS {
-                collect_files(&path, files)?;
-            }
-        } else if path.extension().is_some_and(|ending| ending == "json") && !path.ends_with("model_meta.json") {
-            files.push(path);
-        }
-    }
-    Ok(())
-}
-
-/// One metric of a result and of a baseline.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Comparison {
-    /// mteb's name of the task
-    pub task_name: String,
-    /// split of the task
-    pub split: String,
-    /// subset of the split
-    pub subset: String,
-    /// value of the result
-    pub ours: f64,
-    /// the baseline's value
-    pub baseline: f64,
-}
-
-impl Comparison {
-    /// Value of the result minus that of the baseline.
-    #[must_use]
-    pub fn difference(&self) -> f64 {
-        self.ours - self.baseline
-    }
-}
-
-/// Compares `metric` (or `main_score`) for each task, split and subset that both have, in the order of `ours`.
-#[must_use]
-pub fn compare_results(ours: &[TaskResult], baseline: &[TaskResult], metric: &str) -> Vec<Comparison> {
-    let baseline: HashMap<_, f64> = values(baseline, metric).collect();
-    let compare = |(key, ours): ((&str, &str, &str), f64)| {
-        let (task_name, split, subset) = key;
-        Some(Comparison {
-            baseline: *baseline.get(&key)?,
-            task_name: task_name.to_owned(),
-            split: split.to_owned(),
-            subset: subset.to_owned(),
-            ours,
-        })
-    };
-    values(ours, metric).filter_map(compare).collect()
-}
-
-fn values<'a>(results: &'a [TaskResult], metric: &'a str) -> impl Iterator<Item = ((&'a str, &'a str, &'a str), f64)> {
-    results.iter().flat_map(move |result| {
-        result.scores.iter().flat_map(move |(split, entries)| {
-            entries.iter().filter_map(move |entry| {
-                let value = if metric == "main_score" { Some(entry.main_score) } else { entry.scores.get(metric) };
-                Some(((result.task_name.as_str(), split.as_str(), entry.subset.as_str()), value?))
-            })
-        })
-    })
-}
-
 fn read_result<T: for<'de> Deserialize<'de>>(path: &Path) -> Result<T> {
     let text = read_text(path)?;
     serde_json::from_str(&nan_as_null(&text)).map_err(|error| Error::file(path, format!("no mteb result: {error}")))
@@ -505,30 +410,19 @@ mod tests {
         assert!(path.ends_with("local__tiny/no_revision_available"));
         let text = std::fs::read_to_string(path.join("A.json")).unwrap();
         assert!(text.contains("\"ndcg_at_10\": 0.333333,") && text.contains("\"nauc_ndcg_at_10_max\": null"));
-        let read = read_mteb_results(folder.path()).unwrap();
-        assert_eq!(read[1].scores["test"][0].main_score, 0.5);
+        let read = |path: PathBuf| TaskResult::read(&path).unwrap().scores["test"][0].main_score;
+        assert_eq!(read(path.join("B.json")), 0.5);
         let meta: ModelMeta = read_result(&path.join("model_meta.json")).unwrap();
         assert_eq!(meta, model);
 
-        let ours = [result("B", 0.75), result("C", 0.5)];
-        let compared = compare_results(&ours, &read, "main_score");
-        assert_eq!((compared.len(), compared[0].task_name.as_str(), compared[0].difference()), (1, "B", 0.25));
-        let hybrid = write(folder.path(), &model, Some("hybrid"), &ours);
-        assert_eq!(
-            read_mteb_results(folder.path()).unwrap()[1].scores["test"][0].main_score,
-            0.5,
-            "not the experiment's"
-        );
-        assert_eq!(read_mteb_results(&hybrid).unwrap().len(), 2);
-        write(folder.path(), &ModelMeta::new("local/other"), None, &ours);
-        let error = read_mteb_results(folder.path()).unwrap_err().to_string();
-        assert!(error.contains("B is also in"), "{error}");
+        let hybrid = write(folder.path(), &model, Some("hybrid"), &[result("B", 0.75)]);
+        assert_eq!(read(hybrid.join("B.json")), 0.75);
+        assert_eq!(read(path.join("B.json")), 0.5, "not the experiment's");
     }
 
     #[test]
     fn defects_are_named() {
         let folder = tempfile::tempdir().unwrap();
-        assert!(read_mteb_results(folder.path()).unwrap_err().to_string().contains("no results, looked for"));
         let path = folder.path().join("A.json");
         let cases = [
             ("{", "no mteb result: EOF"),
@@ -541,7 +435,7 @@ mod tests {
         ];
         for (text, wanted) in cases {
             std::fs::write(&path, text).unwrap();
-            let error = read_mteb_results(&path).unwrap_err().to_string();
+            let error = TaskResult::read(&path).unwrap_err().to_string();
             assert!(error.contains("A.json: ") && error.contains(wanted), "{error}");
         }
         for bad in ["", "..", "a\\b"] {

@@ -13,7 +13,7 @@ use serde_json::Value;
 use splade_core::{Hit, Ranking, SparseVector};
 use splade_eval::{
     EncodedTask, Evaluation, ExactSearcher, FusionSample, Qrels, RETRIEVAL_DEPTH, Run, TaskResult, evaluate,
-    fusion_scores, mteb_scores, read_mteb_results, retrieval_csv_name,
+    fusion_scores, mteb_scores, retrieval_csv_name,
 };
 use splade_files::read_rows;
 
@@ -244,13 +244,14 @@ fn mteb_run(path: &str) -> Run {
 #[test]
 fn mtebs_own_cache_is_read() {
     for model in MODELS {
-        let results = read_mteb_results(&fixture(&format!("mteb/cache/results/local__tiny-{model}"))).unwrap();
-        let entry = &results[0].scores["test"][0];
-        assert_eq!((results.len(), entry.scores.len(), entry.subset.as_str()), (1, 148, "default"));
+        let result = TaskResult::read(&fixture(&format!(
+            "mteb/cache/results/local__tiny-{model}/no_revision_available/LocalNorwegianRetrieval.json"
+        )))
+        .unwrap();
+        let entry = &result.scores["test"][0];
+        assert_eq!((entry.scores.len(), entry.subset.as_str()), (148, "default"));
         assert_eq!(entry.main_score, entry.scores.get("ndcg_at_10").unwrap());
     }
-    // Both models have the same task: which one is meant?
-    assert!(read_mteb_results(&fixture("mteb/cache")).is_err());
 }
 
 #[derive(Deserialize)]

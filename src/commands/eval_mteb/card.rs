@@ -5,10 +5,11 @@ use serde_json::{Map, Value, json};
 use splade_eval::{Scores, Task};
 use splade_files::{AtomicFile, ModelDir, read_text};
 
-use super::{FinishedTask, SHOWN};
+use super::FinishedTask;
 use crate::cli::Mode;
 use crate::evaluation::{Facts, System};
 use crate::failure::bad_input;
+use crate::report::SHOWN;
 
 const KEY: &str = "model-index";
 

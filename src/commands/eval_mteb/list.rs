@@ -6,10 +6,11 @@ use anyhow::Result;
 use serde_json::json;
 use splade_eval::{KnownTask, TASK_GROUPS, known_tasks, task_group};
 
-use crate::cli::EvalMtebArgs;
+use crate::cli::{EvalMtebArgs, ReportFormat};
 use crate::console::Table;
 use crate::failure::bad_input;
 use crate::outputs::{print, say};
+use crate::report::{Block, Report, Section};
 
 /// Prints the known tasks, of one language if it is named.
 pub(super) fn run(args: &EvalMtebArgs) -> Result<()> {
@@ -22,7 +23,7 @@ pub(super) fn run(args: &EvalMtebArgs) -> Result<()> {
             "give a code such as nb, nn, no, da, sv or en",
         ));
     }
-    if args.json {
+    if args.format() == ReportFormat::Json {
         let tasks = listed.iter().map(|task| {
             json!({
                 "task": task.name,
@@ -41,6 +42,10 @@ pub(super) fn run(args: &EvalMtebArgs) -> Result<()> {
         let codes = codes.collect::<BTreeSet<&str>>().into_iter().collect::<Vec<_>>().join(" ");
         let row = [&task.name, &codes, &task.splits.join(" "), &groups(task).join(", "), &task.dataset];
         table.row(row.map(String::as_str));
+    }
+    if args.format() == ReportFormat::Md {
+        let sections = vec![Section::new("").with(Block::Table(table))];
+        return print(Report { title: "Known tasks".to_owned(), sections }.to_markdown());
     }
     print(table)
 }

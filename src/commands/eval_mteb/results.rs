@@ -10,12 +10,14 @@ use splade_eval::{
 };
 use splade_files::{AtomicFile, read_json, write_json};
 
+use super::FinishedTask;
 use super::conditions::Conditions;
-use super::{FinishedTask, SHOWN};
+use super::examined::is_full;
 use crate::cli::{EvalMtebArgs, Mode};
 use crate::evaluation::{Facts, System};
 use crate::failure::bad_input;
 use crate::outputs::NewFolders;
+use crate::report::SHOWN;
 use crate::tasks::label;
 
 /// Folder of a model's results, with a folder below it for each further mode and for other settings.
@@ -81,6 +83,8 @@ impl<'a> ResultFolder<'a> {
         let is_taken = found.len() == fingerprints.len()
             && !self.args.overwrite
             && !self.args.analyze_sparsity
+            && !is_full(self.args)
+            && self.args.baseline.is_none()
             && !is_nano_beir_set(name);
         Ok(is_taken.then_some(found))
     }

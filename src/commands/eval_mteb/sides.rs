@@ -5,6 +5,7 @@ use splade_core::Encoder;
 use splade_files::{Architecture, ModelDir};
 
 use super::conditions::Conditions;
+use super::examined::is_full;
 use crate::cli::{EvalMtebArgs, Mode};
 use crate::encoders::{named_encoder, static_query_encoder};
 use crate::evaluation::{Encoders, Lengths, Side, VectorCache};
@@ -44,7 +45,7 @@ pub(super) fn encoders<'a>(
     cache: &VectorCache,
     args: &'a EvalMtebArgs,
 ) -> Result<Encoders<'a>> {
-    if args.modes.iter().all(|mode| *mode == Mode::Bm25) && !args.analyze_sparsity {
+    if args.modes.iter().all(|mode| *mode == Mode::Bm25) && !args.analyze_sparsity && !is_full(args) {
         let dimensions = model.dimensions()?;
         return Ok(Encoders { query: Side::none("query", dimensions), document: Side::none("document", dimensions) });
     }

@@ -1,17 +1,19 @@
 //! Tables and JSON of `splade eval-mteb`.
 
-use std::io::Write;
-
 use anyhow::Result;
 use serde_json::{Value, json};
 use splade_core::flops;
-use splade_eval::{MAIN_SCORE, Scores, Task, TaskResult, compare_results};
+use splade_eval::{Scores, Task};
 
+use super::conditions::Conditions;
+use super::examined::comparisons;
 use super::results::ResultFolder;
-use super::{FinishedTask, SHOWN, Subset, name_of};
+use super::{FinishedTask, Subset, name_of};
 use crate::cli::{EvalMtebArgs, Mode};
 use crate::console::Table;
 use crate::outputs::{print, say};
+use crate::report::{Report, SHOWN, Section, mteb};
+use crate::sparsity::TaskSparsity;
 use crate::tasks::label;
 
 /// Prints the scores of every task and system, and the facts beside them.
@@ -30,20 +32,29 @@ pub(super) fn print_tables(finished: &[FinishedTask], output: &ResultFolder<'_>,
     }
     print(table)?;
     if args.modes.iter().any(|mode| *mode != Mode::Bm25) || args.analyze_sparsity {
-        print(format_args!("\n{}", facts_table(finished, output)))?;
+        print(format_args!("\n{}{}\n", facts_table(finished), conditions_line(output.conditions())))?;
     }
     if args.analyze_sparsity {
         print(format_args!("\n{}", sparsity_table(finished)))?;
+    }
+    let mut sections = mteb::sections(&comparisons(finished), &args.comparison.into());
+    if args.analyze_sparsity {
+        sections.extend(finished.iter().flat_map(FinishedTask::evaluated).filter_map(|(task, evaluation)| {
+            let sparsity = evaluation.findings.sparsity.as_ref()?;
+            Some(Section { heading: format!("{}: sparsity", label(task)), blocks: sparsity.blocks() })
+        }));
+    }
+    if !sections.is_empty() {
+        print(format_args!("\n{}", Report { title: String::new(), sections }.to_text()))?;
     }
     Ok(())
 }
 
 /// Facts beside the scores: a wrong setting shows here first.
-fn facts_table(finished: &[FinishedTask], output: &ResultFolder<'_>) -> String {
+pub(super) fn facts_table(finished: &[FinishedTask]) -> Table {
     let heading =
         ["task", "side", "texts", "active dims", "sparsity", "FLOPS", "truncated", "empty", "backend", "corpus"];
     let mut table = Table::new(heading).with_text(&[1, 8, 9]);
-    let short = |fingerprint: &str| fingerprint.chars().take(8).collect::<String>();
     for subset in finished.iter().flat_map(|task| &task.subsets) {
         let facts = &subset.facts;
         for (side, of_side) in [("query", &facts.queries), ("document", &facts.documents)] {
@@ -61,9 +72,18 @@ fn facts_table(finished: &[FinishedTask], output: &ResultFolder<'_>) -> String {
             ]);
         }
     }
-    let conditions = output.conditions();
+    table
+}
+
+/// Model, precision and maximum length of all scores, in one line.
+pub(super) fn conditions_line(conditions: &Conditions) -> String {
     let length = conditions.max_length.map_or_else(|| "none".to_owned(), |length| length.to_string());
-    format!("{table}model {}, precision {}, max length {length}\n", short(&conditions.model), conditions.precision)
+    format!("model {}, precision {}, max length {length}", short(&conditions.model), conditions.precision)
+}
+
+/// First characters of a fingerprint.
+fn short(fingerprint: &str) -> String {
+    fingerprint.chars().take(8).collect()
 }
 
 fn sparsity_table(finished: &[FinishedTask]) -> Table {
@@ -113,58 +133,15 @@ pub(super) fn print_json(finished: &[FinishedTask], output: &ResultFolder<'_>, a
             value["documents_per_second"] = json!(evaluation.documents_per_second);
         }
         if let Some(evaluation) = subset.evaluation.as_ref().filter(|_| args.analyze_sparsity) {
-            let (queries, documents) = (evaluation.task.query_stats(), evaluation.task.document_stats());
-            value["sparsity"] = json!({
-                "queries": queries.report(),
-                "documents": documents.report(),
-                "flops": flops(&queries, documents),
-            });
+            value["sparsity"] = evaluation.findings.sparsity.as_ref().map(TaskSparsity::json).into();
         }
         Ok(value)
     };
     let subsets = finished.iter().flat_map(|task| task.subsets.iter().map(move |subset| (task, subset)));
     let tasks = subsets.map(|(task, subset)| of_subset(task, subset)).collect::<Result<Vec<_>>>()?;
-    say(format_args!("{:#}", json!({"tasks": tasks})))
-}
-
-/// Prints the differences to a baseline; with --json, on stderr.
-pub(super) fn print_comparison(ours: &[TaskResult], baseline: &[TaskResult], args: &EvalMtebArgs) -> Result<()> {
-    let comparisons = compare_results(ours, baseline, MAIN_SCORE);
-    if comparisons.is_empty() {
-        tracing::warn!("the baseline has no result of these tasks");
-        return Ok(());
+    let mut found = json!({"tasks": tasks});
+    if args.baseline.is_some() {
+        found["baselines"] = mteb::to_json(&comparisons(finished));
     }
-    let mut table = Table::new(["task", "split", "subset", "baseline", args.modes[0].name(), "difference"]);
-    for comparison in &comparisons {
-        table.row([
-            comparison.task_name.clone(),
-            comparison.split.clone(),
-            comparison.subset.clone(),
-            format!("{:.4}", comparison.baseline),
-            format!("{:.4}", comparison.ours),
-            signed(comparison.difference()),
-        ]);
-    }
-    if args.json {
-        write!(std::io::stderr(), "{table}")?;
-    } else {
-        print(format_args!("\n{table}"))?;
-    }
-    Ok(())
-}
-
-/// Formats a difference with its sign and 4 decimals; a difference that rounds to zero is `+0.0000`.
-fn signed(difference: f64) -> String {
-    let text = format!("{difference:+.4}");
-    if text == "-0.0000" { "+0.0000".to_owned() } else { text }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_difference_that_rounds_to_zero_is_positive() {
-        assert_eq!([-1e-9, -0.0, 0.0, -0.5, 0.25].map(signed), ["+0.0000", "+0.0000", "+0.0000", "-0.5000", "+0.2500"]);
-    }
+    say(format_args!("{found:#}"))
 }

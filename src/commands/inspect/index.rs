@@ -4,14 +4,21 @@ use std::path::Path;
 
 use anyhow::Result;
 use serde_json::json;
-use splade_core::QueryEncoder;
+use splade_core::{QueryEncoder, Vocabulary};
 use splade_index::{FieldSpec, ImpactIndex};
 
-use super::Findings;
 use super::table::Weights;
+use super::{Findings, vocabulary};
+use crate::cli::InspectArgs;
+use crate::commands::interrupt;
 use crate::console::size;
+use crate::report::{Report, Section};
+use crate::sparsity::Side;
 
-pub(super) fn inspect(path: &Path, _: usize) -> Result<Findings> {
+/// Kind of the findings about an index.
+pub(super) const KIND: &str = "index";
+
+pub(super) fn inspect(path: &Path, args: &InspectArgs) -> Result<Findings> {
     let index = ImpactIndex::open(path)?;
     let (settings, stats) = (index.settings(), index.stats()?);
     let query = index.read_query_encoder()?;
@@ -20,7 +27,7 @@ pub(super) fn inspect(path: &Path, _: usize) -> Result<Findings> {
         json!({"tokens": query.vocabulary().size(), "max_length": length(query), "table": table.json()})
     });
     let mut found = Findings::new(json!({
-        "kind": "index", "path": path, "settings": settings, "stats": stats, "query": query_json,
+        "kind": KIND, "path": path, "settings": settings, "stats": stats, "query": query_json,
     }));
     let facts = &mut found.facts;
     facts.add("index", path.display());
@@ -54,7 +61,30 @@ pub(super) fn inspect(path: &Path, _: usize) -> Result<Findings> {
     }
     facts.add("model", &settings.model_fingerprint);
     facts.add("tokenizer", &settings.tokenizer_fingerprint);
+    if args.analyze_sparsity {
+        let vocabulary = match &query {
+            Some(query) => Some(query.vocabulary().with_max_length(usize::MAX)?),
+            None => vocabulary(path, args)?,
+        };
+        let side = side(&index, vocabulary)?;
+        found.json["sparsity"] = side.json();
+        let sections = vec![Section { heading: String::new(), blocks: vec![side.block("documents")] }];
+        found.section("vectors", &Report { title: String::new(), sections }.to_text());
+    }
     Ok(found)
+}
+
+/// Analysis of all vectors of an index.
+fn side(index: &ImpactIndex, vocabulary: Option<Vocabulary>) -> Result<Side> {
+    let searcher = index.searcher()?;
+    let mut side = Side::new(searcher.vocabulary_size() as usize, vocabulary);
+    for address in searcher.addresses() {
+        interrupt::check()?;
+        let document = searcher.document(address)?;
+        let text = format!("{} {}", document.title.as_deref().unwrap_or_default(), document.text);
+        side.add(&document.id, Some(text.trim()), &searcher.vector(address)?)?;
+    }
+    Ok(side)
 }
 
 /// Maximum length of queries; none if there is no limit.

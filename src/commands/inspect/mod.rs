@@ -30,6 +30,12 @@ pub(crate) fn run(args: &InspectArgs) -> Result<()> {
             "leave out --mlm-head and --ignore-config-key",
         ));
     }
+    if args.analyze_sparsity && found.json["kind"] != index::KIND {
+        return Err(bad_input(
+            format!("{}: not an index folder", args.path.display()),
+            "leave out --analyze-sparsity; eval-mteb analyses the vectors of a model",
+        ));
+    }
     if args.json {
         return say(format_args!("{:#}", found.json));
     }
@@ -92,7 +98,7 @@ fn inspect(args: &InspectArgs) -> Result<Findings> {
 
 fn folder(path: &Path, args: &InspectArgs) -> Result<Findings> {
     if ImpactIndex::is_at(path) {
-        return index::inspect(path, args.top);
+        return index::inspect(path, args);
     }
     if !path.join("modules.json").is_file() {
         // the query side of a model or of an index: a table without a network
