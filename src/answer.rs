@@ -1,8 +1,11 @@
-//! [`Answerer`]: hits of queries and their documents. `explain` says how a score came about, `json` writes hits.
+//! [`Answerer`]: hits of queries and their documents. `explain` says how a score came about, `matches` and
+//! `snippet` select the part of a text to show, `json` writes hits.
 
 pub(crate) mod counts;
 mod explain;
 mod json;
+mod matches;
+mod snippet;
 
 use std::time::{Duration, Instant};
 
@@ -12,10 +15,13 @@ use splade_files::Query;
 use splade_index::{Found, SearchOptions, Searcher, StoredDocument};
 
 pub(crate) use explain::{Explanation, share};
-pub(crate) use json::to_json;
+pub(crate) use json::{Shown, to_json};
+pub(crate) use snippet::{Mark, Snippet};
 
 use crate::cli::Mode;
 use explain::Lists;
+use matches::WordFinder;
+use snippet::snippets;
 
 /// Query encoder of an index, and the vocabulary that explains hits.
 pub(crate) struct QuerySide {
@@ -51,8 +57,21 @@ pub(crate) struct SearchSettings {
     pub(crate) depth: usize,
     pub(crate) fusion: Fusion,
     pub(crate) options: SearchOptions,
-    /// true if hits are explained
-    pub(crate) explain: bool,
+    pub(crate) detail: Detail,
+    /// snippets per hit; above 0 only with a detail of at least [`Detail::Words`]
+    pub(crate) snippets: usize,
+    /// most characters of a snippet
+    pub(crate) snippet_length: usize,
+}
+
+/// Amount of explanation of a hit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Detail {
+    None,
+    /// terms and words that query and document share
+    Words,
+    /// these and the places in the rankings that were fused, which takes a second search
+    Full,
 }
 
 /// Snapshot of an index with everything needed to answer queries.
@@ -86,6 +105,7 @@ pub(crate) struct AnswerHit {
     pub(crate) document: StoredDocument,
     /// none if hits are not explained
     pub(crate) explanation: Option<Explanation>,
+    pub(crate) snippets: Vec<Snippet>,
 }
 
 impl Answerer {
@@ -116,7 +136,7 @@ impl Answerer {
         let start = Instant::now();
         let found = self.search(&query.text, &vector)?;
         let search_time = start.elapsed();
-        let is_fused = self.settings.explain && self.settings.mode == Mode::Hybrid;
+        let is_fused = self.settings.detail == Detail::Full && self.settings.mode == Mode::Hybrid;
         let lists = is_fused.then(|| self.lists(&query.text, &vector)).transpose()?;
         Ok(Answer { vector, found, lists, search_time })
     }
@@ -127,8 +147,9 @@ impl Answerer {
         let hits = found.into_iter().map(|found| {
             let document = self.searcher.document(found.address)?;
             let explain = || self.explain(&query.text, &vector, lists.as_ref(), &found, &document);
-            let explanation = self.settings.explain.then(explain).transpose()?;
-            Ok(AnswerHit { found, document, explanation })
+            let explanation = (self.settings.detail > Detail::None).then(explain).transpose()?;
+            let snippets = self.snippets(&query.text, &document.text, explanation.as_ref())?;
+            Ok(AnswerHit { found, document, explanation, snippets })
         });
         hits.collect()
     }
@@ -141,6 +162,18 @@ impl Answerer {
         let found = vec![Found { hit: Hit { id: id.to_owned(), score }, address }];
         let answer = Answer { vector, found, lists: None, search_time: Duration::ZERO };
         Ok(self.hits(query, answer)?.pop())
+    }
+
+    /// Snippets of a document's text.
+    fn snippets(&self, query: &str, text: &str, explanation: Option<&Explanation>) -> Result<Vec<Snippet>> {
+        let SearchSettings { snippets: count, snippet_length, .. } = self.settings;
+        let Some(explanation) = explanation.filter(|_| count > 0) else { return Ok(Vec::new()) };
+        let met = WordFinder::new(&self.searcher, self.vocabulary(), query, explanation)?.find(text)?;
+        Ok(snippets(text, &met, snippet_length, count))
+    }
+
+    fn vocabulary(&self) -> Option<&Vocabulary> {
+        self.side.as_ref()?.vocabulary.as_ref()
     }
 
     fn search(&self, text: &str, vector: &SparseVector) -> Result<Vec<Found>> {

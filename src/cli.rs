@@ -375,6 +375,14 @@ impl IndexArgs {
     }
 }
 
+/// Use of colours.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ColorChoice {
+    Auto,
+    Always,
+    Never,
+}
+
 /// Search an index
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
@@ -382,9 +390,11 @@ impl IndexArgs {
   splade search --index wiki.index 'snø og regn' --filter 'theme:by AND year:[2024 TO *]'
   splade search --index wiki.index --count-by theme --count-by year
   splade search --index wiki.index --queries queries.jsonl --mode hybrid --format trec > run.trec
+  splade search --index wiki.index 'hvor mange bor i Oslo' --snippets 2 --html hits.html
   splade search --index wiki.index --queries queries.jsonl --stats=stats.json --json > hits.jsonl
 
-The queries of a file are answered on all threads, one thread each, and printed in their order.")]
+The queries of a file are answered on all threads, one thread each, and printed in their order.
+Snippets in JSON have positions in characters (code points) of the hit's text.")]
 pub(crate) struct SearchArgs {
     /// Index folder
     #[arg(long, value_name = "DIR")]
@@ -425,6 +435,19 @@ pub(crate) struct SearchArgs {
     /// Show the matching terms with their shares of the score, and in hybrid mode the rank and score in each ranking
     #[arg(long)]
     pub(crate) explain: bool,
+    /// Number of snippets per hit: the parts of the text with the best matching words; default: 1 in tables and pages, none
+    /// in JSON
+    #[arg(long, value_name = "N")]
+    pub(crate) snippets: Option<usize>,
+    /// Most characters of a snippet; default: 160
+    #[arg(long, value_name = "N", value_parser = at_least_one)]
+    pub(crate) snippet_length: Option<usize>,
+    /// Mark matching words by colours; auto: on a terminal, unless NO_COLOR is set
+    #[arg(long, value_name = "WHEN", default_value = "auto")]
+    pub(crate) color: ColorChoice,
+    /// Write hits, marked snippets and explanations to a page, which loads nothing
+    #[arg(long, value_name = "FILE")]
+    pub(crate) html: Option<PathBuf>,
     /// Report queries per second and latencies (mean, p50, p90, p99, max), in the log or as JSON in FILE
     #[arg(long, value_name = "FILE", num_args = 0..=1, require_equals = true)]
     pub(crate) stats: Option<Option<PathBuf>>,

@@ -5,6 +5,8 @@
 mod answers;
 #[path = "cli/fields.rs"]
 mod fields;
+#[path = "cli/snippets.rs"]
+mod snippets;
 mod util;
 
 use std::io::{BufRead, BufReader, Read, Write};

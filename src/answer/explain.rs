@@ -7,6 +7,7 @@ use splade_core::SparseVector;
 use splade_index::{Address, Found, StoredDocument, WordScore};
 
 use super::Answerer;
+use super::matches::parts;
 use crate::cli::Mode;
 
 /// Parts of the score of a hit.
@@ -113,11 +114,12 @@ impl Answerer {
         found: &Found,
         document: &StoredDocument,
     ) -> Result<Vec<MatchedTerm>> {
-        let Some(vocabulary) = self.side.as_ref().and_then(|side| side.vocabulary.as_ref()) else {
-            return Ok(Vec::new());
-        };
+        let Some(vocabulary) = self.vocabulary() else { return Ok(Vec::new()) };
         let text = format!("{} {}", document.title.as_deref().unwrap_or_default(), document.text);
-        let in_text: HashSet<u32> = vocabulary.tokenize(&text)?.into_iter().collect();
+        let mut in_text = HashSet::new();
+        for (_, part) in parts(&text) {
+            in_text.extend(vocabulary.tokenize(part)?);
+        }
         let terms = self.searcher.explain(vector, found.address)?.into_iter().map(|term| MatchedTerm {
             dim: term.dim,
             token: vocabulary.token(term.dim).unwrap_or_else(|| format!("[{}]", term.dim)),

@@ -5,16 +5,23 @@ use splade_files::Query;
 use splade_index::WordScore;
 
 use super::explain::{MatchedTerm, Place};
-use super::{AnswerHit, Explanation, share};
+use super::{AnswerHit, Explanation, Mark, Snippet, share};
+
+/// Optional parts of a hit in JSON.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Shown {
+    pub(crate) explanation: bool,
+    pub(crate) snippets: bool,
+}
 
 /// Returns an answer as a JSON object with `query_id`, `query` and `hits`.
-pub(crate) fn to_json(query: &Query, hits: &[AnswerHit]) -> Value {
-    let hits: Vec<Value> = (1..).zip(hits).map(|(rank, hit)| hit.to_json(rank)).collect();
+pub(crate) fn to_json(query: &Query, hits: &[AnswerHit], shown: Shown) -> Value {
+    let hits: Vec<Value> = (1..).zip(hits).map(|(rank, hit)| hit.to_json(rank, shown)).collect();
     json!({"query_id": query.id, "query": query.text, "hits": hits})
 }
 
 impl AnswerHit {
-    fn to_json(&self, rank: usize) -> Value {
+    fn to_json(&self, rank: usize, shown: Shown) -> Value {
         let mut hit = Map::new();
         hit.insert("rank".into(), json!(rank));
         hit.insert("_id".into(), json!(self.found.hit.id));
@@ -24,7 +31,11 @@ impl AnswerHit {
         for (name, value) in &self.document.other {
             hit.entry(name.clone()).or_insert_with(|| value.clone());
         }
-        if let Some(explanation) = &self.explanation {
+        if shown.snippets {
+            let mut positions = Positions::new(&self.document.text);
+            hit.insert("snippets".into(), self.snippets.iter().map(|snippet| positions.snippet(snippet)).collect());
+        }
+        if let Some(explanation) = self.explanation.as_ref().filter(|_| shown.explanation) {
             explanation.add_to(&mut hit);
         }
         Value::Object(hit)
@@ -65,6 +76,40 @@ impl MatchedTerm {
 impl Place {
     fn to_json(&self) -> Value {
         json!({"list": self.list, "rank": self.rank, "score": number(self.score)})
+    }
+}
+
+/// Converts increasing positions in a text from bytes to characters (code points), which are the indexes of a text in Python.
+struct Positions<'a> {
+    text: &'a str,
+    bytes: usize,
+    characters: usize,
+}
+
+impl<'a> Positions<'a> {
+    fn new(text: &'a str) -> Self {
+        Self { text, bytes: 0, characters: 0 }
+    }
+
+    fn characters(&mut self, bytes: usize) -> usize {
+        if bytes < self.bytes {
+            *self = Self::new(self.text);
+        }
+        self.characters += self.text[self.bytes..bytes].chars().count();
+        self.bytes = bytes;
+        self.characters
+    }
+
+    fn snippet(&mut self, snippet: &Snippet) -> Value {
+        let start = self.characters(snippet.range.start);
+        let marks: Vec<Value> = snippet.marks.iter().map(|mark| self.mark(mark)).collect();
+        let end = self.characters(snippet.range.end);
+        json!({"start": start, "end": end, "text": self.text[snippet.range.clone()], "matches": marks})
+    }
+
+    fn mark(&mut self, mark: &Mark) -> Value {
+        let (start, end) = (self.characters(mark.range.start), self.characters(mark.range.end));
+        json!({"start": start, "end": end, "text": self.text[mark.range.clone()], "expansion": mark.expansion})
     }
 }
 

@@ -13,7 +13,7 @@ use splade_trainer::data::{ANCHOR_COLUMNS, POSITIVE_COLUMNS};
 
 use super::interrupt;
 use super::search::query_side;
-use crate::answer::{Answerer, SearchSettings};
+use crate::answer::{Answerer, Detail, SearchSettings};
 use crate::cli::{MineArgs, Mode};
 use crate::console;
 use crate::encoders::{document_encoder, query_encoder, read_as, use_threads};
@@ -194,7 +194,9 @@ impl RankingSource {
                     depth,
                     fusion: Fusion::default(),
                     options: SearchOptions { threads: args.network.threads, ..SearchOptions::default() },
-                    explain: false,
+                    detail: Detail::None,
+                    snippets: 0,
+                    snippet_length: 0,
                 },
             })));
         }

@@ -1,6 +1,8 @@
 //! `splade search`: queries → hits, ranked by impact, by BM25, or by both fused.
 
 mod batch;
+mod page;
+mod paint;
 mod stats;
 pub(crate) mod table;
 mod warm;
@@ -13,21 +15,30 @@ use splade_eval::Run;
 use splade_files::{Architecture, Query, read_queries};
 use splade_index::{Filter, Found, ImpactIndex, SearchOptions, to_ranking};
 
-use crate::answer::{Answer, Answerer, QuerySide, SearchSettings, counts, to_json};
+use crate::answer::{Answer, Answerer, Detail, QuerySide, SearchSettings, Shown, counts, to_json};
 use crate::cli::{HitFormat, Mode, NetworkArgs, SearchArgs};
 use crate::encoders::{query_encoder, read_as, use_threads};
 use crate::failure::bad_input;
 use crate::hub::{self, Wants};
 use crate::outputs::{Output, say};
+use batch::Rendered;
+use paint::Paint;
 use stats::Stats;
+use table::TableStyle;
+
+/// Snippets per hit in tables and pages, unless a flag says otherwise.
+const SNIPPETS: usize = 1;
+/// Most characters of a snippet, unless a flag says otherwise.
+const SNIPPET_LENGTH: usize = 160;
 
 pub(crate) fn run(args: &SearchArgs) -> Result<()> {
     use_threads(args.network.threads);
+    refuse_flags_without_effect(args)?;
     if args.warm {
         warm::read_all(&args.index)?;
     }
     let index = ImpactIndex::open(&args.index)?;
-    let format = if args.json { HitFormat::Json } else { args.format };
+    let format = format(args);
     if format == HitFormat::Trec && !args.count_by.is_empty() {
         return Err(bad_input("--count-by has no place in a TREC run", "use --format json"));
     }
@@ -44,11 +55,21 @@ pub(crate) fn run(args: &SearchArgs) -> Result<()> {
         Some(Some(path)) => Some(Output::open(Some(path), args.overwrite)?),
         _ => None,
     };
+    let mut page = match &args.html {
+        Some(path) => Some(Output::open(Some(path), args.overwrite)?),
+        None => None,
+    };
+    if let Some(page) = &mut page {
+        page.write_bytes(page::head().as_bytes())?;
+    }
     let mut stats = args.stats.is_some().then(Stats::start);
     let mut n_queries = 0_usize;
     let render = |query: &Query, answer: Answer| render(&answerer, args, format, query, answer);
     batch::answer_all(&answerer, queries(args)?, render, |answered| {
-        output.write_bytes(&answered.text)?;
+        output.write_bytes(&answered.rendered.lines)?;
+        if let Some(page) = &mut page {
+            page.write_bytes(answered.rendered.section.as_bytes())?;
+        }
         if let Some(stats) = &mut stats {
             stats.add(answered.encoding_time, answered.search_time);
         }
@@ -63,18 +84,60 @@ pub(crate) fn run(args: &SearchArgs) -> Result<()> {
         ));
     }
     output.finish()?;
+    if let Some(mut page) = page {
+        page.write_bytes(page::FOOT.as_bytes())?;
+        page.finish()?;
+    }
     if let Some(stats) = stats {
         stats.finish().report(stats_file)?;
     }
     Ok(())
 }
 
+/// Format of the hits on stdout.
+fn format(args: &SearchArgs) -> HitFormat {
+    if args.json { HitFormat::Json } else { args.format }
+}
+
+/// Refuses flags for explanations and snippets where nothing shows them.
+fn refuse_flags_without_effect(args: &SearchArgs) -> Result<()> {
+    let (format, is_html) = (format(args), args.html.is_some());
+    let in_json = args.snippets.is_some() || format != HitFormat::Json;
+    let flags = [
+        ("--explain", args.explain, format != HitFormat::Trec),
+        ("--snippets", args.snippets.is_some(), format != HitFormat::Trec),
+        ("--snippet-length", args.snippet_length.is_some(), format != HitFormat::Trec && in_json),
+    ];
+    match flags.iter().find(|(_, is_given, has_effect)| *is_given && !has_effect && !is_html) {
+        Some((flag, ..)) if format == HitFormat::Trec => Err(bad_input(
+            format!("{flag}: a TREC run has no room for it"),
+            "use --format table or json, or --html FILE",
+        )),
+        Some((flag, ..)) => Err(bad_input(format!("{flag}: JSON has no snippets"), "add --snippets N")),
+        None => Ok(()),
+    }
+}
+
+/// Number of snippets per hit, and the explanations that are needed for them and for the flags.
+fn detail(args: &SearchArgs) -> (usize, Detail) {
+    let default = if format(args) == HitFormat::Table || args.html.is_some() { SNIPPETS } else { 0 };
+    let snippets = args.snippets.unwrap_or(default);
+    let detail = match (args.explain || args.html.is_some(), snippets) {
+        (true, _) => Detail::Full,
+        (false, 0) => Detail::None,
+        (false, _) => Detail::Words,
+    };
+    (snippets, detail)
+}
+
 fn answerer(index: &ImpactIndex, args: &SearchArgs) -> Result<Answerer> {
     let parameters = FusionParameters { rrf_k: args.rrf_k, weights: args.weights.to_vec() };
     // several queries are answered at once instead, one thread each
     let threads = if args.queries.is_some() { 1 } else { args.network.threads };
+    let (snippets, detail) = detail(args);
+    let explain = detail > Detail::None;
     Ok(Answerer {
-        side: query_side(index, &args.index, args.mode, args.explain, args.model.as_deref(), &args.network)?,
+        side: query_side(index, &args.index, args.mode, explain, args.model.as_deref(), &args.network)?,
         searcher: index.searcher()?,
         settings: SearchSettings {
             mode: args.mode,
@@ -82,35 +145,58 @@ fn answerer(index: &ImpactIndex, args: &SearchArgs) -> Result<Answerer> {
             depth: args.depth,
             fusion: Fusion::named(&args.fusion, &parameters)?,
             options: SearchOptions { filter: filter(args)?, threads, ..SearchOptions::default() },
-            explain: args.explain,
+            detail,
+            snippets,
+            snippet_length: args.snippet_length.unwrap_or(SNIPPET_LENGTH),
         },
     })
 }
 
-/// Lines of an answer in the requested format.
-fn render(answerer: &Answerer, args: &SearchArgs, format: HitFormat, query: &Query, answer: Answer) -> Result<Vec<u8>> {
+/// Lines of an answer in the requested format, and its section of the page.
+fn render(
+    answerer: &Answerer,
+    args: &SearchArgs,
+    format: HitFormat,
+    query: &Query,
+    answer: Answer,
+) -> Result<Rendered> {
     let counted = answerer.count(query, &answer, &args.count_by)?;
-    Ok(match format {
+    let mut rendered = Rendered::default();
+    if format == HitFormat::Trec {
+        rendered.lines = trec_lines(query, &answer.found)?;
+        if args.html.is_none() {
+            return Ok(rendered);
+        }
+    }
+    let hits = answerer.hits(query, answer)?;
+    match format {
         HitFormat::Table => {
-            let hits = table::render(query, &answerer.hits(query, answer)?, args.queries.is_some());
-            (hits + &counts::to_text(&counted)).into_bytes()
+            let style =
+                TableStyle { paint: Paint::new(args.color), many: args.queries.is_some(), explain: args.explain };
+            let hits = table::render(query, &hits, style);
+            rendered.lines = (hits + &counts::to_text(&counted)).into_bytes();
         }
         HitFormat::Json => {
-            let mut json = to_json(query, &answerer.hits(query, answer)?);
+            let shown = Shown { explanation: args.explain, snippets: args.snippets.is_some() };
+            let mut json = to_json(query, &hits, shown);
             if !counted.is_empty() {
                 json["counts"] = counts::to_json(&counted);
             }
-            format!("{json}\n").into_bytes()
+            rendered.lines = format!("{json}\n").into_bytes();
         }
-        HitFormat::Trec => trec_lines(query, answer.found)?,
-    })
+        HitFormat::Trec => {}
+    }
+    if args.html.is_some() {
+        rendered.section = page::section(query, args.mode, &hits);
+    }
+    Ok(rendered)
 }
 
 /// Counts the values of fields over all documents that pass the filter.
 fn count_without_query(index: &ImpactIndex, args: &SearchArgs, format: HitFormat) -> Result<()> {
-    if args.explain || args.stats.is_some() {
+    if args.explain || args.stats.is_some() || args.html.is_some() || args.snippets.is_some() {
         return Err(bad_input(
-            "--explain and --stats are about queries, and there is none",
+            "--explain, --stats, --snippets and --html are about queries, and there is none",
             "give a query, or leave them out",
         ));
     }
@@ -125,8 +211,8 @@ fn count_without_query(index: &ImpactIndex, args: &SearchArgs, format: HitFormat
 ///
 /// # Errors
 /// An id that a TREC run cannot hold.
-fn trec_lines(query: &Query, found: Vec<Found>) -> Result<Vec<u8>> {
-    let run: Run = [(query.id.clone(), to_ranking(&found))].into_iter().collect();
+fn trec_lines(query: &Query, found: &[Found]) -> Result<Vec<u8>> {
+    let run: Run = [(query.id.clone(), to_ranking(found))].into_iter().collect();
     let mut lines = Vec::new();
     // a write to memory cannot fail, so the error is about an id
     run.write_trec(&mut lines, "splade")

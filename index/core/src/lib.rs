@@ -53,6 +53,7 @@ mod fusion;
 mod guard;
 mod hex;
 mod pooling;
+mod pruning;
 mod query;
 mod ranking;
 mod retriever;
@@ -65,6 +66,7 @@ mod words;
 
 // Vectors
 pub use pooling::{HeadMode, Pooling, PoolingActivation, SpladePooling, activate, pool};
+pub use pruning::Pruning;
 pub use stats::{
     DOCUMENT_SPARSITY, MillionEstimate, QUERY_ACTIVE_DIMS, SparsityAnalysis, SparsityReport, SparsityStats, flops,
 };

@@ -302,19 +302,55 @@ impl Vocabulary {
     /// A text that the tokenizer refuses; one longer than 4 MiB that cannot be read word by word.
     pub fn tokenize_words(&self, text: &str) -> Result<(Vec<u32>, Vec<bool>)> {
         let (mut ids, mut begins) = (Vec::new(), Vec::new());
+        self.encode_chunks(text, |_, chunk, encoding| {
+            ids.extend_from_slice(encoding.get_ids());
+            begins.extend(word_starts(chunk, encoding.get_word_ids(), encoding.get_offsets()));
+        })?;
+        ids.truncate(self.max_length());
+        begins.truncate(self.max_length());
+        Ok((ids, begins))
+    }
+
+    /// [`tokenize`](Self::tokenize) with the bytes of the text that each token covers, for marking words. The cache is not
+    /// used.
+    ///
+    /// Tokens of a part of a character have the bytes of that part, or of the whole character.
+    ///
+    /// ```
+    /// # use splade_core::Vocabulary;
+    /// # let json = r###"{"added_tokens": [], "pre_tokenizer": {"type": "Whitespace"},
+    /// #     "model": {"type": "WordPiece", "unk_token": "[UNK]", "continuing_subword_prefix": "##",
+    /// #               "max_input_chars_per_word": 100, "vocab": {"[UNK]": 0, "fjord": 1, "##en": 2}}}"###;
+    /// # let vocabulary = Vocabulary::parse(json.into(), 512)?;
+    /// assert_eq!(vocabulary.tokenize_ranges("fjorden fjord")?, [(1, 0..5), (2, 5..7), (1, 8..13)]);
+    /// # Ok::<(), splade_core::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// Those of [`tokenize_words`](Self::tokenize_words).
+    pub fn tokenize_ranges(&self, text: &str) -> Result<Vec<(u32, std::ops::Range<usize>)>> {
+        let mut tokens = Vec::new();
+        self.encode_chunks(text, |start, _, encoding| {
+            let ranges = encoding.get_offsets().iter().map(|(from, to)| start + from..start + to);
+            tokens.extend(encoding.get_ids().iter().copied().zip(ranges));
+        })?;
+        tokens.truncate(self.max_length());
+        Ok(tokens)
+    }
+
+    /// Calls `read` with the start, the text and the tokens of each part of a text, with their offsets.
+    fn encode_chunks(&self, text: &str, mut read: impl FnMut(usize, &str, &tokenizers::Encoding)) -> Result<()> {
         let chunks = if self.words.is_some() { chunks(text, CHUNK) } else { vec![text] };
+        let mut start = 0;
         for chunk in chunks {
             if chunk.len() > LONGEST_AT_ONCE {
                 return Err(too_long(chunk.len()));
             }
             let encoding = guarded(|| self.tokenizer.encode(chunk, false)).map_err(Error::Tokenizer)?;
-            let encoding = encoding.map_err(tokenizer_error)?;
-            ids.extend_from_slice(encoding.get_ids());
-            begins.extend(word_starts(chunk, encoding.get_word_ids(), encoding.get_offsets()));
+            read(start, chunk, &encoding.map_err(tokenizer_error)?);
+            start += chunk.len();
         }
-        ids.truncate(self.max_length());
-        begins.truncate(self.max_length());
-        Ok((ids, begins))
+        Ok(())
     }
 
     /// Ids of the tokens marked special: `[CLS]`, `[MASK]` and so on.

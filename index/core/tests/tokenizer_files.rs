@@ -52,6 +52,9 @@ fn ids_of_trained_tokenizers_are_those_of_transformers() {
             assert_eq!(vocabulary.tokenize_for_network(text).unwrap(), ids(expected), "{name}: {text:?}");
             assert_eq!(vocabulary.tokenize_plain(text, true).unwrap(), ids(expected), "{name}: {text:?}");
             assert_eq!(vocabulary.tokenize_words(text).unwrap().0, vocabulary.tokenize(text).unwrap());
+            let (ids, ranges): (Vec<u32>, Vec<_>) = vocabulary.tokenize_ranges(text).unwrap().into_iter().unzip();
+            assert_eq!(ids, vocabulary.tokenize(text).unwrap());
+            assert!(ranges.iter().all(|range| range.start <= range.end && range.end <= text.len()), "{ranges:?}");
         }
     }
 }

@@ -16,9 +16,18 @@ const HITS_OF_A_BLOCK: usize = 10_000;
 /// the texts of its batch.
 const QUERIES_OF_A_BLOCK: [usize; 2] = [8, 512];
 
+/// Answer to a query as it is written.
+#[derive(Default)]
+pub(super) struct Rendered {
+    /// for stdout
+    pub(super) lines: Vec<u8>,
+    /// for the page of `--html`; empty without it
+    pub(super) section: String,
+}
+
 /// Answer to a query as it is written, and the times that it took.
 pub(super) struct Answered {
-    pub(super) text: Vec<u8>,
+    pub(super) rendered: Rendered,
     pub(super) encoding_time: Duration,
     pub(super) search_time: Duration,
 }
@@ -32,7 +41,7 @@ pub(super) struct Answered {
 pub(super) fn answer_all(
     answerer: &Answerer,
     queries: impl Iterator<Item = Result<Query>> + Send,
-    render: impl Fn(&Query, Answer) -> Result<Vec<u8>> + Sync,
+    render: impl Fn(&Query, Answer) -> Result<Rendered> + Sync,
     mut write: impl FnMut(Answered) -> Result<()>,
 ) -> Result<()> {
     let [fewest, most] = QUERIES_OF_A_BLOCK;
@@ -74,7 +83,7 @@ fn blocks(queries: impl Iterator<Item = Result<Query>>, size: usize) -> impl Ite
 fn answer_block(
     answerer: &Answerer,
     block: Vec<Result<Query>>,
-    render: &(impl Fn(&Query, Answer) -> Result<Vec<u8>> + Sync),
+    render: &(impl Fn(&Query, Answer) -> Result<Rendered> + Sync),
 ) -> Vec<Result<Answered>> {
     let encoded = match encode_block(answerer, &block) {
         Ok(encoded) => encoded,
@@ -89,7 +98,7 @@ fn answer_block(
         };
         let answer = answerer.answer_encoded(&query, vector)?;
         let search_time = answer.search_time;
-        Ok(Answered { text: render(&query, answer)?, encoding_time: time, search_time })
+        Ok(Answered { rendered: render(&query, answer)?, encoding_time: time, search_time })
     };
     // one query stays on this thread, whose search may use the others
     match block.len() {
