@@ -10,7 +10,7 @@ mod snippet;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
-use splade_core::{Encoder, Fusion, Hit, SparseVector, Vocabulary};
+use splade_core::{Encoder, Fusion, Hit, Pruning, SparseVector, Vocabulary};
 use splade_files::Query;
 use splade_index::{Found, SearchOptions, Searcher, StoredDocument};
 
@@ -57,6 +57,8 @@ pub(crate) struct SearchSettings {
     pub(crate) depth: usize,
     pub(crate) fusion: Fusion,
     pub(crate) options: SearchOptions,
+    /// pruning of query vectors
+    pub(crate) pruning: Pruning,
     pub(crate) detail: Detail,
     /// snippets per hit; above 0 only with a detail of at least [`Detail::Words`]
     pub(crate) snippets: usize,
@@ -122,7 +124,8 @@ impl Answerer {
             None => vec![SparseVector::default(); texts.len()],
         };
         let time = start.elapsed() / u32::try_from(texts.len().max(1))?;
-        Ok(vectors.into_iter().map(|vector| Encoded { vector, time }).collect())
+        let pruned = vectors.into_iter().map(|vector| self.settings.pruning.apply(vector));
+        Ok(pruned.map(|vector| Encoded { vector, time }).collect())
     }
 
     /// Encodes a query and searches the index.

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use clap::builder::PossibleValuesParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use splade_core::{Fusion, HeadMode, RRF_K};
+use splade_core::{Fusion, HeadMode, Pruning, RRF_K};
 
 pub(crate) use eval_run::{ComparisonArgs, EvalRunArgs, ReportFormat};
 
@@ -92,6 +92,7 @@ pub(crate) enum Command {
     Mine(MineArgs),
     EvalMteb(EvalMtebArgs),
     EvalRun(EvalRunArgs),
+    Tune(TuneArgs),
     #[cfg(feature = "train")]
     Verify(VerifyArgs),
     Inspect(InspectArgs),
@@ -210,6 +211,37 @@ pub(crate) struct ReadingArgs {
     pub(crate) ignore_config_key: Vec<String>,
 }
 
+/// Pruning of encoded vectors; an entry is kept if every given rule keeps it.
+#[derive(Debug, Clone, Copy, Default, Args)]
+pub(crate) struct PruneArgs {
+    /// Keep the N entries of largest weight of each encoded vector
+    #[arg(long, value_name = "N", value_parser = at_least_one)]
+    max_active_dims: Option<usize>,
+    /// Keep entries of at least this weight
+    #[arg(long, value_name = "WEIGHT", allow_negative_numbers = true)]
+    min_weight: Option<f32>,
+    /// Keep the entries of largest weight that have this share of the sum of all weights: 0.9 is 90 %
+    #[arg(long, value_name = "SHARE", allow_negative_numbers = true)]
+    mass: Option<f32>,
+}
+
+impl PruneArgs {
+    /// Checks the numbers.
+    pub(crate) fn pruning(&self) -> splade_core::Result<Pruning> {
+        let mut pruning = Pruning::default();
+        if let Some(most) = self.max_active_dims {
+            pruning = pruning.with_max_active_dims(most);
+        }
+        if let Some(least) = self.min_weight {
+            pruning = pruning.with_min_weight(least)?;
+        }
+        match self.mass {
+            Some(share) => pruning.with_mass(share),
+            None => Ok(pruning),
+        }
+    }
+}
+
 /// Settings of the network.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct NetworkArgs {
@@ -288,9 +320,11 @@ pub(crate) struct EncodeArgs {
     /// Output file; default: stdout
     #[arg(long, value_name = "FILE")]
     pub(crate) output: Option<PathBuf>,
-    /// Keep the N entries of largest weight
-    #[arg(long, value_name = "N", value_parser = at_least_one)]
-    pub(crate) top_k: Option<usize>,
+    /// Short for --max-active-dims
+    #[arg(long, value_name = "N", value_parser = at_least_one, conflicts_with = "max_active_dims")]
+    top_k: Option<usize>,
+    #[command(flatten)]
+    prune: PruneArgs,
     /// Name entries by index or by token
     #[arg(long, value_name = "FORMAT", default_value = "indices")]
     pub(crate) format: VectorFormat,
@@ -299,6 +333,13 @@ pub(crate) struct EncodeArgs {
     pub(crate) overwrite: bool,
     #[command(flatten)]
     pub(crate) network: NetworkArgs,
+}
+
+impl EncodeArgs {
+    /// Pruning of the vectors.
+    pub(crate) fn pruning(&self) -> splade_core::Result<Pruning> {
+        PruneArgs { max_active_dims: self.top_k.or(self.prune.max_active_dims), ..self.prune }.pruning()
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -342,9 +383,8 @@ pub(crate) struct IndexArgs {
     /// Read vectors from this file (as written by `encode`: same ids, same order) instead of encoding
     #[arg(long, value_name = "FILE")]
     pub(crate) vectors: Option<PathBuf>,
-    /// Keep the N entries of largest weight of each document
-    #[arg(long, value_name = "N", value_parser = at_least_one)]
-    pub(crate) max_active_dims: Option<usize>,
+    #[command(flatten)]
+    pub(crate) prune: PruneArgs,
     /// Stemmer of BM25: none, norwegian, danish, swedish, english; fixed when the index is created
     #[arg(long, value_name = "LANGUAGE")]
     pub(crate) language: Option<String>,
@@ -360,8 +400,20 @@ pub(crate) struct IndexArgs {
 }
 
 /// Arguments of `index` that make no sense with `--check`.
-const CHECK_ALONE: [&str; 10] =
-    ["model", "input", "index", "append", "overwrite", "delete", "vectors", "max_active_dims", "language", "fields"];
+const CHECK_ALONE: [&str; 12] = [
+    "model",
+    "input",
+    "index",
+    "append",
+    "overwrite",
+    "delete",
+    "vectors",
+    "max_active_dims",
+    "min_weight",
+    "mass",
+    "language",
+    "fields",
+];
 
 impl IndexArgs {
     /// Model to index with.
@@ -394,6 +446,7 @@ pub(crate) enum ColorChoice {
   splade search --index wiki.index --queries queries.jsonl --stats=stats.json --json > hits.jsonl
 
 The queries of a file are answered on all threads, one thread each, and printed in their order.
+Pruning (--max-active-dims, --min-weight, --mass) is of the query's vector.
 Snippets in JSON have positions in characters (code points) of the hit's text.")]
 pub(crate) struct SearchArgs {
     /// Index folder
@@ -428,6 +481,8 @@ pub(crate) struct SearchArgs {
     /// `lang=nb,year=2024`, `source!=web`, `place="Oslo, Norge"`
     #[arg(long, value_name = "FILTER")]
     pub(crate) filter: Option<String>,
+    #[command(flatten)]
+    pub(crate) prune: PruneArgs,
     /// Count the values of a typed field over all documents that match the query and pass the filter, not only over the
     /// hits; without a query, over all that pass; several times for several fields
     #[arg(long, value_name = "FIELD")]
@@ -648,6 +703,40 @@ impl EvalMtebArgs {
     pub(crate) fn format(&self) -> ReportFormat {
         if self.json { ReportFormat::Json } else { self.format }
     }
+}
+
+/// Measure how pruning changes the quality, size and latency of an index
+///
+/// Every setting of --max-active-dims, --mass and --min-weight is applied to the vectors in the index, in a temporary index
+/// beside it. Quality is nDCG@10 by judgements, or the recall of the best 10 documents without pruning. The knee is the setting
+/// with the largest quality minus size, both scaled to 0 to 1 over all settings.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:
+  splade tune --index wiki.index --queries queries.jsonl --svg pruning.svg")]
+pub(crate) struct TuneArgs {
+    /// Index folder
+    #[arg(long, value_name = "DIR")]
+    pub(crate) index: PathBuf,
+    /// File of queries: .jsonl, .tsv or .parquet; -: stdin
+    #[arg(long, value_name = "FILE")]
+    pub(crate) queries: PathBuf,
+    /// Judgements of the queries: TSV with the columns query-id, corpus-id and score
+    #[arg(long, value_name = "FILE")]
+    pub(crate) qrels: Option<PathBuf>,
+    /// Draw quality against size and latency
+    #[arg(long, value_name = "FILE")]
+    pub(crate) svg: Option<PathBuf>,
+    /// Replace an existing file
+    #[arg(long)]
+    pub(crate) overwrite: bool,
+    /// Print the measurements as JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Model folder or Hub id, for models whose queries need the network
+    #[arg(long, value_name = "MODEL")]
+    pub(crate) model: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) network: NetworkArgs,
 }
 
 /// Compare all backends and files of a model, stage by stage

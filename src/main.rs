@@ -74,6 +74,7 @@ fn run(cli: &Cli) -> anyhow::Result<()> {
         Command::Mine(args) => commands::mine::run(args),
         Command::EvalMteb(args) => commands::eval_mteb::run(args),
         Command::EvalRun(args) => commands::eval_run::run(args),
+        Command::Tune(args) => commands::tune::run(args),
         #[cfg(feature = "train")]
         Command::Verify(args) => commands::verify::run(args),
         Command::Inspect(args) => commands::inspect::run(args),

@@ -5,6 +5,8 @@
 mod answers;
 #[path = "cli/fields.rs"]
 mod fields;
+#[path = "cli/pruning.rs"]
+mod pruning;
 #[path = "cli/snippets.rs"]
 mod snippets;
 mod util;

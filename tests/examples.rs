@@ -12,7 +12,7 @@ use std::process::Command;
 use util::{Place, fixture, onnx_runtime, ours, setup};
 
 /// Commands with examples in their help.
-const COMMANDS: [&str; 12] = [
+const COMMANDS: [&str; 13] = [
     "train",
     "export-onnx",
     "encode",
@@ -21,6 +21,7 @@ const COMMANDS: [&str; 12] = [
     "mine",
     "eval-mteb",
     "eval-run",
+    "tune",
     "verify",
     "inspect",
     "push",
@@ -67,6 +68,7 @@ fn shortened(example: &str) -> String {
         "splade encode ",
         "splade mine ",
         "splade eval-run ",
+        "splade tune ",
     ];
     let writes = writes.iter().any(|command| example.contains(command)) && !example.contains("--append");
     let is_dry = ["splade train ", "splade push "].iter().any(|command| example.contains(command));

@@ -34,6 +34,7 @@ fn help() {
         "mine",
         "eval-mteb",
         "eval-run",
+        "tune",
         "verify",
         "inspect",
         "push",

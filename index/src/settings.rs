@@ -9,6 +9,7 @@ use sha2::{Digest, Sha256};
 use crate::analyzer::{AnalyzerVersion, Language};
 use crate::checked_json::{seal, unseal};
 use crate::{Error, FieldSpec, Result};
+use splade_core::Pruning;
 use splade_core::segment::Identity;
 use splade_core::segment::{ForwardPrecision, RowLayout};
 use splade_files::AtomicFile;
@@ -38,6 +39,9 @@ pub struct IndexSettings {
     /// number format of the exact weights
     #[serde(default)]
     pub forward: ForwardPrecision,
+    /// pruning of every document's vector. None in indexes of older versions, which do not state it
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pruning: Option<Pruning>,
     /// of the ONNX file that encodes the documents, such as `fp32`; any text, compared by equality. None if unknown
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub encoder_precision: Option<String>,
@@ -47,7 +51,8 @@ pub struct IndexSettings {
 }
 
 impl IndexSettings {
-    /// Settings without a stemmer, with exact weights in f32, the newest analyzer, no encoder precision and no typed fields.
+    /// Settings without a stemmer, with exact weights in f32, the newest analyzer, no pruning, no encoder precision and no
+    /// typed fields.
     #[must_use]
     pub fn new(vocabulary_size: u32, model_fingerprint: &str, tokenizer_fingerprint: &str) -> Self {
         Self {
@@ -57,6 +62,7 @@ impl IndexSettings {
             language: Language::None,
             analyzer: AnalyzerVersion::NEWEST,
             forward: ForwardPrecision::F32,
+            pruning: Some(Pruning::default()),
             encoder_precision: None,
             fields: Vec::new(),
         }

@@ -49,17 +49,26 @@ pub(super) fn parts(text: &str) -> impl Iterator<Item = (usize, &str)> {
     })
 }
 
+/// Smallest part of a term or word that is marked, compared with the largest one: without it, every `the` of a text would be.
+const LEAST_PART: f32 = 0.02;
+
 /// Finds words by the terms and words of an explanation.
 pub(crate) struct WordFinder<'a> {
     searcher: &'a Searcher,
     vocabulary: Option<&'a Vocabulary>,
-    /// shares of the terms with a positive score
+    /// shares of the terms that are marked
     terms: HashMap<u32, f32>,
     /// tokens of the query's text
     query_tokens: HashSet<u32>,
     words: HashMap<&'a str, f32>,
     /// BM25's words by the word of the text, since texts repeat their words
     analyzed: HashMap<String, Vec<String>>,
+}
+
+/// The terms or words that are marked.
+fn marked<T: Eq + std::hash::Hash>(parts: Vec<(T, f32)>) -> HashMap<T, f32> {
+    let largest = parts.iter().map(|(_, share)| *share).fold(0.0, f32::max);
+    parts.into_iter().filter(|(_, share)| *share >= LEAST_PART * largest).collect()
 }
 
 impl<'a> WordFinder<'a> {
@@ -75,16 +84,19 @@ impl<'a> WordFinder<'a> {
     ) -> Result<Self> {
         let (sparse, bm25) = (explanation.sparse_score(), explanation.bm25_score());
         let part = |score: f32, sum: f32| if sum > 0.0 { score / sum } else { score };
-        let positive = explanation.terms.iter().filter(|term| term.score > 0.0);
+        // texts may share [UNK] without sharing a word
+        let special = vocabulary.map(Vocabulary::special_dims).unwrap_or_default();
+        let positive = explanation.terms.iter().filter(|term| term.score > 0.0 && !special.contains(&term.dim));
+        let words = explanation.words.iter();
         Ok(Self {
             searcher,
             vocabulary,
-            terms: positive.map(|term| (term.dim, part(term.score, sparse))).collect(),
+            terms: marked(positive.map(|term| (term.dim, part(term.score, sparse))).collect()),
             query_tokens: match vocabulary {
                 Some(vocabulary) => vocabulary.tokenize(query)?.into_iter().collect(),
                 None => HashSet::new(),
             },
-            words: explanation.words.iter().map(|word| (word.word.as_str(), part(word.score, bm25))).collect(),
+            words: marked(words.map(|word| (word.word.as_str(), part(word.score, bm25))).collect()),
             analyzed: HashMap::new(),
         })
     }

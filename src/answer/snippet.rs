@@ -114,16 +114,18 @@ fn with_context(text: &str, core: Range<usize>, length: usize) -> Range<usize> {
     floor(text, start)..ceil(text, start + trimmed.trim_end().len()).max(floor(text, start))
 }
 
-/// Start of a snippet at most `room` characters before `at`: the text's, else a sentence's, else that of a word in the middle
-/// of the room.
+/// Start of a snippet at most `room` characters before `at`: the text's, else that of the nearest sentence, else that of a word in
+/// the middle of the room.
 fn start_before(text: &str, at: usize, room: usize) -> usize {
     let lowest = backward(text, at, room);
     if lowest == 0 {
         return 0;
     }
     let lowest = ceil(text, lowest).min(at);
-    let sentence = text[lowest..at].split_sentence_bound_indices().map(|(start, _)| lowest + start).nth(1);
-    if let Some(sentence) = sentence {
+    // one character more shows whether a sentence begins at `at` itself
+    let after = forward(text, at, 1);
+    let sentences = text[lowest..after].split_sentence_bound_indices().skip(1).map(|(start, _)| lowest + start);
+    if let Some(sentence) = sentences.take_while(|start| *start <= at).last() {
         return sentence;
     }
     let middle = ceil(text, backward(text, at, room / 2)).min(at);

@@ -11,6 +11,7 @@ use crate::hub::{self, Wants};
 use crate::{console, outputs::Output};
 
 pub(crate) fn run(args: &EncodeArgs) -> Result<()> {
+    let pruning = args.pruning()?;
     let wants = Wants::encoder(&args.network);
     let model = match args.role {
         Role::Query => hub::open(&args.model, wants.only_queries())?,
@@ -29,10 +30,7 @@ pub(crate) fn run(args: &EncodeArgs) -> Result<()> {
     let text_of = |text: &InputText| text.text.clone();
     encode_stream(encoder.as_ref(), texts, text_of, |text, vector| -> Result<()> {
         interrupt::check()?;
-        let vector = match args.top_k {
-            Some(k) => vector.top_k(k),
-            None => vector,
-        };
+        let vector = pruning.apply(vector);
         match args.format {
             VectorFormat::Indices => output.put(|output| write_vector(output, &text.id, &vector))?,
             VectorFormat::Tokens => output.put(|output| write_tokens(output, &text.id, &vector, token))?,

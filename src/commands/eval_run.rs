@@ -5,13 +5,13 @@ use std::path::Path;
 
 use anyhow::Result;
 use serde_json::{Map, Value, json};
-use splade_core::{Fusion, Ranking};
+use splade_core::{Fusion, Pruning, Ranking};
 use splade_eval::{Baseline, JudgedRun, Metric, Qrels, Resampling, Run, RunPart, Scores};
 use splade_files::read_queries;
 use splade_index::{ImpactIndex, SearchOptions};
 
 use super::search::query_side;
-use crate::answer::{Answerer, SearchSettings};
+use crate::answer::{Answerer, Detail, SearchSettings};
 use crate::cli::{EvalRunArgs, Mode, ReportFormat};
 use crate::comparison::{self, QueryPair, RunPair};
 use crate::console::Table;
@@ -117,7 +117,10 @@ fn query_source(args: &EvalRunArgs) -> Result<QuerySource> {
                 depth: 1,
                 fusion: Fusion::default(),
                 options: SearchOptions::default(),
-                explain: true,
+                pruning: Pruning::default(),
+                detail: Detail::Words,
+                snippets: 0,
+                snippet_length: 0,
             },
         });
     }

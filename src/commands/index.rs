@@ -7,7 +7,7 @@ use std::path::Path;
 
 use anyhow::Result;
 use indicatif::ProgressBar;
-use splade_core::{SparseVector, encode_stream};
+use splade_core::{Pruning, SparseVector, encode_stream};
 use splade_files::{Architecture, AtomicFolder, Document, ModelDir, Precision, read_documents, read_ids, read_vectors};
 use splade_index::{FindingKind, ImpactIndex, ImpactWriter, IndexSettings, Language, StoredDocument, WriterOptions};
 
@@ -98,6 +98,7 @@ fn settings(model: &ModelDir, args: &IndexArgs) -> Result<IndexSettings> {
     let vocabulary = model.vocabulary(None)?;
     let terms = u32::try_from(model.dimensions()?)?;
     let mut settings = IndexSettings::new(terms, &model.fingerprint()?, vocabulary.fingerprint());
+    settings.pruning = Some(args.prune.pruning()?);
     settings.language = args.language.as_deref().unwrap_or("none").parse::<Language>()?;
     // ready vectors do not say how they were made
     settings.encoder_precision = args.vectors.is_none().then(|| Precision::from(args.network.precision).to_string());
@@ -114,6 +115,7 @@ fn expect_same(index: &ImpactIndex, new: &IndexSettings, args: &IndexArgs) -> Re
             "leave --language out, or make the index anew",
         ));
     }
+    pruning(old.pruning, args)?;
     if let (Some(old), Some(new)) = (&old.encoder_precision, &new.encoder_precision)
         && old != new
         && args.input.is_some()
@@ -126,6 +128,22 @@ fn expect_same(index: &ImpactIndex, new: &IndexSettings, args: &IndexArgs) -> Re
     Ok(())
 }
 
+/// Pruning of new documents: as the index states it, else as the flags request it.
+///
+/// # Errors
+/// Flags that differ from what the index states: documents that are pruned in different ways would not have comparable scores.
+fn pruning(stated: Option<Pruning>, args: &IndexArgs) -> Result<Pruning> {
+    let requested = args.prune.pruning()?;
+    match stated {
+        Some(stated) if requested != stated && !requested.keeps_all() => Err(bad_input(
+            format!("{}: the pruning of its documents is: {stated}; requested: {requested}", args.index().display()),
+            "leave the flags of pruning out, which prunes as before, or make the index anew",
+        )),
+        Some(stated) => Ok(stated),
+        None => Ok(requested),
+    }
+}
+
 /// Deletes and adds documents. Readers see the changes after the commit at the end.
 fn fill(index: &ImpactIndex, model: &ModelDir, args: &IndexArgs) -> Result<()> {
     let mut writer = index.writer(WriterOptions::default())?;
@@ -133,7 +151,9 @@ fn fill(index: &ImpactIndex, model: &ModelDir, args: &IndexArgs) -> Result<()> {
         delete(&mut writer, path)?;
     }
     if let Some(input) = &args.input {
-        let mut sink = Sink { writer, seen: HashSet::new(), bar: console::progress("indexing", None), args };
+        let pruning = pruning(index.settings().pruning, args)?;
+        let bar = console::progress("indexing", None);
+        let mut sink = Sink { writer, seen: HashSet::new(), bar, pruning, args };
         let documents = read_documents(input)?.map(|document| document.map_err(anyhow::Error::from));
         match &args.vectors {
             Some(vectors) => sink.add_encoded(documents, vectors)?,
@@ -185,6 +205,7 @@ struct Sink<'a> {
     writer: ImpactWriter,
     seen: HashSet<String>,
     bar: ProgressBar,
+    pruning: Pruning,
     args: &'a IndexArgs,
 }
 
@@ -198,10 +219,7 @@ impl Sink<'_> {
                 "every document needs an id of its own",
             ));
         }
-        let vector = match self.args.max_active_dims {
-            Some(k) => vector.top_k(k),
-            None => vector,
-        };
+        let vector = self.pruning.apply(vector);
         let stored = StoredDocument {
             id: document.id,
             title: Some(document.title).filter(|title| !title.is_empty()),

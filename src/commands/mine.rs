@@ -5,7 +5,7 @@ use std::io::Write;
 
 use anyhow::Result;
 use serde_json::{Map, Value, json};
-use splade_core::{Encoder, Fusion, Hit, SparseVector};
+use splade_core::{Encoder, Fusion, Hit, Pruning, SparseVector};
 use splade_eval::Run;
 use splade_files::{InputRow, Query, read_documents, read_rows};
 use splade_index::{ImpactIndex, SearchOptions};
@@ -194,6 +194,7 @@ impl RankingSource {
                     depth,
                     fusion: Fusion::default(),
                     options: SearchOptions { threads: args.network.threads, ..SearchOptions::default() },
+                    pruning: Pruning::default(),
                     detail: Detail::None,
                     snippets: 0,
                     snippet_length: 0,

@@ -15,5 +15,6 @@ pub(crate) mod push;
 pub(crate) mod search;
 #[cfg(feature = "train")]
 pub(crate) mod train;
+pub(crate) mod tune;
 #[cfg(feature = "train")]
 pub(crate) mod verify;

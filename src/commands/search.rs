@@ -99,8 +99,11 @@ fn format(args: &SearchArgs) -> HitFormat {
     if args.json { HitFormat::Json } else { args.format }
 }
 
-/// Refuses flags for explanations and snippets where nothing shows them.
+/// Refuses pruning where there are no vectors, and flags for explanations and snippets where nothing shows them.
 fn refuse_flags_without_effect(args: &SearchArgs) -> Result<()> {
+    if args.mode == Mode::Bm25 && !args.prune.pruning()?.keeps_all() {
+        return Err(bad_input("pruning of vectors: BM25 has none", "leave it out, or choose another --mode"));
+    }
     let (format, is_html) = (format(args), args.html.is_some());
     let in_json = args.snippets.is_some() || format != HitFormat::Json;
     let flags = [
@@ -145,6 +148,7 @@ fn answerer(index: &ImpactIndex, args: &SearchArgs) -> Result<Answerer> {
             depth: args.depth,
             fusion: Fusion::named(&args.fusion, &parameters)?,
             options: SearchOptions { filter: filter(args)?, threads, ..SearchOptions::default() },
+            pruning: args.prune.pruning()?,
             detail,
             snippets,
             snippet_length: args.snippet_length.unwrap_or(SNIPPET_LENGTH),

@@ -4,13 +4,13 @@ use std::collections::HashMap;
 use std::time::Instant;
 
 use anyhow::Result;
-use splade_core::{Encoder, Fusion, Retriever, SparseVector, Vocabulary};
+use splade_core::{Encoder, Fusion, Pruning, Retriever, SparseVector, Vocabulary};
 use splade_eval::{EncodedTask, Evaluation, JudgedRun, Metric};
 use splade_index::{IndexStats, SearchOptions, Searcher};
 
 use super::queries::extremes;
 use super::{QuerySource, ReportedQuery};
-use crate::answer::{Answerer, QuerySide, SearchSettings};
+use crate::answer::{Answerer, Detail, QuerySide, SearchSettings};
 use crate::cli::Mode;
 use crate::comparison::QueryPair;
 
@@ -80,7 +80,10 @@ pub(crate) fn source(searcher: Searcher, task: &EncodedTask, vocabulary: &Vocabu
         depth: 1,
         fusion: Fusion::default(),
         options: SearchOptions::default(),
-        explain: true,
+        pruning: Pruning::default(),
+        detail: Detail::Full,
+        snippets: 0,
+        snippet_length: 0,
     };
     Ok(QuerySource {
         texts: task.queries().iter().map(|query| (query.id.clone(), query.text.clone())).collect(),

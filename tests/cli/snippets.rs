@@ -107,10 +107,6 @@ fn a_page_is_complete_and_loads_nothing() {
         let args = with(&SEARCH, &["--queries", "q.jsonl", "--mode", mode, "-k", "20"]);
         let plain = place.ok(&with(&args, &["--format", format]));
         let ran = place.run(&with(&args, &["--format", format, "--html", &name]));
-        if mode == "bm25" {
-            // ids of a run have no white space, and these have none
-            assert_eq!(ran.code, Some(0), "{}", ran.stderr);
-        }
         assert_eq!(ran.done(), plain);
         let page = place.read(&name);
         assert!(page.starts_with("<!doctype html>") && page.ends_with("</html>\n"));
@@ -123,14 +119,12 @@ fn a_page_is_complete_and_loads_nothing() {
         for bad in ["<script", "<img", "<b>", "http:", "https:", "url(", "@import", "\u{1b}", "\u{0}"] {
             assert!(!page.contains(bad), "{bad}");
         }
-        for part in [
-            "Oslo &lt;img src=x&gt;",
-            "&lt;script&gt;alert(1)&lt;/script&gt;",
-            "<mark>Oslo</mark>",
-            "class=\"bar\"",
-            "default-src 'none'",
-        ] {
+        for part in ["Oslo &lt;img src=x&gt;", "class=\"bar\"", "default-src 'none'"] {
             assert!(page.contains(part), "{mode}: {part}");
+        }
+        // the vectors of the model are random, the words of BM25 are not
+        for part in ["&lt;script&gt;alert(1)&lt;/script&gt;", "<mark>Oslo</mark>"] {
+            assert!(mode == "sparse" || page.contains(part), "{mode}: {part}");
         }
         place.run(&with(&args, &["--html", &name])).fails(2, &format!("{name}: exists already"), "--overwrite");
     }

@@ -13,7 +13,7 @@ use crate::{Error, Result, SparseVector};
 /// use splade_core::{Pruning, SparseVector};
 ///
 /// let vector = SparseVector::from_pairs([(1, 4.0), (2, 3.0), (3, 2.0), (4, 1.0)])?;
-/// let dims = |pruning: Pruning| pruning.apply(&vector).dims().to_vec();
+/// let dims = |pruning: Pruning| pruning.apply(vector.clone()).dims().to_vec();
 /// assert_eq!(dims(Pruning::default().with_max_active_dims(2)), [1, 2]);
 /// assert_eq!(dims(Pruning::default().with_min_weight(2.0)?), [1, 2, 3]);
 /// assert_eq!(dims(Pruning::default().with_mass(0.7)?), [1, 2]);
@@ -21,8 +21,18 @@ use crate::{Error, Result, SparseVector};
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(try_from = "Rules", into = "Rules")]
 pub struct Pruning {
+    rules: Rules,
+}
+
+// no number is NaN
+impl Eq for Pruning {}
+
+/// The rules as they are stored, which any numbers may be.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Rules {
     /// most entries that are kept
     #[serde(default, skip_serializing_if = "Option::is_none")]
     max_active_dims: Option<usize>,
@@ -34,11 +44,33 @@ pub struct Pruning {
     mass: Option<f32>,
 }
 
+impl TryFrom<Rules> for Pruning {
+    type Error = Error;
+
+    fn try_from(rules: Rules) -> Result<Self> {
+        let mut pruning = Self::default();
+        pruning.rules.max_active_dims = rules.max_active_dims;
+        if let Some(least) = rules.min_weight {
+            pruning = pruning.with_min_weight(least)?;
+        }
+        match rules.mass {
+            Some(share) => pruning.with_mass(share),
+            None => Ok(pruning),
+        }
+    }
+}
+
+impl From<Pruning> for Rules {
+    fn from(pruning: Pruning) -> Self {
+        pruning.rules
+    }
+}
+
 impl Pruning {
     /// Keeps at most so many entries.
     #[must_use]
     pub fn with_max_active_dims(self, max_active_dims: usize) -> Self {
-        Self { max_active_dims: Some(max_active_dims), ..self }
+        Self { rules: Rules { max_active_dims: Some(max_active_dims), ..self.rules } }
     }
 
     /// Keeps entries of at least this absolute weight.
@@ -49,7 +81,7 @@ impl Pruning {
         if !(min_weight.is_finite() && min_weight > 0.0) {
             return Err(Error::invalid(format!("the smallest weight is {min_weight}, not a number above 0"), ""));
         }
-        Ok(Self { min_weight: Some(min_weight), ..self })
+        Ok(Self { rules: Rules { min_weight: Some(min_weight), ..self.rules } })
     }
 
     /// Keeps as few of the largest entries as have this share of the sum of all absolute weights.
@@ -60,7 +92,7 @@ impl Pruning {
         if !(mass > 0.0 && mass <= 1.0) {
             return Err(Error::invalid(format!("the share of the mass is {mass}, not above 0 and at most 1"), ""));
         }
-        Ok(Self { mass: Some(mass), ..self })
+        Ok(Self { rules: Rules { mass: Some(mass), ..self.rules } })
     }
 
     /// True if every entry of every vector is kept.
@@ -71,9 +103,9 @@ impl Pruning {
 
     /// The entries of `vector` that every rule keeps.
     #[must_use]
-    pub fn apply(&self, vector: &SparseVector) -> SparseVector {
+    pub fn apply(&self, vector: SparseVector) -> SparseVector {
         if self.keeps_all() {
-            return vector.clone();
+            return vector;
         }
         let mut weights: Vec<f32> = vector.weights().iter().map(|weight| weight.abs()).collect();
         weights.sort_unstable_by(|a, b| b.total_cmp(a));
@@ -82,12 +114,12 @@ impl Pruning {
 
     /// Number of entries that are kept of absolute weights in decreasing order.
     fn kept(&self, weights: &[f32]) -> usize {
-        let by_count = self.max_active_dims.unwrap_or(usize::MAX);
-        let by_weight = match self.min_weight {
+        let by_count = self.rules.max_active_dims.unwrap_or(usize::MAX);
+        let by_weight = match self.rules.min_weight {
             Some(least) => weights.partition_point(|weight| *weight >= least),
             None => usize::MAX,
         };
-        let by_mass = self.mass.map_or(usize::MAX, |share| {
+        let by_mass = self.rules.mass.map_or(usize::MAX, |share| {
             // in f64, in which sums of so few f32 hardly round
             let wanted = f64::from(share) * weights.iter().copied().map(f64::from).sum::<f64>();
             let mut sum = 0.0;
@@ -105,9 +137,9 @@ impl Pruning {
 impl std::fmt::Display for Pruning {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let rules = [
-            self.max_active_dims.map(|most| format!("at most {most} dims")),
-            self.min_weight.map(|least| format!("weights of at least {least}")),
-            self.mass.map(|share| format!("{} % of the mass", share * 100.0)),
+            self.rules.max_active_dims.map(|most| format!("at most {most} dims")),
+            self.rules.min_weight.map(|least| format!("weights of at least {least}")),
+            self.rules.mass.map(|share| format!("{} % of the mass", share * 100.0)),
         ];
         let rules: Vec<String> = rules.into_iter().flatten().collect();
         if rules.is_empty() { f.write_str("none") } else { f.write_str(&rules.join(", ")) }
@@ -133,6 +165,19 @@ mod tests {
         assert_eq!(all.to_string(), "at most 8 dims, weights of at least 0.5, 90 % of the mass");
     }
 
+    #[test]
+    fn stored_rules_are_checked() {
+        let read = |json: &str| serde_json::from_str::<Pruning>(json);
+        let pruning = Pruning::default().with_max_active_dims(8).with_mass(0.75).unwrap();
+        let json = serde_json::to_string(&pruning).unwrap();
+        assert_eq!(json, r#"{"max_active_dims":8,"mass":0.75}"#);
+        assert_eq!(read(&json).unwrap(), pruning);
+        assert_eq!(read("{}").unwrap(), Pruning::default());
+        for bad in [r#"{"mass": 2}"#, r#"{"min_weight": -1}"#, r#"{"top": 3}"#] {
+            assert!(read(bad).is_err(), "{bad}");
+        }
+    }
+
     proptest! {
         /// Each rule by its definition, entry by entry.
         #[test]
@@ -141,7 +186,7 @@ mod tests {
             count in prop::option::of(0_usize..40), least in prop::option::of(0.01_f32..3.0), mass in prop::option::of(0.01_f32..=1.0),
         ) {
             let vector = SparseVector::from_pairs((0..).zip(weights)).unwrap();
-            let pruning = Pruning { max_active_dims: count, min_weight: least, mass };
+            let pruning = Pruning { rules: Rules { max_active_dims: count, min_weight: least, mass } };
             let mut order: Vec<(u32, f32)> = vector.iter().collect();
             order.sort_by(|a, b| b.1.abs().total_cmp(&a.1.abs()).then(a.0.cmp(&b.0)));
             let total: f64 = order.iter().map(|(_, weight)| f64::from(weight.abs())).sum();
@@ -155,7 +200,7 @@ mod tests {
                 kept.extend(keeps.then_some((dim, weight)));
             }
             kept.sort_by_key(|(dim, _)| *dim);
-            prop_assert_eq!(pruning.apply(&vector).iter().collect::<Vec<_>>(), kept);
+            prop_assert_eq!(pruning.apply(vector.clone()).iter().collect::<Vec<_>>(), kept);
         }
     }
 }

@@ -96,10 +96,12 @@ fn explained(explanation: &Explanation) -> String {
         let _ = writeln!(html, "<p class=\"soft\">{}</p>", places.join(" · "));
     }
     let sum = explanation.sparse_score();
-    let terms = explanation.terms.iter().map(|term| bar(&term.token, term.score, sum, term.expansion));
+    let largest = explanation.terms.iter().map(|term| term.score.abs()).fold(0.0, f32::max);
+    let terms = explanation.terms.iter().map(|term| bar(&term.token, term.score, [sum, largest], term.expansion));
     html += &table("Terms", terms.collect());
     let sum = explanation.bm25_score();
-    let words = explanation.words.iter().map(|word| bar(&word.word, word.score, sum, false));
+    let largest = explanation.words.iter().map(|word| word.score).fold(0.0, f32::max);
+    let words = explanation.words.iter().map(|word| bar(&word.word, word.score, [sum, largest], false));
     html + &table("Words of BM25", words.collect())
 }
 
@@ -110,20 +112,20 @@ fn table(caption: &str, rows: Vec<String>) -> String {
     }
 }
 
-/// Row of a term with a bar for its share of the score.
-fn bar(name: &str, score: f32, sum: f32, expansion: bool) -> String {
+/// Row of a term with its share of `sum`, and a bar whose length is relative to the `largest` score of the table.
+fn bar(name: &str, score: f32, [sum, largest]: [f32; 2], expansion: bool) -> String {
     let share = share(score, sum);
     let class = match (score < 0.0, expansion) {
         (true, _) => "bar negative",
         (_, true) => "bar expansion",
         _ => "bar",
     };
-    let width = share.map_or(0.0, |share| (share.abs() * 100.0).min(100.0));
+    let width = if largest > 0.0 { 100.0 * score.abs() / largest } else { 0.0 };
     let percent = share.map_or(String::new(), |share| format!("{:.0} %", share * 100.0));
-    let kind = if expansion { "expansion" } else { "" };
+    let kind = if expansion { " <small>expansion</small>" } else { "" };
     format!(
-        "<tr><th scope=\"row\"><bdi lang=\"\">{}</bdi></th><td><span class=\"{class}\" style=\"width:{width:.1}%\"></span></td>\
-         <td class=\"number\">{score:.3}</td><td class=\"number\">{percent}</td><td class=\"kind\">{kind}</td></tr>\n",
+        "<tr><th scope=\"row\"><bdi lang=\"\">{}</bdi>{kind}</th><td><span class=\"{class}\" style=\"width:{width:.1}%\"></span></td>\
+         <td class=\"number\">{score:.3}</td><td class=\"number\">{percent}</td></tr>\n",
         escape(name),
     )
 }

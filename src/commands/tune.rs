@@ -1,0 +1,14 @@
+//! `splade tune`: settings of an index chosen by the quality of its rankings.
+
+mod chart;
+mod pruning;
+
+use anyhow::Result;
+
+use crate::cli::TuneArgs;
+use crate::encoders::use_threads;
+
+pub(crate) fn run(args: &TuneArgs) -> Result<()> {
+    use_threads(args.network.threads);
+    pruning::run(args)
+}
