@@ -43,6 +43,26 @@ fn head_mode() -> impl clap::builder::TypedValueParser<Value = HeadMode> {
     PossibleValuesParser::new(HeadMode::ALL.map(|(_, name)| name)).try_map(|name| name.parse::<HeadMode>())
 }
 
+/// Least memory of `--memory`: below it, segments are very small.
+const LEAST_MEMORY: usize = 32_000_000;
+
+/// Parses a number of bytes: `200MB`, `4GB`, `1.5GB`.
+fn size(text: &str) -> Result<usize, String> {
+    let digits = text.trim_end_matches(|character: char| character.is_ascii_alphabetic());
+    let scale = match text[digits.len()..].to_ascii_uppercase().as_str() {
+        "" | "B" => 1e0,
+        "K" | "KB" => 1e3,
+        "M" | "MB" => 1e6,
+        "G" | "GB" => 1e9,
+        _ => return Err("expected a size, like 200MB or 4GB".to_owned()),
+    };
+    match digits.trim().parse::<f64>() {
+        Ok(number) if number * scale >= LEAST_MEMORY as f64 && number * scale <= 1e15 => Ok((number * scale) as usize),
+        Ok(_) => Err(format!("expected at least {}MB", LEAST_MEMORY / 1_000_000)),
+        Err(_) => Err("expected a size, like 200MB or 4GB".to_owned()),
+    }
+}
+
 fn at_least_one(text: &str) -> Result<usize, String> {
     match text.parse() {
         Ok(0) => Err("expected at least 1".to_owned()),
@@ -354,23 +374,32 @@ pub(crate) enum VectorFormat {
   splade index demo/model/final --input corpus.jsonl.gz --index wiki.index --language norwegian
   splade index demo/model/final --input corpus.jsonl --index fields.index --fields year:int
   splade index demo/model/final --index wiki.index --append --input more.jsonl --delete gone.txt
-  splade index --check wiki.index")]
+  splade index --optimize wiki.index
+  splade index --check wiki.index
+
+A run that is interrupted or killed is resumed by the same command. It reads the input again,
+compares it with what is in DIR.unfinished, and continues after the last checkpoint. Input from
+stdin cannot be resumed.")]
 #[command(override_usage = "splade index [OPTIONS] --index <DIR> --input <CORPUS> <MODEL>
+       splade index [OPTIONS] --optimize <DIR>
        splade index [OPTIONS] --check <DIR>")]
 pub(crate) struct IndexArgs {
     /// Model folder, or Hub id: owner/name or owner/name@revision
-    #[arg(required_unless_present = "check")]
+    #[arg(required_unless_present_any = ["check", "optimize"])]
     model: Option<PathBuf>,
     /// Documents: .jsonl, .tsv or .parquet; also .gz and .zst; -: stdin
-    #[arg(long, value_name = "CORPUS", required_unless_present_any = ["delete", "check"])]
+    #[arg(long, value_name = "CORPUS", required_unless_present_any = ["delete", "vectors", "check", "optimize"])]
     pub(crate) input: Option<PathBuf>,
     /// Index folder
-    #[arg(long, value_name = "DIR", required_unless_present = "check")]
+    #[arg(long, value_name = "DIR", required_unless_present_any = ["check", "optimize"])]
     index: Option<PathBuf>,
     /// Check every byte of an index instead of writing one, by its checksums and its structure; a damaged, missing or
     /// unknown file is named, and the exit code is 1
     #[arg(long, value_name = "DIR", conflicts_with_all = CHECK_ALONE)]
     pub(crate) check: Option<PathBuf>,
+    /// Merge all segments of an index into one, the fastest to search, and remove deleted documents; searches go on
+    #[arg(long, value_name = "DIR", conflicts_with_all = OPTIMIZE_ALONE)]
+    pub(crate) optimize: Option<PathBuf>,
     /// Add to an existing index; a document with the id of an indexed one replaces it
     #[arg(long, conflicts_with = "overwrite")]
     pub(crate) append: bool,
@@ -380,9 +409,23 @@ pub(crate) struct IndexArgs {
     /// Delete the documents with these ids, one per line and taken exactly, before adding; requires --append
     #[arg(long, value_name = "IDS.txt", requires = "append")]
     pub(crate) delete: Option<PathBuf>,
-    /// Read vectors from this file (as written by `encode`: same ids, same order) instead of encoding
+    /// Discard what an interrupted run left in DIR.unfinished, instead of resuming it
+    #[arg(long)]
+    pub(crate) restart: bool,
+    /// Number of documents between two checkpoints, from which an interrupted run is resumed; there is one each minute too
+    #[arg(long, value_name = "N", default_value_t = 100_000, value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) checkpoint_every: u64,
+    /// Memory for documents and vectors that are not on disk yet, and for merging them: `200MB`, `4GB`
+    #[arg(long, value_name = "SIZE", default_value = "512MB", value_parser = size)]
+    pub(crate) memory: usize,
+    /// Read vectors from this file instead of encoding: .jsonl, .npz (CSR of SciPy) or .safetensors (CSR: tensors indptr,
+    /// indices, data). With --input, the same ids in the same order; alone, documents without text
     #[arg(long, value_name = "FILE")]
     pub(crate) vectors: Option<PathBuf>,
+    /// Read the ids of --vectors from this file, one per line; default: those of --input, else row numbers from 0. Only for
+    /// .npz and .safetensors
+    #[arg(long, value_name = "IDS.txt", requires = "vectors")]
+    pub(crate) vector_ids: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) prune: PruneArgs,
     /// Stemmer of BM25: none, norwegian, danish, swedish, english; fixed when the index is created
@@ -400,14 +443,38 @@ pub(crate) struct IndexArgs {
 }
 
 /// Arguments of `index` that make no sense with `--check`.
-const CHECK_ALONE: [&str; 12] = [
+const CHECK_ALONE: [&str; 17] = [
     "model",
     "input",
     "index",
     "append",
     "overwrite",
     "delete",
+    "restart",
+    "checkpoint_every",
+    "memory",
     "vectors",
+    "vector_ids",
+    "max_active_dims",
+    "min_weight",
+    "mass",
+    "language",
+    "fields",
+    "optimize",
+];
+/// Arguments of `index` that make no sense with `--optimize`.
+const OPTIMIZE_ALONE: [&str; 16] = [
+    "model",
+    "input",
+    "index",
+    "append",
+    "overwrite",
+    "delete",
+    "restart",
+    "checkpoint_every",
+    "memory",
+    "vectors",
+    "vector_ids",
     "max_active_dims",
     "min_weight",
     "mass",
@@ -418,12 +485,12 @@ const CHECK_ALONE: [&str; 12] = [
 impl IndexArgs {
     /// Model to index with.
     pub(crate) fn model(&self) -> &Path {
-        self.model.as_deref().expect("clap requires a model unless --check is given")
+        self.model.as_deref().expect("clap requires a model unless --check or --optimize is given")
     }
 
     /// Folder of the index to write.
     pub(crate) fn index(&self) -> &Path {
-        self.index.as_deref().expect("clap requires --index unless --check is given")
+        self.index.as_deref().expect("clap requires --index unless --check or --optimize is given")
     }
 }
 
@@ -453,11 +520,18 @@ pub(crate) struct SearchArgs {
     #[arg(long, value_name = "DIR")]
     pub(crate) index: PathBuf,
     /// Query
-    #[arg(required_unless_present_any = ["queries", "count_by"], conflicts_with = "queries")]
+    #[arg(
+        required_unless_present_any = ["queries", "query_vectors", "count_by"],
+        conflicts_with_all = ["queries", "query_vectors"]
+    )]
     pub(crate) query: Option<String>,
     /// File of queries: .jsonl, .tsv or .parquet; -: stdin
     #[arg(long, value_name = "FILE")]
     pub(crate) queries: Option<PathBuf>,
+    /// Read vectors of queries from this file instead of encoding, in any form of `index --vectors`. With --queries, the same ids in
+    /// the same order; alone, queries without text
+    #[arg(long, value_name = "FILE")]
+    pub(crate) query_vectors: Option<PathBuf>,
     /// Number of hits per query
     #[arg(short, value_name = "K", default_value_t = 10, value_parser = at_least_one)]
     pub(crate) k: usize,

@@ -24,6 +24,7 @@ mod sparsity;
 mod tasks;
 #[cfg(feature = "train")]
 mod texts;
+mod vectors;
 
 use std::process::ExitCode;
 

@@ -7,8 +7,13 @@ mod answers;
 mod fields;
 #[path = "cli/pruning.rs"]
 mod pruning;
+#[path = "cli/resume.rs"]
+mod resume;
 #[path = "cli/snippets.rs"]
 mod snippets;
+#[path = "cli/vectors.rs"]
+mod vectors;
+
 mod util;
 
 use std::io::{BufRead, BufReader, Read, Write};
@@ -1097,7 +1102,8 @@ mod full_disks {
         let line = |id: usize| format!("{{\"_id\": \"{id}\", \"text\": \"fin dag i Oslo nummer {id}\"}}\n");
         place.write("many.jsonl", (0..2000).map(line).collect::<String>());
         let append = ["index", "model", "--index", "toy.index", "--append", "--input"];
-        run_with_limit(&place, 40, &with(&append, &["many.jsonl"])).fails(1, "toy.index/tantivy/", "");
+        run_with_limit(&place, 40, &with(&append, &["many.jsonl"])).fails(1, "toy.index.unfinished/new/tantivy/", "");
+        assert!(!place.path("toy.index.unfinished").exists());
         assert_eq!(files(&place.path("toy.index")), before);
         place.ok(&["index", "--check", "toy.index"]);
         run_with_limit(&place, 40, &with(&["index", "model", "--index", "new.index", "--input"], &["many.jsonl"]))

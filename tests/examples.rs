@@ -77,7 +77,7 @@ fn shortened(example: &str) -> String {
     } else if example.starts_with("splade verify ") {
         // random weights lose more in 8 bits than `verify` allows for a trained model
         format!("rm -f demo/model/final/*/onnx/*int8*; {example}")
-    } else if writes && !example.contains("--check") {
+    } else if writes && !["--check", "--optimize"].iter().any(|flag| example.contains(flag)) {
         format!("{example} --overwrite")
     } else {
         example.to_owned()

@@ -81,3 +81,18 @@ fn tokenizers() {
 fn model_folders() {
     smoke("model_folder", 1500);
 }
+
+#[test]
+fn segment_files() {
+    smoke("segment", 1000);
+}
+
+#[test]
+fn manifests() {
+    smoke("manifest", 1000);
+}
+
+#[test]
+fn filters() {
+    smoke("filter", 3000);
+}

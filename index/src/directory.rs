@@ -16,6 +16,7 @@
 //! [`ImpactIndex`]: crate::ImpactIndex
 
 use std::collections::{HashMap, HashSet};
+use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -246,6 +247,22 @@ impl CheckedDirectory {
     /// The error that tantivy passes on for a damaged file.
     pub(crate) fn damage_error(&self, name: &str, defect: Defect) -> TantivyError {
         self.inner.note_damage(&self.path().join(name), defect).into()
+    }
+
+    /// Links the files of a segment of another folder into this one; copies them where the file system has no links.
+    ///
+    /// A killed writer leaves links as leftovers, and the files of the other folder stay.
+    pub(crate) fn link_segment(&self, from: &Self, id: &str) -> Result<()> {
+        for name in
+            from.file_names()?.iter().filter(|name| name.strip_prefix(id).is_some_and(|rest| rest.starts_with('.')))
+        {
+            let (source, target) = (from.path().join(name), self.path().join(name));
+            if !target.exists() && std::fs::hard_link(&source, &target).is_err() {
+                let copied = std::fs::copy(&source, &target);
+                copied.and_then(|_| File::open(&target)?.sync_all()).map_err(Error::io(&target))?;
+            }
+        }
+        Ok(())
     }
 
     /// Refuses a `meta.json` that has no checksum, as it has in version 1.

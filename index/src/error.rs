@@ -25,6 +25,12 @@ pub enum Error {
         /// the folder
         path: PathBuf,
     },
+    /// The id of a document to add is in the index already.
+    #[error("document {id}: its id is in the index already")]
+    TakenId {
+        /// the id
+        id: String,
+    },
     /// tantivy failed.
     #[error("index: {0}")]
     Tantivy(#[from] tantivy::TantivyError),
@@ -66,6 +72,7 @@ impl Error {
     pub fn hint(&self) -> Option<&str> {
         match self {
             Self::Files(error) => error.hint(),
+            Self::TakenId { .. } => Some("ids must be unique; update replaces a document"),
             Self::Damaged { .. } | Self::Busy { .. } | Self::Tantivy(_) => None,
         }
     }
@@ -78,6 +85,7 @@ impl Error {
             Self::Tantivy(error) => kind_of_tantivy(error),
             Self::Damaged { .. } => ErrorKind::Damaged,
             Self::Busy { .. } => ErrorKind::Busy,
+            Self::TakenId { .. } => ErrorKind::InvalidInput,
         }
     }
 }

@@ -3,31 +3,27 @@
 //! tantivy keeps the documents, ids, BM25 postings, segments, commits, deletes and merges; our file beside every
 //! segment keeps the vectors: [`splade_core::segment`].
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
-use tantivy::directory::error::OpenReadError;
-use tantivy::index::{SegmentId, SegmentReader};
+use tantivy::Index;
 use tantivy::tokenizer::TokenizerManager;
-use tantivy::{Index, IndexReader, ReloadPolicy, TantivyError};
 
 use splade_core::QueryEncoder;
-use splade_core::segment::SegmentFile;
 
 use crate::analyzer::{analyzer, analyzer_name};
 use crate::directory::CheckedDirectory;
-use crate::plugin::{self, ImpactPlugin};
+use crate::plugin::ImpactPlugin;
 use crate::schema::Fields;
 use crate::settings::{self, FileRecord, Manifest};
+use crate::snapshots::Snapshots;
 use crate::{Error, ImpactWriter, IndexSettings, Result, Searcher, WriterOptions};
 
 /// Folder of tantivy's files in an index folder.
 pub(crate) const TANTIVY_DIR: &str = "tantivy";
 /// Folder of the query encoder in an index folder.
 pub(crate) const QUERY_DIR: &str = "query";
-/// Attempts to open the segments of `meta.json` while a writer replaces them.
-const ATTEMPTS: usize = 100;
 
 /// An index folder: `manifest.json`, `tantivy/`, and, for inference-free models, `query/` with the query encoder.
 ///
@@ -58,13 +54,8 @@ const ATTEMPTS: usize = 100;
 /// ```
 pub struct ImpactIndex {
     dir: PathBuf,
-    settings: IndexSettings,
-    fields: Fields,
-    directory: CheckedDirectory,
     index: Index,
-    reader: IndexReader,
-    /// opened segment files: a segment never changes, so they are opened once
-    files: Mutex<HashMap<SegmentId, Arc<SegmentFile>>>,
+    snapshots: Arc<Snapshots>,
 }
 
 /// Numbers about an index.
@@ -150,9 +141,8 @@ impl ImpactIndex {
         directory: CheckedDirectory,
         index: Index,
     ) -> Result<Self> {
-        let open = || Ok(index.reader_builder().reload_policy(ReloadPolicy::Manual).try_into()?);
-        let reader = directory.run(|| while_files_vanish(&directory, open))?;
-        Ok(Self { dir: dir.to_owned(), settings, fields, directory, index, reader, files: Mutex::default() })
+        let snapshots = Arc::new(Snapshots::new(dir, settings, fields, directory, &index)?);
+        Ok(Self { dir: dir.to_owned(), index, snapshots })
     }
 
     /// The folder.
@@ -173,7 +163,7 @@ impl ImpactIndex {
     pub fn write_query_encoder(&self, encoder: &QueryEncoder) -> Result<()> {
         splade_files::write_query_encoder(encoder, &self.query_dir())?;
         let query = Some(query_records(&self.dir)?);
-        Manifest { settings: self.settings.clone(), query }.write(&self.dir)
+        Manifest { settings: self.settings().clone(), query }.write(&self.dir)
     }
 
     /// Reads the query encoder kept in the index; `None` if there is none.
@@ -194,7 +184,7 @@ impl ImpactIndex {
     /// Settings the index was created with.
     #[must_use]
     pub fn settings(&self) -> &IndexSettings {
-        &self.settings
+        self.snapshots.settings()
     }
 
     /// Checks that the index was created for this model.
@@ -202,7 +192,7 @@ impl ImpactIndex {
     /// # Errors
     /// Another vocabulary size, model or tokenizer. The message names the difference.
     pub fn expect_model(&self, vocabulary_size: u32, model: &str, tokenizer: &str) -> Result<()> {
-        let ours = &self.settings;
+        let ours = self.settings();
         let differences = [
             ("vocabulary size", ours.vocabulary_size.to_string(), vocabulary_size.to_string()),
             ("tokenizer", ours.tokenizer_fingerprint.clone(), tokenizer.to_owned()),
@@ -233,18 +223,60 @@ impl ImpactIndex {
 
     /// A snapshot of the last commit.
     ///
+    /// A handle follows the commits of every writer, in this process and in others: each call returns the newest snapshot.
+    /// Without a new commit a call costs the reading of one small file, and returns the snapshot of the call before.
+    ///
     /// # Errors
-    /// A segment that is damaged.
+    /// A segment that is damaged; another index that has replaced the folder.
     pub fn searcher(&self) -> Result<Searcher> {
-        let open = || {
-            self.reader.reload()?;
-            Searcher::open(self, self.reader.searcher())
-        };
-        let searcher = self.directory.run(|| while_files_vanish(&self.directory, open))?;
-        let open: HashSet<SegmentId> =
-            searcher.tantivy().segment_readers().iter().map(SegmentReader::segment_id).collect();
-        self.cache().retain(|id, _| open.contains(id));
-        Ok(searcher)
+        self.snapshots.searcher()
+    }
+
+    /// Replaces `searcher` by a snapshot of the last commit. Returns true if there was a new commit.
+    ///
+    /// ```
+    /// # use splade_index::{ImpactIndex, IndexSettings, StoredDocument, WriterOptions};
+    /// # use splade_core::SparseVector;
+    /// # let folder = tempfile::tempdir()?;
+    /// let index = ImpactIndex::create(folder.path(), &IndexSettings::new(30_000, "model", "tokenizer"))?;
+    /// let mut searcher = index.searcher()?;
+    /// let mut writer = index.writer(WriterOptions::default())?;
+    /// let document = StoredDocument { id: "d1".into(), ..Default::default() };
+    /// writer.add(&document, &SparseVector::from_pairs([(12, 0.5)])?)?;
+    /// assert!(!index.refresh(&mut searcher)?);
+    /// writer.commit()?;
+    /// assert!(index.refresh(&mut searcher)?);
+    /// assert_eq!(searcher.len(), 1);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// Those of [`searcher`](Self::searcher); `searcher` stays as it was.
+    pub fn refresh(&self, searcher: &mut Searcher) -> Result<bool> {
+        let newest = self.searcher()?;
+        let is_new = !searcher.is_same(&newest);
+        if is_new {
+            *searcher = newest;
+        }
+        Ok(is_new)
+    }
+
+    /// The note of the last commit: [`ImpactWriter::commit_with_note`].
+    ///
+    /// # Errors
+    /// A `meta.json` that is damaged.
+    pub fn note(&self) -> Result<Option<String>> {
+        self.directory().run(|| Ok(self.index.load_metas()?.payload))
+    }
+
+    /// Merges all segments into one, the fastest to search, and removes deleted documents and files of no segment.
+    ///
+    /// Searchers go on with the old files. If the process is killed or the disk is full, the index stays as it was.
+    ///
+    /// # Errors
+    /// Another writer at work; a disk that is full or fails; a segment that is damaged.
+    pub fn optimize(&self) -> Result<()> {
+        self.writer(WriterOptions { merge: false, threads: 1, memory_bytes: 0 })?.finish_merged().map(|_| ())
     }
 
     /// Numbers about the last commit.
@@ -253,7 +285,7 @@ impl ImpactIndex {
     /// A segment that is damaged, a folder that cannot be read.
     pub fn stats(&self) -> Result<IndexStats> {
         let searcher = self.searcher()?;
-        self.directory.run(|| self.stats_of(&searcher))
+        self.directory().run(|| self.stats_of(&searcher))
     }
 
     fn stats_of(&self, searcher: &Searcher) -> Result<IndexStats> {
@@ -290,12 +322,20 @@ impl ImpactIndex {
         &self.index
     }
 
+    pub(crate) fn snapshots(&self) -> &Arc<Snapshots> {
+        &self.snapshots
+    }
+
     pub(crate) fn fields(&self) -> &Fields {
-        &self.fields
+        self.snapshots.fields()
     }
 
     pub(crate) fn directory(&self) -> &CheckedDirectory {
-        &self.directory
+        self.snapshots.directory()
+    }
+
+    pub(crate) fn damaged(&self, reader: &tantivy::SegmentReader, defect: String) -> Error {
+        self.snapshots.damaged(reader, defect)
     }
 
     /// Upgrades an index of version 1 to version 2: its manifest and `meta.json` get checksums. The caller must hold the
@@ -305,29 +345,8 @@ impl ImpactIndex {
             return Ok(());
         }
         // the manifest last: version 2 requires the checksum of `meta.json`
-        self.directory.upgrade_meta()?;
-        Manifest { settings: self.settings.clone(), query: Some(query_records(&self.dir)?) }.write(&self.dir)
-    }
-
-    fn cache(&self) -> std::sync::MutexGuard<'_, HashMap<SegmentId, Arc<SegmentFile>>> {
-        // the map stays valid if a thread panics with the lock
-        self.files.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    pub(crate) fn damaged(&self, reader: &SegmentReader, defect: String) -> Error {
-        Error::damaged(self.directory.path().join(plugin::file_name(reader)), defect)
-    }
-
-    /// The file of a segment, opened and checked once.
-    pub(crate) fn segment_file(&self, reader: &SegmentReader) -> Result<Arc<SegmentFile>> {
-        if let Some(file) = self.cache().get(&reader.segment_id()) {
-            return Ok(Arc::clone(file));
-        }
-        let bytes = plugin::read_file(reader, &self.directory)?;
-        let file = SegmentFile::open(bytes, &self.settings.identity(), reader.max_doc());
-        let file = Arc::new(file.map_err(|defect| self.damaged(reader, defect))?);
-        self.cache().insert(reader.segment_id(), Arc::clone(&file));
-        Ok(file)
+        self.directory().upgrade_meta()?;
+        Manifest { settings: self.settings().clone(), query: Some(query_records(&self.dir)?) }.write(&self.dir)
     }
 }
 
@@ -361,32 +380,6 @@ pub(crate) fn check_query_dir(
         _ => None,
     };
     Ok(names.into_iter().filter_map(|name| Some((dir.join(QUERY_DIR).join(name), fault(name)?))).collect())
-}
-
-/// Runs `open` again while a writer removes files between the reading of `meta.json` and their opening.
-fn while_files_vanish<T>(directory: &CheckedDirectory, open: impl Fn() -> Result<T>) -> Result<T> {
-    let mut before = directory.read_meta()?;
-    for _ in 1..ATTEMPTS {
-        match open() {
-            Err(Error::Tantivy(TantivyError::OpenReadError(error))) if is_missing(&error) => {}
-            result => return result,
-        }
-        let now = directory.read_meta()?;
-        if now == before {
-            break;
-        }
-        before = now;
-    }
-    open()
-}
-
-/// True for the error of a file that is not there.
-fn is_missing(error: &OpenReadError) -> bool {
-    match error {
-        OpenReadError::FileDoesNotExist(_) => true,
-        OpenReadError::IoError { io_error, .. } => io_error.kind() == std::io::ErrorKind::NotFound,
-        OpenReadError::IncompatibleIndex(_) => false,
-    }
 }
 
 fn tokenizers(settings: &IndexSettings) -> TokenizerManager {

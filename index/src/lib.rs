@@ -50,6 +50,7 @@ mod bm25;
 mod check;
 mod checked_json;
 mod dates;
+mod delete;
 mod directory;
 mod error;
 mod facets;
@@ -61,6 +62,7 @@ mod retrievers;
 mod schema;
 mod searcher;
 mod settings;
+mod snapshots;
 #[cfg(test)]
 mod tests;
 mod writer;

@@ -4,12 +4,13 @@ use std::sync::Arc;
 
 use tantivy::TantivyDocument;
 
+use crate::StoredDocument;
 use crate::directory::CheckedDirectory;
 use crate::filter::{Filter, FilterCache, Passing};
 use crate::plugin::file_name;
 use crate::schema::Fields;
+use crate::snapshots::Snapshots;
 use crate::{Error, Result};
-use crate::{ImpactIndex, StoredDocument};
 use splade_core::segment::{Candidate, Demand, Live, QueryPlan};
 use splade_core::segment::{Defect, SegmentFile};
 use splade_core::{Fusion, Hit, Ranking, SparseVector, score_order};
@@ -110,12 +111,17 @@ pub struct Searcher {
 }
 
 impl Searcher {
-    pub(crate) fn open(index: &ImpactIndex, searcher: tantivy::Searcher) -> Result<Self> {
+    pub(crate) fn open(index: &Snapshots, searcher: tantivy::Searcher) -> Result<Self> {
         let files = searcher.segment_readers().iter().map(|reader| index.segment_file(reader));
         let files = files.collect::<Result<Vec<_>>>()?;
         let vocabulary_size = index.settings().vocabulary_size;
         let (fields, directory) = (index.fields().clone(), index.directory().clone());
         Ok(Self { files, fields, vocabulary_size, searcher, directory, filters: Arc::default() })
+    }
+
+    /// True if both are snapshots of one commit, opened together.
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        std::ptr::eq(self.searcher.segment_readers(), other.searcher.segment_readers())
     }
 
     /// The error of a segment file with a defect.

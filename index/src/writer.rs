@@ -3,16 +3,19 @@
 use std::borrow::Cow;
 use std::collections::HashSet;
 use std::path::Path;
+use std::sync::Arc;
 
 use serde_json::{Map, Value as Json};
 use tantivy::directory::{Directory, INDEX_WRITER_LOCK};
 use tantivy::index::SegmentId;
-use tantivy::indexer::{NoMergePolicy, UserOperation};
+use tantivy::indexer::{LogMergePolicy, NoMergePolicy, UserOperation};
 use tantivy::{Index, IndexWriter, TantivyDocument, TantivyError};
 
+use crate::delete::{Adopted, DeleteById};
 use crate::directory::CheckedDirectory;
 use crate::schema::Fields;
 use crate::settings::IndexSettings;
+use crate::snapshots::Snapshots;
 use crate::{Error, Result};
 use crate::{ImpactIndex, Searcher};
 use splade_core::SparseVector;
@@ -77,10 +80,15 @@ pub struct ImpactWriter {
     settings: IndexSettings,
     counts: WriteCounts,
     failed: bool,
-    /// the index when the writer was opened, to find ids that are taken
-    before: Searcher,
+    snapshots: Arc<Snapshots>,
+    /// the last commit, to find ids that are taken
+    committed: Searcher,
+    /// ids added and deleted since the last commit; memory does not grow with the index
     added: HashSet<String>,
     deleted: HashSet<String>,
+    adopted: Adopted,
+    /// true if segments are merged in the background
+    merge: bool,
 }
 
 impl ImpactWriter {
@@ -96,9 +104,7 @@ impl ImpactWriter {
             remove_leftovers(folder);
         }
         remove_dead_files(index.tantivy(), &directory)?;
-        if !options.merge {
-            writer.set_merge_policy(Box::new(NoMergePolicy));
-        }
+        set_merge_policy(&writer, options.merge);
         Ok(Self {
             writer: Some(writer),
             index: index.tantivy().clone(),
@@ -107,9 +113,12 @@ impl ImpactWriter {
             settings: index.settings().clone(),
             counts: WriteCounts::default(),
             failed: false,
-            before: index.searcher()?,
+            snapshots: Arc::clone(index.snapshots()),
+            committed: index.searcher()?,
             added: HashSet::new(),
             deleted: HashSet::new(),
+            adopted: Adopted::default(),
+            merge: options.merge,
         })
     }
 
@@ -118,14 +127,13 @@ impl ImpactWriter {
     /// Weights that are zero or negative are left out and counted; a trained encoder makes none.
     ///
     /// # Errors
-    /// An id that is empty or taken, in the index or by this writer; a dimension beyond the vocabulary; in an f16
-    /// index a weight beyond f16: the message holds the id, and the writer can be used further. A disk that is full or
-    /// fails: it cannot.
+    /// An id that is empty; one that is taken, in the index or by this writer: [`Error::TakenId`]; a dimension beyond the
+    /// vocabulary; in an f16 index a weight beyond f16: the message holds the id, and the writer can be used further. A disk
+    /// that is full or fails: it cannot.
     pub fn add(&mut self, document: &StoredDocument, vector: &SparseVector) -> Result<()> {
         let row = self.prepare(document, vector)?;
         if self.is_taken(&document.id)? {
-            let message = format!("document {}: its id is in the index already", document.id);
-            return Err(Error::invalid(message, "ids must be unique; update replaces a document"));
+            return Err(Error::TakenId { id: document.id.clone() });
         }
         self.write(|writer| writer.add_document(row))?;
         self.counted(&document.id);
@@ -146,12 +154,18 @@ impl ImpactWriter {
 
     /// Deletes the document of this id, if there is one: in the index, or added before by this writer.
     pub fn delete(&mut self, id: &str) {
-        if let Some(writer) = &self.writer {
-            writer.delete_term(self.fields.id_term(id));
-        }
+        self.delete_term(id);
         self.added.remove(id);
         self.deleted.insert(id.to_owned());
         self.counts.deletes += 1;
+    }
+
+    fn delete_term(&self, id: &str) {
+        if let Some(writer) = &self.writer {
+            let query = DeleteById::new(self.fields.id_term(id), &self.adopted);
+            // the query is by a field of the schema, so that it cannot fail
+            let _ = writer.delete_query(Box::new(query));
+        }
     }
 
     /// Makes everything since the last commit visible and durable, in one step.
@@ -159,16 +173,104 @@ impl ImpactWriter {
     /// # Errors
     /// A disk that is full or fails, or a segment that is damaged; the index then stays at the last commit.
     pub fn commit(&mut self) -> Result<()> {
-        self.write(IndexWriter::commit)
+        self.commit_noting(None)
+    }
+
+    /// As [`commit`](Self::commit), and keeps a note with the commit, such as how far an input was read. [`ImpactIndex::note`]
+    /// returns it until the next commit.
+    ///
+    /// # Errors
+    /// As [`commit`](Self::commit).
+    pub fn commit_with_note(&mut self, note: &str) -> Result<()> {
+        self.commit_noting(Some(note))
+    }
+
+    fn commit_noting(&mut self, note: Option<&str>) -> Result<()> {
+        let merge = self.merge;
+        self.write(|writer| {
+            set_merge_policy(writer, merge);
+            let mut commit = writer.prepare_commit()?;
+            if let Some(note) = note {
+                commit.set_payload(note);
+            }
+            commit.commit()
+        })?;
+        self.added = HashSet::new();
+        self.deleted = HashSet::new();
+        self.adopted.clear();
+        self.committed = self.snapshots.searcher()?;
+        Ok(())
+    }
+
+    /// Adds all documents of another index, which has the same settings, by linking its files: nothing is copied or encoded
+    /// anew, and the commit makes all of them visible in one step. A document whose id is taken is replaced.
+    ///
+    /// The documents must be committed, and none of them deleted. Deletes of this writer before the call are of older documents.
+    ///
+    /// # Errors
+    /// An index of other settings, or with deleted documents; documents that this writer added and did not commit; a disk that is
+    /// full or fails.
+    pub fn adopt(&mut self, other: &ImpactIndex) -> Result<()> {
+        if *other.settings() != self.settings {
+            return Err(Error::file(other.dir(), "its settings are not those of the index that it is added to"));
+        }
+        if !self.added.is_empty() {
+            return Err(Error::invalid("documents were added before those of another index", "commit them first"));
+        }
+        let documents = other.searcher()?;
+        let segments = documents.tantivy().segment_readers();
+        if segments.iter().any(|segment| segment.has_deletes()) {
+            return Err(Error::file(other.dir(), "it has deleted documents: merge it first"));
+        }
+        for address in documents.addresses() {
+            let id = documents.id(address)?;
+            if self.is_taken(&id)? {
+                self.delete_term(&id);
+            }
+            self.counts.documents += 1;
+        }
+        // a merge before the commit would hide which segments are adopted
+        self.write(|writer| {
+            set_merge_policy(writer, false);
+            Ok(())
+        })?;
+        for segment in segments {
+            self.adopted.insert(segment.segment_id());
+            self.directory.link_segment(other.directory(), &segment.segment_id().uuid_string())?;
+            let meta = self.index.new_segment_meta(segment.segment_id(), segment.max_doc());
+            meta.untrack_temp_docstore();
+            self.write(|writer| writer.add_segment(meta))?;
+        }
+        Ok(())
     }
 
     /// Commits, waits for background merges and closes the writer.
     ///
     /// # Errors
     /// As [`commit`](Self::commit).
-    pub fn finish(mut self) -> Result<WriteCounts> {
-        self.commit()?;
+    pub fn finish(self) -> Result<WriteCounts> {
+        self.finish_with_note(None)
+    }
+
+    /// As [`finish`](Self::finish), and keeps a note with the commit: [`commit_with_note`](Self::commit_with_note).
+    ///
+    /// # Errors
+    /// As [`commit`](Self::commit).
+    pub fn finish_with_note(mut self, note: Option<&str>) -> Result<WriteCounts> {
+        self.commit_noting(note)?;
         self.close()?;
+        Ok(self.counts)
+    }
+
+    /// As [`finish`](Self::finish), and merges the smallest segments until there are two for each million documents, and one
+    /// below a million: for the end of a bulk run. `note` stays with the commit.
+    ///
+    /// # Errors
+    /// As [`finish_merged`](Self::finish_merged).
+    pub fn finish_bulk(mut self, note: Option<&str>) -> Result<WriteCounts> {
+        self.commit_noting(note)?;
+        self.close()?;
+        self.merge_down(|documents| (documents / DOCUMENTS_PER_SEGMENT).max(1) as usize)?;
         Ok(self.counts)
     }
 
@@ -179,18 +281,29 @@ impl ImpactWriter {
     pub fn finish_merged(mut self) -> Result<WriteCounts> {
         self.commit()?;
         self.close()?;
-        let metas = self.directory.run(|| Ok(self.index.searchable_segment_metas()?))?;
-        if metas.len() > 1 || metas.iter().any(|meta| meta.has_deletes()) {
-            let segments: Vec<SegmentId> = metas.iter().map(|meta| meta.id()).collect();
-            // files of a segment stay while somebody holds its meta
-            drop(metas);
-            let writer = open_writer(&self.index, &self.directory, 1, MIN_MEMORY_PER_THREAD)?;
-            writer.set_merge_policy(Box::new(NoMergePolicy));
-            self.writer = Some(writer);
-            self.write(|writer| writer.merge(&segments).wait())?;
-            self.close()?;
-        }
+        self.merge_down(|_| 1)?;
         Ok(self.counts)
+    }
+
+    /// Merges the smallest segments into one, so that as many stay as `limit` returns for the number of documents. A lone
+    /// segment with deleted documents is written anew if it is the only one allowed.
+    fn merge_down(&mut self, limit: impl Fn(u64) -> usize) -> Result<()> {
+        let mut metas = self.directory.run(|| Ok(self.index.searchable_segment_metas()?))?;
+        metas.sort_by_key(|meta| meta.num_docs());
+        let limit = limit(metas.iter().map(|meta| u64::from(meta.num_docs())).sum());
+        let has_deletes = limit == 1 && metas.iter().any(|meta| meta.has_deletes());
+        if metas.len() <= limit && !has_deletes {
+            return Ok(());
+        }
+        let n_merged = metas.len() - limit.min(metas.len()) + 1;
+        let segments: Vec<SegmentId> = metas.iter().take(n_merged).map(|meta| meta.id()).collect();
+        // files of a segment stay while somebody holds its meta
+        drop(metas);
+        let writer = open_writer(&self.index, &self.directory, 1, MIN_MEMORY_PER_THREAD)?;
+        writer.set_merge_policy(Box::new(NoMergePolicy));
+        self.writer = Some(writer);
+        self.write(|writer| writer.merge(&segments).wait())?;
+        self.close()
     }
 
     /// Waits for background merges, closes tantivy's writer and removes the files that belong to no segment any more.
@@ -230,7 +343,7 @@ impl ImpactWriter {
     }
 
     fn is_taken(&self, id: &str) -> Result<bool> {
-        Ok(self.added.contains(id) || (!self.deleted.contains(id) && self.before.find(id)?.is_some()))
+        Ok(self.added.contains(id) || (!self.deleted.contains(id) && self.committed.find(id)?.is_some()))
     }
 
     fn counted(&mut self, id: &str) {
@@ -297,6 +410,21 @@ fn remove_dead_files(index: &Index, directory: &CheckedDirectory) -> Result<()> 
     directory.remove_leftovers(&live)
 }
 
+fn set_merge_policy(writer: &IndexWriter, merge: bool) {
+    writer.set_merge_policy(if merge { Box::new(merge_policy()) } else { Box::new(NoMergePolicy) });
+}
+
+/// Merges eight segments of a size as they accumulate, and segments that lost many of their documents.
+fn merge_policy() -> LogMergePolicy {
+    let mut policy = LogMergePolicy::default();
+    policy.set_del_docs_ratio_before_merge(DELETED_BEFORE_MERGE);
+    policy
+}
+
+/// Share of deleted documents above which a segment is merged.
+const DELETED_BEFORE_MERGE: f32 = 0.3;
+/// Least documents for each segment that a bulk run leaves.
+const DOCUMENTS_PER_SEGMENT: u64 = 500_000;
 /// tantivy's minimum.
 const MIN_MEMORY_PER_THREAD: usize = 15_000_000;
 /// A little less than tantivy's maximum.

@@ -1,20 +1,21 @@
 //! `splade index`: corpus → document vectors → index folder.
 
+mod bulk;
 mod fields;
+mod input;
+mod journal;
 
-use std::collections::HashSet;
 use std::path::Path;
 
 use anyhow::Result;
-use indicatif::ProgressBar;
-use splade_core::{Pruning, SparseVector, encode_stream};
-use splade_files::{Architecture, AtomicFolder, Document, ModelDir, Precision, read_documents, read_ids, read_vectors};
-use splade_index::{FindingKind, ImpactIndex, ImpactWriter, IndexSettings, Language, StoredDocument, WriterOptions};
+use splade_core::Pruning;
+use splade_files::{Architecture, ModelDir, Precision, read_ids};
+use splade_index::{FindingKind, ImpactIndex, ImpactWriter, IndexSettings, Language, WriterOptions};
 
-use super::interrupt;
+use self::bulk::Unfinished;
 use crate::cli::IndexArgs;
-use crate::console::{self, size};
-use crate::encoders::{document_encoder, read_as, static_query_encoder};
+use crate::console::size;
+use crate::encoders::{read_as, static_query_encoder};
 use crate::failure::{Failure, bad_input};
 use crate::hub::{self, Wants};
 use crate::outputs::{refuse_existing, say};
@@ -23,30 +24,27 @@ pub(crate) fn run(args: &IndexArgs) -> Result<()> {
     if let Some(dir) = &args.check {
         return check(dir, args.json);
     }
+    if let Some(dir) = &args.optimize {
+        let index = ImpactIndex::open(dir)?;
+        index.optimize()?;
+        return report(&index, args);
+    }
     let model = hub::open(args.model(), Wants::encoder(&args.network).and_weights())?;
     let model = read_as(model, &args.network.reading)?;
     let settings = settings(&model, args)?;
     if args.append {
-        let index = ImpactIndex::open(args.index())?;
-        let settings = IndexSettings {
-            model_fingerprint: model.fingerprint_like(&index.settings().model_fingerprint)?,
-            ..settings
-        };
-        expect_same(&index, &settings, args)?;
-        fill(&index, &model, args)?;
-        return report(&index, args);
+        return append(&model, settings, args);
     }
     refuse_existing(args.index(), args.overwrite)?;
     refuse_other(args.index())?;
     let settings = IndexSettings { fields: fields::typed_fields(args)?, ..settings };
-    let folder = AtomicFolder::create(args.index())?;
-    let index = ImpactIndex::create(folder.path(), &settings)?;
-    if model.architecture() == Architecture::InferenceFree {
-        index.write_query_encoder(&static_query_encoder(&model, &args.network)?)?;
+    let unfinished = Unfinished::open(bulk::open_place(args)?, &settings, args)?;
+    if unfinished.is_new() && model.architecture() == Architecture::InferenceFree {
+        unfinished.index.write_query_encoder(&static_query_encoder(&model, &args.network)?)?;
     }
-    fill(&index, &model, args)?;
+    let Unfinished { index, place, .. } = unfinished.fill(&model, args)?;
     drop(index);
-    folder.commit()?;
+    place.commit()?;
     report(&ImpactIndex::open(args.index())?, args)
 }
 
@@ -144,48 +142,35 @@ fn pruning(stated: Option<Pruning>, args: &IndexArgs) -> Result<Pruning> {
     }
 }
 
-/// Deletes and adds documents. Readers see the changes after the commit at the end.
-fn fill(index: &ImpactIndex, model: &ModelDir, args: &IndexArgs) -> Result<()> {
-    let mut writer = index.writer(WriterOptions::default())?;
+/// Deletes and adds documents in one commit.
+///
+/// The documents are indexed apart, so that readers see none of them before the end, and an interrupted command can be resumed.
+fn append(model: &ModelDir, settings: IndexSettings, args: &IndexArgs) -> Result<()> {
+    let index = ImpactIndex::open(args.index())?;
+    let model_fingerprint = model.fingerprint_like(&index.settings().model_fingerprint)?;
+    expect_same(&index, &IndexSettings { model_fingerprint, ..settings }, args)?;
+    // held to the end: another command is refused at once, and not after hours
+    let mut writer = index.writer(WriterOptions { memory_bytes: 0, ..WriterOptions::default() })?;
     if let Some(path) = &args.delete {
         delete(&mut writer, path)?;
     }
-    if let Some(input) = &args.input {
-        let pruning = pruning(index.settings().pruning, args)?;
-        let bar = console::progress("indexing", None);
-        let mut sink = Sink { writer, seen: HashSet::new(), bar, pruning, args };
-        let documents = read_documents(input)?.map(|document| document.map_err(anyhow::Error::from));
-        match &args.vectors {
-            Some(vectors) => sink.add_encoded(documents, vectors)?,
-            None => {
-                let encoder = document_encoder(model, &args.network)?;
-                let text = |document: &Document| document.full_text().into_owned();
-                encode_stream(&encoder, documents, text, |document, vector| sink.add(document, vector))?;
-            }
-        }
-        let (count, seconds) = (sink.seen.len(), sink.bar.elapsed().as_secs_f64());
-        sink.bar.finish_and_clear();
-        if count == 0 {
-            return Err(bad_input(
-                format!("{}: there are no documents in it", input.display()),
-                "one JSON object a line is needed: {\"_id\": \"d1\", \"text\": \"…\"}",
-            ));
-        }
-        tracing::info!("{count} documents in {seconds:.1} s ({:.0} per second)", count as f64 / seconds.max(1e-9));
-        writer = sink.writer;
+    if args.input.is_none() && args.vectors.is_none() {
+        writer.finish()?;
+        return report(&index, args);
     }
-    let counts = writer.finish()?;
-    if counts.dropped_weights > 0 {
-        tracing::warn!("{} weights were zero or negative and were left out", counts.dropped_weights);
+    let place = bulk::open_place(args)?;
+    let mark = place.run().map(|run| format!("added by run {run}"));
+    if mark.is_some() && index.note()? == mark {
+        tracing::info!("the interrupted command had added its documents already");
+        place.remove()?;
+        return report(&index, args);
     }
-    if counts.unindexed_values > 0 {
-        tracing::warn!(
-            "{} values are not of the type that their fields have in the first documents: filters such as field:value do not \
-             find them; declare the types with --fields",
-            counts.unindexed_values
-        );
-    }
-    Ok(())
+    let unfinished = Unfinished::open(place, index.settings(), args)?.fill(model, args)?;
+    writer.adopt(&unfinished.index)?;
+    writer.finish_with_note(mark.as_deref())?;
+    drop(unfinished.index);
+    unfinished.place.remove()?;
+    report(&index, args)
 }
 
 fn delete(writer: &mut ImpactWriter, path: &Path) -> Result<()> {
@@ -200,68 +185,6 @@ fn delete(writer: &mut ImpactWriter, path: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Destination of documents and their vectors.
-struct Sink<'a> {
-    writer: ImpactWriter,
-    seen: HashSet<String>,
-    bar: ProgressBar,
-    pruning: Pruning,
-    args: &'a IndexArgs,
-}
-
-impl Sink<'_> {
-    fn add(&mut self, document: Document, vector: SparseVector) -> Result<()> {
-        interrupt::check()?;
-        if !self.seen.insert(document.id.clone()) {
-            let input = self.args.input.as_deref().unwrap_or(Path::new("-"));
-            return Err(bad_input(
-                format!("{}: the id {:?} occurs twice", input.display(), document.id),
-                "every document needs an id of its own",
-            ));
-        }
-        let vector = self.pruning.apply(vector);
-        let stored = StoredDocument {
-            id: document.id,
-            title: Some(document.title).filter(|title| !title.is_empty()),
-            text: document.text,
-            other: document.fields,
-        };
-        if self.args.append {
-            self.writer.update(&stored, &vector)?;
-        } else {
-            self.writer.add(&stored, &vector)?;
-        }
-        self.bar.inc(1);
-        Ok(())
-    }
-
-    /// Adds documents and vectors of two files, whose ids must be equal line by line.
-    fn add_encoded(&mut self, documents: impl Iterator<Item = Result<Document>>, path: &Path) -> Result<()> {
-        let mut vectors = read_vectors(path)?;
-        for document in documents {
-            let document = document?;
-            let apart = |found: &str| {
-                bad_input(
-                    format!("{}: {found} where the corpus has {:?}", path.display(), document.id),
-                    "the vectors of `encode --role document` over the same corpus are needed",
-                )
-            };
-            let (id, vector) = vectors.next().ok_or_else(|| apart("it ends"))??;
-            if id != document.id {
-                return Err(apart(&format!("the id {id:?}")));
-            }
-            self.add(document, vector)?;
-        }
-        match vectors.next() {
-            None => Ok(()),
-            Some(more) => Err(bad_input(
-                format!("{}: the id {:?} is not in the corpus", path.display(), more?.0),
-                "the vectors of `encode --role document` over the same corpus are needed",
-            )),
-        }
-    }
-}
-
 fn report(index: &ImpactIndex, args: &IndexArgs) -> Result<()> {
     let stats = index.stats()?;
     if args.json {
@@ -269,7 +192,7 @@ fn report(index: &ImpactIndex, args: &IndexArgs) -> Result<()> {
     }
     say(format_args!(
         "{}: {} documents, {:.0} active dims each, {} segment{}, {}",
-        args.index().display(),
+        index.dir().display(),
         stats.documents,
         stats.active_dims_mean,
         stats.segments,

@@ -1,5 +1,6 @@
 //! `splade search`: queries → hits, ranked by impact, by BM25, or by both fused.
 
+mod asked;
 mod batch;
 mod page;
 mod paint;
@@ -12,7 +13,7 @@ use std::path::Path;
 use anyhow::Result;
 use splade_core::{Fusion, FusionParameters};
 use splade_eval::Run;
-use splade_files::{Architecture, Query, read_queries};
+use splade_files::{Architecture, Query};
 use splade_index::{Filter, Found, ImpactIndex, SearchOptions, to_ranking};
 
 use crate::answer::{Answer, Answerer, Detail, QuerySide, SearchSettings, Shown, counts, to_json};
@@ -42,7 +43,7 @@ pub(crate) fn run(args: &SearchArgs) -> Result<()> {
     if format == HitFormat::Trec && !args.count_by.is_empty() {
         return Err(bad_input("--count-by has no place in a TREC run", "use --format json"));
     }
-    if args.query.is_none() && args.queries.is_none() {
+    if args.query.is_none() && args.queries.is_none() && args.query_vectors.is_none() {
         return count_without_query(&index, args, format);
     }
     let answerer = answerer(&index, args)?;
@@ -65,7 +66,7 @@ pub(crate) fn run(args: &SearchArgs) -> Result<()> {
     let mut stats = args.stats.is_some().then(Stats::start);
     let mut n_queries = 0_usize;
     let render = |query: &Query, answer: Answer| render(&answerer, args, format, query, answer);
-    batch::answer_all(&answerer, queries(args)?, render, |answered| {
+    batch::answer_all(&answerer, asked::read(&index, args)?, render, |answered| {
         output.write_bytes(&answered.rendered.lines)?;
         if let Some(page) = &mut page {
             page.write_bytes(answered.rendered.section.as_bytes())?;
@@ -77,7 +78,7 @@ pub(crate) fn run(args: &SearchArgs) -> Result<()> {
         Ok(())
     })?;
     if n_queries == 0 {
-        let path = args.queries.as_deref().unwrap_or(Path::new("-"));
+        let path = args.queries.as_deref().or(args.query_vectors.as_deref()).unwrap_or(Path::new("-"));
         return Err(bad_input(
             format!("{}: there are no queries in it", path.display()),
             "one JSON object a line is needed: {\"_id\": \"q1\", \"text\": \"…\"}",
@@ -136,11 +137,14 @@ fn detail(args: &SearchArgs) -> (usize, Detail) {
 fn answerer(index: &ImpactIndex, args: &SearchArgs) -> Result<Answerer> {
     let parameters = FusionParameters { rrf_k: args.rrf_k, weights: args.weights.to_vec() };
     // several queries are answered at once instead, one thread each
-    let threads = if args.queries.is_some() { 1 } else { args.network.threads };
+    let threads = if args.query.is_none() { 1 } else { args.network.threads };
     let (snippets, detail) = detail(args);
     let explain = detail > Detail::None;
+    // vectors of a file need no encoder, but an explanation needs its vocabulary
+    let needs_side = args.query_vectors.is_none() || explain;
+    let side = || query_side(index, &args.index, args.mode, explain, args.model.as_deref(), &args.network);
     Ok(Answerer {
-        side: query_side(index, &args.index, args.mode, explain, args.model.as_deref(), &args.network)?,
+        side: if needs_side { side()? } else { None },
         searcher: index.searcher()?,
         settings: SearchSettings {
             mode: args.mode,
@@ -175,8 +179,7 @@ fn render(
     let hits = answerer.hits(query, answer)?;
     match format {
         HitFormat::Table => {
-            let style =
-                TableStyle { paint: Paint::new(args.color), many: args.queries.is_some(), explain: args.explain };
+            let style = TableStyle { paint: Paint::new(args.color), many: args.query.is_none(), explain: args.explain };
             let hits = table::render(query, &hits, style);
             rendered.lines = (hits + &counts::to_text(&counted)).into_bytes();
         }
@@ -222,14 +225,6 @@ fn trec_lines(query: &Query, found: &[Found]) -> Result<Vec<u8>> {
     run.write_trec(&mut lines, "splade")
         .map_err(|error| bad_input(error.to_string(), "use --format json, which holds any id"))?;
     Ok(lines)
-}
-
-fn queries(args: &SearchArgs) -> Result<Box<dyn Iterator<Item = Result<Query>> + Send>> {
-    match (&args.query, &args.queries) {
-        (Some(text), _) => Ok(Box::new(std::iter::once(Ok(Query { id: "1".into(), text: text.clone() })))),
-        (None, Some(path)) => Ok(Box::new(read_queries(path)?.map(|query| query.map_err(Into::into)))),
-        (None, None) => Err(bad_input("there is no query", "give one, or --queries FILE")),
-    }
 }
 
 fn filter(args: &SearchArgs) -> Result<Option<Filter>> {

@@ -1,9 +1,10 @@
-//! Fuzz targets: all functions that read the files of a downloaded model. `cargo fuzz` runs them without end,
+//! Fuzz targets: all functions that read the files of a downloaded model or index, and filters. `cargo fuzz` runs them without end,
 //! `tests/fuzz_smoke.rs` a bounded number of times in every `make test`.
 //!
 //! A target takes any bytes and must return a model or an error. It must not panic, hang, or use much more memory than the
 //! input has. Mutations start from `seeds`, which are taken from the fixtures.
 
+mod index;
 mod mutate;
 
 use std::cell::RefCell;
@@ -30,12 +31,15 @@ pub struct Target {
 }
 
 /// All targets.
-pub const TARGETS: [Target; 5] = [
+pub const TARGETS: [Target; 8] = [
     Target { name: "config", run: config, seeds: config_seeds },
     Target { name: "safetensors", run: safetensors, seeds: safetensors_seeds },
     Target { name: "pickle", run: pickle, seeds: pickle_seeds },
     Target { name: "tokenizer", run: tokenizer, seeds: tokenizer_seeds },
     Target { name: "model_folder", run: model_folder, seeds: model_folder_seeds },
+    Target { name: "segment", run: index::segment, seeds: index::segment_seeds },
+    Target { name: "manifest", run: index::manifest, seeds: index::manifest_seeds },
+    Target { name: "filter", run: index::filter, seeds: index::filter_seeds },
 ];
 
 /// Target with a name.

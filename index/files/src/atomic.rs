@@ -18,9 +18,9 @@ const SUFFIX: &str = ".tmp";
 /// File in a temporary folder on which its process holds a lock.
 const LOCK_FILE: &str = "lock";
 /// Folder in a temporary folder that is written, and becomes the destination.
-const NEW_FOLDER: &str = "new";
+pub(crate) const NEW_FOLDER: &str = "new";
 /// Folder in a temporary folder that holds the former destination, under its name, while the new one is moved.
-const OLD_FOLDER: &str = "old";
+pub(crate) const OLD_FOLDER: &str = "old";
 /// Attempts to make a temporary name: one fails only if a leftover is looked for in the instant between its making and its
 /// locking.
 const ATTEMPTS: usize = 100;
@@ -149,33 +149,39 @@ impl AtomicFolder {
     /// # Errors
     /// A file cannot be synced, a folder cannot be renamed; the destination is as it was then.
     pub fn commit(self) -> Result<()> {
-        sync_tree(&self.folder)?;
-        if self.destination.exists() {
-            self.replace()?;
-        } else {
-            std::fs::rename(&self.folder, &self.destination).map_err(Error::io(&self.destination))?;
-        }
-        sync_folder(parent_of(&self.destination))
+        move_into_place(&self.folder, &self.destination, self.aside.path())
     }
+}
 
-    /// Puts the new folder in the place of the old one, which is removed with the temporary folder.
-    fn replace(&self) -> Result<()> {
-        if exchange(&self.folder, &self.destination) {
-            return Ok(());
-        }
-        // Not atomic: a process killed between the two renames leaves no destination. The next output made beside it moves
-        // the old folder back.
-        let failed = Error::io(&self.destination);
-        let old = self.aside.path().join(OLD_FOLDER);
-        std::fs::create_dir(&old).map_err(Error::io(&old))?;
-        let old = old.join(self.destination.file_name().unwrap_or(OsStr::new(OLD_FOLDER)));
-        std::fs::rename(&self.destination, &old).map_err(Error::io(&self.destination))?;
-        std::fs::rename(&self.folder, &self.destination).map_err(|error| {
-            // nothing better can be done if this fails too, and the first error is the one to report
-            let _ = std::fs::rename(&old, &self.destination);
-            failed(error)
-        })
+/// Syncs the folder `new` to disk and makes it visible as `destination`. An old destination is left in `aside`, to be removed
+/// with it.
+pub(crate) fn move_into_place(new: &Path, destination: &Path, aside: &Path) -> Result<()> {
+    sync_tree(new)?;
+    if destination.exists() {
+        replace(new, destination, aside)?;
+    } else {
+        std::fs::rename(new, destination).map_err(Error::io(destination))?;
     }
+    sync_folder(parent_of(destination))
+}
+
+/// Puts a new folder in the place of the old one, which stays in `aside`.
+fn replace(new: &Path, destination: &Path, aside: &Path) -> Result<()> {
+    if exchange(new, destination) {
+        return Ok(());
+    }
+    // Not atomic: a process killed between the two renames leaves no destination. The next output made beside it moves
+    // the old folder back.
+    let failed = Error::io(destination);
+    let old = aside.join(OLD_FOLDER);
+    std::fs::create_dir_all(&old).map_err(Error::io(&old))?;
+    let old = old.join(destination.file_name().unwrap_or(OsStr::new(OLD_FOLDER)));
+    std::fs::rename(destination, &old).map_err(Error::io(destination))?;
+    std::fs::rename(new, destination).map_err(|error| {
+        // nothing better can be done if this fails too, and the first error is the one to report
+        let _ = std::fs::rename(&old, destination);
+        failed(error)
+    })
 }
 
 /// True for the names of temporary files and folders, as [`AtomicFile`] and [`AtomicFolder`] give them.
@@ -217,16 +223,21 @@ fn remove_left_folder(path: &Path, parent: &Path) -> io::Result<()> {
     if lock.try_lock().is_err() {
         return Ok(());
     }
-    if let Ok(old) = std::fs::read_dir(path.join(OLD_FOLDER)) {
-        for entry in old {
-            let entry = entry?;
-            let destination = parent.join(entry.file_name());
-            if !destination.exists() {
-                std::fs::rename(entry.path(), destination)?;
-            }
+    move_back(path, parent)?;
+    std::fs::remove_dir_all(path)
+}
+
+/// Moves a former destination that is in `aside` back to `parent`, if a process was killed between the two renames.
+pub(crate) fn move_back(aside: &Path, parent: &Path) -> io::Result<()> {
+    let Ok(old) = std::fs::read_dir(aside.join(OLD_FOLDER)) else { return Ok(()) };
+    for entry in old {
+        let entry = entry?;
+        let destination = parent.join(entry.file_name());
+        if !destination.exists() {
+            std::fs::rename(entry.path(), destination)?;
         }
     }
-    std::fs::remove_dir_all(path)
+    Ok(())
 }
 
 /// Locks a temporary file as one of a running process. False if another process took it for a leftover.
@@ -294,7 +305,7 @@ fn parent_of(destination: &Path) -> &Path {
 }
 
 /// The folder above `destination`, made if need be.
-fn make_parent(destination: &Path) -> Result<&Path> {
+pub(crate) fn make_parent(destination: &Path) -> Result<&Path> {
     let parent = parent_of(destination);
     std::fs::create_dir_all(parent).map_err(Error::io(parent))?;
     Ok(parent)

@@ -6,7 +6,8 @@
 //!   every error; [`read_rows`] is under them.
 //! * [`ModelDir`] finds everything in a model folder, whichever tool wrote it; [`NewModel`] writes one.
 //! * [`Family`] is the transformer that a `config.json` describes; [`CheckpointFiles`] finds its shards.
-//! * [`AtomicFile`] and [`AtomicFolder`] make outputs atomic.
+//! * [`AtomicFile`] and [`AtomicFolder`] make outputs atomic; [`ResumableFolder`] makes one that an interrupted process leaves
+//!   for the next.
 
 #![forbid(unsafe_code)]
 #![warn(clippy::print_stdout, clippy::print_stderr)]
@@ -20,11 +21,13 @@ mod family;
 mod fingerprint;
 mod json;
 mod layout;
+mod matrix;
 mod model_dir;
 mod new_model;
 mod precision;
 mod query_table;
 mod read;
+mod resumable;
 mod tensors;
 mod vector_file;
 
@@ -34,7 +37,7 @@ pub use corpus::{
     read_texts,
 };
 pub use encoded::{EncodedTexts, EncodedWriter};
-pub use vector_file::{read_vectors, read_vectors_named, write_tokens, write_vector};
+pub use vector_file::{VectorRows, read_vector_rows, read_vectors, read_vectors_named, write_tokens, write_vector};
 // Model folders
 pub use checkpoint_files::{CHECKPOINT_NAMES, CheckpointFiles, CheckpointFormat, is_index, shard_names};
 pub use family::{FAMILIES, Family, LengthRule, Lengths, UnknownFamily, stated_class};
@@ -53,5 +56,6 @@ pub use read::{open_file, read_file, read_text};
 // Writing
 pub use atomic::{AtomicFile, AtomicFolder, is_temporary, remove_leftovers};
 pub use json::write_json;
+pub use resumable::ResumableFolder;
 // Errors
 pub use error::{Error, Result};

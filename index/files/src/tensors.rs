@@ -55,6 +55,18 @@ const MAX_HEADER: u64 = 100_000_000;
 /// # Errors
 /// A file that is missing, broken or truncated.
 pub fn read_tensor_list(path: &Path) -> Result<Vec<TensorInfo>> {
+    Ok(read_tensor_parts(path)?.into_iter().map(|part| part.info).collect())
+}
+
+/// A tensor with its place in the file.
+pub(crate) struct TensorPart {
+    pub(crate) info: TensorInfo,
+    /// first byte of its values
+    pub(crate) start: u64,
+}
+
+/// Lists the tensors of a safetensors file with their places, as [`read_tensor_list`] does.
+pub(crate) fn read_tensor_parts(path: &Path) -> Result<Vec<TensorPart>> {
     let broken = |message: String| Error::file(path, format!("not a whole safetensors file: {message}"));
     let mut file = open_file(path)?;
     let length = file.metadata().map_err(Error::io(path))?.len();
@@ -85,7 +97,8 @@ pub fn read_tensor_list(path: &Path) -> Result<Vec<TensorInfo>> {
     if needed != length {
         return Err(broken(format!("{length} bytes, its header makes it {needed}")));
     }
-    Ok(tensors.into_iter().map(|(_, tensor)| tensor).collect())
+    let place = |(from, info)| TensorPart { info, start: 8 + header + from as u64 };
+    Ok(tensors.into_iter().map(place).collect())
 }
 
 /// Reads the float vectors of a safetensors file that have at most `most` values, as f32: biases and norms, not matrices.

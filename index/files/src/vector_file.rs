@@ -1,4 +1,4 @@
-//! Vector files: one sparse vector per line of JSON, by dimension or by token.
+//! Vector files: one sparse vector per line of JSON, by dimension or by token, and files of vectors made elsewhere.
 
 use std::fmt;
 use std::io::{self, Write};
@@ -7,7 +7,8 @@ use std::path::Path;
 use serde::de::{Deserializer, MapAccess, Visitor};
 use serde::{Deserialize, Serialize, Serializer};
 
-use crate::corpus::{Compression, Lines, json_message};
+use crate::corpus::{Compression, Lines, json_message, read_ids};
+use crate::matrix::{is_matrix, read_matrix};
 use crate::{Error, Result};
 use splade_core::SparseVector;
 
@@ -100,7 +101,96 @@ pub fn read_vectors_named<D: FnMut(&str) -> Option<u32>>(
     path: &Path,
     mut dim: D,
 ) -> Result<impl Iterator<Item = Result<(String, SparseVector)>> + use<D>> {
-    iterate(path, move |lines| read_any_vector(lines, &mut dim))
+    iterate(path, move |lines| {
+        read_any_vector(lines, &mut |keys, token| match keys {
+            Keys::Tokens => dim(token),
+            Keys::Either { .. } => None,
+        })
+    })
+}
+
+/// Keys of the weights of a line.
+#[derive(Clone, Copy)]
+enum Keys {
+    /// of `tokens`
+    Tokens,
+    /// of `vector`: dimensions or tokens; true if all of them are whole numbers
+    Either { all_whole: bool },
+}
+
+/// Vectors in the order of a file, each with its id; no id where the file has none.
+pub type VectorRows = Box<dyn Iterator<Item = Result<(Option<String>, SparseVector)>> + Send>;
+
+/// Reads vectors that another program made, in the order of the file.
+///
+/// * Lines of JSON, also `.gz`, `.zst` and `-` for stdin: those of [`read_vectors_named`], and
+///   `{"id": "d1", "vector": {"oslo": 1.9}}`. The keys of `vector` are dimensions if all keys of the first vector that is not
+///   empty are whole numbers, else tokens.
+/// * `.npz` of `scipy.sparse.save_npz` in the format csr, and `.safetensors` with the tensors `indptr`, `indices` and `data` of
+///   such a matrix, one row a vector. Their ids are the lines of `ids`, as many as rows; without `ids` they have none.
+///
+/// ```
+/// # let folder = tempfile::tempdir().unwrap();
+/// # let path = folder.path().join("vectors.jsonl");
+/// use splade_files::read_vector_rows;
+///
+/// std::fs::write(&path, r#"{"id": "d1", "vector": {"845": 1.9}}"#)?;
+/// let rows = read_vector_rows(&path, None, |_| None)?.collect::<splade_files::Result<Vec<_>>>()?;
+/// assert_eq!((rows[0].0.as_deref(), rows[0].1.dims()), (Some("d1"), &[845][..]));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// # Errors
+/// A file that cannot be opened; `ids` with lines of JSON, which have ids of their own; from the iterator, a line or row that
+/// is broken, a token without a dimension, and fewer or more ids than rows. The first error ends it.
+pub fn read_vector_rows(
+    path: &Path,
+    ids: Option<&Path>,
+    mut dim: impl FnMut(&str) -> Option<u32> + Send + 'static,
+) -> Result<VectorRows> {
+    if is_matrix(path) {
+        return matrix_rows(path, ids);
+    }
+    if let Some(ids) = ids {
+        let message = format!("ids for {}, whose lines have ids of their own", path.display());
+        return Err(Error::file(ids, message));
+    }
+    let mut keys_are_dims = None;
+    let rows = iterate(path, move |lines| {
+        read_any_vector(lines, &mut |keys, token| match keys {
+            Keys::Tokens => dim(token),
+            Keys::Either { all_whole } => {
+                let by_dim = *keys_are_dims.get_or_insert(all_whole);
+                if by_dim { token.parse().ok() } else { dim(token) }
+            }
+        })
+    })?;
+    Ok(Box::new(rows.map(|row| row.map(|(id, vector)| (Some(id), vector)))))
+}
+
+fn matrix_rows(path: &Path, ids: Option<&Path>) -> Result<VectorRows> {
+    let mut rows = read_matrix(path)?;
+    let Some(ids_path) = ids else { return Ok(Box::new(rows.map(|row| row.map(|vector| (None, vector))))) };
+    let mut ids = read_ids(ids_path)?;
+    let (path, ids_path) = (path.to_owned(), ids_path.to_owned());
+    let (mut n_rows, mut ended) = (0, false);
+    Ok(Box::new(std::iter::from_fn(move || {
+        let row = if ended { return None } else { rows.next().transpose() };
+        let pair = match (row, ids.next().transpose()) {
+            (Ok(None), Ok(None)) => return None,
+            (Err(error), _) | (_, Err(error)) => Err(error),
+            (Ok(Some(vector)), Ok(Some(id))) => Ok((Some(id), vector)),
+            (Ok(Some(_)), Ok(None)) => {
+                Err(Error::file(&ids_path, format!("{n_rows} ids, and {} has more rows", path.display())))
+            }
+            (Ok(None), Ok(Some(_))) => {
+                Err(Error::file(&ids_path, format!("more ids than the {n_rows} rows of {}", path.display())))
+            }
+        };
+        n_rows += 1;
+        ended = pair.is_err();
+        Some(pair)
+    })))
 }
 
 /// Iterator over the values of `read`, up to the end of the file or the first error.
@@ -138,6 +228,7 @@ struct AnyLine {
     indices: Option<Vec<u32>>,
     values: Option<Vec<f32>>,
     tokens: Option<Tokens>,
+    vector: Option<Tokens>,
 }
 
 fn read_vector(lines: &mut Lines) -> Result<Option<(String, SparseVector)>> {
@@ -147,21 +238,28 @@ fn read_vector(lines: &mut Lines) -> Result<Option<(String, SparseVector)>> {
 
 fn read_any_vector(
     lines: &mut Lines,
-    dim: &mut impl FnMut(&str) -> Option<u32>,
+    dim: &mut impl FnMut(Keys, &str) -> Option<u32>,
 ) -> Result<Option<(String, SparseVector)>> {
-    let Some(AnyLine { _id: Id(id), indices, values, tokens }) = parse_line(lines)? else { return Ok(None) };
+    let Some(AnyLine { _id: Id(id), indices, values, tokens, vector: named }) = parse_line(lines)? else {
+        return Ok(None);
+    };
     let wrong = |message: String| Error::line(&**lines.path(), lines.line(), message);
-    let (indices, values) = match (indices, values, tokens) {
-        (Some(indices), Some(values), None) => (indices, values),
-        (None, None, Some(Tokens(tokens))) => {
-            let find = |(token, weight): (String, f32)| match dim(&token) {
-                Some(dim) => Ok((dim, weight)),
-                None => Err(wrong(format!("token {token:?} is not in the vocabulary"))),
-            };
-            tokens.into_iter().map(find).collect::<Result<Vec<_>>>()?.into_iter().unzip()
+    let (keys, weights) = match (indices, values, tokens, named) {
+        (Some(indices), Some(values), None, None) => {
+            return vector(lines, indices, values).map(|vector| Some((id, vector)));
+        }
+        (None, None, Some(Tokens(tokens)), None) => (Keys::Tokens, tokens),
+        (None, None, None, Some(Tokens(weights))) => {
+            let all_whole = weights.iter().all(|(key, _)| key.parse::<u32>().is_ok());
+            (Keys::Either { all_whole }, weights)
         }
         _ => return Err(wrong("neither indices and values nor tokens".to_owned())),
     };
+    let find = |(token, weight): (String, f32)| match dim(keys, &token) {
+        Some(dim) => Ok((dim, weight)),
+        None => Err(wrong(format!("token {token:?} is not in the vocabulary"))),
+    };
+    let (indices, values) = weights.into_iter().map(find).collect::<Result<Vec<_>>>()?.into_iter().unzip();
     vector(lines, indices, values).map(|vector| Some((id, vector)))
 }
 
@@ -317,6 +415,29 @@ mod tests {
             let message = read_named(line).unwrap_err().to_string();
             assert!(message.contains("vectors.jsonl:1: ") && message.contains(wanted), "{line}: {message}");
         }
+    }
+
+    fn read_rows(text: &str) -> Result<Vec<(Option<String>, SparseVector)>> {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("vectors.jsonl");
+        std::fs::write(&path, text).unwrap();
+        read_vector_rows(&path, None, |token| token.strip_prefix('t')?.parse().ok())?.collect()
+    }
+
+    #[test]
+    fn vectors_of_other_programs_have_keys_that_are_dimensions_or_tokens() {
+        let vector = SparseVector::from_pairs([(845, 1.9), (12, 0.41)]).unwrap();
+        let expected = vec![(Some("a".to_owned()), vector.clone()), (Some("7".to_owned()), vector)];
+        let by_dim = "{\"id\": \"a\", \"content\": \"x\", \"vector\": {\"845\": 1.9, \"12\": 0.41}}\n\
+                      {\"id\": 7, \"indices\": [12, 845], \"values\": [0.41, 1.9]}";
+        assert_eq!(read_rows(by_dim).unwrap(), expected);
+        assert_eq!(read_rows(&by_dim.replace("\"845\"", "\"t845\"").replace("\"12\"", "\"t12\"")).unwrap(), expected);
+        // the first vector decides
+        let mixed =
+            "{\"id\": 1, \"vector\": {}}\n{\"id\": 2, \"vector\": {\"t1\": 1}}\n{\"id\": 3, \"vector\": {\"5\": 1}}";
+        assert!(read_rows(mixed).unwrap_err().to_string().contains(":3: token \"5\" is not in the vocabulary"));
+        let error = read_rows("{\"id\": 1, \"vector\": {}, \"tokens\": {}}").unwrap_err().to_string();
+        assert!(error.contains("vectors.jsonl:1: neither indices"), "{error}");
     }
 
     proptest! {

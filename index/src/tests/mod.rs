@@ -9,6 +9,7 @@ mod folder;
 mod input;
 mod lifecycle;
 mod retrievers;
+mod writing;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

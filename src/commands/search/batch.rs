@@ -7,6 +7,7 @@ use anyhow::Result;
 use rayon::prelude::*;
 use splade_files::Query;
 
+use super::asked::Asked;
 use crate::answer::{Answer, Answerer, Encoded};
 use crate::commands::interrupt;
 
@@ -40,7 +41,7 @@ pub(super) struct Answered {
 /// The first error in the order of the queries; everything before it has been written. A signal.
 pub(super) fn answer_all(
     answerer: &Answerer,
-    queries: impl Iterator<Item = Result<Query>> + Send,
+    queries: impl Iterator<Item = Result<Asked>> + Send,
     render: impl Fn(&Query, Answer) -> Result<Rendered> + Sync,
     mut write: impl FnMut(Answered) -> Result<()>,
 ) -> Result<()> {
@@ -66,7 +67,7 @@ pub(super) fn answer_all(
 }
 
 /// Queries in blocks of `size`. The first error ends them.
-fn blocks(queries: impl Iterator<Item = Result<Query>>, size: usize) -> impl Iterator<Item = Vec<Result<Query>>> {
+fn blocks(queries: impl Iterator<Item = Result<Asked>>, size: usize) -> impl Iterator<Item = Vec<Result<Asked>>> {
     let mut queries = queries.fuse();
     let mut ended = false;
     std::iter::from_fn(move || {
@@ -82,16 +83,17 @@ fn blocks(queries: impl Iterator<Item = Result<Query>>, size: usize) -> impl Ite
 
 fn answer_block(
     answerer: &Answerer,
-    block: Vec<Result<Query>>,
+    block: Vec<Result<Asked>>,
     render: &(impl Fn(&Query, Answer) -> Result<Rendered> + Sync),
 ) -> Vec<Result<Answered>> {
     let encoded = match encode_block(answerer, &block) {
         Ok(encoded) => encoded,
         Err(error) => return vec![Err(error)],
     };
-    let answer = |(query, encoded): (Result<Query>, Option<Encoded>)| -> Result<Answered> {
+    let answer = |(asked, encoded): (Result<Asked>, Option<Encoded>)| -> Result<Answered> {
         interrupt::check()?;
-        let query = query?;
+        let Asked { query, vector: given } = asked?;
+        let encoded = given.map(|vector| Encoded { vector, ..Encoded::default() }).or(encoded);
         let Encoded { vector, time } = match encoded {
             Some(encoded) => encoded,
             None => answerer.encode(&[&query.text])?.pop().unwrap_or_default(),
@@ -108,10 +110,12 @@ fn answer_block(
 }
 
 /// Vectors of a block that a network encodes at once; none for queries that are encoded one by one.
-fn encode_block(answerer: &Answerer, block: &[Result<Query>]) -> Result<Vec<Option<Encoded>>> {
+fn encode_block(answerer: &Answerer, block: &[Result<Asked>]) -> Result<Vec<Option<Encoded>>> {
     let mut encoded: Vec<Option<Encoded>> = Vec::new();
-    if answerer.encodes_in_blocks() {
-        let texts: Vec<&str> = block.iter().flatten().map(|query| query.text.as_str()).collect();
+    // either all queries have vectors, or none
+    let have_vectors = block.iter().flatten().any(|asked| asked.vector.is_some());
+    if answerer.encodes_in_blocks() && !have_vectors {
+        let texts: Vec<&str> = block.iter().flatten().map(|asked| asked.query.text.as_str()).collect();
         encoded.extend(answerer.encode(&texts)?.into_iter().map(Some));
     }
     encoded.resize_with(block.len(), || None);
@@ -124,14 +128,14 @@ mod tests {
 
     #[test]
     fn blocks_have_all_queries_up_to_the_first_error() {
-        let query = |id: usize| Query { id: id.to_string(), text: String::new() };
+        let query = |id: usize| Asked::from(Query { id: id.to_string(), text: String::new() });
         for count in [0, 1, 2, 3, 7] {
             let sizes: Vec<usize> = blocks((0..count).map(|id| Ok(query(id))), 3).map(|block| block.len()).collect();
             assert_eq!(sizes.iter().sum::<usize>(), count);
             assert!(sizes.iter().rev().skip(1).all(|size| *size == 3), "{sizes:?}");
         }
         let with_error = (0..9).map(|id| if id == 4 { Err(anyhow::anyhow!("broken")) } else { Ok(query(id)) });
-        let all: Vec<Result<Query>> = blocks(with_error, 3).flatten().collect();
+        let all: Vec<Result<Asked>> = blocks(with_error, 3).flatten().collect();
         assert_eq!(all.len(), 5);
         assert!(all[4].is_err() && all[..4].iter().all(Result::is_ok));
     }

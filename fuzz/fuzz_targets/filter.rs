@@ -1,0 +1,4 @@
+//! Fuzz target `filter`.
+#![no_main]
+
+splade_fuzz::target!("filter");

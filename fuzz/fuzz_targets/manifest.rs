@@ -1,0 +1,4 @@
+//! Fuzz target `manifest`.
+#![no_main]
+
+splade_fuzz::target!("manifest");

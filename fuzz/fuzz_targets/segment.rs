@@ -1,0 +1,4 @@
+//! Fuzz target `segment`.
+#![no_main]
+
+splade_fuzz::target!("segment");

@@ -1,0 +1,365 @@
+//! A bulk run: the documents of an input into an unfinished index beside the destination.
+//!
+//! The unfinished index is committed now and then with a [`Journal`] of how far the input was read. A command that ends before
+//! the last document leaves it, and the next command with the same arguments continues there.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+use indicatif::ProgressBar;
+use serde_json::{Map, Value, json};
+use splade_core::{Pruning, SparseVector, encode_stream};
+use splade_files::{AtomicFolder, ModelDir, ResumableFolder};
+use splade_index::{Error, ImpactIndex, ImpactWriter, IndexSettings, StoredDocument, WriteCounts, WriterOptions};
+
+use super::input::{Item, read_items};
+use super::journal::{InputDigest, Journal};
+use crate::cli::IndexArgs;
+use crate::commands::interrupt;
+use crate::console;
+use crate::encoders::document_encoder;
+use crate::failure::bad_input;
+
+/// Longest time between two commits.
+const TIME_PER_COMMIT: Duration = Duration::from_secs(60);
+/// Advice where an unfinished run cannot be continued.
+const RESTART: &str = "give the arguments and the input of that run, or --restart to discard it";
+
+/// An index that is filled beside its destination.
+pub(super) struct Unfinished {
+    pub(super) index: ImpactIndex,
+    pub(super) place: Place,
+    journal: Journal,
+}
+
+/// Folder of an unfinished index.
+pub(super) enum Place {
+    /// stays for the next command
+    Resumable(ResumableFolder),
+    /// removed when the command ends: an input from stdin cannot be read again
+    Once(AtomicFolder),
+}
+
+impl Place {
+    /// Puts the index in the place of its destination.
+    pub(super) fn commit(self) -> Result<()> {
+        match self {
+            Self::Resumable(folder) => folder.commit()?,
+            Self::Once(folder) => folder.commit()?,
+        }
+        Ok(())
+    }
+
+    pub(super) fn remove(self) -> Result<()> {
+        match self {
+            Self::Resumable(folder) => folder.remove()?,
+            Self::Once(folder) => drop(folder),
+        }
+        Ok(())
+    }
+
+    /// Name of the run; none if it cannot be resumed.
+    pub(super) fn run(&self) -> Option<&str> {
+        match self {
+            Self::Resumable(folder) => Some(folder.run()),
+            Self::Once(_) => None,
+        }
+    }
+}
+
+/// Opens the place of an unfinished index.
+pub(super) fn open_place(args: &IndexArgs) -> Result<Place> {
+    let is_stdin = |path: &Option<_>| path.as_deref() == Some(Path::new("-"));
+    if is_stdin(&args.input) || is_stdin(&args.vectors) {
+        return Ok(Place::Once(AtomicFolder::create(args.index())?));
+    }
+    let mut folder = ResumableFolder::open(args.index())?;
+    if args.restart {
+        folder.restart()?;
+    }
+    Ok(Place::Resumable(folder))
+}
+
+impl Unfinished {
+    /// Opens the index that an interrupted command with the same arguments left, else creates one.
+    pub(super) fn open(mut place: Place, settings: &IndexSettings, args: &IndexArgs) -> Result<Self> {
+        let options = options(args);
+        if let Place::Resumable(folder) = &mut place {
+            if let Some((index, journal)) = left_by_interrupted(folder)? {
+                expect_same(folder, &index, &journal, settings, &options)?;
+                return Ok(Self { index, place, journal });
+            }
+            folder.restart()?;
+        }
+        let (path, run) = match &place {
+            Place::Resumable(folder) => (folder.path(), folder.run()),
+            Place::Once(folder) => (folder.path().to_owned(), ""),
+        };
+        let journal = Journal::new(run, options);
+        Ok(Self { index: ImpactIndex::create(&path, settings)?, place, journal })
+    }
+
+    /// True if no document is in it yet.
+    pub(super) fn is_new(&self) -> bool {
+        self.journal.documents == 0
+    }
+
+    /// Reads the input to its end. Returns the index with all documents committed and its segments merged.
+    pub(super) fn fill(mut self, model: &ModelDir, args: &IndexArgs) -> Result<Self> {
+        if self.journal.is_complete {
+            tracing::info!("all {} documents are indexed already", self.journal.documents);
+        }
+        let mut sink = Sink::new(&self, args)?;
+        if let Err(error) = sink.read_all(model) {
+            return Err(self.give_up(sink, args, error));
+        }
+        sink.bar.finish_and_clear();
+        let journal = Journal { is_complete: true, ..sink.journal_now() };
+        match sink.writer.finish_bulk(Some(&journal.to_text())) {
+            Ok(counts) => warn_of(&counts),
+            Err(error) if sink.journal.documents > 0 => return Err(error.into()),
+            // as before the first checkpoint
+            Err(error) => {
+                drop(self.index);
+                self.place.remove()?;
+                return Err(error.into());
+            }
+        }
+        self.journal = journal;
+        Ok(self)
+    }
+
+    /// Keeps what was indexed up to the last commit, if anything was, and returns the error to report.
+    fn give_up(self, mut sink: Sink<'_>, args: &IndexArgs, error: anyhow::Error) -> anyhow::Error {
+        let is_kept = matches!(self.place, Place::Resumable(_)) && sink.journal.documents > 0;
+        let result = match interrupt::received() {
+            true if is_kept => sink.commit_new().map(|()| {
+                let message = format!("interrupted after {} documents", sink.journal.documents);
+                interrupt::error(message, "the same command continues there, and with --restart begins anew")
+            }),
+            true if matches!(self.place, Place::Once(_)) => {
+                Ok(interrupt::error("interrupted; input from stdin cannot be read again, so nothing is kept", ""))
+            }
+            _ => Ok(error),
+        };
+        sink.bar.finish_and_clear();
+        let n_documents = sink.journal.documents;
+        drop(sink);
+        let error = result.unwrap_or_else(|error| error);
+        if !is_kept {
+            drop(self.index);
+            return self.place.remove().err().unwrap_or(error);
+        }
+        if !interrupt::received() {
+            tracing::warn!(
+                "{n_documents} documents are kept in {}: the same command continues after them, and with --restart \
+                 begins anew",
+                ResumableFolder::aside_of(args.index()).display()
+            );
+        }
+        error
+    }
+}
+
+fn warn_of(counts: &WriteCounts) {
+    if counts.dropped_weights > 0 {
+        tracing::warn!("{} weights were zero or negative and were left out", counts.dropped_weights);
+    }
+    if counts.unindexed_values > 0 {
+        tracing::warn!(
+            "{} values are not of the type that their fields have in the first documents: filters such as field:value do not \
+             find them; declare the types with --fields",
+            counts.unindexed_values
+        );
+    }
+}
+
+/// Options that change the result.
+fn options(args: &IndexArgs) -> Map<String, Value> {
+    let network = &args.network;
+    let options = json!({
+        "append": args.append,
+        "vectors": args.vectors.is_some(),
+        "input": args.input.is_some(),
+        "pruning": args.prune.pruning().ok().map(|pruning| pruning.to_string()),
+        "max_length": network.max_length,
+        "drop_special_terms": network.drop_special_terms,
+        "mlm_head": network.reading.mlm_head.map(|mode| format!("{mode:?}")),
+    });
+    options.as_object().cloned().unwrap_or_default()
+}
+
+/// The index of a run that was killed or interrupted after a commit; none if there is none.
+fn left_by_interrupted(folder: &ResumableFolder) -> Result<Option<(ImpactIndex, Journal)>> {
+    if !ImpactIndex::is_at(&folder.path()) {
+        return Ok(None);
+    }
+    let index = ImpactIndex::open(&folder.path())?;
+    let journal = index.note()?.as_deref().and_then(Journal::parse).filter(|journal| journal.run == folder.run());
+    Ok(journal.map(|journal| (index, journal)))
+}
+
+fn expect_same(
+    folder: &ResumableFolder,
+    index: &ImpactIndex,
+    journal: &Journal,
+    settings: &IndexSettings,
+    options: &Map<String, Value>,
+) -> Result<()> {
+    let aside = folder.aside().display();
+    // a pruning is a setting too, and its flag is the clearer name
+    if let Some((option, value)) = journal.other_option(options) {
+        return Err(bad_input(
+            format!("{aside}: an interrupted run with another {option}, which was {value}"),
+            RESTART,
+        ));
+    }
+    if index.settings() != settings {
+        return Err(bad_input(format!("{aside}: an interrupted run with another model or other settings"), RESTART));
+    }
+    Ok(())
+}
+
+/// Destination of documents and their vectors.
+struct Sink<'a> {
+    args: &'a IndexArgs,
+    writer: ImpactWriter,
+    /// as of the last commit
+    journal: Journal,
+    /// of all documents read
+    digest: InputDigest,
+    n_read: u64,
+    last_commit: Instant,
+    bar: ProgressBar,
+    pruning: Pruning,
+}
+
+impl<'a> Sink<'a> {
+    fn new(unfinished: &Unfinished, args: &'a IndexArgs) -> Result<Self> {
+        // merging takes the other half
+        let options = WriterOptions { memory_bytes: args.memory / 2, ..WriterOptions::default() };
+        Ok(Self {
+            args,
+            writer: unfinished.index.writer(options)?,
+            journal: unfinished.journal.clone(),
+            digest: InputDigest::default(),
+            n_read: 0,
+            last_commit: Instant::now(),
+            bar: console::progress("indexing", None),
+            pruning: super::pruning(unfinished.index.settings().pruning, args)?,
+        })
+    }
+
+    /// Name of the input in messages.
+    fn input(&self) -> &'a Path {
+        self.args.input.as_deref().or(self.args.vectors.as_deref()).unwrap_or(Path::new("-"))
+    }
+
+    fn read_all(&mut self, model: &ModelDir) -> Result<()> {
+        if self.journal.is_complete {
+            return Ok(());
+        }
+        let mut items = read_items(self.args, model)?;
+        self.skip_committed(&mut items)?;
+        let n_before = self.n_read;
+        if self.args.vectors.is_some() {
+            items.try_for_each(|item| self.add(item?, None))?;
+        } else {
+            let encoder = document_encoder(model, &self.args.network)?;
+            let text = |item: &Item| item.document.full_text().into_owned();
+            encode_stream(&encoder, items, text, |item, vector| self.add(item, Some(vector)))?;
+        }
+        if self.n_read == 0 {
+            return Err(bad_input(
+                format!("{}: there are no documents in it", self.input().display()),
+                "one JSON object a line is needed: {\"_id\": \"d1\", \"text\": \"…\"}",
+            ));
+        }
+        let (n_added, seconds) = (self.n_read - n_before, self.bar.elapsed().as_secs_f64());
+        tracing::info!("{n_added} documents in {seconds:.1} s ({:.0} per second)", n_added as f64 / seconds.max(1e-9));
+        Ok(())
+    }
+
+    /// Reads the documents that are committed, which must be those of the interrupted run.
+    fn skip_committed(&mut self, items: &mut impl Iterator<Item = Result<Item>>) -> Result<()> {
+        let n_committed = self.journal.documents;
+        if n_committed == 0 {
+            return Ok(());
+        }
+        let input = self.input().display();
+        let other = |why: String| bad_input(format!("{input}: not the input of the interrupted run: {why}"), RESTART);
+        for item in items.take(n_committed as usize) {
+            let item = item?;
+            if self.n_read == 0 && item.document.id != self.journal.first_id {
+                return Err(other(format!(
+                    "its first document is {:?}, not {:?}",
+                    item.document.id, self.journal.first_id
+                )));
+            }
+            self.digest.add(&item.document, item.vector.as_ref());
+            self.n_read += 1;
+            interrupt::check()?;
+        }
+        if self.n_read < n_committed {
+            return Err(other(format!("it has {} documents, and {n_committed} were read", self.n_read)));
+        }
+        if self.digest.text() != self.journal.digest {
+            return Err(other(format!("its first {n_committed} documents have changed")));
+        }
+        self.bar.set_position(n_committed);
+        self.bar.reset_eta();
+        tracing::info!("resuming after {n_committed} documents");
+        Ok(())
+    }
+
+    /// Adds a document with its vector: `encoded`, else the one of the input.
+    fn add(&mut self, item: Item, encoded: Option<SparseVector>) -> Result<()> {
+        interrupt::check()?;
+        let Item { document, vector: given } = item;
+        self.digest.add(&document, given.as_ref());
+        if self.n_read == 0 {
+            self.journal.first_id.clone_from(&document.id);
+        }
+        let vector = self.pruning.apply(encoded.or(given).unwrap_or_default());
+        let stored = StoredDocument {
+            id: document.id,
+            title: Some(document.title).filter(|title| !title.is_empty()),
+            text: document.text,
+            other: document.fields,
+        };
+        match self.writer.add(&stored, &vector) {
+            Err(Error::TakenId { id }) => {
+                let message = format!("{}: the id {id:?} occurs twice", self.input().display());
+                return Err(bad_input(message, "every document needs an id of its own"));
+            }
+            result => result?,
+        }
+        self.n_read += 1;
+        self.bar.inc(1);
+        let is_due = self.n_read - self.journal.documents >= self.args.checkpoint_every;
+        if is_due || self.last_commit.elapsed() >= TIME_PER_COMMIT { self.commit() } else { Ok(()) }
+    }
+
+    /// The journal of all documents read.
+    fn journal_now(&self) -> Journal {
+        let mut journal = self.journal.clone();
+        if !journal.is_complete {
+            (journal.documents, journal.digest) = (self.n_read, self.digest.text());
+        }
+        journal
+    }
+
+    /// Commits the documents that were added since the last commit.
+    fn commit_new(&mut self) -> Result<()> {
+        if self.n_read > self.journal.documents { self.commit() } else { Ok(()) }
+    }
+
+    /// Commits all documents read.
+    fn commit(&mut self) -> Result<()> {
+        let journal = self.journal_now();
+        self.writer.commit_with_note(&journal.to_text())?;
+        (self.journal, self.last_commit) = (journal, Instant::now());
+        Ok(())
+    }
+}

@@ -1,0 +1,36 @@
+//! The input of a bulk run: documents, vectors, or both row by row.
+
+use anyhow::Result;
+use splade_core::SparseVector;
+use splade_files::{Document, ModelDir, read_documents, read_vector_rows};
+
+use crate::cli::IndexArgs;
+use crate::vectors::paired;
+
+/// A document, with its vector if the input has one.
+pub(super) struct Item {
+    pub(super) document: Document,
+    pub(super) vector: Option<SparseVector>,
+}
+
+/// Reads the input: a corpus, a corpus with a file of vectors in the same order, or vectors alone.
+pub(super) fn read_items(args: &IndexArgs, model: &ModelDir) -> Result<Box<dyn Iterator<Item = Result<Item>>>> {
+    let documents = args.input.as_deref().map(read_documents).transpose()?;
+    let Some(path) = &args.vectors else {
+        let alone = documents.into_iter().flatten();
+        return Ok(Box::new(alone.map(|document| Ok(Item { document: document?, vector: None }))));
+    };
+    let vocabulary = model.vocabulary(None)?;
+    let vectors = read_vector_rows(path, args.vector_ids.as_deref(), move |token| vocabulary.dim(token))?;
+    match documents {
+        Some(documents) => Ok(Box::new(paired(path, documents, vectors).map(|pair| {
+            let (document, vector) = pair?;
+            Ok(Item { document, vector: Some(vector) })
+        }))),
+        None => Ok(Box::new(vectors.enumerate().map(|(row, vector)| {
+            let (id, vector) = vector?;
+            let id = id.unwrap_or_else(|| row.to_string());
+            Ok(Item { document: Document { id, ..Document::default() }, vector: Some(vector) })
+        }))),
+    }
+}
