@@ -129,6 +129,7 @@ impl Answerer {
     }
 
     /// Encodes a query and searches the index.
+    #[cfg(feature = "train")]
     pub(crate) fn answer(&self, query: &Query) -> Result<Answer> {
         let vector = self.encode(&[&query.text])?.pop().unwrap_or_default().vector;
         self.answer_encoded(query, vector)

@@ -55,6 +55,7 @@ pub(crate) fn find(wanted: &Wanted<'_>) -> Result<Vec<Task>> {
 ///
 /// # Errors
 /// As [`find`].
+#[cfg(feature = "train")]
 pub(crate) fn open_folders(folders: &[PathBuf], split: Option<&str>) -> Result<Vec<Task>> {
     read(data_of_folders(folders, split)?)
 }

@@ -462,7 +462,11 @@ mod index {
     fn invalid_arguments_are_refused() {
         let place = place_with_index();
         let search = |args: &[&str]| place.run(&with(&["search", "--index", "toy.index", "i Norge"], args));
-        search(&["--filter", "theme"]).fails(2, "the filter \"theme\" is not of the form", "for instance");
+        search(&["--filter", "theme"]).fails(
+            2,
+            "the filter \"theme\" is neither of the form field=value nor of the form field:value",
+            "for instance",
+        );
         search(&["--mode", "hybrid", "--rrf-k", "-1"]).fails(
             2,
             "the constant of reciprocal rank fusion is -1, not a number of at least 0",

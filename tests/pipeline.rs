@@ -216,14 +216,14 @@ fn evaluate(place: &Place) {
     };
     let matches: Vec<&str> = run.lines().filter(|line| !line.ends_with(" 0 splade-sparse")).collect();
     assert_eq!(pairs(&matches.join("\n")), pairs(&searched));
-    let bm25 = std::fs::read_to_string(revision.join("experiments/bm25/toy.run.trec")).unwrap();
+    let bm25 = std::fs::read_to_string(revision.join("experiments/bm25_norwegian/toy.run.trec")).unwrap();
     assert_eq!((run.lines().count(), bm25.lines().count()), (4 * 12, 4 * 12));
     assert!(bm25.lines().any(|line| line.ends_with(" 0 splade-bm25")), "{bm25}");
     let result: Value = serde_json::from_slice(&std::fs::read(revision.join("toy.json")).unwrap()).unwrap();
     assert_eq!(result["task_name"], "toy");
     assert_eq!(result["scores"]["test"][0]["ndcg_at_10"], task["scores"]["sparse"]["ndcg_at_10"]);
     for mode in ["bm25", "hybrid"] {
-        assert!(revision.join("experiments").join(mode).join("toy.json").is_file(), "{mode}");
+        assert!(revision.join(format!("experiments/{mode}_norwegian/toy.json")).is_file(), "{mode}");
     }
 }
 

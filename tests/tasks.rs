@@ -237,7 +237,7 @@ fn tasks_are_built_from_columns() {
 
     // the group has these four; the first task that is missing on this Hub is named
     let group = test.run(&["--tasks", "MTEB(Scandinavian)", "--output-dir", "group"]);
-    group.fails(2, "SweFaqRetrieval: mteb/SweFaqRetrieval: no such data set on the Hub", "spelling");
+    group.fails(2, "SwednRetrieval: mteb/SwednRetrieval: no such data set on the Hub", "spelling");
 }
 
 #[test]

@@ -141,7 +141,7 @@ fn end_after(text: &str, at: usize, limit: usize) -> usize {
     if limit == text.len() || text[limit..].starts_with(char::is_whitespace) {
         return limit;
     }
-    let last = text[at..limit].split_word_bound_indices().last().map_or(at, |(start, _)| at + start);
+    let last = text[at..limit].split_word_bound_indices().next_back().map_or(at, |(start, _)| at + start);
     if last > at { last } else { limit }
 }
 

@@ -96,7 +96,7 @@ fn declarations_and_filters_that_are_wrong_are_named() {
     }
     place.ok(&INDEX);
     for (filter, message, hint) in [
-        ("lang:nb AND yaer:2020", "at character 13: unknown field \"yaer\"", "lang:keyword"),
+        ("lang:nb AND month:2020", "at character 13: unknown field \"month\"", "lang:keyword"),
         ("year:(2020", "cannot be read at character", "for instance"),
         ("year:soon", "\"soon\" is no value of the field \"year\" of type int", "correct"),
     ] {

@@ -121,7 +121,7 @@ fn a_filter_that_cannot_be_used_is_one_clear_line() {
     let dir = folder();
     let searcher = small(dir.path()).searcher().unwrap();
     for (filter, message, hint) in [
-        ("lang:nb AND (yaer:2020)", "at character 14: unknown field \"yaer\"", "id, text, lang:keyword, year:int"),
+        ("lang:nb AND (month:2020)", "at character 14: unknown field \"month\"", "id, text, lang:keyword, year:int"),
         ("title:torsk", "title is no field of its own", "text:"),
         ("year:soon", "at character 6: \"soon\" is no value of the field \"year\" of type int", "correct"),
         ("year:[2020 TO late]", "\"late\" is no value", "correct"),

@@ -18,10 +18,13 @@ text { fill: currentColor } .axis { stroke: #9aa1aa; fill: none } .line { fill: 
 /// Rules of pruning with their classes and their places in the legend.
 const RULES: [(&str, &str); 3] = [("--max-active-dims", "a"), ("--mass", "b"), ("--min-weight", "c")];
 
+/// Cost of a setting.
+type Cost<'a> = &'a dyn Fn(&Measured) -> f64;
+
 /// A panel: the value on its horizontal axis, relative to that without pruning, and its scales.
 struct Panel<'a> {
     label: &'a str,
-    value: &'a dyn Fn(&Measured) -> f64,
+    value: Cost<'a>,
     unpruned: &'a Measured,
     left: f64,
     widest: f64,
@@ -41,7 +44,7 @@ pub(super) fn chart(measured: &[Measured], knee: Option<usize>, metric: &str) ->
     let bytes = |at: &Measured| at.bytes as f64;
     let latency = |at: &Measured| at.latency_us;
     let knee = knee.and_then(|knee| measured.get(knee));
-    let values: [(&str, &dyn Fn(&Measured) -> f64); 2] = [("size of the vectors", &bytes), ("latency", &latency)];
+    let values: [(&str, Cost<'_>); 2] = [("size of the vectors", &bytes), ("latency", &latency)];
     for (at, (label, value)) in values.into_iter().enumerate() {
         let left = (MARGIN[0] + PANEL[0]) * at as f64;
         let Some(panel) = Panel::new(label, value, measured, left) else { continue };
