@@ -36,7 +36,7 @@ search 'lage innholdsfortegnelse'
 search 'passord på dokument'
 
 step '6. Evaluation: sparse, BM25 and hybrid search on held-out queries, with the metrics of MTEB'
-run eval-mteb "$out/model/final" --data "$data" --modes sparse,bm25,hybrid --analyze-sparsity --output-dir "$out/results"
+run eval-mteb "$out/model/final" --data "$data" --modes sparse,bm25,hybrid --output-dir "$out/results"
 printf '\nFor comparison, BM25 with a Norwegian stemmer:\n'
 run -q eval-mteb "$out/model/final" --data "$data" --modes bm25 --language norwegian --output-dir "$out/results-stemmed"
 
