@@ -66,6 +66,23 @@ pub(crate) struct SearchSettings {
     pub(crate) snippet_length: usize,
 }
 
+impl SearchSettings {
+    /// The best `k` by the vectors as they are, without snippets.
+    pub(crate) fn sparse(k: usize, detail: Detail) -> Self {
+        Self {
+            mode: Mode::Sparse,
+            k,
+            depth: k,
+            fusion: Fusion::default(),
+            options: SearchOptions::default(),
+            pruning: Pruning::default(),
+            detail,
+            snippets: 0,
+            snippet_length: 0,
+        }
+    }
+}
+
 /// Amount of explanation of a hit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Detail {

@@ -395,10 +395,10 @@ pub(crate) struct IndexArgs {
     index: Option<PathBuf>,
     /// Check every byte of an index instead of writing one, by its checksums and its structure; a damaged, missing or
     /// unknown file is named, and the exit code is 1
-    #[arg(long, value_name = "DIR", conflicts_with_all = CHECK_ALONE)]
+    #[arg(long, value_name = "DIR", conflicts_with = "optimize", conflicts_with_all = OF_WRITING)]
     pub(crate) check: Option<PathBuf>,
     /// Merge all segments of an index into one, the fastest to search, and remove deleted documents; searches go on
-    #[arg(long, value_name = "DIR", conflicts_with_all = OPTIMIZE_ALONE)]
+    #[arg(long, value_name = "DIR", conflicts_with_all = OF_WRITING)]
     pub(crate) optimize: Option<PathBuf>,
     /// Add to an existing index; a document with the id of an indexed one replaces it
     #[arg(long, conflicts_with = "overwrite")]
@@ -442,28 +442,8 @@ pub(crate) struct IndexArgs {
     pub(crate) network: NetworkArgs,
 }
 
-/// Arguments of `index` that make no sense with `--check`.
-const CHECK_ALONE: [&str; 17] = [
-    "model",
-    "input",
-    "index",
-    "append",
-    "overwrite",
-    "delete",
-    "restart",
-    "checkpoint_every",
-    "memory",
-    "vectors",
-    "vector_ids",
-    "max_active_dims",
-    "min_weight",
-    "mass",
-    "language",
-    "fields",
-    "optimize",
-];
-/// Arguments of `index` that make no sense with `--optimize`.
-const OPTIMIZE_ALONE: [&str; 16] = [
+/// Arguments of `index` that make no sense with `--check` and `--optimize`.
+const OF_WRITING: [&str; 16] = [
     "model",
     "input",
     "index",

@@ -9,24 +9,7 @@ mod util;
 use std::io::Write;
 use std::process::Command;
 
-use util::{Place, fixture, onnx_runtime, ours, setup};
-
-/// Commands with examples in their help.
-const COMMANDS: [&str; 13] = [
-    "train",
-    "export-onnx",
-    "encode",
-    "index",
-    "search",
-    "mine",
-    "eval-mteb",
-    "eval-run",
-    "tune",
-    "verify",
-    "inspect",
-    "push",
-    "doctor",
-];
+use util::{COMMANDS, Place, fixture, onnx_runtime, ours, setup};
 
 /// A folder with every file that an example names.
 fn place() -> Place {

@@ -4,7 +4,7 @@
 mod util;
 
 use serde_json::Value;
-use util::{Place, fixture, ours, rounded, setup};
+use util::{COMMANDS, Place, fixture, ours, rounded, setup};
 
 /// Compares a text with its snapshot in `tests/snapshots/`.
 fn check(name: &str, text: &str) {
@@ -25,21 +25,7 @@ fn place() -> Place {
 fn help() {
     let place = setup();
     check("help", &place.ok(&["--help"]));
-    for command in [
-        "train",
-        "export-onnx",
-        "encode",
-        "index",
-        "search",
-        "mine",
-        "eval-mteb",
-        "eval-run",
-        "tune",
-        "verify",
-        "inspect",
-        "push",
-        "doctor",
-    ] {
+    for command in COMMANDS {
         check(&format!("help-{command}"), &place.ok(&[command, "--help"]));
     }
 }

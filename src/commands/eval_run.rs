@@ -5,10 +5,10 @@ use std::path::Path;
 
 use anyhow::Result;
 use serde_json::{Map, Value, json};
-use splade_core::{Fusion, Pruning, Ranking};
+use splade_core::Ranking;
 use splade_eval::{Baseline, JudgedRun, Metric, Qrels, Resampling, Run, RunPart, Scores};
 use splade_files::read_queries;
-use splade_index::{ImpactIndex, SearchOptions};
+use splade_index::ImpactIndex;
 
 use super::search::query_side;
 use crate::answer::{Answerer, Detail, SearchSettings};
@@ -111,17 +111,7 @@ fn query_source(args: &EvalRunArgs) -> Result<QuerySource> {
         source.answerer = Some(Answerer {
             side: query_side(&index, path, Mode::Sparse, true, args.model.as_deref(), &args.network)?,
             searcher: index.searcher()?,
-            settings: SearchSettings {
-                mode: Mode::Sparse,
-                k: 1,
-                depth: 1,
-                fusion: Fusion::default(),
-                options: SearchOptions::default(),
-                pruning: Pruning::default(),
-                detail: Detail::Words,
-                snippets: 0,
-                snippet_length: 0,
-            },
+            settings: SearchSettings::sparse(1, Detail::Words),
         });
     }
     Ok(source)

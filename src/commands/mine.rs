@@ -5,7 +5,7 @@ use std::io::Write;
 
 use anyhow::Result;
 use serde_json::{Map, Value, json};
-use splade_core::{Encoder, Fusion, Hit, Pruning, SparseVector};
+use splade_core::{Encoder, Hit, SparseVector};
 use splade_eval::Run;
 use splade_files::{InputRow, Query, read_documents, read_rows};
 use splade_index::{ImpactIndex, SearchOptions};
@@ -190,14 +190,8 @@ impl RankingSource {
                 searcher: index.searcher()?,
                 settings: SearchSettings {
                     mode: args.mode,
-                    k: depth,
-                    depth,
-                    fusion: Fusion::default(),
                     options: SearchOptions { threads: args.network.threads, ..SearchOptions::default() },
-                    pruning: Pruning::default(),
-                    detail: Detail::None,
-                    snippets: 0,
-                    snippet_length: 0,
+                    ..SearchSettings::sparse(depth, Detail::None)
                 },
             })));
         }

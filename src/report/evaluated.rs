@@ -4,9 +4,9 @@ use std::collections::HashMap;
 use std::time::Instant;
 
 use anyhow::Result;
-use splade_core::{Encoder, Fusion, Pruning, Retriever, SparseVector, Vocabulary};
+use splade_core::{Encoder, Retriever, SparseVector, Vocabulary};
 use splade_eval::{EncodedTask, Evaluation, JudgedRun, Metric};
-use splade_index::{IndexStats, SearchOptions, Searcher};
+use splade_index::{IndexStats, Searcher};
 
 use super::queries::extremes;
 use super::{QuerySource, ReportedQuery};
@@ -74,17 +74,7 @@ impl Encoder for Known {
 pub(crate) fn source(searcher: Searcher, task: &EncodedTask, vocabulary: &Vocabulary) -> Result<QuerySource> {
     let by_text = task.queries().iter().map(|query| (query.text.clone(), query.vector.clone())).collect();
     let known = Known { dimensions: task.dimensions(), by_text };
-    let settings = SearchSettings {
-        mode: Mode::Sparse,
-        k: 1,
-        depth: 1,
-        fusion: Fusion::default(),
-        options: SearchOptions::default(),
-        pruning: Pruning::default(),
-        detail: Detail::Full,
-        snippets: 0,
-        snippet_length: 0,
-    };
+    let settings = SearchSettings::sparse(1, Detail::Full);
     Ok(QuerySource {
         texts: task.queries().iter().map(|query| (query.id.clone(), query.text.clone())).collect(),
         answerer: Some(Answerer {

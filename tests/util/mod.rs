@@ -11,6 +11,23 @@ use std::process::{Child, Command, Stdio};
 use serde_json::Value;
 use tempfile::TempDir;
 
+/// All commands.
+pub(crate) const COMMANDS: [&str; 13] = [
+    "train",
+    "export-onnx",
+    "encode",
+    "index",
+    "search",
+    "mine",
+    "eval-mteb",
+    "eval-run",
+    "tune",
+    "verify",
+    "inspect",
+    "push",
+    "doctor",
+];
+
 /// Temporary folder in which the program runs, with the cache of the program beside it.
 pub(crate) struct Place {
     work: TempDir,

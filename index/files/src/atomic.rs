@@ -322,7 +322,7 @@ fn open_to_others(builder: &mut tempfile::Builder<'_, '_>) {
 fn open_to_others(_: &mut tempfile::Builder<'_, '_>) {}
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
     #[test]
@@ -351,7 +351,7 @@ mod tests {
         assert_eq!(std::fs::read_dir(place.path().join("deep")).unwrap().count(), 1);
     }
 
-    fn names(folder: &Path) -> Vec<String> {
+    pub(crate) fn names(folder: &Path) -> Vec<String> {
         let entries = std::fs::read_dir(folder).unwrap();
         let mut names: Vec<String> = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
         names.sort();

@@ -140,17 +140,11 @@ fn refuse_other(aside: &Path) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::atomic::tests::names;
 
     fn write(folder: &ResumableFolder, name: &str) {
         std::fs::create_dir_all(folder.path()).unwrap();
         std::fs::write(folder.path().join(name), "").unwrap();
-    }
-
-    fn names(folder: &Path) -> Vec<String> {
-        let entries = std::fs::read_dir(folder).unwrap();
-        let mut names: Vec<String> = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
-        names.sort();
-        names
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use anyhow::Result;
 use serde_json::{Value, json};
-use splade_core::{Fusion, Pruning, Ranking, SparseVector};
+use splade_core::{Pruning, Ranking, SparseVector};
 use splade_eval::{Judgements, Qrels, ndcg_at, recall_at};
 use splade_files::{AtomicFolder, Query, read_queries};
 use splade_index::{ImpactIndex, IndexSettings, SearchOptions, Searcher, StoredDocument, WriterOptions, to_ranking};
@@ -116,17 +116,7 @@ fn read(index: &ImpactIndex, args: &TuneArgs) -> Result<(Searcher, Development)>
     let answerer = Answerer {
         side: query_side(index, &args.index, Mode::Sparse, false, args.model.as_deref(), &args.network)?,
         searcher: index.searcher()?,
-        settings: SearchSettings {
-            mode: Mode::Sparse,
-            k: CUTOFF,
-            depth: CUTOFF,
-            fusion: Fusion::default(),
-            options: SearchOptions::default(),
-            pruning: Pruning::default(),
-            detail: Detail::None,
-            snippets: 0,
-            snippet_length: 0,
-        },
+        settings: SearchSettings::sparse(CUTOFF, Detail::None),
     };
     let texts: Vec<&str> = queries.iter().map(|query| query.text.as_str()).collect();
     let vectors: Vec<SparseVector> = answerer.encode(&texts)?.into_iter().map(|encoded| encoded.vector).collect();
