@@ -201,7 +201,7 @@ impl Answerer {
         let SearchSettings { mode, k, fusion, options, .. } = &self.settings;
         Ok(match mode {
             Mode::Sparse => self.searcher.search(vector, *k, options)?,
-            Mode::Bm25 => self.searcher.search_bm25(text, *k, options.filter.as_ref())?,
+            Mode::Bm25 => self.searcher.search_bm25_with(text, *k, options)?,
             Mode::Hybrid => self.searcher.search_hybrid(vector, text, *k, self.list_depth(), fusion, options)?,
         })
     }

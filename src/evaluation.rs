@@ -9,12 +9,12 @@ mod watch;
 use std::time::Instant;
 
 use anyhow::Result;
-use splade_core::{Fusion, Hybrid, Retriever, SparseVector, Vocabulary};
-use splade_eval::{Baseline, EncodedTask, Evaluation, MTEB_DEPTH, OwnDocuments, Resampling, Task, evaluate};
+use splade_core::{Retriever, SparseVector, Vocabulary};
+use splade_eval::{Baseline, EncodedTask, Evaluation, OwnDocuments, Resampling, Task, evaluate};
 use splade_files::{Document, ModelDir};
 use splade_index::{
-    Bm25Retriever, ImpactIndex, ImpactRetriever, ImpactWriter, IndexSettings, Language, SearchOptions, Searcher,
-    StoredDocument, WriterOptions,
+    Bm25Retriever, HybridRetriever, ImpactIndex, ImpactRetriever, ImpactWriter, IndexSettings, Language, SearchOptions,
+    Searcher, StoredDocument, WriterOptions,
 };
 
 use tempfile::TempDir;
@@ -23,6 +23,7 @@ use crate::cli::Mode;
 use crate::commands::interrupt;
 use crate::console;
 use crate::failure::bad_input;
+use crate::ranking::RankingSettings;
 use crate::report::evaluated::{best_and_worst, cost, source};
 use crate::report::mteb::{Evaluated, TOP, TaskFindings, compare};
 use crate::sparsity::{Side as VectorSide, TaskSparsity};
@@ -94,12 +95,14 @@ pub(crate) struct System {
     pub(crate) language: Language,
 }
 
-/// Encodes a task into a temporary index and evaluates it with every system. `survey` is that of its corpus.
+/// Encodes a task into a temporary index and evaluates it with every system. `survey` is that of its corpus, `rankings` are
+/// the settings of each system.
 pub(crate) fn evaluate_task(
     task: &Task,
     survey: &Survey,
     encoders: &Encoders<'_>,
     systems: &[System],
+    rankings: &[RankingSettings],
     examination: &Examination,
 ) -> Result<TaskEvaluation> {
     let start = Instant::now();
@@ -142,15 +145,15 @@ pub(crate) fn evaluate_task(
         );
     }
     let (mut evaluations, mut search_seconds) = (Vec::new(), Vec::new());
-    for system in systems {
+    for (system, ranking) in systems.iter().zip(rankings) {
         interrupt::check()?;
         let start = Instant::now();
         let Some(found) = searcher_of(&searchers, *system) else { continue };
-        evaluations.push(evaluate_mode(system.mode, &found.searcher, &encoded)?);
+        evaluations.push(evaluate_mode(system.mode, &found.searcher, ranking, &encoded)?);
         search_seconds.push(start.elapsed().as_secs_f64());
     }
     remark_own_documents(task, &evaluations);
-    let mut findings = examine(task, &encoded, &searchers, systems, &evaluations, examination)?;
+    let mut findings = examine(task, &encoded, &searchers, systems, rankings, &evaluations, examination)?;
     if let Some(documents) = documents {
         let mut queries = VectorSide::new(dimensions, examination.vocabulary.cloned());
         encoded.queries().iter().try_for_each(|query| queries.add(&query.id, Some(&query.text), &query.vector))?;
@@ -181,6 +184,7 @@ fn examine(
     encoded: &EncodedTask,
     searchers: &[TemporarySearcher],
     systems: &[System],
+    rankings: &[RankingSettings],
     evaluations: &[Evaluation],
     examination: &Examination,
 ) -> Result<TaskFindings> {
@@ -190,7 +194,8 @@ fn examine(
         (Some(vocabulary), Some(first)) => Some(source(first.index.searcher()?, encoded, vocabulary)?),
         _ => None,
     };
-    for ((system, name), evaluation) in systems.iter().zip(&examination.names).zip(evaluations) {
+    let named = systems.iter().zip(rankings).zip(&examination.names);
+    for (((system, ranking), name), evaluation) in named.zip(evaluations) {
         let evaluated = Evaluated { data: &task.data, task: encoded, system: name, evaluation };
         if let Some((baseline_name, baseline)) = examination.baseline {
             let compared = compare(&evaluated, baseline, baseline_name, &examination.resampling, source.as_ref())?;
@@ -200,7 +205,7 @@ fn examine(
         interrupt::check()?;
         let stats = found.index.stats()?;
         let measure = |retriever: &dyn Retriever| cost(system.mode, retriever, encoded, &stats);
-        findings.costs.push(with_retriever(system.mode, &found.searcher, measure)?);
+        findings.costs.push(with_retriever(system.mode, &found.searcher, ranking, measure)?);
     }
     if let Some(evaluation) = evaluations.first().filter(|_| examination.is_reported) {
         findings.extremes = best_and_worst(&source.unwrap_or_default(), evaluation, encoded, TOP)?;
@@ -257,15 +262,21 @@ impl TemporaryIndex {
     }
 }
 
-fn evaluate_mode(mode: Mode, searcher: &Searcher, task: &EncodedTask) -> Result<Evaluation> {
-    with_retriever(mode, searcher, |retriever| Ok(evaluate(retriever, task)?))
+fn evaluate_mode(mode: Mode, searcher: &Searcher, ranking: &RankingSettings, task: &EncodedTask) -> Result<Evaluation> {
+    with_retriever(mode, searcher, ranking, |retriever| Ok(evaluate(retriever, task)?))
 }
 
 /// Calls `run` with the retriever of a mode.
-fn with_retriever<T>(mode: Mode, searcher: &Searcher, run: impl FnOnce(&dyn Retriever) -> T) -> T {
-    let sparse = ImpactRetriever::new(searcher, SearchOptions::default());
-    let bm25 = Bm25Retriever::new(searcher, SearchOptions::default());
-    let hybrid = Hybrid::new(vec![&sparse, &bm25], Fusion::default(), MTEB_DEPTH);
+fn with_retriever<T>(
+    mode: Mode,
+    searcher: &Searcher,
+    ranking: &RankingSettings,
+    run: impl FnOnce(&dyn Retriever) -> T,
+) -> T {
+    let options = SearchOptions { bm25: ranking.bm25, ..SearchOptions::default() };
+    let sparse = ImpactRetriever::new(searcher, options.clone());
+    let bm25 = Bm25Retriever::new(searcher, options.clone());
+    let hybrid = HybridRetriever::new(searcher, ranking.fusion.clone(), ranking.depth, options);
     let retriever: &dyn Retriever = match mode {
         Mode::Sparse => &sparse,
         Mode::Bm25 => &bm25,

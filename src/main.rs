@@ -19,6 +19,7 @@ mod hub;
 #[cfg(feature = "train")]
 mod mlflow;
 mod outputs;
+mod ranking;
 mod report;
 mod sparsity;
 mod tasks;

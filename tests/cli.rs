@@ -11,6 +11,8 @@ mod pruning;
 mod resume;
 #[path = "cli/snippets.rs"]
 mod snippets;
+#[path = "cli/tune.rs"]
+mod tune;
 #[path = "cli/vectors.rs"]
 mod vectors;
 

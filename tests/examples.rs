@@ -19,6 +19,7 @@ fn place() -> Place {
     place.copy(&ours("data/toy/corpus.jsonl"), "corpus.jsonl");
     place.copy(&ours("data/toy/qrels/test.tsv"), "qrels.tsv");
     place.copy(&ours("data/toy/queries.jsonl"), "queries.jsonl");
+    place.copy(&ours("data/toy/qrels"), "qrels");
     place.copy(&ours("../configs"), "configs");
     place.copy(&ours("data/lohelp-nb/train"), "tests/data/lohelp-nb/train");
     place.copy(&ours("fixtures/models/bert-tiny"), "demo/pretrained/final");
@@ -53,7 +54,8 @@ fn shortened(example: &str) -> String {
         "splade eval-run ",
         "splade tune ",
     ];
-    let writes = writes.iter().any(|command| example.contains(command)) && !example.contains("--append");
+    let no_file = ["--append", "--hybrid"].iter().any(|flag| example.contains(flag));
+    let writes = writes.iter().any(|command| example.contains(command)) && !no_file;
     let is_dry = ["splade train ", "splade push "].iter().any(|command| example.contains(command));
     if is_dry && !example.contains("--dry-run") {
         format!("{example} --dry-run")

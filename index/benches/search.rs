@@ -1,6 +1,6 @@
 //! Measures one thread answering queries, one after the other, from a warm index: ours (exact and quantized, k = 10, 100 and
-//! 1000), our plain twin that scores every document, and tantivy's BM25 on texts of the same words. Before, it prints how fast
-//! ready vectors are added, how long opening takes, the first query, and the 99th percentile of single queries.
+//! 1000), our plain twin that scores every document, tantivy's BM25 on texts of the same words, our BM25 with other
+//! parameters, and both rankings fused. Before, it prints how fast ready vectors are added, how long opening takes, the first query, and the 99th percentile of single queries.
 //!
 //! Data is made in the process: term frequencies follow Zipf's law, ~130 weights a document, 8 terms a query whose
 //! lists hold ~5 % of the documents each, as was measured on trained models. It leaves out what real collections have
@@ -24,8 +24,10 @@ use divan::counter::ItemsCount;
 use divan::{Bencher, black_box};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-use splade_core::SparseVector;
-use splade_index::{ImpactIndex, IndexSettings, Scoring, SearchOptions, Searcher, StoredDocument, WriterOptions};
+use splade_core::{Fusion, Scaling, SparseVector};
+use splade_index::{
+    Bm25Options, ImpactIndex, IndexSettings, Scoring, SearchOptions, Searcher, StoredDocument, WriterOptions,
+};
 
 const VOCABULARY: u32 = 30_000;
 const ACTIVE_DIMS: usize = 130;
@@ -204,6 +206,26 @@ fn quantized(bencher: Bencher<'_, '_>, k: usize) {
 #[divan::bench(args = [10, 100, 1000])]
 fn bm25(bencher: Bencher<'_, '_>, k: usize) {
     all_queries(bencher, |searcher, _, text| searcher.search_bm25(text, k, None).expect("a sound index").len());
+}
+
+/// BM25 by the scorer of our own, which takes any k1 and b.
+#[divan::bench(args = [10, 100])]
+fn bm25_with_other_parameters(bencher: Bencher<'_, '_>, k: usize) {
+    let bm25 = Bm25Options::new(0.9, 0.4).expect("parameters in range");
+    let options = SearchOptions { bm25, ..Default::default() };
+    all_queries(bencher, |searcher, _, text| {
+        searcher.search_bm25_with(text, k, &options).expect("a sound index").len()
+    });
+}
+
+/// Both rankings to a depth of 100, with all scores, fused by a weighted sum.
+#[divan::bench(args = [10])]
+fn hybrid(bencher: Bencher<'_, '_>, k: usize) {
+    let fusion = Fusion::weighted(Scaling::Max, vec![0.5, 0.5]).expect("finite weights");
+    let options = SearchOptions::default();
+    all_queries(bencher, |searcher, query, text| {
+        searcher.search_hybrid(query, text, k, 100, &fusion, &options).expect("a sound index").len()
+    });
 }
 
 #[divan::bench(sample_count = 3, sample_size = 1)]

@@ -12,8 +12,8 @@ use icu_properties::{CodePointMapData, CodePointSetData};
 use serde::{Deserialize, Serialize};
 use tantivy::schema::Field;
 use tantivy::tokenizer::{
-    Language as Snowball, LowerCaser, RemoveLongFilter, SimpleTokenizer, Stemmer, TextAnalyzer, Token, TokenStream,
-    Tokenizer,
+    Language as Snowball, LowerCaser, RemoveLongFilter, SimpleTokenizer, Stemmer, StopWordFilter, TextAnalyzer, Token,
+    TokenStream, Tokenizer,
 };
 use tantivy::{Index, Term};
 
@@ -52,6 +52,38 @@ impl Language {
             Self::English => "english",
         }
     }
+
+    /// True if compounds are written as one word, so that BM25 gains from their parts.
+    #[must_use]
+    pub fn joins_compounds(self) -> bool {
+        matches!(self, Self::Norwegian | Self::Danish | Self::Swedish)
+    }
+
+    /// Codes of ISO 639 that [`FromStr`](std::str::FromStr) takes for the name.
+    fn codes(self) -> &'static [&'static str] {
+        match self {
+            Self::None => &[],
+            Self::Norwegian => &["nb", "nn", "no"],
+            Self::Danish => &["da"],
+            Self::Swedish => &["sv"],
+            Self::English => &["en"],
+        }
+    }
+
+    /// Stop words: Snowball's lists for Norwegian (both written forms), Danish and Swedish, Lucene's for English.
+    pub(crate) fn stop_words(self) -> Option<StopWordFilter> {
+        self.snowball().and_then(StopWordFilter::new)
+    }
+
+    fn snowball(self) -> Option<Snowball> {
+        match self {
+            Self::None => None,
+            Self::Norwegian => Some(Snowball::Norwegian),
+            Self::Danish => Some(Snowball::Danish),
+            Self::Swedish => Some(Snowball::Swedish),
+            Self::English => Some(Snowball::English),
+        }
+    }
 }
 
 impl std::fmt::Display for Language {
@@ -64,7 +96,8 @@ impl std::str::FromStr for Language {
     type Err = Error;
 
     fn from_str(name: &str) -> Result<Self> {
-        Self::ALL.into_iter().find(|language| language.name() == name).ok_or_else(|| {
+        let is_named = |language: &Self| language.name() == name || language.codes().contains(&name);
+        Self::ALL.into_iter().find(is_named).ok_or_else(|| {
             let names = Self::ALL.map(Self::name).join(", ");
             Error::invalid(format!("no stemmer for the language {name:?}"), format!("one of {names}"))
         })
@@ -133,14 +166,26 @@ pub(crate) fn analyzer(language: Language, version: AnalyzerVersion) -> TextAnal
         }
         AnalyzerVersion::V2 => TextAnalyzer::builder(NormalizedWords::default()).filter(long).dynamic(),
     };
-    let snowball = match language {
-        Language::None => return words.build(),
-        Language::Norwegian => Snowball::Norwegian,
-        Language::Danish => Snowball::Danish,
-        Language::Swedish => Snowball::Swedish,
-        Language::English => Snowball::English,
-    };
-    words.filter_dynamic(Stemmer::new(snowball)).build()
+    match language.snowball() {
+        Some(snowball) => words.filter_dynamic(Stemmer::new(snowball)).build(),
+        None => words.build(),
+    }
+}
+
+/// Analyzer of normalized words that are not stemmed, without those of a list.
+pub(crate) fn word_analyzer(stop_words: Option<StopWordFilter>) -> TextAnalyzer {
+    match stop_words {
+        Some(filter) => TextAnalyzer::builder(NormalizedWords::default()).filter(filter).build(),
+        None => TextAnalyzer::builder(NormalizedWords::default()).build(),
+    }
+}
+
+/// The words of `text` that are not stop words of the language, joined by spaces; `text` itself if there are no others.
+pub(crate) fn without_stop_words(text: &str, language: Language) -> Cow<'_, str> {
+    let Some(filter) = language.stop_words() else { return text.into() };
+    let mut words: Vec<String> = Vec::new();
+    word_analyzer(Some(filter)).token_stream(text).process(&mut |token| words.push(token.text.clone()));
+    if words.is_empty() { text.into() } else { words.join(" ").into() }
 }
 
 /// Words of `text` as terms of `field`, with their positions.
@@ -322,6 +367,31 @@ mod tests {
             prop_assert_eq!(words(&nfc.normalize(&text)), words(&nfd.normalize(&text)));
             prop_assert_eq!(words(&nfc.normalize(&text)), words(&text));
         }
+    }
+
+    #[test]
+    fn stop_words_are_left_out_unless_there_are_no_others() {
+        for (language, text, expected) in [
+            (Language::Norwegian, "Hva er hovedstaden i Norge?", "hovedstaden norge"),
+            (Language::Norwegian, "Kva er det?", "Kva er det?"),
+            (Language::Danish, "hvad er Danmarks hovedstad", "danmarks hovedstad"),
+            (Language::English, "the capital of Norway", "capital norway"),
+            (Language::None, "the capital", "the capital"),
+        ] {
+            assert_eq!(without_stop_words(text, language), expected);
+        }
+    }
+
+    #[test]
+    fn languages_have_names_and_codes() {
+        for language in Language::ALL {
+            assert_eq!(language.name().parse::<Language>().unwrap(), language);
+            for code in language.codes() {
+                assert_eq!(code.parse::<Language>().unwrap(), language, "{code}");
+            }
+        }
+        assert_eq!("nn".parse::<Language>().unwrap(), Language::Norwegian);
+        assert!("xx".parse::<Language>().is_err());
     }
 
     #[test]

@@ -14,6 +14,7 @@ use splade_core::QueryEncoder;
 
 use crate::analyzer::{analyzer, analyzer_name};
 use crate::directory::CheckedDirectory;
+use crate::hybrid_settings::HybridSettings;
 use crate::plugin::ImpactPlugin;
 use crate::schema::Fields;
 use crate::settings::{self, FileRecord, Manifest};
@@ -103,7 +104,7 @@ impl ImpactIndex {
                 .open_or_create(directory.clone())?)
         })?;
         // last, so that a folder with a manifest is complete
-        Manifest { settings: settings.clone(), query: Some(BTreeMap::new()) }.write(dir)?;
+        Manifest { settings: settings.clone(), query: Some(BTreeMap::new()), hybrid: None }.write(dir)?;
         Self::from_parts(dir, settings.clone(), fields, directory, index)
     }
 
@@ -118,7 +119,7 @@ impl ImpactIndex {
     /// # Errors
     /// No index there; one of another version; one that is damaged.
     pub fn open(dir: &Path) -> Result<Self> {
-        let Manifest { settings, query } = Manifest::read(dir)?;
+        let Manifest { settings, query, .. } = Manifest::read(dir)?;
         let tantivy_dir = dir.join(TANTIVY_DIR);
         let directory = CheckedDirectory::open(&tantivy_dir)?;
         if query.is_some() {
@@ -163,7 +164,7 @@ impl ImpactIndex {
     pub fn write_query_encoder(&self, encoder: &QueryEncoder) -> Result<()> {
         splade_files::write_query_encoder(encoder, &self.query_dir())?;
         let query = Some(query_records(&self.dir)?);
-        Manifest { settings: self.settings().clone(), query }.write(&self.dir)
+        Manifest { query, ..Manifest::read(&self.dir)? }.write(&self.dir)
     }
 
     /// Reads the query encoder kept in the index; `None` if there is none.
@@ -179,6 +180,26 @@ impl ImpactIndex {
             return Ok(None);
         }
         Ok(Some(splade_files::read_query_encoder(&self.query_dir())?))
+    }
+
+    /// Keeps settings of hybrid search in the index, in place of earlier ones.
+    ///
+    /// # Errors
+    /// Another writer at work; a folder that cannot be written.
+    pub fn write_hybrid_settings(&self, hybrid: &HybridSettings) -> Result<()> {
+        // holds the lock of writers, who write the manifest too, and upgrades an index of version 1
+        let _writer = self.writer(WriterOptions::default())?;
+        Manifest { hybrid: Some(hybrid.clone()), ..Manifest::read(&self.dir)? }.write(&self.dir)
+    }
+
+    /// Reads the settings of hybrid search kept in the index; `None` if there are none.
+    ///
+    /// # Errors
+    /// A damaged manifest, settings out of range.
+    pub fn read_hybrid_settings(&self) -> Result<Option<HybridSettings>> {
+        let hybrid = Manifest::read(&self.dir)?.hybrid;
+        hybrid.iter().try_for_each(HybridSettings::check)?;
+        Ok(hybrid)
     }
 
     /// Settings the index was created with.
@@ -341,12 +362,13 @@ impl ImpactIndex {
     /// Upgrades an index of version 1 to version 2: its manifest and `meta.json` get checksums. The caller must hold the
     /// writer lock.
     pub(crate) fn upgrade(&self) -> Result<()> {
-        if Manifest::read(&self.dir)?.query.is_some() {
+        let manifest = Manifest::read(&self.dir)?;
+        if manifest.query.is_some() {
             return Ok(());
         }
         // the manifest last: version 2 requires the checksum of `meta.json`
         self.directory().upgrade_meta()?;
-        Manifest { settings: self.settings().clone(), query: Some(query_records(&self.dir)?) }.write(&self.dir)
+        Manifest { query: Some(query_records(&self.dir)?), ..manifest }.write(&self.dir)
     }
 }
 

@@ -51,11 +51,14 @@ mod check;
 mod checked_json;
 mod dates;
 mod delete;
+mod detect;
 mod directory;
 mod error;
 mod facets;
 mod fields;
 mod filter;
+mod hybrid;
+mod hybrid_settings;
 mod impact_index;
 mod plugin;
 mod retrievers;
@@ -76,10 +79,12 @@ pub use settings::IndexSettings;
 // Writing
 pub use writer::{ImpactWriter, StoredDocument, WriteCounts, WriterOptions};
 // Searching
-pub use bm25::WordScore;
+pub use bm25::{Bm25Options, WordScore};
 pub use facets::{FieldCounts, ValueCount};
 pub use filter::Filter;
-pub use retrievers::{Bm25Retriever, ImpactRetriever};
+pub use hybrid::HybridCandidates;
+pub use hybrid_settings::{HybridSettings, TunedOn};
+pub use retrievers::{Bm25Retriever, HybridRetriever, ImpactRetriever};
 pub use searcher::{Address, Found, Scoring, SearchOptions, Searcher, TermScore, to_ranking};
 // Errors
 pub use error::{Error, Result};

@@ -1,6 +1,6 @@
-//! [`ImpactRetriever`] and [`Bm25Retriever`]: the two rankings of a snapshot as [`Retriever`]s.
+//! [`ImpactRetriever`], [`Bm25Retriever`] and [`HybridRetriever`]: the rankings of a snapshot as [`Retriever`]s.
 
-use splade_core::{EncodedQuery, Ranking, Retriever};
+use splade_core::{EncodedQuery, Fusion, Hit, Ranking, Retriever};
 
 use crate::error::Error;
 use crate::searcher::{SearchOptions, Searcher, to_ranking};
@@ -39,7 +39,7 @@ pub struct Bm25Retriever<'a> {
 }
 
 impl<'a> Bm25Retriever<'a> {
-    /// Searches a snapshot; of `options` the filter counts.
+    /// Searches a snapshot with `options`, of which the filter and the BM25 options count.
     #[must_use]
     pub fn new(searcher: &'a Searcher, options: SearchOptions) -> Self {
         Self { searcher, options }
@@ -48,8 +48,38 @@ impl<'a> Bm25Retriever<'a> {
 
 impl Retriever for Bm25Retriever<'_> {
     fn retrieve(&self, query: EncodedQuery<'_>, depth: usize) -> splade_core::Result<Ranking> {
-        let found = self.searcher.search_bm25(query.text, depth, self.options.filter.as_ref());
+        let found = self.searcher.search_bm25_with(query.text, depth, &self.options);
         Ok(to_ranking(&found.map_err(retriever_error)?))
+    }
+}
+
+/// Documents of a snapshot by both, fused: [`Searcher::search_hybrid`].
+pub struct HybridRetriever<'a> {
+    searcher: &'a Searcher,
+    fusion: Fusion,
+    candidates: usize,
+    options: SearchOptions,
+}
+
+impl<'a> HybridRetriever<'a> {
+    /// Fuses the best `candidates` hits of each ranking, whatever the depth of a retrieval is.
+    #[must_use]
+    pub fn new(searcher: &'a Searcher, fusion: Fusion, candidates: usize, options: SearchOptions) -> Self {
+        Self { searcher, fusion, candidates, options }
+    }
+}
+
+impl Retriever for HybridRetriever<'_> {
+    /// The fused ranking. A fused score may be below 0, where a retriever's documents are above those that it does not list;
+    /// then all scores are raised, so that the lowest is 1.
+    fn retrieve(&self, query: EncodedQuery<'_>, depth: usize) -> splade_core::Result<Ranking> {
+        let found =
+            self.searcher.search_hybrid(query.vector, query.text, depth, self.candidates, &self.fusion, &self.options);
+        let found = found.map_err(retriever_error)?;
+        let lowest = found.last().map_or(1.0, |found| found.hit.score);
+        let raise = if lowest > 0.0 { 0.0 } else { 1.0 - lowest };
+        let hits = found.into_iter().map(|found| Hit { score: found.hit.score + raise, ..found.hit });
+        Ok(Ranking::from_hits(hits.collect()))
     }
 }
 

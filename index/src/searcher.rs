@@ -1,10 +1,12 @@
 //! [`Searcher`]: search, stored documents and explanations of one snapshot of the index.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use tantivy::TantivyDocument;
 
 use crate::StoredDocument;
+use crate::analyzer::{AnalyzerVersion, Language};
+use crate::bm25::{Bm25Options, Compounds};
 use crate::directory::CheckedDirectory;
 use crate::filter::{Filter, FilterCache, Passing};
 use crate::plugin::file_name;
@@ -13,7 +15,7 @@ use crate::snapshots::Snapshots;
 use crate::{Error, Result};
 use splade_core::segment::{Candidate, Demand, Live, QueryPlan};
 use splade_core::segment::{Defect, SegmentFile};
-use splade_core::{Fusion, Hit, Ranking, SparseVector, score_order};
+use splade_core::{Hit, Ranking, SparseVector, score_order};
 
 /// Position of a document in a snapshot. It is invalid in other snapshots.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -84,6 +86,8 @@ pub struct SearchOptions {
     /// number of rayon's threads that search parts of the index at the same time; 0 and 1 mean the caller's thread. The results
     /// do not depend on it.
     pub threads: usize,
+    /// parameters of BM25
+    pub bm25: Bm25Options,
 }
 
 /// Contribution of a term to the score of a document.
@@ -108,15 +112,28 @@ pub struct Searcher {
     fields: Fields,
     vocabulary_size: u32,
     filters: Arc<FilterCache>,
+    language: Language,
+    analyzer: AnalyzerVersion,
+    /// found at the first search that splits compounds
+    compounds: Arc<OnceLock<Compounds>>,
 }
 
 impl Searcher {
     pub(crate) fn open(index: &Snapshots, searcher: tantivy::Searcher) -> Result<Self> {
         let files = searcher.segment_readers().iter().map(|reader| index.segment_file(reader));
         let files = files.collect::<Result<Vec<_>>>()?;
-        let vocabulary_size = index.settings().vocabulary_size;
-        let (fields, directory) = (index.fields().clone(), index.directory().clone());
-        Ok(Self { files, fields, vocabulary_size, searcher, directory, filters: Arc::default() })
+        let settings = index.settings();
+        Ok(Self {
+            files,
+            fields: index.fields().clone(),
+            vocabulary_size: settings.vocabulary_size,
+            language: settings.language,
+            analyzer: settings.analyzer,
+            filters: Arc::default(),
+            compounds: Arc::default(),
+            searcher,
+            directory: index.directory().clone(),
+        })
     }
 
     /// True if both are snapshots of one commit, opened together.
@@ -145,6 +162,20 @@ impl Searcher {
 
     pub(crate) fn files(&self) -> &[Arc<SegmentFile>] {
         &self.files
+    }
+
+    /// Language of the BM25 stemmer.
+    #[must_use]
+    pub fn language(&self) -> Language {
+        self.language
+    }
+
+    pub(crate) fn analyzer_version(&self) -> AnalyzerVersion {
+        self.analyzer
+    }
+
+    pub(crate) fn compounds_cell(&self) -> &OnceLock<Compounds> {
+        &self.compounds
     }
 
     /// Number of documents.
@@ -240,34 +271,6 @@ impl Searcher {
         files.into_iter().try_for_each(|(segment, file)| file.warm().map_err(|defect| self.damaged(segment, defect)))
     }
 
-    /// Fuses the sparse and the BM25 ranking, of `depth` hits each, and returns the best `k`.
-    ///
-    /// In [`Fusion::weighted`], the first weight is that of the sparse ranking.
-    ///
-    /// # Errors
-    /// Those of [`search`](Self::search) and [`search_bm25`](Self::search_bm25).
-    pub fn search_hybrid(
-        &self,
-        query: &SparseVector,
-        text: &str,
-        k: usize,
-        depth: usize,
-        fusion: &Fusion,
-        options: &SearchOptions,
-    ) -> Result<Vec<Found>> {
-        let sparse = self.search(query, depth, options)?;
-        let bm25 = self.search_bm25(text, depth, options.filter.as_ref())?;
-        let mut fused = fusion.fuse(&[to_ranking(&sparse), to_ranking(&bm25)]);
-        fused.truncate(k);
-        let addresses: std::collections::HashMap<&str, Address> =
-            sparse.iter().chain(&bm25).map(|found| (found.hit.id.as_str(), found.address)).collect();
-        let found = fused
-            .hits()
-            .iter()
-            .filter_map(|hit| addresses.get(hit.id.as_str()).map(|&address| Found { hit: hit.clone(), address }));
-        Ok(found.collect())
-    }
-
     /// Contributions of the common terms to the score of a document, largest first, then by dimension.
     ///
     /// # Errors
@@ -292,7 +295,7 @@ impl Searcher {
     pub fn document(&self, address: Address) -> Result<StoredDocument> {
         let id = self.id(address)?;
         self.run(|| {
-            let row: TantivyDocument = self.searcher.doc(tantivy::DocAddress::new(address.segment, address.doc))?;
+            let row: TantivyDocument = self.searcher.doc(address.into())?;
             self.fields.read_stored(id, &row).map_err(|defect| {
                 let segment = self.searcher.segment_reader(address.segment).segment_id().uuid_string();
                 Error::damaged(self.directory.path().join(segment + ".store"), defect)
@@ -406,13 +409,18 @@ impl Searcher {
         id.map_err(|defect| self.damaged(address.segment as usize, defect))
     }
 
+    /// Refuses an address of another snapshot, as far as one can tell.
+    pub(crate) fn expect_address(&self, address: Address) -> Result<()> {
+        self.file_of(address).map(drop)
+    }
+
     fn file_of(&self, address: Address) -> Result<&SegmentFile> {
         let file = self.files.get(address.segment as usize).filter(|file| address.doc < file.n_docs());
         file.map(Arc::as_ref)
             .ok_or_else(|| Error::invalid("the address of a document is of another snapshot", "search again"))
     }
 
-    fn live_documents(&self, filter: Option<&Filter>) -> Result<LiveDocuments<'_>> {
+    pub(crate) fn live_documents(&self, filter: Option<&Filter>) -> Result<LiveDocuments<'_>> {
         let passing = filter.map(|filter| self.passing(filter)).transpose()?;
         Ok(LiveDocuments { searcher: &self.searcher, passing })
     }
@@ -456,7 +464,7 @@ fn address_of(candidate: &Candidate) -> Address {
 }
 
 /// Documents that are not deleted and that pass the filter.
-struct LiveDocuments<'a> {
+pub(crate) struct LiveDocuments<'a> {
     searcher: &'a tantivy::Searcher,
     passing: Option<Arc<Passing>>,
 }

@@ -8,6 +8,7 @@ use sha2::{Digest, Sha256};
 
 use crate::analyzer::{AnalyzerVersion, Language};
 use crate::checked_json::{seal, unseal};
+use crate::hybrid_settings::HybridSettings;
 use crate::{Error, FieldSpec, Result};
 use splade_core::Pruning;
 use splade_core::segment::Identity;
@@ -84,11 +85,13 @@ impl IndexSettings {
 }
 
 /// Content of `manifest.json`.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Manifest {
     pub(crate) settings: IndexSettings,
     /// files of the query folder by name; `None` in version 1, which does not list them
     pub(crate) query: Option<BTreeMap<String, FileRecord>>,
+    /// settings of hybrid search that were chosen for this index
+    pub(crate) hybrid: Option<HybridSettings>,
 }
 
 /// Length and checksum of a file of the query folder.
@@ -116,6 +119,7 @@ impl Manifest {
             version: VERSION,
             settings: self.settings.clone(),
             query: self.query.clone().unwrap_or_default(),
+            hybrid: self.hybrid.clone(),
         };
         let json = serde_json::to_string_pretty(&json).map_err(|error| Error::file(&path, error.to_string()))?;
         Ok(AtomicFile::write_whole(&path, seal(&(json + "\n")).as_bytes())?)
@@ -139,12 +143,12 @@ impl Manifest {
         match kind.version {
             1 => {
                 let manifest: ManifestJson1 = serde_json::from_slice(&json).map_err(failed)?;
-                Ok(Self { settings: manifest.settings, query: None })
+                Ok(Self { settings: manifest.settings, query: None, hybrid: None })
             }
             VERSION if !has_checksum => Err(Error::damaged(&path, "damaged: it has no checksum")),
             VERSION => {
                 let manifest: ManifestJson = serde_json::from_slice(&json).map_err(failed)?;
-                Ok(Self { settings: manifest.settings, query: Some(manifest.query) })
+                Ok(Self { settings: manifest.settings, query: Some(manifest.query), hybrid: manifest.hybrid })
             }
             version => {
                 let newer = if version > VERSION { ": the index was written by a newer program" } else { "" };
@@ -171,6 +175,8 @@ struct ManifestJson {
     version: u64,
     settings: IndexSettings,
     query: BTreeMap<String, FileRecord>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    hybrid: Option<HybridSettings>,
 }
 
 /// `manifest.json`, version 1.

@@ -77,7 +77,7 @@ impl Answerer {
         };
         Ok(Lists {
             sparse: places(self.searcher.search(vector, depth, options)?),
-            bm25: places(self.searcher.search_bm25(text, depth, options.filter.as_ref())?),
+            bm25: places(self.searcher.search_bm25_with(text, depth, options)?),
         })
     }
 
@@ -92,7 +92,7 @@ impl Answerer {
         let mode = self.settings.mode;
         let mut explanation = Explanation {
             terms: if mode == Mode::Bm25 { Vec::new() } else { self.matched_terms(vector, found, document)? },
-            words: if mode == Mode::Sparse { Vec::new() } else { self.searcher.explain_bm25(text, found.address)? },
+            words: if mode == Mode::Sparse { Vec::new() } else { self.matched_words(text, found.address)? },
             places: Vec::new(),
         };
         if let Some(lists) = lists {
@@ -106,6 +106,10 @@ impl Answerer {
             ];
         }
         Ok(explanation)
+    }
+
+    fn matched_words(&self, text: &str, address: Address) -> Result<Vec<WordScore>> {
+        Ok(self.searcher.explain_bm25(text, address, self.settings.options.bm25)?)
     }
 
     fn matched_terms(

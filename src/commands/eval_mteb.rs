@@ -13,9 +13,9 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::Result;
 use serde_json::{Value, json};
-use splade_eval::{ModelMeta, RetrievalScores, Run, Scores, Task, TaskResult, is_nano_beir_set};
+use splade_eval::{MTEB_DEPTH, ModelMeta, RetrievalScores, Run, Scores, Task, TaskResult, is_nano_beir_set};
 use splade_files::ModelDir;
-use splade_index::Language;
+use splade_index::{ImpactIndex, Language};
 
 use self::conditions::Conditions;
 use self::examined::{baseline, is_full, report, vocabulary};
@@ -30,11 +30,13 @@ use crate::evaluation::{
 use crate::failure::bad_input;
 use crate::hub::{self, Origin, Wants};
 use crate::outputs::{print, refuse_existing};
+use crate::ranking::{Defaults, RankingSettings, resolve};
 use crate::tasks::{self, Wanted};
 
 pub(crate) fn run(args: &EvalMtebArgs) -> Result<()> {
     let Some(name) = args.model.as_deref().filter(|_| !args.list) else { return list::run(args) };
     let systems = systems(args)?;
+    let rankings = rankings(&systems, args)?;
     let imported = imported::read(&args.run)?;
     let tasks = tasks(args)?;
     let place = hub::locate(name, Wants::encoder(&args.network))?;
@@ -43,7 +45,7 @@ pub(crate) fn run(args: &EvalMtebArgs) -> Result<()> {
     if args.publish && place.origin.is_some() {
         return Err(bad_input("--publish writes into the model folder", "give a folder, not a model of the Hub"));
     }
-    let conditions = Conditions::of(&model, args)?;
+    let conditions = Conditions::of(&model, &systems, rankings, args)?;
     let meta = ModelMeta { max_tokens: conditions.max_length, ..meta(&model, place.origin.as_ref(), args)? };
     let output = ResultFolder::new(meta, conditions, &systems, args);
     // before the evaluation, so that a wrong path fails at once
@@ -101,6 +103,24 @@ fn systems(args: &EvalMtebArgs) -> Result<Vec<System>> {
         }
     }
     Ok(systems)
+}
+
+/// Settings of BM25 and hybrid rankings of each system, from the flags and from the index of --tuned.
+fn rankings(systems: &[System], args: &EvalMtebArgs) -> Result<Vec<RankingSettings>> {
+    let tuned = args.tuned.as_deref().map(|folder| {
+        ImpactIndex::open(folder)?.read_hybrid_settings()?.ok_or_else(|| {
+            bad_input(
+                format!("{}: the index has no settings of hybrid search", folder.display()),
+                "run `splade tune --hybrid` on it first",
+            )
+        })
+    });
+    let tuned = tuned.transpose()?;
+    let of_system = |system: &System| {
+        let defaults = Defaults { tuned: tuned.as_ref(), language: system.language, depth: MTEB_DEPTH };
+        resolve(&args.modes, &args.fusion, &args.bm25, defaults)
+    };
+    systems.iter().map(of_system).collect()
 }
 
 /// Name of a system in tables and JSON: the mode, and the stemmer if the run has several.
@@ -207,7 +227,7 @@ fn evaluate_plan<'a>(
     let mut seconds = vec![0.0; systems.len()];
     let mut subsets = Vec::new();
     for (task, survey) in &plan.subsets {
-        let evaluation = evaluate_task(task, survey, encoders, systems, examination)?;
+        let evaluation = evaluate_task(task, survey, encoders, systems, output.conditions().rankings(), examination)?;
         for (position, (result, mode)) in results.iter_mut().zip(&evaluation.modes).enumerate() {
             let data = &task.data;
             result.add(&data.split, &data.subset, data.languages.clone(), mode.mteb.clone());

@@ -9,7 +9,7 @@ use std::path::Path;
 
 use anyhow::Result;
 use splade_core::Pruning;
-use splade_files::{Architecture, ModelDir, Precision, read_ids};
+use splade_files::{Architecture, Document, ModelDir, Precision, read_documents, read_ids};
 use splade_index::{FindingKind, ImpactIndex, ImpactWriter, IndexSettings, Language, WriterOptions};
 
 use self::bulk::Unfinished;
@@ -19,6 +19,9 @@ use crate::encoders::{read_as, static_query_encoder};
 use crate::failure::{Failure, bad_input};
 use crate::hub::{self, Wants};
 use crate::outputs::{refuse_existing, say};
+
+/// Documents in which `--language auto` detects the language.
+const LANGUAGE_SAMPLE: usize = 1000;
 
 pub(crate) fn run(args: &IndexArgs) -> Result<()> {
     if let Some(dir) = &args.check {
@@ -97,10 +100,36 @@ fn settings(model: &ModelDir, args: &IndexArgs) -> Result<IndexSettings> {
     let terms = u32::try_from(model.dimensions()?)?;
     let mut settings = IndexSettings::new(terms, &model.fingerprint()?, vocabulary.fingerprint());
     settings.pruning = Some(args.prune.pruning()?);
-    settings.language = args.language.as_deref().unwrap_or("none").parse::<Language>()?;
+    settings.language = language(args)?;
     // ready vectors do not say how they were made
     settings.encoder_precision = args.vectors.is_none().then(|| Precision::from(args.network.precision).to_string());
     Ok(settings)
+}
+
+/// Language of `--language`; `auto` detects it in the first documents.
+fn language(args: &IndexArgs) -> Result<Language> {
+    let name = args.language.as_deref().unwrap_or("none");
+    if name != "auto" {
+        return Ok(name.parse()?);
+    }
+    let Some(input) = args.input.as_deref().filter(|input| *input != Path::new("-") && !args.append) else {
+        return Err(bad_input(
+            "--language auto needs a new index and an --input that is a file, which it reads twice",
+            "name the language, or leave --language out",
+        ));
+    };
+    let documents = read_documents(input)?.take(LANGUAGE_SAMPLE).collect::<Result<Vec<Document>, _>>()?;
+    let texts: Vec<_> = documents.iter().map(Document::full_text).collect();
+    let found = Language::detect(texts.iter().map(AsRef::as_ref));
+    match found {
+        Some(language) => tracing::info!("language of the first {} documents: {language}", texts.len()),
+        None => tracing::warn!(
+            "{}: the language of the first {} documents is none of those with a stemmer, so BM25 has none",
+            input.display(),
+            texts.len()
+        ),
+    }
+    Ok(found.unwrap_or_default())
 }
 
 fn expect_same(index: &ImpactIndex, new: &IndexSettings, args: &IndexArgs) -> Result<()> {

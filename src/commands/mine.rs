@@ -14,12 +14,13 @@ use splade_trainer::data::{ANCHOR_COLUMNS, POSITIVE_COLUMNS};
 use super::interrupt;
 use super::search::query_side;
 use crate::answer::{Answerer, Detail, SearchSettings};
-use crate::cli::{MineArgs, Mode};
+use crate::cli::{Bm25Args, FusionArgs, MineArgs, Mode};
 use crate::console;
 use crate::encoders::{document_encoder, query_encoder, read_as, use_threads};
 use crate::failure::bad_input;
 use crate::hub::{self, Wants};
 use crate::outputs::{Output, say};
+use crate::ranking::{Defaults, resolve};
 
 /// Columns of the id of a query, for run files.
 const QUERY_IDS: [&str; 3] = ["query_id", "query-id", "_id"];
@@ -185,12 +186,20 @@ impl RankingSource {
         let depth = args.depth();
         if let Some(folder) = &args.index {
             let index = ImpactIndex::open(folder)?;
+            let tuned = index.read_hybrid_settings()?;
+            let defaults = Defaults { tuned: tuned.as_ref(), language: index.settings().language, depth };
+            let ranking = resolve(&[args.mode], &FusionArgs::default(), &Bm25Args::default(), defaults)?;
             return Ok(Self::Index(Box::new(Answerer {
                 side: query_side(&index, folder, args.mode, false, args.model.as_deref(), &args.network)?,
                 searcher: index.searcher()?,
                 settings: SearchSettings {
                     mode: args.mode,
-                    options: SearchOptions { threads: args.network.threads, ..SearchOptions::default() },
+                    fusion: ranking.fusion,
+                    options: SearchOptions {
+                        threads: args.network.threads,
+                        bm25: ranking.bm25,
+                        ..SearchOptions::default()
+                    },
                     ..SearchSettings::sparse(depth, Detail::None)
                 },
             })));

@@ -11,7 +11,6 @@ mod warm;
 use std::path::Path;
 
 use anyhow::Result;
-use splade_core::{Fusion, FusionParameters};
 use splade_eval::Run;
 use splade_files::{Architecture, Query};
 use splade_index::{Filter, Found, ImpactIndex, SearchOptions, to_ranking};
@@ -22,6 +21,7 @@ use crate::encoders::{query_encoder, read_as, use_threads};
 use crate::failure::bad_input;
 use crate::hub::{self, Wants};
 use crate::outputs::{Output, say};
+use crate::ranking::{DEPTH, Defaults, RankingSettings, resolve};
 use batch::Rendered;
 use paint::Paint;
 use stats::Stats;
@@ -135,7 +135,9 @@ fn detail(args: &SearchArgs) -> (usize, Detail) {
 }
 
 fn answerer(index: &ImpactIndex, args: &SearchArgs) -> Result<Answerer> {
-    let parameters = FusionParameters { rrf_k: args.rrf_k, weights: args.weights.to_vec() };
+    let tuned = index.read_hybrid_settings()?;
+    let defaults = Defaults { tuned: tuned.as_ref(), language: index.settings().language, depth: DEPTH };
+    let RankingSettings { fusion, depth, bm25 } = resolve(&[args.mode], &args.fusion, &args.bm25, defaults)?;
     // several queries are answered at once instead, one thread each
     let threads = if args.query.is_none() { 1 } else { args.network.threads };
     let (snippets, detail) = detail(args);
@@ -149,9 +151,9 @@ fn answerer(index: &ImpactIndex, args: &SearchArgs) -> Result<Answerer> {
         settings: SearchSettings {
             mode: args.mode,
             k: args.k,
-            depth: args.depth,
-            fusion: Fusion::named(&args.fusion, &parameters)?,
-            options: SearchOptions { filter: filter(args)?, threads, ..SearchOptions::default() },
+            depth,
+            fusion,
+            options: SearchOptions { filter: filter(args)?, threads, bm25, ..SearchOptions::default() },
             pruning: args.prune.pruning()?,
             detail,
             snippets,

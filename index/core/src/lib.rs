@@ -25,7 +25,7 @@
 //! * [`Encoder`] is the contract of [`QueryEncoder`] (a table) and [`DocumentEncoder`] (a [`Network`]);
 //!   [`encode_stream`] runs one over a corpus of any length.
 //! * [`Ranking`] holds hits in order; a [`Fusion`] makes one of several. [`Retriever`] is the contract of whatever ranks
-//!   documents: indexes, exact search, and [`Hybrid`], which fuses others.
+//!   documents: indexes, exact search, hybrid search.
 //! * [`SparsityStats`] describes many vectors.
 //! * [`segment`] is the file format of vectors in an index, and the search over it.
 //!
@@ -78,9 +78,9 @@ pub use query::{QueryEncoder, QueryWeights};
 pub use tokenizer_files::{TOKENIZER_SOURCES, TOKENIZER_VOCABULARIES, TokenizerFiles};
 pub use vocabulary::Vocabulary;
 // Rankings
-pub use fusion::{Fusion, FusionParameters, RRF_K};
+pub use fusion::{Candidates, Fusion, FusionParameters, RRF_K, Scaling};
 pub use ranking::{Hit, Ranking, score_order};
-pub use retriever::{EncodedQuery, Hybrid, Retriever};
+pub use retriever::{EncodedQuery, Retriever};
 // Errors and small things shared by the other crates
 pub use error::{Error, ErrorKind, Result};
 pub use guard::{guarded, in_guarded_call};

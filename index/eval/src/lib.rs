@@ -16,6 +16,7 @@
 mod analysis;
 mod baseline;
 mod beir;
+mod cross_validation;
 mod error;
 mod evaluate;
 mod exact;
@@ -52,6 +53,8 @@ pub use tasks::{
 pub use evaluate::{Evaluation, OwnDocuments, evaluate};
 pub use exact::ExactSearcher;
 pub use identical_ids::ignores_identical_ids;
+// Choice of settings
+pub use cross_validation::{Difference, Folds, best_row};
 // Scores
 pub use metric::{Measure, Metric};
 pub use metrics::{hit_rate_at, map_at, mrr_at, ndcg_at, precision_at, recall_at};

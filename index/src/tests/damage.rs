@@ -80,7 +80,7 @@ fn results(dir: &Path) -> (Vec<Option<String>>, Vec<String>) {
     for query in &queries {
         for (k, scoring, threads) in [(10, Scoring::Exact, 1), (100, Scoring::Exact, 2), (10, Scoring::Quantized, 1)] {
             for filter in [None, Some(filter.clone())] {
-                let options = SearchOptions { scoring, filter, threads };
+                let options = SearchOptions { scoring, filter, threads, ..SearchOptions::default() };
                 note(searcher.search(query, k, &options).and_then(|found| show(&found)));
             }
         }

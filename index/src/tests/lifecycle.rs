@@ -3,7 +3,6 @@
 use serde_json::json;
 
 use super::*;
-use splade_core::Fusion;
 
 #[test]
 fn deleted_documents_never_show_and_k_hits_come_back() {
@@ -383,25 +382,6 @@ fn explanations_add_up() {
     assert_eq!(terms, [term(2, 2.0, 2.0), term(1, 3.0, 0.5), term(7, -0.25, 4.0)]);
     assert_eq!(terms.iter().map(|term| term.score).sum::<f32>(), found.hit.score);
     assert_eq!(searcher.vector(found.address).unwrap(), documents.0[0].1);
-}
-
-#[test]
-fn hybrid_is_the_fusion_of_both_rankings() {
-    let dir = folder();
-    let searcher = library(dir.path(), Language::None).searcher().unwrap();
-    let (query, text) = (vector(&[(1, 1.0), (3, 3.0)]), "ærfuglen norsk");
-    let options = SearchOptions::default();
-    let both = [
-        to_ranking(&searcher.search(&query, 100, &options).unwrap()),
-        to_ranking(&searcher.search_bm25(text, 100, None).unwrap()),
-    ];
-    for fusion in [Fusion::default(), Fusion::weighted(vec![0.7, 0.3]).unwrap()] {
-        let found = searcher.search_hybrid(&query, text, 2, 100, &fusion, &options).unwrap();
-        assert_eq!(hits(found.clone()), fusion.fuse(&both).hits()[..2]);
-        for found in found {
-            assert_eq!(searcher.document(found.address).unwrap().id, found.hit.id);
-        }
-    }
 }
 
 #[test]

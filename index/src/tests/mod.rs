@@ -1,11 +1,13 @@
 //! Tests of the index as a whole, and helpers that they share.
 
+mod bm25;
 mod compatibility;
 mod corruption;
 mod damage;
 mod exactness;
 mod fields;
 mod folder;
+mod hybrid;
 mod input;
 mod lifecycle;
 mod retrievers;

@@ -11,6 +11,7 @@ use splade_files::{ModelDir, Precision, read_file};
 
 use crate::cli::{EvalMtebArgs, Mode};
 use crate::evaluation::{Survey, System, fingerprint};
+use crate::ranking::RankingSettings;
 
 /// Model and settings of a run.
 pub(super) struct Conditions {
@@ -23,10 +24,18 @@ pub(super) struct Conditions {
     settings: BTreeMap<String, Value>,
     /// fingerprint of model, backend and settings: equal ones give equal vectors
     encoder: String,
+    systems: Vec<System>,
+    /// settings of each system
+    rankings: Vec<RankingSettings>,
 }
 
 impl Conditions {
-    pub(super) fn of(model: &ModelDir, args: &EvalMtebArgs) -> Result<Self> {
+    pub(super) fn of(
+        model: &ModelDir,
+        systems: &[System],
+        rankings: Vec<RankingSettings>,
+        args: &EvalMtebArgs,
+    ) -> Result<Self> {
         let network = &args.network;
         let precision = Precision::from(network.precision);
         let limit = network.max_length.map_or(model.max_length() as u64, u64::from);
@@ -55,7 +64,23 @@ impl Conditions {
             ],
         );
         let max_length = (limit < usize::MAX as u64).then_some(limit);
-        Ok(Self { model: fingerprint_of_model, precision, max_length, settings, encoder })
+        let systems = systems.to_vec();
+        Ok(Self { model: fingerprint_of_model, precision, max_length, settings, encoder, systems, rankings })
+    }
+
+    /// Settings of BM25 and hybrid rankings of each system, in their order.
+    pub(super) fn rankings(&self) -> &[RankingSettings] {
+        &self.rankings
+    }
+
+    /// Text of the settings that decide the scores of a system; empty for the sparse ranking.
+    fn ranking(&self, system: System) -> String {
+        let found = self.systems.iter().zip(&self.rankings).find(|(other, _)| **other == system);
+        match (system.mode, found) {
+            (Mode::Sparse, _) | (_, None) => String::new(),
+            (Mode::Bm25, Some((_, ranking))) => format!("{:?}", ranking.bm25),
+            (Mode::Hybrid, Some((_, ranking))) => format!("{ranking:?}"),
+        }
     }
 
     /// Fingerprint of the encoder of a role.
@@ -107,6 +132,7 @@ impl Conditions {
                 ("mode", system.mode.name()),
                 ("encoder", encoder),
                 ("stemmer", system.language.name()),
+                ("ranking", &self.ranking(system)),
                 ("mteb", splade_eval::MTEB_VERSION),
                 ("data", &hex(&data.finalize())),
             ],

@@ -1,0 +1,68 @@
+//! [`HybridSettings`]: settings of hybrid search that an index keeps.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{Bm25Options, Error, Result};
+use splade_core::{Fusion, FusionParameters};
+
+/// Settings of hybrid search that were chosen for an index on development queries.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HybridSettings {
+    /// name of the fusion, one of [`Fusion::NAMES`]
+    pub fusion: String,
+    /// constant of reciprocal rank fusion
+    pub rrf_k: f32,
+    /// name of the scaling of a weighted sum, one of [`splade_core::Scaling::NAMES`]
+    pub scaling: String,
+    /// weights of the sparse and the BM25 ranking
+    pub weights: [f32; 2],
+    /// hits taken from each ranking, at least 1
+    pub depth: usize,
+    /// options of BM25
+    pub bm25: Bm25Options,
+    /// the queries that they were chosen on
+    pub tuned_on: TunedOn,
+}
+
+/// Development queries and the score on them.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TunedOn {
+    /// number of queries with a relevant document
+    pub queries: usize,
+    /// name of the score
+    pub metric: String,
+    /// mean score of queries that the choice had not seen, by cross-validation
+    pub held_out: f64,
+}
+
+impl HybridSettings {
+    /// The fusion.
+    ///
+    /// # Errors
+    /// An unknown name, parameters out of range.
+    pub fn fusion(&self) -> Result<Fusion> {
+        Ok(Fusion::named(&self.fusion, &self.parameters()?)?)
+    }
+
+    /// The parameters of the fusion.
+    ///
+    /// # Errors
+    /// An unknown name of a scaling.
+    pub fn parameters(&self) -> Result<FusionParameters> {
+        Ok(FusionParameters { rrf_k: self.rrf_k, scaling: self.scaling.parse()?, weights: self.weights.to_vec() })
+    }
+
+    /// Checks the settings, which come from a file.
+    pub(crate) fn check(&self) -> Result<()> {
+        self.fusion()?;
+        if self.depth == 0 {
+            return Err(Error::invalid(
+                "the depth of hybrid search is 0, not a number of at least 1",
+                "tune the index anew",
+            ));
+        }
+        Ok(())
+    }
+}

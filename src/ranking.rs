@@ -1,0 +1,196 @@
+//! [`RankingSettings`]: fusion and BM25 options, from the flags, else from the index, else by default.
+
+use anyhow::Result;
+use splade_core::{Fusion, FusionParameters, RRF_K};
+use splade_index::{Bm25Options, HybridSettings, Language};
+
+use crate::cli::{Bm25Args, FusionArgs, Mode, Switch};
+use crate::failure::bad_input;
+
+/// Hits taken from each ranking before fusion, unless settings say otherwise.
+pub(crate) const DEPTH: usize = 100;
+
+/// Settings of a search in BM25 or hybrid mode.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct RankingSettings {
+    pub(crate) fusion: Fusion,
+    /// hits taken from each ranking before fusion
+    pub(crate) depth: usize,
+    pub(crate) bm25: Bm25Options,
+}
+
+impl Default for RankingSettings {
+    /// Reciprocal rank fusion and BM25 with their usual constants.
+    fn default() -> Self {
+        Self { fusion: Fusion::default(), depth: DEPTH, bm25: Bm25Options::default() }
+    }
+}
+
+/// Settings of an index or a command, on which flags are laid.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Defaults<'a> {
+    /// settings that `tune` wrote
+    pub(crate) tuned: Option<&'a HybridSettings>,
+    /// language of the index
+    pub(crate) language: Language,
+    /// depth without flag and tuned settings
+    pub(crate) depth: usize,
+}
+
+/// Settings of the flags, completed by those of the index and by defaults.
+///
+/// # Errors
+/// A flag that no mode reads or that the fusion does not read; parameters out of range.
+pub(crate) fn resolve(
+    modes: &[Mode],
+    fusion: &FusionArgs,
+    bm25: &Bm25Args,
+    defaults: Defaults,
+) -> Result<RankingSettings> {
+    refuse_unread(modes, fusion, bm25)?;
+    Ok(RankingSettings {
+        fusion: resolve_fusion(fusion, defaults.tuned)?,
+        depth: fusion.depth.or(defaults.tuned.map(|tuned| tuned.depth)).unwrap_or(defaults.depth),
+        bm25: resolve_bm25(bm25, defaults)?,
+    })
+}
+
+/// Options of BM25 without flags.
+pub(crate) fn default_bm25(language: Language) -> Bm25Options {
+    Bm25Options::default().with_compounds(language.joins_compounds())
+}
+
+fn resolve_fusion(flags: &FusionArgs, tuned: Option<&HybridSettings>) -> Result<Fusion> {
+    // weights and scaling belong to the fusion that they were tuned for
+    let tuned = tuned.filter(|tuned| flags.fusion.as_ref().is_none_or(|name| *name == tuned.fusion));
+    let name = flags.fusion.as_deref().or(tuned.map(|tuned| tuned.fusion.as_str())).unwrap_or("rrf");
+    let base = match tuned {
+        Some(tuned) => tuned.parameters()?,
+        None if name == "weighted" => FusionParameters { weights: vec![0.5, 0.5], ..FusionParameters::default() },
+        None => FusionParameters { rrf_k: RRF_K, ..FusionParameters::default() },
+    };
+    let unread = [("--scaling", flags.scaling.is_some(), "weighted"), ("--rrf-k", flags.rrf_k.is_some(), "rrf")];
+    if let Some((flag, _, reader)) = unread.into_iter().find(|(_, is_given, reader)| *is_given && *reader != name) {
+        return Err(bad_input(
+            format!("{flag} is for --fusion {reader}, not {name}"),
+            format!("add --fusion {reader}, or leave {flag} out"),
+        ));
+    }
+    let parameters = FusionParameters {
+        rrf_k: flags.rrf_k.unwrap_or(base.rrf_k),
+        scaling: flags.scaling.unwrap_or(base.scaling),
+        weights: flags.weights.map_or(base.weights, Vec::from),
+    };
+    Ok(Fusion::named(name, &parameters)?)
+}
+
+fn resolve_bm25(flags: &Bm25Args, defaults: Defaults) -> Result<Bm25Options> {
+    let base = defaults.tuned.map_or_else(|| default_bm25(defaults.language), |tuned| tuned.bm25);
+    let is_on = |switch: Option<Switch>, base: bool| switch.map_or(base, |switch| switch == Switch::On);
+    let options = Bm25Options::new(flags.bm25_k1.unwrap_or(base.k1()), flags.bm25_b.unwrap_or(base.b()))?;
+    Ok(options
+        .with_compounds(is_on(flags.bm25_compounds, base.splits_compounds()))
+        .without_stop_words(is_on(flags.bm25_drop_stop_words, base.drops_stop_words())))
+}
+
+/// Refuses flags that none of the modes reads.
+fn refuse_unread(modes: &[Mode], fusion: &FusionArgs, bm25: &Bm25Args) -> Result<()> {
+    let hybrid = [
+        ("--fusion", fusion.fusion.is_some()),
+        ("--scaling", fusion.scaling.is_some()),
+        ("--rrf-k", fusion.rrf_k.is_some()),
+        ("--weights", fusion.weights.is_some()),
+        ("--depth", fusion.depth.is_some()),
+    ];
+    let lexical = [
+        ("--bm25-k1", bm25.bm25_k1.is_some()),
+        ("--bm25-b", bm25.bm25_b.is_some()),
+        ("--bm25-compounds", bm25.bm25_compounds.is_some()),
+        ("--bm25-drop-stop-words", bm25.bm25_drop_stop_words.is_some()),
+    ];
+    let given = |flags: &[(&'static str, bool)]| flags.iter().find(|(_, is_given)| *is_given).map(|(flag, _)| *flag);
+    let has = |readers: &[Mode]| modes.iter().any(|mode| readers.contains(mode));
+    match (given(&hybrid), given(&lexical)) {
+        (Some(flag), _) if !has(&[Mode::Hybrid]) => Err(bad_input(
+            format!("{flag} has no effect without the hybrid mode"),
+            "add the mode hybrid, or leave it out",
+        )),
+        (_, Some(flag)) if !has(&[Mode::Bm25, Mode::Hybrid]) => Err(bad_input(
+            format!("{flag} has no effect without the modes bm25 and hybrid"),
+            "add one of these modes, or leave it out",
+        )),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use splade_core::Scaling;
+    use splade_index::TunedOn;
+
+    use super::*;
+
+    fn tuned() -> HybridSettings {
+        HybridSettings {
+            fusion: "weighted".into(),
+            rrf_k: 20.0,
+            scaling: "z-score".into(),
+            weights: [0.25, 0.75],
+            depth: 50,
+            bm25: Bm25Options::new(0.9, 0.3).unwrap(),
+            tuned_on: TunedOn { queries: 9, metric: "ndcg_at_10".into(), held_out: 0.5 },
+        }
+    }
+
+    fn settings(fusion: &FusionArgs, bm25: &Bm25Args, tuned: Option<&HybridSettings>) -> Result<RankingSettings> {
+        resolve(&[Mode::Hybrid], fusion, bm25, Defaults { tuned, language: Language::Norwegian, depth: DEPTH })
+    }
+
+    #[test]
+    fn flags_come_before_tuned_settings_and_these_before_defaults() {
+        let (none, no_bm25) = (FusionArgs::default(), Bm25Args::default());
+        let plain = settings(&none, &no_bm25, None).unwrap();
+        let bm25 = Bm25Options::default().with_compounds(true);
+        assert_eq!(plain, RankingSettings { fusion: Fusion::default(), depth: DEPTH, bm25 });
+        let from_index = settings(&none, &no_bm25, Some(&tuned())).unwrap();
+        assert_eq!(from_index.fusion, Fusion::weighted(Scaling::ZScore, vec![0.25, 0.75]).unwrap());
+        assert_eq!((from_index.depth, from_index.bm25), (50, tuned().bm25));
+
+        let flags = FusionArgs { weights: Some([1.0, 2.0]), depth: Some(7), ..FusionArgs::default() };
+        let k1 = Bm25Args { bm25_k1: Some(2.0), bm25_compounds: Some(Switch::On), ..Bm25Args::default() };
+        let both = settings(&flags, &k1, Some(&tuned())).unwrap();
+        assert_eq!(both.fusion, Fusion::weighted(Scaling::ZScore, vec![1.0, 2.0]).unwrap());
+        assert_eq!((both.depth, both.bm25), (7, Bm25Options::new(2.0, 0.3).unwrap().with_compounds(true)));
+
+        // another fusion than the tuned one starts from its own defaults
+        let rrf = FusionArgs { fusion: Some("rrf".into()), ..FusionArgs::default() };
+        assert_eq!(settings(&rrf, &no_bm25, Some(&tuned())).unwrap().fusion, Fusion::default());
+        let weighted = FusionArgs { fusion: Some("weighted".into()), ..FusionArgs::default() };
+        let equal = Fusion::weighted(Scaling::Max, vec![0.5, 0.5]).unwrap();
+        assert_eq!(settings(&weighted, &no_bm25, None).unwrap().fusion, equal);
+    }
+
+    #[test]
+    fn a_flag_without_effect_is_refused() {
+        let scaling = FusionArgs { scaling: Some(Scaling::Max), ..FusionArgs::default() };
+        let error = settings(&scaling, &Bm25Args::default(), None).unwrap_err().to_string();
+        assert_eq!(error, "--scaling is for --fusion weighted, not rrf");
+        let k = FusionArgs { rrf_k: Some(1.0), ..FusionArgs::default() };
+        let error = settings(&k, &Bm25Args::default(), Some(&tuned())).unwrap_err().to_string();
+        assert_eq!(error, "--rrf-k is for --fusion rrf, not weighted");
+        let defaults = Defaults { tuned: None, language: Language::None, depth: DEPTH };
+        let depth = FusionArgs { depth: Some(5), ..FusionArgs::default() };
+        let b = Bm25Args { bm25_b: Some(0.5), ..Bm25Args::default() };
+        let none = (FusionArgs::default(), Bm25Args::default());
+        for (mode, fusion, bm25, flag) in [
+            (Mode::Bm25, &depth, &none.1, "--depth"),
+            (Mode::Sparse, &depth, &none.1, "--depth"),
+            (Mode::Sparse, &none.0, &b, "--bm25-b"),
+        ] {
+            let error = resolve(&[mode], fusion, bm25, defaults).unwrap_err().to_string();
+            assert!(error.starts_with(&format!("{flag} has no effect without")), "{error}");
+        }
+        assert!(resolve(&[Mode::Bm25], &none.0, &b, defaults).is_ok());
+        assert!(resolve(&[Mode::Sparse, Mode::Hybrid], &depth, &b, defaults).is_ok());
+    }
+}

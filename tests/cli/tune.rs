@@ -1,0 +1,216 @@
+//! `splade tune --hybrid`, and the settings that it keeps in an index.
+
+use serde_json::Value;
+
+use super::*;
+
+fn place_with_index() -> Place {
+    let place = place();
+    place.copy(&ours("data/toy"), "toy");
+    place.ok(&with(&INDEX, &["--language", "norwegian"]));
+    place
+}
+
+const TUNE: [&str; 10] = [
+    "tune",
+    "--hybrid",
+    "--index",
+    "toy.index",
+    "--queries",
+    "queries.jsonl",
+    "--qrels",
+    "toy/qrels/test.tsv",
+    "--folds",
+    "2",
+];
+const SEARCH: [&str; 8] =
+    ["search", "--index", "toy.index", "--queries", "queries.jsonl", "--mode", "hybrid", "--json"];
+
+#[test]
+fn tuned_settings_are_the_default_of_hybrid_searches_and_flags_come_before_them() {
+    let place = place_with_index();
+    let before = place.json_lines(&SEARCH);
+    let found = place.json(&with(&TUNE, &["--json"]));
+    assert_eq!((&found["queries"], &found["folds"], &found["written"]), (&4.into(), &2.into(), &true.into()));
+    let chosen = &found["chosen"];
+    let weights = chosen["weights"].as_array().unwrap().iter().map(Value::to_string).collect::<Vec<_>>().join(",");
+    let bm25 = &chosen["bm25"];
+    let compounds = if bm25["compounds"] == true { "on" } else { "off" };
+    let (depth, k1, b) = (chosen["depth"].to_string(), bm25["k1"].to_string(), bm25["b"].to_string());
+    let fusion = chosen["fusion"].as_str().unwrap();
+    let mut flags =
+        vec!["--fusion", fusion, "--weights", &weights, "--depth", &depth, "--bm25-k1", &k1, "--bm25-b", &b];
+    flags.extend(["--bm25-compounds", compounds]);
+    let rrf_k = chosen["rrf_k"].to_string();
+    flags.extend(if fusion == "rrf" {
+        ["--rrf-k", &rrf_k]
+    } else {
+        ["--scaling", chosen["scaling"].as_str().unwrap()]
+    });
+    let after = place.json_lines(&SEARCH);
+    place.ok(&with(&INDEX, &["--language", "norwegian", "--overwrite"]));
+    assert_eq!(after, place.json_lines(&with(&SEARCH, &flags)), "{found:#}");
+    assert_ne!(after, before);
+
+    place.ok(&TUNE);
+    let rrf = [
+        "--fusion",
+        "rrf",
+        "--weights",
+        "1,1",
+        "--rrf-k",
+        "60",
+        "--depth",
+        "100",
+        "--bm25-k1",
+        "1.2",
+        "--bm25-b",
+        "0.75",
+        "--bm25-compounds",
+        "on",
+    ];
+    assert_eq!(place.json_lines(&with(&SEARCH, &rrf)), before);
+    let evaluate = ["eval-mteb", "model", "--data", "toy", "--modes", "hybrid", "--tuned", "toy.index", "--json"];
+    assert!(place.json(&evaluate)["tasks"][0]["scores"]["hybrid"]["ndcg_at_10"].is_number());
+}
+
+#[test]
+fn the_report_names_the_choice_and_a_dry_run_writes_nothing() {
+    let place = place_with_index();
+    let manifest = place.read("toy.index/manifest.json");
+    let report = place.ok(&with(&TUNE, &["--dry-run", "--depths", "5,10"]));
+    for part in [
+        "toy.index: nDCG@10 of 4 queries, held out by 2-fold cross-validation",
+        "hybrid, tuned",
+        "0.50,0.50",
+        "chosen: --fusion ",
+        "because of --dry-run",
+    ] {
+        assert!(report.contains(part), "{part}: {report}");
+    }
+    assert_eq!(place.read("toy.index/manifest.json"), manifest);
+    let json = place.json(&with(&TUNE, &["--dry-run", "--json", "--depths", "5"]));
+    assert_eq!((&json["chosen"]["depth"], &json["written"]), (&5.into(), &false.into()));
+    let best = json["curve"].as_array().unwrap().iter().map(|row| row["score"].as_f64().unwrap()).fold(0.0, f64::max);
+    assert_eq!(json["scores"]["hybrid_fitted"].as_f64().unwrap(), best);
+    assert_eq!(json["curve"].as_array().unwrap().len(), 21 * 5);
+    assert_eq!(place.read("toy.index/manifest.json"), manifest);
+}
+
+/// A side is named if the fusion is not above the other one.
+#[test]
+fn a_side_that_does_not_help_is_named() {
+    let place = place_with_index();
+    // no ranking finds these documents
+    place.write("none.tsv", "query-id\tcorpus-id\tscore\nq1\tmissing\t1\nq2\tmissing\t1\n");
+    let tune = ["tune", "--hybrid", "--index", "toy.index", "--queries", "queries.jsonl", "--qrels", "none.tsv"];
+    let report = place.json(&with(&tune, &["--folds", "2", "--json", "--dry-run"]));
+    assert_eq!((&report["leave_out"], &report["above_best_side"]["mean"]), (&"bm25".into(), &0.0.into()), "{report:#}");
+    let text = place.ok(&with(&tune, &["--folds", "2", "--dry-run"]));
+    assert!(text.contains("leave bm25 out, use --mode sparse"), "{text}");
+}
+
+#[test]
+fn invalid_input_is_explained() {
+    let place = place_with_index();
+    let folds = with(&TUNE[..8], &[]);
+    place.run(&folds).fails(
+        2,
+        "queries.jsonl: 4 queries have a relevant document in toy/qrels/test.tsv",
+        "fewer --folds",
+    );
+    place.run(&with(&folds, &["--folds", "1"])).fails(2, "1 is not in 2..=100", "--help");
+    place.run(&with(&TUNE, &["--depths", "0"])).fails(2, "expected at least 1", "--help");
+    place.write("no.tsv", "");
+    let tune = ["tune", "--hybrid", "--index", "toy.index", "--queries", "queries.jsonl", "--qrels", "no.tsv"];
+    place.run(&tune).fails(2, "no.tsv", "");
+    place.run(&["tune", "--hybrid", "--index", "no", "--queries", "queries.jsonl", "--qrels", "no.tsv"]).fails(
+        2,
+        "no: no index there",
+        "",
+    );
+    // without --hybrid, its flags have no effect
+    place.run(&with(&TUNE[..1], &TUNE[2..])).fails(2, "--hybrid", "--help");
+    place.run(&with(&TUNE, &["--svg", "chart.svg"])).fails(2, "cannot be used with", "--help");
+    place.run(&TUNE[..6]).fails(2, "--qrels", "--help");
+    place.run(&["eval-mteb", "model", "--data", "toy", "--modes", "hybrid", "--tuned", "toy.index"]).fails(
+        2,
+        "toy.index: the index has no settings of hybrid search",
+        "splade tune --hybrid",
+    );
+}
+
+#[test]
+fn flags_without_effect_are_refused() {
+    let place = place_with_index();
+    let search = |args: &[&str]| place.run(&with(&["search", "--index", "toy.index", "i Norge"], args));
+    search(&["--fusion", "rrf"]).fails(2, "--fusion has no effect without the hybrid mode", "add the mode hybrid");
+    search(&["--mode", "bm25", "--weights", "1,1"]).fails(2, "--weights has no effect", "add the mode hybrid");
+    search(&["--bm25-k1", "1"]).fails(
+        2,
+        "--bm25-k1 has no effect without the modes bm25 and hybrid",
+        "add one of these modes",
+    );
+    search(&["--mode", "hybrid", "--scaling", "max"]).fails(
+        2,
+        "--scaling is for --fusion weighted, not rrf",
+        "add --fusion weighted",
+    );
+    search(&["--mode", "hybrid", "--fusion", "weighted", "--rrf-k", "5"]).fails(
+        2,
+        "--rrf-k is for --fusion rrf",
+        "add --fusion rrf",
+    );
+    search(&["--mode", "hybrid", "--depth", "0"]).fails(2, "expected at least 1", "--help");
+    search(&["--mode", "bm25", "--bm25-k1", "-1"]).fails(2, "BM25's k1 is -1, not a number of at least 0", "");
+    search(&["--mode", "bm25", "--bm25-b", "2"]).fails(2, "BM25's b is 2, not a number from 0 to 1", "");
+    for scaling in ["max", "min-max", "z-score", "distribution"] {
+        search(&["--mode", "hybrid", "--fusion", "weighted", "--scaling", scaling]).done();
+    }
+}
+
+#[test]
+fn bm25_has_options() {
+    let place = place_with_index();
+    place.write("more.jsonl", "{\"_id\": \"a\", \"text\": \"passordbeskyttelse av filer\"}\n{\"_id\": \"b\", \"text\": \"et passord\"}\n{\"_id\": \"c\", \"text\": \"god beskyttelse\"}\n{\"_id\": \"d\", \"text\": \"passord og beskyttelse\"}\n");
+    place.ok(&["index", "model", "--input", "more.jsonl", "--index", "more.index", "--language", "nb"]);
+    let ids = |args: &[&str]| {
+        let found = place.json(&with(&["search", "--index", "more.index", "--mode", "bm25", "--json"], args));
+        let mut ids: Vec<String> =
+            found["hits"].as_array().unwrap().iter().map(|hit| hit["_id"].as_str().unwrap().to_owned()).collect();
+        ids.sort_unstable();
+        ids.concat()
+    };
+    assert_eq!(ids(&["passord"]), "abd");
+    assert_eq!(ids(&["passord", "--bm25-compounds", "off"]), "bd");
+    assert_eq!(ids(&["passordbeskyttelse"]), "abcd");
+    assert_eq!(ids(&["et filer"]), "ab");
+    assert_eq!(ids(&["et filer", "--bm25-drop-stop-words", "on"]), "a");
+    let score = |args: &[&str]| {
+        let search = ["search", "--index", "more.index", "--mode", "bm25", "--json", "passord"];
+        place.json(&with(&search, args))["hits"][0]["score"].as_f64().unwrap()
+    };
+    assert!(score(&["--bm25-k1", "2", "--bm25-b", "0"]) > 0.0);
+    assert_ne!(score(&["--bm25-b", "0"]), score(&["--bm25-b", "1"]));
+}
+
+#[test]
+fn the_language_is_detected_on_demand() {
+    let place = place();
+    let index = |more: &[&str]| place.run(&with(&INDEX, more));
+    let ran = index(&["--language", "auto"]);
+    assert!(ran.stderr.contains("language of the first 12 documents: norwegian"), "{}", ran.stderr);
+    ran.done();
+    assert!(place.read("toy.index/manifest.json").contains("\"language\": \"norwegian\""));
+    place.write("numbers.jsonl", "{\"_id\": \"a\", \"text\": \"4711\"}\n");
+    let ran = place.run(&["index", "model", "--input", "numbers.jsonl", "--index", "n.index", "--language", "auto"]);
+    assert!(ran.stderr.contains("none of those with a stemmer"), "{}", ran.stderr);
+    ran.done();
+    let stdin = ["index", "model", "--input", "-", "--index", "s.index", "--language", "auto"];
+    place.feed(&stdin, "{\"_id\": \"a\", \"text\": \"x\"}\n").fails(
+        2,
+        "--language auto needs a new index",
+        "name the language",
+    );
+    index(&["--append", "--language", "auto"]).fails(2, "--language auto needs a new index", "name the language");
+}
