@@ -9,8 +9,10 @@ use splade_files::is_temporary;
 use tantivy::TantivyDocument;
 use tantivy::directory::INDEX_WRITER_LOCK;
 
+use crate::dense_plugin;
 use crate::directory::{CheckedDirectory, MANAGED_FILE, META_FILE, is_known};
 use crate::impact_index::{ImpactIndex, QUERY_DIR, TANTIVY_DIR, folder_bytes};
+use crate::plugin::named;
 use crate::settings::{FileRecord, MANIFEST_FILE, Manifest};
 use crate::{Error, Result};
 
@@ -204,6 +206,10 @@ impl<'a> Check<'a> {
         let metas = index.tantivy().searchable_segment_metas()?;
         for (reader, file) in searcher.tantivy().segment_readers().iter().zip(searcher.files()) {
             file.check().map_err(|defect| index.damaged(reader, defect))?;
+            if let Some(file) = index.snapshots().dense_file(reader)? {
+                let name = named(reader, dense_plugin::EXTENSION);
+                file.check().map_err(|defect| Error::damaged(index.directory().path().join(name), defect))?;
+            }
             let damaged = |extension: &str, message: String| {
                 let name = format!("{}.{extension}", reader.segment_id().uuid_string());
                 Error::damaged(index.directory().path().join(name), message)

@@ -11,8 +11,10 @@ use tantivy::Index;
 use tantivy::tokenizer::TokenizerManager;
 
 use splade_core::QueryEncoder;
+use splade_core::dense::MAX_DIMENSIONS;
 
 use crate::analyzer::{analyzer, analyzer_name};
+use crate::dense_plugin::DensePlugin;
 use crate::directory::CheckedDirectory;
 use crate::hybrid_settings::HybridSettings;
 use crate::plugin::ImpactPlugin;
@@ -76,6 +78,9 @@ pub struct IndexStats {
     pub segments: usize,
     /// bytes of the vectors: all `.spl` files
     pub vector_bytes: u64,
+    /// bytes of the dense vectors: all `.dns` files; none in an index without them
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dense_bytes: Option<u64>,
     /// bytes of the whole folder
     pub total_bytes: u64,
 }
@@ -89,6 +94,13 @@ impl ImpactIndex {
         if settings.vocabulary_size == 0 {
             return Err(Error::invalid("an index needs a vocabulary of at least one term", ""));
         }
+        if let Some(dense) = &settings.dense {
+            let dimensions = dense.dimensions;
+            if dimensions == 0 || dimensions as usize > MAX_DIMENSIONS {
+                let message = format!("dense vectors of {dimensions} dimensions");
+                return Err(Error::invalid(message, format!("1 to {MAX_DIMENSIONS} dimensions can be searched")));
+            }
+        }
         if dir.join(settings::MANIFEST_FILE).exists() || dir.join(TANTIVY_DIR).exists() {
             return Err(Error::file(dir, "there is an index already"));
         }
@@ -97,11 +109,15 @@ impl ImpactIndex {
         let directory = CheckedDirectory::open(&tantivy_dir)?;
         let (fields, schema) = Fields::build(settings);
         let index = directory.run(|| {
-            Ok(Index::builder()
+            let builder = Index::builder()
                 .schema(schema)
                 .tokenizers(tokenizers(settings))
-                .register_plugin(Arc::new(ImpactPlugin::new(settings, &fields, &directory)))
-                .open_or_create(directory.clone())?)
+                .register_plugin(Arc::new(ImpactPlugin::new(settings, &fields, &directory)));
+            let builder = match DensePlugin::of(settings, &fields, &directory) {
+                Some(plugin) => builder.register_plugin(Arc::new(plugin)),
+                None => builder,
+            };
+            Ok(builder.open_or_create(directory.clone())?)
         })?;
         // last, so that a folder with a manifest is complete
         Manifest { settings: settings.clone(), query: Some(BTreeMap::new()), hybrid: None }.write(dir)?;
@@ -132,6 +148,9 @@ impl ImpactIndex {
         }
         index.set_tokenizers(tokenizers(&settings));
         index.register_plugin(Arc::new(ImpactPlugin::new(&settings, &fields, &directory)));
+        if let Some(plugin) = DensePlugin::of(&settings, &fields, &directory) {
+            index.register_plugin(Arc::new(plugin));
+        }
         Self::from_parts(dir, settings, fields, directory, index)
     }
 
@@ -335,6 +354,9 @@ impl ImpactIndex {
             active_terms: terms.len() as u64,
             segments: searcher.files().len(),
             vector_bytes,
+            dense_bytes: searcher
+                .dense_settings()
+                .map(|_| searcher.dense_files().iter().map(|file| file.len_bytes()).sum()),
             total_bytes: folder_bytes(&self.dir)?,
         })
     }

@@ -1,7 +1,8 @@
 //! Documents in, hits out: the inverted index on disk, BM25, filters.
 //!
 //! tantivy keeps documents, ids, BM25 postings, segments, commits, deletes and merges; a file of our own beside every
-//! segment ([`splade_core::segment`]) keeps the vectors. The only crate that knows tantivy.
+//! segment ([`splade_core::segment`]) keeps the vectors, and another ([`splade_core::dense`]) dense vectors where an index has
+//! them. The only crate that knows tantivy.
 //!
 //! ```
 //! use splade_core::{QueryEncoder, QueryWeights, SparseVector, Vocabulary};
@@ -51,6 +52,8 @@ mod check;
 mod checked_json;
 mod dates;
 mod delete;
+mod dense_plugin;
+mod dense_search;
 mod detect;
 mod directory;
 mod error;
@@ -75,9 +78,9 @@ pub use analyzer::{AnalyzerVersion, Language};
 pub use check::{CheckReport, Finding, FindingKind};
 pub use fields::{FieldKind, FieldSpec};
 pub use impact_index::{ImpactIndex, IndexStats};
-pub use settings::IndexSettings;
+pub use settings::{DenseSettings, IndexSettings};
 // Writing
-pub use writer::{ImpactWriter, StoredDocument, WriteCounts, WriterOptions};
+pub use writer::{ImpactWriter, StoredDocument, Vectors, WriteCounts, WriterOptions};
 // Searching
 pub use bm25::{Bm25Options, WordScore};
 pub use facets::{FieldCounts, ValueCount};

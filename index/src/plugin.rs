@@ -19,11 +19,11 @@ use splade_core::segment::{CheckedBytes, Entry, RowLayout};
 use splade_core::segment::{Identity, SegmentFile, Source, merge_segments, write_segment};
 
 /// Extension of the plugin's file.
-const EXTENSION: &str = "spl";
+pub(crate) const EXTENSION: &str = "spl";
 
-/// tantivy's name for the plugin's file.
-fn component() -> SegmentComponent {
-    SegmentComponent::Custom(EXTENSION.into())
+/// tantivy's name for a file of a plugin.
+fn component(extension: &str) -> SegmentComponent {
+    SegmentComponent::Custom(extension.into())
 }
 
 /// tantivy's plugin for `<segment>.spl`.
@@ -42,7 +42,7 @@ impl ImpactPlugin {
 
     /// Opens the file of a segment to merge.
     fn open_source(&self, reader: &SegmentReader) -> tantivy::Result<SegmentFile> {
-        let bytes = read_file(reader, &self.directory)?;
+        let bytes = read_file(reader, &self.directory, EXTENSION)?;
         if !bytes.has_checksums() {
             // a damaged file must not get valid checksums by the merge
             self.directory.check_segment(&reader.segment_id().uuid_string())?;
@@ -85,27 +85,42 @@ impl SegmentPlugin for ImpactPlugin {
             n_docs += source.n_live();
             sources.push(source);
         }
-        write_file(context.target_segment, |out| merge_segments(out, &self.identity, &sources))
+        write_file(context.target_segment, EXTENSION, |out| merge_segments(out, &self.identity, &sources))
     }
 }
 
 /// The bytes of a segment file without tantivy's footer, checked when they are read.
-pub(crate) fn read_file(reader: &SegmentReader, directory: &CheckedDirectory) -> tantivy::Result<CheckedBytes> {
-    let len = reader.open_read(component())?.len();
-    Ok(directory.bytes(std::path::Path::new(&file_name(reader)))?.truncated(len))
+pub(crate) fn read_file(
+    reader: &SegmentReader,
+    directory: &CheckedDirectory,
+    extension: &str,
+) -> tantivy::Result<CheckedBytes> {
+    let len = reader.open_read(component(extension))?.len();
+    let name = named(reader, extension);
+    Ok(directory.bytes(std::path::Path::new(&name))?.truncated(len))
 }
 
-/// The name of a segment file.
+/// The name of the file of sparse vectors of a segment.
 pub(crate) fn file_name(reader: &SegmentReader) -> String {
-    format!("{}.{EXTENSION}", reader.segment_id().uuid_string())
+    named(reader, EXTENSION)
 }
 
-fn sorting_refused() -> TantivyError {
+/// The name of a file of a segment.
+pub(crate) fn named(reader: &SegmentReader, extension: &str) -> String {
+    format!("{}.{extension}", reader.segment_id().uuid_string())
+}
+
+pub(crate) fn sorting_refused() -> TantivyError {
     TantivyError::InvalidArgument("a sorted index cannot hold sparse vectors".into())
 }
 
-fn write_file(segment: &Segment, write: impl FnOnce(&mut WritePtr) -> std::io::Result<()>) -> tantivy::Result<()> {
-    let mut out = segment.clone().open_write(component())?;
+/// Writes a file of a segment.
+pub(crate) fn write_file(
+    segment: &Segment,
+    extension: &str,
+    write: impl FnOnce(&mut WritePtr) -> std::io::Result<()>,
+) -> tantivy::Result<()> {
+    let mut out = segment.clone().open_write(component(extension))?;
     write(&mut out)?;
     out.flush()?;
     tantivy::directory::TerminatingWrite::terminate(out)?;
@@ -148,7 +163,7 @@ impl PluginWriter for EntryWriter {
             id: &self.ids[start.0..end.0],
             row: self.identity.layout.row(&self.rows[start.1..end.1]),
         });
-        write_file(segment, |out| write_segment(out, &self.identity, documents))
+        write_file(segment, EXTENSION, |out| write_segment(out, &self.identity, documents))
     }
 
     /// Memory of rows and ids, and the place in each row while the segment is written. Writing takes a fixed amount beyond it,

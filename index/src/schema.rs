@@ -15,6 +15,7 @@ use crate::fields::FieldValue;
 use crate::plugin;
 use crate::{FieldKind, FieldSpec, IndexSettings, Result, StoredDocument};
 use splade_core::SparseVector;
+use splade_core::dense::DenseVector;
 
 /// Largest length in bytes of a text that a filter can match. Longer texts are stored only: as terms they would enlarge the
 /// dictionary.
@@ -39,6 +40,8 @@ pub(crate) struct Fields {
     pub(crate) vector: Field,
     /// the declared and the inferred fields, in their order
     pub(crate) typed: Arc<[TypedField]>,
+    /// the dense vector, which its plugin reads; none in an index without dense vectors
+    pub(crate) dense: Option<Field>,
 }
 
 /// A typed field.
@@ -94,7 +97,7 @@ fn raw_indexing() -> TextFieldIndexing {
 }
 
 impl Fields {
-    /// The fields and their schema. They depend on the language, the analyzer and the typed fields only.
+    /// The fields and their schema. They depend on the language, the analyzer, the typed fields and the presence of dense vectors only.
     pub(crate) fn build(settings: &IndexSettings) -> (Self, Schema) {
         let mut schema = Schema::builder();
         let indexing = TextFieldIndexing::default()
@@ -109,10 +112,13 @@ impl Fields {
             filter: schema.add_json_field("filter", JsonObjectOptions::default().set_indexing_options(raw_indexing())),
             vector: schema.add_custom_field("vector", "splade-impacts", Json::Null),
             typed: Arc::new([]),
+            dense: None,
         };
         // after the others, whose numbers an index without typed fields has too
         let specs = settings.fields.iter().enumerate();
         fields.typed = specs.map(|(position, spec)| TypedField::add(spec, position, &mut schema)).collect();
+        let add_dense = |_| schema.add_custom_field("dense", "splade-dense", Json::Null);
+        fields.dense = settings.dense.as_ref().map(add_dense);
         (fields, schema.build())
     }
 
@@ -121,7 +127,7 @@ impl Fields {
         Term::from_field_text(self.id, id)
     }
 
-    /// Makes tantivy's document of a document and its vector. Returns it with the number of values of inferred fields that are
+    /// Makes tantivy's document of a document and its vectors. Returns it with the number of values of inferred fields that are
     /// left out because they are of another type.
     ///
     /// # Errors
@@ -130,6 +136,7 @@ impl Fields {
         &self,
         document: &StoredDocument,
         vector: &SparseVector,
+        dense: Option<&DenseVector>,
     ) -> Result<(TantivyDocument, u64)> {
         let mut row = TantivyDocument::new();
         row.add_text(self.id, &document.id);
@@ -144,6 +151,9 @@ impl Fields {
             row.add_object(self.filter, filterable(&document.other));
         }
         row.add_custom(self.vector, &plugin::encode(vector.dims(), vector.weights()));
+        if let (Some(field), Some(dense)) = (self.dense, dense) {
+            row.add_custom(field, &dense.to_bytes());
+        }
         let mut left_out = 0;
         for field in self.typed.iter() {
             match field.spec.values(&document.other) {

@@ -4,7 +4,6 @@ use std::sync::{Arc, OnceLock};
 
 use tantivy::TantivyDocument;
 
-use crate::StoredDocument;
 use crate::analyzer::{AnalyzerVersion, Language};
 use crate::bm25::{Bm25Options, Compounds};
 use crate::directory::CheckedDirectory;
@@ -12,7 +11,9 @@ use crate::filter::{Filter, FilterCache, Passing};
 use crate::plugin::file_name;
 use crate::schema::Fields;
 use crate::snapshots::Snapshots;
+use crate::{DenseSettings, StoredDocument};
 use crate::{Error, Result};
+use splade_core::dense::DenseFile;
 use splade_core::segment::{Candidate, Demand, Live, QueryPlan};
 use splade_core::segment::{Defect, SegmentFile};
 use splade_core::{Hit, Ranking, SparseVector, score_order};
@@ -109,6 +110,9 @@ pub struct Searcher {
     searcher: tantivy::Searcher,
     directory: CheckedDirectory,
     files: Vec<Arc<SegmentFile>>,
+    /// of every segment; empty without dense vectors
+    dense_files: Vec<Arc<DenseFile>>,
+    dense: Option<DenseSettings>,
     fields: Fields,
     vocabulary_size: u32,
     filters: Arc<FilterCache>,
@@ -122,9 +126,13 @@ impl Searcher {
     pub(crate) fn open(index: &Snapshots, searcher: tantivy::Searcher) -> Result<Self> {
         let files = searcher.segment_readers().iter().map(|reader| index.segment_file(reader));
         let files = files.collect::<Result<Vec<_>>>()?;
+        let dense_files = searcher.segment_readers().iter().filter_map(|reader| index.dense_file(reader).transpose());
+        let dense_files = dense_files.collect::<Result<Vec<_>>>()?;
         let settings = index.settings();
         Ok(Self {
             files,
+            dense_files,
+            dense: settings.dense.clone(),
             fields: index.fields().clone(),
             vocabulary_size: settings.vocabulary_size,
             language: settings.language,
@@ -176,6 +184,20 @@ impl Searcher {
 
     pub(crate) fn compounds_cell(&self) -> &OnceLock<Compounds> {
         &self.compounds
+    }
+
+    pub(crate) fn dense_files(&self) -> &[Arc<DenseFile>] {
+        &self.dense_files
+    }
+
+    /// Dense vectors of the index, if it has them.
+    #[must_use]
+    pub fn dense_settings(&self) -> Option<&DenseSettings> {
+        self.dense.as_ref()
+    }
+
+    pub(crate) fn directory(&self) -> &CheckedDirectory {
+        &self.directory
     }
 
     /// Number of documents.
@@ -268,7 +290,10 @@ impl Searcher {
     /// A damaged index.
     pub fn warm(&self) -> Result<()> {
         let files = self.files.iter().enumerate();
-        files.into_iter().try_for_each(|(segment, file)| file.warm().map_err(|defect| self.damaged(segment, defect)))
+        files
+            .into_iter()
+            .try_for_each(|(segment, file)| file.warm().map_err(|defect| self.damaged(segment, defect)))?;
+        self.warm_dense()
     }
 
     /// Contributions of the common terms to the score of a document, largest first, then by dimension.
@@ -370,7 +395,8 @@ impl Searcher {
         self.best(scored, k)
     }
 
-    fn best(&self, mut scored: Vec<(f32, Address)>, k: usize) -> Result<Vec<Found>> {
+    /// The best `k` of `scored`, in order.
+    pub(crate) fn best(&self, mut scored: Vec<(f32, Address)>, k: usize) -> Result<Vec<Found>> {
         // the order of `Hit::rank_order`; hits are made only of the best, and once they are in order
         let mut failed = None;
         let mut id = |address| {

@@ -11,6 +11,7 @@ use crate::checked_json::{seal, unseal};
 use crate::hybrid_settings::HybridSettings;
 use crate::{Error, FieldSpec, Result};
 use splade_core::Pruning;
+use splade_core::dense::DenseIdentity;
 use splade_core::segment::Identity;
 use splade_core::segment::{ForwardPrecision, RowLayout};
 use splade_files::AtomicFile;
@@ -49,11 +50,40 @@ pub struct IndexSettings {
     /// typed fields of the documents, for filters and counts
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub fields: Vec<FieldSpec>,
+    /// dense vectors of the documents, beside the sparse ones; none in most indexes
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dense: Option<DenseSettings>,
+}
+
+/// Dense vectors of an index: every document has one.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DenseSettings {
+    /// number of dimensions
+    pub dimensions: u32,
+    /// fingerprint of the dense encoder; any text, compared by equality
+    pub model_fingerprint: String,
+    /// text put before every query
+    pub query_prompt: String,
+    /// text that was put before every document
+    pub document_prompt: String,
+}
+
+impl DenseSettings {
+    /// Identity that every file of dense vectors of the index repeats.
+    pub(crate) fn identity(&self) -> DenseIdentity {
+        let mut hasher = Sha256::new();
+        for text in [&self.model_fingerprint, &self.document_prompt] {
+            hasher.update((text.len() as u64).to_le_bytes());
+            hasher.update(text);
+        }
+        DenseIdentity { dimensions: self.dimensions, fingerprint: hasher.finalize().into() }
+    }
 }
 
 impl IndexSettings {
-    /// Settings without a stemmer, with exact weights in f32, the newest analyzer, no pruning, no encoder precision and no
-    /// typed fields.
+    /// Settings without a stemmer, with exact weights in f32, the newest analyzer, no pruning, no encoder precision, no
+    /// typed fields and no dense vectors.
     #[must_use]
     pub fn new(vocabulary_size: u32, model_fingerprint: &str, tokenizer_fingerprint: &str) -> Self {
         Self {
@@ -66,6 +96,7 @@ impl IndexSettings {
             pruning: Some(Pruning::default()),
             encoder_precision: None,
             fields: Vec::new(),
+            dense: None,
         }
     }
 

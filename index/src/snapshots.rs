@@ -8,13 +8,14 @@ use tantivy::directory::error::OpenReadError;
 use tantivy::index::{SegmentId, SegmentReader};
 use tantivy::{Index, IndexReader, ReloadPolicy, TantivyError};
 
+use splade_core::dense::DenseFile;
 use splade_core::segment::SegmentFile;
 
 use crate::directory::CheckedDirectory;
-use crate::plugin;
 use crate::schema::Fields;
 use crate::settings::Manifest;
 use crate::{Error, IndexSettings, Result, Searcher};
+use crate::{dense_plugin, plugin};
 
 /// Attempts to open the segments of `meta.json` while a writer replaces them.
 const ATTEMPTS: usize = 100;
@@ -29,6 +30,8 @@ pub(crate) struct Snapshots {
     reader: IndexReader,
     /// opened segment files: a segment never changes, so they are opened once
     files: Mutex<HashMap<SegmentId, Arc<SegmentFile>>>,
+    /// the same of dense vectors; empty in an index without them
+    dense_files: Mutex<HashMap<SegmentId, Arc<DenseFile>>>,
     /// the last searcher, with the `meta.json` that was read before it was opened
     last: Mutex<Option<(Vec<u8>, Searcher)>>,
 }
@@ -44,8 +47,8 @@ impl Snapshots {
     ) -> Result<Self> {
         let open = || Ok(index.reader_builder().reload_policy(ReloadPolicy::Manual).try_into()?);
         let reader = directory.run(|| while_files_vanish(&directory, open))?;
-        let (files, last) = (Mutex::default(), Mutex::default());
-        Ok(Self { dir: dir.to_owned(), settings, fields, directory, reader, files, last })
+        let (files, dense_files, last) = (Mutex::default(), Mutex::default(), Mutex::default());
+        Ok(Self { dir: dir.to_owned(), settings, fields, directory, reader, files, dense_files, last })
     }
 
     pub(crate) fn settings(&self) -> &IndexSettings {
@@ -79,6 +82,7 @@ impl Snapshots {
         let open: HashSet<SegmentId> =
             searcher.tantivy().segment_readers().iter().map(SegmentReader::segment_id).collect();
         lock(&self.files).retain(|id, _| open.contains(id));
+        lock(&self.dense_files).retain(|id, _| open.contains(id));
         *last = Some((meta, searcher.clone()));
         Ok(searcher)
     }
@@ -96,11 +100,22 @@ impl Snapshots {
         if let Some(file) = lock(&self.files).get(&reader.segment_id()) {
             return Ok(Arc::clone(file));
         }
-        let bytes = plugin::read_file(reader, &self.directory)?;
+        let bytes = plugin::read_file(reader, &self.directory, plugin::EXTENSION)?;
         let file = SegmentFile::open(bytes, &self.settings.identity(), reader.max_doc());
         let file = Arc::new(file.map_err(|defect| self.damaged(reader, defect))?);
         lock(&self.files).insert(reader.segment_id(), Arc::clone(&file));
         Ok(file)
+    }
+
+    /// The file of dense vectors of a segment, opened and checked once; none in an index without dense vectors.
+    pub(crate) fn dense_file(&self, reader: &SegmentReader) -> Result<Option<Arc<DenseFile>>> {
+        let Some(dense) = &self.settings.dense else { return Ok(None) };
+        if let Some(file) = lock(&self.dense_files).get(&reader.segment_id()) {
+            return Ok(Some(Arc::clone(file)));
+        }
+        let file = Arc::new(dense_plugin::open_file(reader, &self.directory, &dense.identity())?);
+        lock(&self.dense_files).insert(reader.segment_id(), Arc::clone(&file));
+        Ok(Some(file))
     }
 
     /// The error of a segment file with a defect.

@@ -19,6 +19,7 @@ use crate::snapshots::Snapshots;
 use crate::{Error, Result};
 use crate::{ImpactIndex, Searcher};
 use splade_core::SparseVector;
+use splade_core::dense::DenseVector;
 use splade_core::segment::ForwardPrecision;
 use splade_files::remove_leftovers;
 
@@ -33,6 +34,21 @@ pub struct StoredDocument {
     pub text: String,
     /// all other fields
     pub other: Map<String, Json>,
+}
+
+/// Vectors of a document. In an index without dense vectors, a sparse vector is enough.
+#[derive(Debug, Clone, Copy)]
+pub struct Vectors<'v> {
+    /// weights of the document
+    pub sparse: &'v SparseVector,
+    /// dense vector; required in an index with dense vectors, refused in others
+    pub dense: Option<&'v DenseVector>,
+}
+
+impl<'v> From<&'v SparseVector> for Vectors<'v> {
+    fn from(sparse: &'v SparseVector) -> Self {
+        Self { sparse, dense: None }
+    }
 }
 
 /// Threads and memory of a writer.
@@ -127,11 +143,11 @@ impl ImpactWriter {
     /// Weights that are zero or negative are left out and counted; a trained encoder makes none.
     ///
     /// # Errors
-    /// An id that is empty; one that is taken, in the index or by this writer: [`Error::TakenId`]; a dimension beyond the
+    /// A dense vector where there is none, or none where there is one; an id that is empty; one that is taken, in the index or by this writer: [`Error::TakenId`]; a dimension beyond the
     /// vocabulary; in an f16 index a weight beyond f16: the message holds the id, and the writer can be used further. A disk
     /// that is full or fails: it cannot.
-    pub fn add(&mut self, document: &StoredDocument, vector: &SparseVector) -> Result<()> {
-        let row = self.prepare(document, vector)?;
+    pub fn add<'v>(&mut self, document: &StoredDocument, vectors: impl Into<Vectors<'v>>) -> Result<()> {
+        let row = self.prepare(document, vectors.into())?;
         if self.is_taken(&document.id)? {
             return Err(Error::TakenId { id: document.id.clone() });
         }
@@ -144,8 +160,8 @@ impl ImpactWriter {
     ///
     /// # Errors
     /// As [`add`](Self::add), but for ids that are taken.
-    pub fn update(&mut self, document: &StoredDocument, vector: &SparseVector) -> Result<()> {
-        let row = self.prepare(document, vector)?;
+    pub fn update<'v>(&mut self, document: &StoredDocument, vectors: impl Into<Vectors<'v>>) -> Result<()> {
+        let row = self.prepare(document, vectors.into())?;
         let delete = UserOperation::Delete(self.fields.id_term(&document.id));
         self.write(|writer| writer.run([delete, UserOperation::Add(row)]))?;
         self.counted(&document.id);
@@ -351,16 +367,32 @@ impl ImpactWriter {
         self.counts.documents += 1;
     }
 
-    /// The document as tantivy takes it, its vector checked.
-    fn prepare(&mut self, document: &StoredDocument, vector: &SparseVector) -> Result<TantivyDocument> {
+    /// The document as tantivy takes it, its vectors checked.
+    fn prepare(&mut self, document: &StoredDocument, vectors: Vectors<'_>) -> Result<TantivyDocument> {
         if document.id.is_empty() || document.id.len() > LONGEST_ID {
             let message = format!("a document has an id of {} bytes", document.id.len());
             return Err(Error::invalid(message, format!("ids have 1 to {LONGEST_ID} bytes")));
         }
-        let vector = self.accept(&document.id, vector)?;
-        let (row, left_out) = self.fields.to_tantivy(document, &vector)?;
+        self.expect_dense(&document.id, vectors.dense)?;
+        let vector = self.accept(&document.id, vectors.sparse)?;
+        let (row, left_out) = self.fields.to_tantivy(document, &vector, vectors.dense)?;
         self.counts.unindexed_values += left_out;
         Ok(row)
+    }
+
+    /// Refuses a dense vector that the index cannot hold, and a missing one that it needs.
+    fn expect_dense(&self, id: &str, vector: Option<&DenseVector>) -> Result<()> {
+        let expected = self.settings.dense.as_ref().map(|dense| dense.dimensions as usize);
+        let (message, hint) = match (expected, vector.map(DenseVector::dimensions)) {
+            (expected, found) if expected == found => return Ok(()),
+            (Some(_), None) => (format!("document {id} has no dense vector"), "every document of the index needs one"),
+            (None, _) => (format!("document {id} has a dense vector"), "the index was made without dense vectors"),
+            (Some(expected), Some(found)) => (
+                format!("document {id}: a dense vector of {found} dimensions, the index has {expected}"),
+                "the vectors must come from the dense model of the index",
+            ),
+        };
+        Err(Error::invalid(message, hint))
     }
 
     /// The vector as the index keeps it: inside the vocabulary, positive.

@@ -218,26 +218,15 @@ impl Encoder for DocumentEncoder {
 
     fn encode(&self, texts: &[&str]) -> Result<Vec<SparseVector>> {
         let tokens = self.tokenize(texts)?;
-        let budget = if self.settings.batch_tokens == 0 { BATCH_TOKENS } else { self.settings.batch_tokens };
-        let batches = batches(&tokens, budget);
-        let found = in_parallel(self.network.concurrency(), &batches, |batch| self.encode_batch(batch, &tokens))?;
-        let mut vectors = vec![SparseVector::default(); texts.len()];
-        for (text, vector) in batches.iter().flatten().zip(found.into_iter().flatten()) {
-            vectors[*text] = vector;
-        }
-        Ok(vectors)
+        let DocumentSettings { pad, batch_tokens, .. } = self.settings;
+        let vectors = run_in_batches(&tokens, pad, batch_tokens, self.network.concurrency(), |batch| self.run(batch))?;
+        Ok(vectors.into_iter().map(Option::unwrap_or_default).collect())
     }
 }
 
 impl DocumentEncoder {
     /// The vectors of the texts of a batch.
-    fn encode_batch(&self, batch: &[usize], tokens: &[Vec<u32>]) -> Result<Vec<SparseVector>> {
-        let rows: Vec<&[u32]> = batch.iter().map(|&text| tokens[text].as_slice()).collect();
-        let found = self.network.forward(&TokenBatch::new(&rows, self.settings.pad))?;
-        if found.len() != batch.len() {
-            let message = format!("the network gave {} vectors for {} texts", found.len(), batch.len());
-            return Err(Error::Encoder(message.into()));
-        }
+    fn run(&self, batch: &TokenBatch) -> Result<Vec<SparseVector>> {
         let finished = |vector: SparseVector| {
             let vector = vector.without(&self.settings.dropped);
             match self.settings.max_active_dims {
@@ -245,8 +234,39 @@ impl DocumentEncoder {
                 None => vector,
             }
         };
-        Ok(found.into_iter().map(finished).collect())
+        Ok(self.network.forward(batch)?.into_iter().map(finished).collect())
     }
+}
+
+/// Results of `run` for texts given as token ids, in their order; none for a text without a token. `run` gets texts of similar
+/// length in batches of at most `batch_tokens` tokens (0 means [`BATCH_TOKENS`]), padded with `pad`, and returns a result for
+/// each row. `concurrency` batches run at the same time.
+///
+/// # Errors
+/// The first error of `run`; another number of results than texts.
+pub fn run_in_batches<R: Send>(
+    tokens: &[Vec<u32>],
+    pad: u32,
+    batch_tokens: usize,
+    concurrency: usize,
+    run: impl Fn(&TokenBatch) -> Result<Vec<R>> + Sync,
+) -> Result<Vec<Option<R>>> {
+    let budget = if batch_tokens == 0 { BATCH_TOKENS } else { batch_tokens };
+    let batches = batches(tokens, budget);
+    let found = in_parallel(concurrency, &batches, |batch| {
+        let rows: Vec<&[u32]> = batch.iter().map(|&text| tokens[text].as_slice()).collect();
+        let found = run(&TokenBatch::new(&rows, pad))?;
+        if found.len() != batch.len() {
+            let message = format!("the network gave {} vectors for {} texts", found.len(), batch.len());
+            return Err(Error::Encoder(message.into()));
+        }
+        Ok(found)
+    })?;
+    let mut results: Vec<Option<R>> = tokens.iter().map(|_| None).collect();
+    for (text, result) in batches.iter().flatten().zip(found.into_iter().flatten()) {
+        results[*text] = Some(result);
+    }
+    Ok(results)
 }
 
 /// Results of `run` for every item, in order, on `threads` new threads. Each thread takes the next item when it is ready.
@@ -312,7 +332,20 @@ pub fn encode_stream<T, E: From<Error>>(
     encoder: &dyn Encoder,
     items: impl IntoIterator<Item = std::result::Result<T, E>>,
     text: impl Fn(&T) -> String,
-    mut sink: impl FnMut(T, SparseVector) -> std::result::Result<(), E>,
+    sink: impl FnMut(T, SparseVector) -> std::result::Result<(), E>,
+) -> std::result::Result<(), E> {
+    encode_stream_by(|texts| Ok(encoder.encode(texts)?), items, text, sink)
+}
+
+/// As [`encode_stream`], with a function that returns a result for each text of a window.
+///
+/// # Errors
+/// The first error of the stream, of `encode` or of the sink.
+pub fn encode_stream_by<T, V, E: From<Error>>(
+    mut encode: impl FnMut(&[&str]) -> std::result::Result<Vec<V>, E>,
+    items: impl IntoIterator<Item = std::result::Result<T, E>>,
+    text: impl Fn(&T) -> String,
+    mut sink: impl FnMut(T, V) -> std::result::Result<(), E>,
 ) -> std::result::Result<(), E> {
     let mut items = items.into_iter().fuse();
     loop {
@@ -328,7 +361,7 @@ pub fn encode_stream<T, E: From<Error>>(
             return Ok(());
         }
         let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
-        for (item, vector) in window.into_iter().zip(encoder.encode(&texts)?) {
+        for (item, vector) in window.into_iter().zip(encode(&texts)?) {
             sink(item, vector)?;
         }
     }

@@ -27,7 +27,7 @@
 //! * [`Ranking`] holds hits in order; a [`Fusion`] makes one of several. [`Retriever`] is the contract of whatever ranks
 //!   documents: indexes, exact search, hybrid search.
 //! * [`SparsityStats`] describes many vectors.
-//! * [`segment`] is the file format of vectors in an index, and the search over it.
+//! * [`segment`] is the file format of vectors in an index, and the search over it; [`dense`] is that of dense vectors.
 //!
 //! # Invariants
 //!
@@ -46,6 +46,7 @@
 #![warn(clippy::print_stdout, clippy::print_stderr)]
 
 mod compositional;
+pub mod dense;
 mod document;
 mod encoder;
 mod error;
@@ -72,7 +73,10 @@ pub use stats::{
 };
 pub use vector::{SparseVector, VectorError};
 // Encoders
-pub use document::{BATCH_TOKENS, DocumentEncoder, DocumentSettings, Network, TokenBatch, encode_stream};
+pub use document::{
+    BATCH_TOKENS, DocumentEncoder, DocumentSettings, Network, TokenBatch, encode_stream, encode_stream_by,
+    run_in_batches,
+};
 pub use encoder::Encoder;
 pub use query::{QueryEncoder, QueryWeights};
 pub use tokenizer_files::{TOKENIZER_SOURCES, TOKENIZER_VOCABULARIES, TokenizerFiles};

@@ -7,6 +7,7 @@
 //!
 //! * [`OnnxNetwork`] is a [`Network`](splade_core::Network) over an ONNX file of a model folder; [`OnnxModel`] is the file in
 //!   its sessions, whatever its output means. [`OnnxOptions`] are the settings of a run.
+//! * [`DenseEncoder`] gives dense vectors by an ONNX file of a folder of sentence-transformers.
 //! * [`OnnxDevice`] and [`Placement`]: the device it runs on, and why not another.
 //! * [`NotSplit`]: why a file is run whole, where the fast way cannot be taken.
 //! * [`provenance()`]: whether a file was exported from the checkpoint beside it.
@@ -32,6 +33,7 @@
 #![deny(unsafe_code)]
 #![warn(clippy::print_stdout, clippy::print_stderr)]
 
+mod dense;
 mod error;
 mod info;
 mod library;
@@ -49,6 +51,7 @@ mod split_graph;
 mod summary;
 pub mod tensor_names;
 
+pub use dense::DenseEncoder;
 pub use error::{Error, Result};
 pub use info::{OnnxRuntimeInfo, onnx_runtime_info};
 pub use library::{LIBRARY, load_onnx_runtime};

@@ -193,6 +193,21 @@ impl OnnxModel {
         Ok(self)
     }
 
+    /// Reads the output of a dense encoder from now on.
+    ///
+    /// # Errors
+    /// A file that declares no such output.
+    pub(crate) fn reading_dense(mut self) -> Result<Self> {
+        let chosen = self.signature.dense_output().cloned();
+        self.output = chosen.map_err(|message| Error::Signature { file: self.path.clone(), message })?;
+        Ok(self)
+    }
+
+    /// Name of the output that is read.
+    pub(crate) fn output_name(&self) -> &str {
+        &self.output.name
+    }
+
     /// Runs a batch and collects the values of `read`, text by text.
     ///
     /// `read` gets the texts of a run and their output, one row per text, without a copy. A run has the whole batch or

@@ -51,7 +51,12 @@ impl Output {
     }
 }
 
-/// Inputs and outputs of a masked-LM file.
+/// Names of hidden states of all tokens, in the exports of optimum and transformers.
+const HIDDEN_STATES: [&str; 2] = ["token_embeddings", "last_hidden_state"];
+/// Name of pooled vectors in the exports of optimum.
+pub(crate) const POOLED: &str = "sentence_embedding";
+
+/// Inputs and outputs of a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Signature {
     pub(crate) inputs: Vec<Input>,
@@ -163,6 +168,22 @@ impl Signature {
             .unwrap_or(&self.outputs[0])
     }
 
+    /// The output of a dense encoder: hidden states of all tokens, else pooled vectors.
+    ///
+    /// # Errors
+    /// Outputs of which none is known to be one of these.
+    pub(crate) fn dense_output(&self) -> Result<&Output, String> {
+        let has_tokens = |output: &&Output| matches!(output.axes.len(), 0 | 3);
+        let named = |name: &str| self.outputs.iter().find(|output| output.name == name);
+        let of_tokens = HIDDEN_STATES.iter().find_map(|name| named(name).filter(has_tokens));
+        let pooled = || named(POOLED).filter(|output| matches!(output.axes.len(), 0 | 2));
+        let unnamed = || self.outputs.iter().find(|output| output.axes.len() == 3);
+        of_tokens.or_else(pooled).or_else(unnamed).ok_or_else(|| {
+            let names: Vec<&str> = self.outputs.iter().map(|output| output.name.as_str()).collect();
+            format!("none of its outputs ({}) has hidden states of tokens, or is {POOLED}", names.join(", "))
+        })
+    }
+
     /// The output with one column per term: [`first_output`](Self::first_output) if its declaration allows so many columns, else
     /// another output that declares so many.
     ///
@@ -265,6 +286,29 @@ mod tests {
         for (inputs, outputs, expected) in cases {
             let error = declared(&inputs, &outputs).unwrap_err();
             assert!(error.contains(expected), "{error}: {expected}");
+        }
+    }
+
+    #[test]
+    fn hidden_states_are_preferred_to_pooled_vectors_and_both_to_others() {
+        let hidden = || ("last_hidden_state", tensor(F32, &[-1, -1, 4]));
+        let pooler = || ("pooler_output", tensor(F32, &[-1, 4]));
+        let pooled = || ("sentence_embedding", tensor(F32, &[-1, 4]));
+        let other = || ("output_0", tensor(F32, &[-1, -1, 4]));
+        let cases = [
+            (vec![pooler(), hidden()], Ok("last_hidden_state")),
+            (vec![pooled(), ("token_embeddings", tensor(F32, &[-1, -1, 4]))], Ok("token_embeddings")),
+            (vec![pooler(), pooled()], Ok("sentence_embedding")),
+            (vec![pooler(), other()], Ok("output_0")),
+            (vec![pooler()], Err("none of its outputs (pooler_output) has hidden states of tokens")),
+        ];
+        for (outputs, expected) in cases {
+            let signature = declared(&[ids(&[-1, -1])], &outputs).unwrap();
+            match (signature.dense_output(), expected) {
+                (Ok(output), Ok(name)) => assert_eq!(output.name, name),
+                (Err(error), Err(message)) => assert!(error.contains(message), "{error}"),
+                (found, expected) => panic!("{found:?} {expected:?}"),
+            }
         }
     }
 

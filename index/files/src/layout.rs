@@ -231,11 +231,11 @@ fn code_files(config: &Value) -> BTreeSet<String> {
 
 /// One entry of `modules.json`.
 #[derive(Deserialize)]
-struct Module {
-    idx: i64,
-    path: String,
+pub(crate) struct Module {
+    pub(crate) idx: i64,
+    pub(crate) path: String,
     #[serde(rename = "type")]
-    class: String,
+    pub(crate) class: String,
 }
 
 /// `router_config.json`.
@@ -267,7 +267,7 @@ struct TableConfig {
 }
 
 /// Last component of a class path. The package before it depends on the version.
-fn class(path: &str) -> &str {
+pub(crate) fn class(path: &str) -> &str {
     path.rsplit('.').next().unwrap_or(path)
 }
 

@@ -5,6 +5,7 @@
 //! * [`read_documents`], [`read_queries`], [`read_texts`] and [`read_vectors`] stream files of any length, with the line in
 //!   every error; [`read_rows`] is under them.
 //! * [`ModelDir`] finds everything in a model folder, whichever tool wrote it; [`NewModel`] writes one.
+//! * [`DenseModelDir`] is the folder of a dense encoder of sentence-transformers.
 //! * [`Family`] is the transformer that a `config.json` describes; [`CheckpointFiles`] finds its shards.
 //! * [`AtomicFile`] and [`AtomicFolder`] make outputs atomic; [`ResumableFolder`] makes one that an interrupted process leaves
 //!   for the next.
@@ -15,6 +16,7 @@
 mod atomic;
 mod checkpoint_files;
 mod corpus;
+mod dense_model;
 mod encoded;
 mod error;
 mod family;
@@ -40,6 +42,7 @@ pub use encoded::{EncodedTexts, EncodedWriter};
 pub use vector_file::{VectorRows, read_vector_rows, read_vectors, read_vectors_named, write_tokens, write_vector};
 // Model folders
 pub use checkpoint_files::{CHECKPOINT_NAMES, CheckpointFiles, CheckpointFormat, is_index, shard_names};
+pub use dense_model::{DENSE_ONNX_FILES, DenseModelDir, DensePooling};
 pub use family::{FAMILIES, Family, LengthRule, Lengths, UnknownFamily, stated_class};
 pub use layout::{ModelLayout, ONNX_FILES, TableLayout, files_beside_tokenizer, join};
 pub use model_dir::{Architecture, HeadChoice, HeadSource, ModelDir, QuerySide};

@@ -293,22 +293,7 @@ impl ModelDir {
     /// # Errors
     /// A file that is broken.
     pub fn pad_id(&self, vocabulary: &Vocabulary) -> Result<u32> {
-        for name in ["tokenizer_config.json", "special_tokens_map.json"] {
-            let file: Value = read_json_or_default(&self.transformer.join(name))?;
-            let token = match file.get("pad_token") {
-                Some(Value::String(token)) => Some(token.as_str()),
-                Some(Value::Object(token)) => token.get("content").and_then(Value::as_str),
-                _ => None,
-            };
-            if let Some(dim) = token.and_then(|token| vocabulary.dim(token)) {
-                return Ok(dim);
-            }
-        }
-        let Some(id) = number(&self.config, "pad_token_id") else { return Ok(0) };
-        let terms = self.dimensions()?;
-        u32::try_from(id).ok().filter(|_| id < terms).ok_or_else(|| {
-            Error::file(self.config_path(), format!("pad_token_id {id}, but the network has {terms} terms"))
-        })
+        pad_id(&self.transformer, &self.config, self.dimensions()?, vocabulary)
     }
 
     /// Settings for encoding documents.
@@ -415,7 +400,7 @@ fn head_choice(root: &Path, transformer: &Path, config: &Value) -> Result<Option
 }
 
 /// Limits on texts in a `config.json`; an unknown family counts as BERT.
-fn lengths(config: &Value) -> Lengths {
+pub(crate) fn lengths(config: &Value) -> Lengths {
     match Family::of(config) {
         Ok(family) => family.lengths(config),
         Err(_) => {
@@ -428,9 +413,9 @@ fn lengths(config: &Value) -> Lengths {
 /// `sentence_bert_config.json`, in the old form or in the new one, which has no length.
 #[derive(Deserialize, Default)]
 #[serde(default)]
-struct SentenceConfig {
-    max_seq_length: Option<usize>,
-    do_lower_case: bool,
+pub(crate) struct SentenceConfig {
+    pub(crate) max_seq_length: Option<usize>,
+    pub(crate) do_lower_case: bool,
 }
 
 /// `config_sentence_transformers.json`.
@@ -466,8 +451,27 @@ fn query_side(root: &Path, table: &TableLayout) -> Result<QuerySide> {
     })
 }
 
+/// Id of the padding token of the tokenizer in `folder`, as [`ModelDir::pad_id`] finds it. `terms` bounds the ids of tokens.
+pub(crate) fn pad_id(folder: &Path, config: &Value, terms: usize, vocabulary: &Vocabulary) -> Result<u32> {
+    for name in ["tokenizer_config.json", "special_tokens_map.json"] {
+        let file: Value = read_json_or_default(&folder.join(name))?;
+        let token = match file.get("pad_token") {
+            Some(Value::String(token)) => Some(token.as_str()),
+            Some(Value::Object(token)) => token.get("content").and_then(Value::as_str),
+            _ => None,
+        };
+        if let Some(dim) = token.and_then(|token| vocabulary.dim(token)) {
+            return Ok(dim);
+        }
+    }
+    let Some(id) = number(config, "pad_token_id") else { return Ok(0) };
+    u32::try_from(id).ok().filter(|_| id < terms).ok_or_else(|| {
+        Error::file(folder.join("config.json"), format!("pad_token_id {id}, but the network has {terms} terms"))
+    })
+}
+
 /// `max_seq_length`, else the tokenizer's `model_max_length`, else no limit.
-fn max_length(folder: &Path, max_seq_length: Option<usize>) -> Result<usize> {
+pub(crate) fn max_length(folder: &Path, max_seq_length: Option<usize>) -> Result<usize> {
     if let Some(length) = max_seq_length {
         return Ok(length);
     }
@@ -478,11 +482,11 @@ fn max_length(folder: &Path, max_seq_length: Option<usize>) -> Result<usize> {
 }
 
 /// Value of a key of `config.json` that is a whole number.
-fn number(config: &Value, key: &str) -> Option<usize> {
+pub(crate) fn number(config: &Value, key: &str) -> Option<usize> {
     config.get(key).and_then(Value::as_u64).and_then(|number| usize::try_from(number).ok())
 }
 
-fn join(folder: &Path, part: &str) -> PathBuf {
+pub(crate) fn join(folder: &Path, part: &str) -> PathBuf {
     if part.is_empty() { folder.to_owned() } else { folder.join(part) }
 }
 

@@ -6,6 +6,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use serde_json::json;
 
 use super::compatibility::fixture;
+use super::dense::{dense_vector, with_dense};
 use super::*;
 use splade_core::{Fusion, QueryEncoder, QueryWeights, Vocabulary};
 
@@ -18,7 +19,7 @@ fn words(rng: &mut ChaCha8Rng, n: usize) -> String {
 /// An index whose largest files are checked in parts: two segments, deletes, other fields, a query encoder.
 fn build_large(dir: &Path) {
     let mut rng = ChaCha8Rng::seed_from_u64(91);
-    let index = ImpactIndex::create(dir, &settings(VOCABULARY)).unwrap();
+    let index = ImpactIndex::create(dir, &with_dense(settings(VOCABULARY))).unwrap();
     let vocabulary: Vec<String> = (0..VOCABULARY).map(|dim| format!("\"ord{dim}\": {dim}")).collect();
     let tokenizer = format!(
         r#"{{"added_tokens": [], "pre_tokenizer": {{"type": "Whitespace"}},
@@ -38,7 +39,8 @@ fn build_large(dir: &Path) {
             text: format!("{}{}", words(&mut rng, 40), rng.random::<u128>()),
             other: json!({"lang": if doc % 3 == 0 { "nn" } else { "nb" }, "n": doc}).as_object().unwrap().clone(),
         };
-        writer.add(&document, &zipf_vector(&mut rng, VOCABULARY, 40)).unwrap();
+        let (sparse, dense) = (zipf_vector(&mut rng, VOCABULARY, 40), dense_vector(&mut rng));
+        writer.add(&document, Vectors { sparse: &sparse, dense: Some(&dense) }).unwrap();
         if doc == 2500 {
             writer.commit().unwrap();
         }
@@ -47,7 +49,7 @@ fn build_large(dir: &Path) {
     writer.finish().unwrap();
     let sizes: Vec<(PathBuf, usize)> = contents(dir).into_iter().map(|(path, content)| (path, content.len())).collect();
     let large = sizes.iter().filter(|(_, size)| *size > 300_000).count();
-    assert!(large >= 2, "{large} files are checked in parts: {sizes:?}");
+    assert!(large >= 3, "{large} files are checked in parts: {sizes:?}");
 }
 
 /// Results of everything that reads an index, as text; errors are left out, and their number is returned.
@@ -91,6 +93,11 @@ fn results(dir: &Path) -> (Vec<Option<String>>, Vec<String>) {
                 found.iter().map(|found| searcher.document(found.address)).collect::<crate::Result<Vec<_>>>()?;
             Ok(format!("{documents:?}{:?}", searcher.explain(query, found[0].address)?))
         }));
+    }
+    if searcher.dense_settings().is_some() {
+        let query = dense_vector(&mut ChaCha8Rng::seed_from_u64(93));
+        note(searcher.search_dense(&query, 10, &SearchOptions::default()).and_then(|found| show(&found)));
+        note(searcher.search_dense_exact(&query, 5, Some(&filter)).and_then(|found| show(&found)));
     }
     for text in ["ord3", "ord5 ord77 ord9", "ord200"] {
         note(searcher.search_bm25(text, 20, None).and_then(|found| show(&found)));
@@ -179,7 +186,9 @@ fn trial(dir: &Path, seed: u64, trials: usize) {
             let written = catch_unwind(AssertUnwindSafe(|| {
                 let index = ImpactIndex::open(copied.path())?;
                 let mut writer = index.writer(WriterOptions::default())?;
-                writer.add(&document("new", "ny"), &SparseVector::default())?;
+                let dense = dense_vector(&mut ChaCha8Rng::seed_from_u64(95));
+                let dense = index.settings().dense.is_some().then_some(&dense);
+                writer.add(&document("new", "ny"), Vectors { sparse: &SparseVector::default(), dense })?;
                 writer.finish_merged()
             }));
             let written = written.unwrap_or_else(|_| panic!("panic of a writer; {how}"));

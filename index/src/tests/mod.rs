@@ -4,6 +4,7 @@ mod bm25;
 mod compatibility;
 mod corruption;
 mod damage;
+mod dense;
 mod exactness;
 mod fields;
 mod folder;
