@@ -5,6 +5,7 @@ pub(crate) mod counts;
 mod explain;
 mod json;
 mod matches;
+mod passage;
 mod snippet;
 
 use std::time::{Duration, Instant};
@@ -12,7 +13,7 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 use splade_core::{Encoder, Fusion, Hit, Pruning, SparseVector, Vocabulary};
 use splade_files::Query;
-use splade_index::{Found, SearchOptions, Searcher, StoredDocument};
+use splade_index::{Address, Filter, Found, SearchOptions, Searcher, StoredDocument};
 
 pub(crate) use explain::{Explanation, share};
 pub(crate) use json::{Shown, to_json};
@@ -21,6 +22,7 @@ pub(crate) use snippet::{Mark, Snippet};
 use crate::cli::Mode;
 use explain::Lists;
 use matches::WordFinder;
+use passage::AnswerPassage;
 use snippet::snippets;
 
 /// Query encoder of an index, and the vocabulary that explains hits.
@@ -122,6 +124,9 @@ pub(crate) struct Encoded {
 pub(crate) struct AnswerHit {
     pub(crate) found: Found,
     pub(crate) document: StoredDocument,
+    /// best passage by impact, or the first of a document that only BM25 found; none in BM25 mode, and where documents are not
+    /// split
+    pub(crate) passage: Option<AnswerPassage>,
     /// none if hits are not explained
     pub(crate) explanation: Option<Explanation>,
     pub(crate) snippets: Vec<Snippet>,
@@ -170,7 +175,8 @@ impl Answerer {
             let explain = || self.explain(&query.text, &vector, lists.as_ref(), &found, &document);
             let explanation = (self.settings.detail > Detail::None).then(explain).transpose()?;
             let snippets = self.snippets(&query.text, &document.text, explanation.as_ref())?;
-            Ok(AnswerHit { found, document, explanation, snippets })
+            let passage = self.passage(&found, &document)?;
+            Ok(AnswerHit { found, document, passage, explanation, snippets })
         });
         hits.collect()
     }
@@ -179,6 +185,7 @@ impl Answerer {
     pub(crate) fn explain_document(&self, query: &Query, id: &str) -> Result<Option<AnswerHit>> {
         let Some(address) = self.searcher.find(id)? else { return Ok(None) };
         let vector = self.encode(&[&query.text])?.pop().unwrap_or_default().vector;
+        let address = self.best_passage(&vector, id, address)?;
         let score = vector.dot(&self.searcher.vector(address)?);
         let found = vec![Found { hit: Hit { id: id.to_owned(), score }, address }];
         let answer = Answer { vector, found, lists: None, search_time: Duration::ZERO };
@@ -195,6 +202,24 @@ impl Answerer {
 
     fn vocabulary(&self) -> Option<&Vocabulary> {
         self.side.as_ref()?.vocabulary.as_ref()
+    }
+
+    /// Address of the best passage of a document; `head` where documents are not split, and where no passage has a score.
+    fn best_passage(&self, vector: &SparseVector, id: &str, head: Address) -> Result<Address> {
+        if self.searcher.passage(head)?.is_none() {
+            return Ok(head);
+        }
+        let options = SearchOptions { filter: Some(Filter::Ids(vec![id.to_owned()])), ..SearchOptions::default() };
+        let best = self.searcher.search(vector, 1, &options)?.pop();
+        Ok(best.map_or(head, |found| found.address))
+    }
+
+    fn passage(&self, found: &Found, document: &StoredDocument) -> Result<Option<AnswerPassage>> {
+        if self.settings.mode == Mode::Bm25 {
+            return Ok(None);
+        }
+        let passage = self.searcher.passage(found.address)?;
+        Ok(passage.map(|passage| AnswerPassage::of(document, &passage)))
     }
 
     fn search(&self, text: &str, vector: &SparseVector) -> Result<Vec<Found>> {

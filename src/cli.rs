@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use clap::builder::PossibleValuesParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use splade_core::{Fusion, HeadMode, Pruning, Scaling};
+use splade_core::{Fusion, HeadMode, PassageLength, Pruning, Scaling};
 
 pub(crate) use eval_run::{ComparisonArgs, EvalRunArgs, ReportFormat};
 
@@ -379,6 +379,7 @@ pub(crate) enum VectorFormat {
 #[command(after_help = "Examples:
   splade index demo/model/final --input corpus.jsonl.gz --index wiki.index --language norwegian
   splade index demo/model/final --input corpus.jsonl --index fields.index --fields year:int
+  splade index demo/model/final --input corpus.jsonl --index long.index --passages 48/12
   splade index demo/model/final --index wiki.index --append --input more.jsonl --delete gone.txt
   splade index --optimize wiki.index
   splade index --check wiki.index
@@ -432,6 +433,10 @@ pub(crate) struct IndexArgs {
     /// .npz and .safetensors
     #[arg(long, value_name = "IDS.txt", requires = "vectors")]
     pub(crate) vector_ids: Option<PathBuf>,
+    /// Split documents at sentence ends into passages of at most N tokens, special tokens included, of which up to OVERLAP are
+    /// those of the passage before; a hit is a document with its best passage; fixed when the index is created
+    #[arg(long, value_name = "N[/OVERLAP]", conflicts_with = "vectors")]
+    pub(crate) passages: Option<PassageLength>,
     #[command(flatten)]
     pub(crate) prune: PruneArgs,
     /// Stemmer of BM25: none, norwegian (nb, nn), danish (da), swedish (sv), english (en), or auto: as the first documents
@@ -450,7 +455,7 @@ pub(crate) struct IndexArgs {
 }
 
 /// Arguments of `index` that make no sense with `--check` and `--optimize`.
-const OF_WRITING: [&str; 16] = [
+const OF_WRITING: [&str; 17] = [
     "model",
     "input",
     "index",
@@ -467,6 +472,7 @@ const OF_WRITING: [&str; 16] = [
     "mass",
     "language",
     "fields",
+    "passages",
 ];
 
 impl IndexArgs {

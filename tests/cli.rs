@@ -5,6 +5,8 @@
 mod answers;
 #[path = "cli/fields.rs"]
 mod fields;
+#[path = "cli/passages.rs"]
+mod passages;
 #[path = "cli/pruning.rs"]
 mod pruning;
 #[path = "cli/resume.rs"]
@@ -13,10 +15,9 @@ mod resume;
 mod snippets;
 #[path = "cli/tune.rs"]
 mod tune;
+mod util;
 #[path = "cli/vectors.rs"]
 mod vectors;
-
-mod util;
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::path::Path;

@@ -20,6 +20,11 @@ impl Bits {
         bits
     }
 
+    /// Number of documents that the set may have.
+    pub(crate) fn capacity(&self) -> u32 {
+        self.n_docs
+    }
+
     /// Adds a document. One beyond the segment is left out.
     pub(crate) fn insert(&mut self, doc: u32) {
         if doc < self.n_docs {

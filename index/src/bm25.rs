@@ -20,6 +20,7 @@ use tantivy::schema::IndexRecordOption;
 
 use crate::analyzer::{analyzer, terms, without_stop_words};
 use crate::filter::PassingQuery;
+use crate::passages::DocumentStatistics;
 use crate::searcher::{Address, SearchOptions};
 use crate::{Filter, Found, Result, Searcher};
 use scorer::{Group, QueryScorer};
@@ -85,9 +86,9 @@ impl Searcher {
         if addresses.is_empty() {
             return Ok(Vec::new());
         }
-        addresses.iter().try_for_each(|address| self.expect_address(*address))?;
+        let documents = addresses.iter().map(|address| self.document_address(*address)).collect::<Result<Vec<_>>>()?;
         self.run(|| {
-            let parts = self.scorer(text, options)?.parts(addresses)?;
+            let parts = self.scorer(text, options)?.parts(&documents)?;
             Ok(parts.iter().map(|parts| parts.iter().fold(0.0, |sum, (_, score)| sum + score)).collect())
         })
     }
@@ -100,10 +101,10 @@ impl Searcher {
     /// # Errors
     /// An address of another snapshot, a damaged index.
     pub fn explain_bm25(&self, text: &str, address: Address, options: Bm25Options) -> Result<Vec<WordScore>> {
-        self.expect_address(address)?;
+        let document = self.document_address(address)?;
         self.run(|| {
             let scorer = self.scorer(text, options)?;
-            let parts = scorer.parts(&[address])?.pop().unwrap_or_default().into_iter();
+            let parts = scorer.parts(&[document])?.pop().unwrap_or_default().into_iter();
             let mut parts: Vec<WordScore> =
                 parts.map(|(group, score)| WordScore { word: scorer.word(group).into(), score }).collect();
             parts.sort_by(|a, b| b.score.total_cmp(&a.score).then_with(|| a.word.cmp(&b.word)));
@@ -118,6 +119,12 @@ impl Searcher {
     pub fn bm25_words(&self, text: &str) -> Result<Vec<String>> {
         let words = terms(self.tantivy().index(), self.fields().body, text)?;
         Ok(words.iter().map(|(_, term)| term.value().as_str().unwrap_or_default().to_owned()).collect())
+    }
+
+    /// The address of the row that has a document's words.
+    fn document_address(&self, address: Address) -> Result<Address> {
+        self.expect_address(address)?;
+        self.head(address)
     }
 
     /// The distinct words of a query, ascending.
@@ -138,7 +145,7 @@ impl Searcher {
             false => words.into_iter().map(Group::word).collect(),
             true => self.compounds()?.groups(&words, field, PART_WEIGHT),
         };
-        QueryScorer::new(self.tantivy(), field, groups, options)
+        QueryScorer::new(&DocumentStatistics::of(self)?, field, groups, options)
     }
 
     /// The compounds of this snapshot, found when they are first asked for.
@@ -160,9 +167,11 @@ impl Searcher {
             query = Box::new(BooleanQuery::new(vec![(Occur::Must, query), (Occur::Must, Box::new(filter))]));
         }
         // tantivy orders equal scores by address, this index by id: all documents of the last score are needed
+        let statistics = DocumentStatistics::of(self)?;
         let mut depth = k + 1;
         loop {
-            let top = self.tantivy().search(&query, &TopDocs::with_limit(depth).order_by_score())?;
+            let collector = TopDocs::with_limit(depth).order_by_score();
+            let top = self.tantivy().search_with_statistics_provider(&query, &collector, &statistics)?;
             let complete = top.len() < depth || depth >= self.len();
             let last = top.get(k - 1).map(|(score, _)| *score);
             if complete || top.last().map(|(score, _)| *score) != last {

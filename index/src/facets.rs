@@ -43,17 +43,24 @@ impl Searcher {
             None => self.count(field, self.addresses()),
             Some(filter) => {
                 let passing = self.passing(filter)?;
-                self.count(field, passing.addresses().map(|(segment, doc)| Address::new(segment, doc)))
+                let heads = self.heads()?;
+                let is_document = |row: &(u32, u32)| heads.is_none_or(|heads| heads[row.0 as usize].contains(row.1));
+                let documents = passing.addresses().filter(is_document);
+                self.count(field, documents.map(|(segment, doc)| Address::new(segment, doc)))
             }
         }
     }
 
-    /// Counts the values of a typed field over these documents, which are different from one another.
+    /// Counts the values of a typed field over these documents, each once.
     ///
     /// # Errors
     /// A field that is not typed, an address of another snapshot, a damaged index.
     pub fn count_of(&self, field: &str, documents: &[Address]) -> Result<FieldCounts> {
-        self.count(field, documents.iter().copied())
+        // passages of one document may be among them, as in a hybrid search
+        let mut heads = documents.iter().map(|address| self.head(*address)).collect::<Result<Vec<_>>>()?;
+        heads.sort_unstable();
+        heads.dedup();
+        self.count(field, heads.into_iter())
     }
 
     fn count(&self, name: &str, documents: impl Iterator<Item = Address>) -> Result<FieldCounts> {

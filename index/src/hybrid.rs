@@ -49,12 +49,16 @@ impl Searcher {
     ) -> Result<HybridCandidates> {
         let sparse = self.search(query, depth, options)?;
         let bm25 = self.search_bm25_with(text, depth, options)?;
-        let addresses = sparse.iter().chain(&bm25).map(|found| (found.hit.id.clone(), found.address)).collect();
+        // of a document with passages, the address of the best one
+        let addresses = bm25.iter().chain(&sparse).map(|found| (found.hit.id.clone(), found.address)).collect();
         let candidates = Candidates::of(&[to_ranking(&sparse), to_ranking(&bm25)]);
         let mut found = HybridCandidates { candidates, addresses };
         if complete {
-            found.complete(SPARSE, |addresses| self.scores(query, addresses))?;
-            found.complete(BM25, |addresses| self.bm25_scores(text, addresses, options.bm25))?;
+            found.complete(SPARSE, |addresses| self.best_passages(query, addresses))?;
+            found.complete(BM25, |addresses| {
+                let scores = self.bm25_scores(text, addresses, options.bm25)?;
+                Ok(scores.into_iter().zip(addresses.iter().copied()).collect())
+            })?;
         }
         Ok(found)
     }
@@ -69,11 +73,13 @@ pub struct HybridCandidates {
 }
 
 impl HybridCandidates {
-    fn complete(&mut self, list: usize, score: impl FnOnce(&[Address]) -> Result<Vec<f32>>) -> Result<()> {
+    /// Adds the missing scores of a list. `score` returns them for some addresses, with the addresses of the hits.
+    fn complete(&mut self, list: usize, score: impl FnOnce(&[Address]) -> Result<Vec<(f32, Address)>>) -> Result<()> {
         let missing: Vec<usize> = self.candidates.missing(list).collect();
         let addresses: Vec<Address> = missing.iter().map(|&at| self.addresses[&self.candidates.ids()[at]]).collect();
-        for (at, score) in missing.into_iter().zip(score(&addresses)?) {
+        for (at, (score, address)) in missing.into_iter().zip(score(&addresses)?) {
             self.candidates.complete(list, at, score);
+            self.addresses.insert(self.candidates.ids()[at].clone(), address);
         }
         Ok(())
     }

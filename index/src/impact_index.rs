@@ -66,11 +66,14 @@ pub struct ImpactIndex {
 pub struct IndexStats {
     /// documents that are not deleted
     pub documents: u64,
-    /// deleted documents that still take space
+    /// passages that are not deleted; `None` if documents are not split
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub passages: Option<u64>,
+    /// deleted documents, or passages, that still take space
     pub deleted_documents: u64,
     /// weights of documents that are not deleted
     pub postings: u64,
-    /// mean number of weights of a document; 0 without documents
+    /// mean number of weights of a document, or of a passage; 0 without documents
     pub active_dims_mean: f64,
     /// terms that occur, in deleted documents too
     pub active_terms: u64,
@@ -89,7 +92,7 @@ impl ImpactIndex {
     /// Creates an index in `dir`, which is made if need be and must not hold an index yet.
     ///
     /// # Errors
-    /// A folder that holds an index or cannot be written; a vocabulary of no terms.
+    /// A folder that holds an index or cannot be written; a vocabulary of no terms; passages and dense vectors together.
     pub fn create(dir: &Path, settings: &IndexSettings) -> Result<Self> {
         if settings.vocabulary_size == 0 {
             return Err(Error::invalid("an index needs a vocabulary of at least one term", ""));
@@ -100,6 +103,9 @@ impl ImpactIndex {
                 let message = format!("dense vectors of {dimensions} dimensions");
                 return Err(Error::invalid(message, format!("1 to {MAX_DIMENSIONS} dimensions can be searched")));
             }
+        }
+        if settings.passages.is_some() && settings.dense.is_some() {
+            return Err(Error::invalid("an index with passages holds no dense vectors", "make two indexes"));
         }
         if dir.join(settings::MANIFEST_FILE).exists() || dir.join(TANTIVY_DIR).exists() {
             return Err(Error::file(dir, "there is an index already"));
@@ -345,12 +351,13 @@ impl ImpactIndex {
             deleted_documents += u64::from(reader.num_deleted_docs());
             vector_bytes += file.len_bytes();
         }
-        let documents = searcher.len() as u64;
+        let vectors = searcher.n_rows() as u64;
         Ok(IndexStats {
-            documents,
+            documents: searcher.len() as u64,
+            passages: self.settings().passages.map(|_| vectors),
             deleted_documents,
             postings,
-            active_dims_mean: if documents == 0 { 0.0 } else { postings as f64 / documents as f64 },
+            active_dims_mean: if vectors == 0 { 0.0 } else { postings as f64 / vectors as f64 },
             active_terms: terms.len() as u64,
             segments: searcher.files().len(),
             vector_bytes,

@@ -63,12 +63,14 @@ mod filter;
 mod hybrid;
 mod hybrid_settings;
 mod impact_index;
+mod passages;
 mod plugin;
 mod retrievers;
 mod schema;
 mod searcher;
 mod settings;
 mod snapshots;
+mod stored;
 #[cfg(test)]
 mod tests;
 mod writer;
@@ -80,13 +82,15 @@ pub use fields::{FieldKind, FieldSpec};
 pub use impact_index::{ImpactIndex, IndexStats};
 pub use settings::{DenseSettings, IndexSettings};
 // Writing
-pub use writer::{ImpactWriter, StoredDocument, Vectors, WriteCounts, WriterOptions};
+pub use stored::StoredDocument;
+pub use writer::{ImpactWriter, Vectors, WriteCounts, WriterOptions};
 // Searching
 pub use bm25::{Bm25Options, WordScore};
 pub use facets::{FieldCounts, ValueCount};
 pub use filter::Filter;
 pub use hybrid::HybridCandidates;
 pub use hybrid_settings::{HybridSettings, TunedOn};
+pub use passages::Passage;
 pub use retrievers::{Bm25Retriever, HybridRetriever, ImpactRetriever};
 pub use searcher::{Address, Found, Scoring, SearchOptions, Searcher, TermScore, to_ranking};
 // Errors

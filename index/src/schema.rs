@@ -12,6 +12,7 @@ use tantivy::{TantivyDocument, Term};
 
 use crate::analyzer::analyzer_name;
 use crate::fields::FieldValue;
+use crate::passages::PassageFields;
 use crate::plugin;
 use crate::{FieldKind, FieldSpec, IndexSettings, Result, StoredDocument};
 use splade_core::SparseVector;
@@ -42,6 +43,8 @@ pub(crate) struct Fields {
     pub(crate) typed: Arc<[TypedField]>,
     /// the dense vector, which its plugin reads; none in an index without dense vectors
     pub(crate) dense: Option<Field>,
+    /// the columns of passages, in an index with passages
+    pub(crate) passages: Option<PassageFields>,
 }
 
 /// A typed field.
@@ -113,12 +116,14 @@ impl Fields {
             vector: schema.add_custom_field("vector", "splade-impacts", Json::Null),
             typed: Arc::new([]),
             dense: None,
+            passages: None,
         };
         // after the others, whose numbers an index without typed fields has too
         let specs = settings.fields.iter().enumerate();
         fields.typed = specs.map(|(position, spec)| TypedField::add(spec, position, &mut schema)).collect();
         let add_dense = |_| schema.add_custom_field("dense", "splade-dense", Json::Null);
         fields.dense = settings.dense.as_ref().map(add_dense);
+        fields.passages = settings.passages.map(|_| PassageFields::add(&mut schema));
         (fields, schema.build())
     }
 
@@ -163,6 +168,14 @@ impl Fields {
             }
         }
         Ok((row, left_out))
+    }
+
+    /// Makes tantivy's document of a further passage: the id and the vector, which the plugin reads.
+    pub(crate) fn passage_row(&self, id: &str, vector: &SparseVector) -> TantivyDocument {
+        let mut row = TantivyDocument::new();
+        row.add_text(self.id, id);
+        row.add_custom(self.vector, &plugin::encode(vector.dims(), vector.weights()));
+        row
     }
 
     /// The stored fields of a document. Its id comes from the segment file.

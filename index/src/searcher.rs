@@ -8,6 +8,7 @@ use crate::analyzer::{AnalyzerVersion, Language};
 use crate::bm25::{Bm25Options, Compounds};
 use crate::directory::CheckedDirectory;
 use crate::filter::{Filter, FilterCache, Passing};
+use crate::passages::Heads;
 use crate::plugin::file_name;
 use crate::schema::Fields;
 use crate::snapshots::Snapshots;
@@ -120,6 +121,8 @@ pub struct Searcher {
     analyzer: AnalyzerVersion,
     /// found at the first search that splits compounds
     compounds: Arc<OnceLock<Compounds>>,
+    /// in an index with passages
+    heads: Option<Arc<Heads>>,
 }
 
 impl Searcher {
@@ -137,6 +140,7 @@ impl Searcher {
             vocabulary_size: settings.vocabulary_size,
             language: settings.language,
             analyzer: settings.analyzer,
+            heads: index.fields().passages.map(|_| Arc::default()),
             filters: Arc::default(),
             compounds: Arc::default(),
             searcher,
@@ -203,28 +207,47 @@ impl Searcher {
     /// Number of documents.
     #[must_use]
     pub fn len(&self) -> usize {
+        match self.passage_heads() {
+            None => self.n_rows(),
+            Some(heads) => heads.n_documents(|| self.addresses().count()),
+        }
+    }
+
+    /// Number of rows: of documents, or of passages where documents have them.
+    pub(crate) fn n_rows(&self) -> usize {
         self.searcher.num_docs() as usize
+    }
+
+    pub(crate) fn passage_heads(&self) -> Option<&Heads> {
+        self.heads.as_deref()
     }
 
     /// True if there are no documents.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.len() == 0
+        self.n_rows() == 0
     }
 
     /// The `k` documents with the highest scores, score descending, then id ascending.
     ///
     /// Only documents with a score above zero are found. Query weights may be negative. Dimensions without postings or beyond
-    /// the vocabulary add nothing.
+    /// the vocabulary add nothing. A document with passages has the score of its best one, and the address is that passage's.
     ///
     /// # Errors
     /// A damaged index, an invalid filter.
     pub fn search(&self, query: &SparseVector, k: usize, options: &SearchOptions) -> Result<Vec<Found>> {
+        match self.heads {
+            None => self.search_rows(query, k, options),
+            Some(_) => self.best_documents(k, |depth| self.search_rows(query, depth, options)),
+        }
+    }
+
+    fn search_rows(&self, query: &SparseVector, k: usize, options: &SearchOptions) -> Result<Vec<Found>> {
         if k == 0 || self.is_empty() {
             return Ok(Vec::new());
         }
-        // k may be far larger than the number of documents
-        let k = k.min(self.len());
+        // k may be far larger than the number of rows
+        let k = k.min(self.n_rows());
         let query: Vec<(u32, f32)> = query.iter().collect();
         let live = self.live_documents(options.filter.as_ref())?;
         if let Some(passing) = live.passing.as_deref().filter(|passing| self.are_few(passing, &query)) {
@@ -257,7 +280,7 @@ impl Searcher {
     /// Those of [`search`](Self::search).
     pub fn search_exact(&self, query: &SparseVector, k: usize, filter: Option<&Filter>) -> Result<Vec<Found>> {
         let query: Vec<(u32, f32)> = query.iter().collect();
-        self.truncate(self.score_all(&query, &self.live_documents(filter)?)?, k)
+        self.truncate(self.best_rows(self.score_all(&query, &self.live_documents(filter)?)?)?, k)
     }
 
     /// Exact scores of documents, in their order: 0 for a document without a term of the query. It takes the time of some
@@ -319,6 +342,7 @@ impl Searcher {
     /// An address of another snapshot, a damaged index.
     pub fn document(&self, address: Address) -> Result<StoredDocument> {
         let id = self.id(address)?;
+        let address = self.head(address)?;
         self.run(|| {
             let row: TantivyDocument = self.searcher.doc(address.into())?;
             self.fields.read_stored(id, &row).map_err(|defect| {
@@ -371,8 +395,12 @@ impl Searcher {
 
     /// The addresses of all documents.
     pub fn addresses(&self) -> impl Iterator<Item = Address> + '_ {
+        // columns that cannot be read are reported by the search
+        let heads = self.heads().ok().flatten();
         let segments = (0..).zip(self.searcher.segment_readers());
-        segments.flat_map(|(segment, reader)| reader.doc_ids_alive().map(move |doc| Address { segment, doc }))
+        let rows =
+            segments.flat_map(|(segment, reader)| reader.doc_ids_alive().map(move |doc| Address { segment, doc }));
+        rows.filter(move |row| heads.is_none_or(|heads| heads[row.segment as usize].contains(row.doc)))
     }
 
     /// Number of terms of the vocabulary.
@@ -386,7 +414,7 @@ impl Searcher {
         let query: Vec<(u32, f32)> = query.iter().collect();
         let mut scored = self.score_all(&query, &self.live_documents(filter)?)?;
         scored.retain(|(score, _)| *score != 0.0);
-        self.best(scored, k)
+        self.best(self.best_rows(scored)?, k)
     }
 
     /// The best `k` of `scored` with scores above zero, in order.
@@ -405,8 +433,10 @@ impl Searcher {
                 &[]
             })
         };
-        let mut order =
-            |a: &(f32, Address), b: &(f32, Address)| score_order(a.0, b.0).then_with(|| id(a.1).cmp(id(b.1)));
+        // of equal passages of a document the first
+        let mut order = |a: &(f32, Address), b: &(f32, Address)| {
+            score_order(a.0, b.0).then_with(|| id(a.1).cmp(id(b.1))).then(a.1.cmp(&b.1))
+        };
         if k > 0 && scored.len() > k {
             scored.select_nth_unstable_by(k - 1, &mut order);
         }
@@ -453,7 +483,7 @@ impl Searcher {
 
     /// The documents that pass a filter. Each filter is evaluated once, as long as the snapshot keeps it.
     pub(crate) fn passing(&self, filter: &Filter) -> Result<Arc<Passing>> {
-        self.run(|| self.filters.passing(filter, &self.searcher, &self.fields))
+        self.run(|| self.filters.passing(filter, self))
     }
 
     #[cfg(test)]

@@ -10,10 +10,10 @@ use crate::analyzer::{AnalyzerVersion, Language};
 use crate::checked_json::{seal, unseal};
 use crate::hybrid_settings::HybridSettings;
 use crate::{Error, FieldSpec, Result};
-use splade_core::Pruning;
 use splade_core::dense::DenseIdentity;
 use splade_core::segment::Identity;
 use splade_core::segment::{ForwardPrecision, RowLayout};
+use splade_core::{PassageLength, Pruning};
 use splade_files::AtomicFile;
 
 /// File name of an index folder's manifest.
@@ -53,6 +53,9 @@ pub struct IndexSettings {
     /// dense vectors of the documents, beside the sparse ones; none in most indexes
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dense: Option<DenseSettings>,
+    /// length of the passages that documents are split into; `None` if a document has one vector
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub passages: Option<PassageLength>,
 }
 
 /// Dense vectors of an index: every document has one.
@@ -83,7 +86,7 @@ impl DenseSettings {
 
 impl IndexSettings {
     /// Settings without a stemmer, with exact weights in f32, the newest analyzer, no pruning, no encoder precision, no
-    /// typed fields and no dense vectors.
+    /// typed fields, no dense vectors and no passages.
     #[must_use]
     pub fn new(vocabulary_size: u32, model_fingerprint: &str, tokenizer_fingerprint: &str) -> Self {
         Self {
@@ -97,6 +100,7 @@ impl IndexSettings {
             encoder_precision: None,
             fields: Vec::new(),
             dense: None,
+            passages: None,
         }
     }
 

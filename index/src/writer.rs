@@ -2,10 +2,10 @@
 
 use std::borrow::Cow;
 use std::collections::HashSet;
+use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
-use serde_json::{Map, Value as Json};
 use tantivy::directory::{Directory, INDEX_WRITER_LOCK};
 use tantivy::index::SegmentId;
 use tantivy::indexer::{LogMergePolicy, NoMergePolicy, UserOperation};
@@ -17,24 +17,11 @@ use crate::schema::Fields;
 use crate::settings::IndexSettings;
 use crate::snapshots::Snapshots;
 use crate::{Error, Result};
-use crate::{ImpactIndex, Searcher};
+use crate::{ImpactIndex, Searcher, StoredDocument};
 use splade_core::SparseVector;
 use splade_core::dense::DenseVector;
 use splade_core::segment::ForwardPrecision;
 use splade_files::remove_leftovers;
-
-/// A document as it is stored.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct StoredDocument {
-    /// external id, not empty
-    pub id: String,
-    /// title, if there is one
-    pub title: Option<String>,
-    /// text
-    pub text: String,
-    /// all other fields
-    pub other: Map<String, Json>,
-}
 
 /// Vectors of a document. In an index without dense vectors, a sparse vector is enough.
 #[derive(Debug, Clone, Copy)]
@@ -148,9 +135,7 @@ impl ImpactWriter {
     /// that is full or fails: it cannot.
     pub fn add<'v>(&mut self, document: &StoredDocument, vectors: impl Into<Vectors<'v>>) -> Result<()> {
         let row = self.prepare(document, vectors.into())?;
-        if self.is_taken(&document.id)? {
-            return Err(Error::TakenId { id: document.id.clone() });
-        }
+        self.expect_new(&document.id)?;
         self.write(|writer| writer.add_document(row))?;
         self.counted(&document.id);
         Ok(())
@@ -162,9 +147,48 @@ impl ImpactWriter {
     /// As [`add`](Self::add), but for ids that are taken.
     pub fn update<'v>(&mut self, document: &StoredDocument, vectors: impl Into<Vectors<'v>>) -> Result<()> {
         let row = self.prepare(document, vectors.into())?;
-        let delete = UserOperation::Delete(self.fields.id_term(&document.id));
-        self.write(|writer| writer.run([delete, UserOperation::Add(row)]))?;
+        self.replace(&document.id, vec![row])
+    }
+
+    /// As [`update`](Self::update), for a document with the vectors of its passages, each with its bytes in the text that was
+    /// encoded. The index must have been created for passages.
+    ///
+    /// # Errors
+    /// As [`update`](Self::update); no passage; an index without passages.
+    pub fn update_passages(
+        &mut self,
+        document: &StoredDocument,
+        passages: &[(Range<usize>, SparseVector)],
+    ) -> Result<()> {
+        let rows = self.prepare_passages(document, passages)?;
+        self.replace(&document.id, rows)
+    }
+
+    /// As [`add`](Self::add), for a document with the vectors of its passages: [`update_passages`](Self::update_passages).
+    ///
+    /// # Errors
+    /// As [`add`](Self::add); no passage; an index without passages.
+    pub fn add_passages(&mut self, document: &StoredDocument, passages: &[(Range<usize>, SparseVector)]) -> Result<()> {
+        let rows = self.prepare_passages(document, passages)?;
+        self.expect_new(&document.id)?;
+        // one call, so that the rows stand in one segment, one after the other
+        self.write(|writer| writer.run(rows.into_iter().map(UserOperation::Add).collect::<Vec<_>>()))?;
         self.counted(&document.id);
+        Ok(())
+    }
+
+    fn replace(&mut self, id: &str, rows: Vec<TantivyDocument>) -> Result<()> {
+        let delete = UserOperation::Delete(self.fields.id_term(id));
+        let operations: Vec<_> = std::iter::once(delete).chain(rows.into_iter().map(UserOperation::Add)).collect();
+        self.write(|writer| writer.run(operations))?;
+        self.counted(id);
+        Ok(())
+    }
+
+    fn expect_new(&self, id: &str) -> Result<()> {
+        if self.is_taken(id)? {
+            return Err(Error::TakenId { id: id.to_owned() });
+        }
         Ok(())
     }
 
@@ -369,14 +393,28 @@ impl ImpactWriter {
 
     /// The document as tantivy takes it, its vectors checked.
     fn prepare(&mut self, document: &StoredDocument, vectors: Vectors<'_>) -> Result<TantivyDocument> {
+        let title = document.title.as_ref().map_or(0, |title| title.len() + 1);
+        self.prepare_head(document, vectors, &(0..title + document.text.len()))
+    }
+
+    /// The row of a document whose vectors are those of `range` of its text.
+    fn prepare_head(
+        &mut self,
+        document: &StoredDocument,
+        vectors: Vectors<'_>,
+        range: &Range<usize>,
+    ) -> Result<TantivyDocument> {
         if document.id.is_empty() || document.id.len() > LONGEST_ID {
             let message = format!("a document has an id of {} bytes", document.id.len());
             return Err(Error::invalid(message, format!("ids have 1 to {LONGEST_ID} bytes")));
         }
         self.expect_dense(&document.id, vectors.dense)?;
         let vector = self.accept(&document.id, vectors.sparse)?;
-        let (row, left_out) = self.fields.to_tantivy(document, &vector, vectors.dense)?;
+        let (mut row, left_out) = self.fields.to_tantivy(document, &vector, vectors.dense)?;
         self.counts.unindexed_values += left_out;
+        if let Some(fields) = &self.fields.passages {
+            fields.set(&mut row, 0, range);
+        }
         Ok(row)
     }
 
@@ -393,6 +431,29 @@ impl ImpactWriter {
             ),
         };
         Err(Error::invalid(message, hint))
+    }
+
+    /// The rows of a document's passages: the first with everything, the others with the id and a vector.
+    fn prepare_passages(
+        &mut self,
+        document: &StoredDocument,
+        passages: &[(Range<usize>, SparseVector)],
+    ) -> Result<Vec<TantivyDocument>> {
+        let Some(fields) = self.fields.passages else {
+            return Err(Error::file(self.directory.path(), "the index was made without passages"));
+        };
+        let [(range, vector), others @ ..] = passages else {
+            let message = format!("document {}: it has no passage", document.id);
+            return Err(Error::invalid(message, "an empty text is one passage"));
+        };
+        let mut rows = vec![self.prepare_head(document, vector.into(), range)?];
+        for (number, (range, vector)) in (1..).zip(others) {
+            let vector = self.accept(&document.id, vector)?;
+            let mut row = self.fields.passage_row(&document.id, &vector);
+            fields.set(&mut row, number, range);
+            rows.push(row);
+        }
+        Ok(rows)
     }
 
     /// The vector as the index keeps it: inside the vocabulary, positive.

@@ -31,6 +31,9 @@ impl AnswerHit {
         for (name, value) in &self.document.other {
             hit.entry(name.clone()).or_insert_with(|| value.clone());
         }
+        if let Some(passage) = &self.passage {
+            hit.insert("passage".into(), passage.to_json());
+        }
         if shown.snippets {
             let mut positions = Positions::new(&self.document.text);
             hit.insert("snippets".into(), self.snippets.iter().map(|snippet| positions.snippet(snippet)).collect());

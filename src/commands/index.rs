@@ -4,6 +4,7 @@ mod bulk;
 mod fields;
 mod input;
 mod journal;
+mod passages;
 
 use std::path::Path;
 
@@ -30,7 +31,7 @@ pub(crate) fn run(args: &IndexArgs) -> Result<()> {
     if let Some(dir) = &args.optimize {
         let index = ImpactIndex::open(dir)?;
         index.optimize()?;
-        return report(&index, args);
+        return report(&index, args, None);
     }
     let model = hub::open(args.model(), Wants::encoder(&args.network).and_weights())?;
     let model = read_as(model, &args.network.reading)?;
@@ -40,15 +41,15 @@ pub(crate) fn run(args: &IndexArgs) -> Result<()> {
     }
     refuse_existing(args.index(), args.overwrite)?;
     refuse_other(args.index())?;
-    let settings = IndexSettings { fields: fields::typed_fields(args)?, ..settings };
+    let settings = IndexSettings { fields: fields::typed_fields(args)?, passages: args.passages, ..settings };
     let unfinished = Unfinished::open(bulk::open_place(args)?, &settings, args)?;
     if unfinished.is_new() && model.architecture() == Architecture::InferenceFree {
         unfinished.index.write_query_encoder(&static_query_encoder(&model, &args.network)?)?;
     }
-    let Unfinished { index, place, .. } = unfinished.fill(&model, args)?;
+    let Unfinished { index, place, truncated, .. } = unfinished.fill(&model, args)?;
     drop(index);
     place.commit()?;
-    report(&ImpactIndex::open(args.index())?, args)
+    report(&ImpactIndex::open(args.index())?, args, truncated)
 }
 
 /// Checks an index and prints the findings. Fails if there are any.
@@ -136,6 +137,7 @@ fn expect_same(index: &ImpactIndex, new: &IndexSettings, args: &IndexArgs) -> Re
     let old = index.settings();
     index.expect_model(new.vocabulary_size, &new.model_fingerprint, &new.tokenizer_fingerprint)?;
     fields::expect_same(index, args)?;
+    passages::expect_same(index, args)?;
     if args.language.is_some() && old.language != new.language {
         return Err(bad_input(
             format!("{}: made for the language {}, not {}", args.index().display(), old.language, new.language),
@@ -185,21 +187,21 @@ fn append(model: &ModelDir, settings: IndexSettings, args: &IndexArgs) -> Result
     }
     if args.input.is_none() && args.vectors.is_none() {
         writer.finish()?;
-        return report(&index, args);
+        return report(&index, args, None);
     }
     let place = bulk::open_place(args)?;
     let mark = place.run().map(|run| format!("added by run {run}"));
     if mark.is_some() && index.note()? == mark {
         tracing::info!("the interrupted command had added its documents already");
         place.remove()?;
-        return report(&index, args);
+        return report(&index, args, None);
     }
     let unfinished = Unfinished::open(place, index.settings(), args)?.fill(model, args)?;
     writer.adopt(&unfinished.index)?;
     writer.finish_with_note(mark.as_deref())?;
     drop(unfinished.index);
     unfinished.place.remove()?;
-    report(&index, args)
+    report(&index, args, unfinished.truncated)
 }
 
 fn delete(writer: &mut ImpactWriter, path: &Path) -> Result<()> {
@@ -214,18 +216,29 @@ fn delete(writer: &mut ImpactWriter, path: &Path) -> Result<()> {
     Ok(())
 }
 
-fn report(index: &ImpactIndex, args: &IndexArgs) -> Result<()> {
+/// Prints the statistics, and the number of truncated texts if texts were encoded.
+fn report(index: &ImpactIndex, args: &IndexArgs, truncated: Option<u64>) -> Result<()> {
     let stats = index.stats()?;
     if args.json {
-        return say(serde_json::to_string_pretty(&stats)?);
+        let mut json = serde_json::to_value(&stats)?;
+        if let Some(truncated) = truncated {
+            json["truncated"] = truncated.into();
+        }
+        return say(serde_json::to_string_pretty(&json)?);
     }
     say(format_args!(
-        "{}: {} documents, {:.0} active dims each, {} segment{}, {}",
+        "{}: {} documents{}, {:.0} active dims each, {} segment{}, {}{}",
         index.dir().display(),
         stats.documents,
+        stats.passages.map_or_else(String::new, |passages| format!(" in {passages} passages")),
         stats.active_dims_mean,
         stats.segments,
         if stats.segments == 1 { "" } else { "s" },
         size(stats.total_bytes),
+        match truncated.unwrap_or_default() {
+            0 => String::new(),
+            1 => "; 1 text truncated".to_owned(),
+            truncated => format!("; {truncated} texts truncated"),
+        },
     ))
 }

@@ -2,10 +2,12 @@
 //! of any length.
 
 use std::ops::Range;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use ndarray::{Array2, ArrayView1, ArrayView2, Axis, Slice};
 
+use crate::passages::{PassageLength, PassageSplitter, count_tokens};
 use crate::{Encoder, Error, Result, SparseVector, Vocabulary};
 
 /// Token ids of a few texts, padded on the right to the longest.
@@ -171,6 +173,9 @@ pub struct DocumentEncoder {
     vocabulary: Vocabulary,
     network: Box<dyn Network>,
     settings: DocumentSettings,
+    /// the vocabulary without a maximum length, from the first text that may be truncated on
+    whole: OnceLock<Vocabulary>,
+    truncated: AtomicU64,
 }
 
 impl DocumentEncoder {
@@ -190,7 +195,40 @@ impl DocumentEncoder {
             Some(most) if most < vocabulary.max_length() => vocabulary.with_max_length(most)?,
             _ => vocabulary,
         };
-        Ok(Self { vocabulary, network, settings })
+        Ok(Self { vocabulary, network, settings, whole: OnceLock::new(), truncated: AtomicU64::new(0) })
+    }
+
+    /// A splitter of texts into passages that this encoder reads without truncation.
+    ///
+    /// # Errors
+    /// Passages that are longer than the encoder reads, or too short for special tokens, prompt and overlap.
+    pub fn passage_splitter(&self, length: PassageLength) -> Result<PassageSplitter> {
+        PassageSplitter::new(&self.vocabulary, &self.settings.prompt, self.settings.lower_case, length)
+    }
+
+    /// Number of texts that were truncated so far.
+    #[must_use]
+    pub fn truncated(&self) -> u64 {
+        self.truncated.load(Ordering::Relaxed)
+    }
+
+    /// Counts the texts of which tokens were left out.
+    fn count_truncated(&self, texts: &[&str], tokens: &[Vec<u32>]) -> Result<()> {
+        for (text, tokens) in texts.iter().zip(tokens) {
+            if tokens.len() < self.vocabulary.max_length() {
+                continue;
+            }
+            let whole = match self.whole.get() {
+                Some(whole) => whole,
+                None => {
+                    let whole = self.vocabulary.with_max_length(usize::MAX)?;
+                    self.whole.get_or_init(|| whole)
+                }
+            };
+            let count = count_tokens(whole, &self.settings.prompt, self.settings.lower_case, text)?;
+            self.truncated.fetch_add(u64::from(count > tokens.len()), Ordering::Relaxed);
+        }
+        Ok(())
     }
 
     /// The tokenizer.
@@ -218,6 +256,7 @@ impl Encoder for DocumentEncoder {
 
     fn encode(&self, texts: &[&str]) -> Result<Vec<SparseVector>> {
         let tokens = self.tokenize(texts)?;
+        self.count_truncated(texts, &tokens)?;
         let DocumentSettings { pad, batch_tokens, .. } = self.settings;
         let vectors = run_in_batches(&tokens, pad, batch_tokens, self.network.concurrency(), |batch| self.run(batch))?;
         Ok(vectors.into_iter().map(Option::unwrap_or_default).collect())
@@ -489,6 +528,10 @@ mod tests {
             let vocabulary = Vocabulary::parse(json.into(), length).unwrap();
             let encoder = DocumentEncoder::new(vocabulary, Box::new(AtMostThree), DocumentSettings::default()).unwrap();
             assert_eq!(encoder.encode(&["a a a a a"]).unwrap()[0].weight(0), expected);
+            assert_eq!(encoder.truncated(), 1);
+            // exactly as long as the limit
+            encoder.encode(&["a", &"a ".repeat(length.min(3))]).unwrap();
+            assert_eq!(encoder.truncated(), 1);
         }
     }
 }

@@ -53,6 +53,7 @@ mod error;
 mod fusion;
 mod guard;
 mod hex;
+mod passages;
 mod pooling;
 mod pruning;
 mod query;
@@ -78,6 +79,7 @@ pub use document::{
     run_in_batches,
 };
 pub use encoder::Encoder;
+pub use passages::{PassageLength, PassageSplitter};
 pub use query::{QueryEncoder, QueryWeights};
 pub use tokenizer_files::{TOKENIZER_SOURCES, TOKENIZER_VOCABULARIES, TokenizerFiles};
 pub use vocabulary::Vocabulary;

@@ -353,6 +353,20 @@ impl Vocabulary {
         Ok(())
     }
 
+    /// First byte of every token of a text, without special tokens and without truncation.
+    ///
+    /// # Errors
+    /// A text that the tokenizer refuses; one longer than 4 MiB, which would take gigabytes of memory.
+    pub(crate) fn token_starts(&self, text: &str) -> Result<Vec<usize>> {
+        if text.len() > LONGEST_AT_ONCE {
+            return Err(too_long(text.len()));
+        }
+        let encoding = guarded(|| self.tokenizer.encode(text, false)).map_err(Error::Tokenizer)?;
+        let encoding = encoding.map_err(tokenizer_error)?;
+        let overflowing = encoding.get_overflowing().iter().flat_map(|rest| rest.get_offsets());
+        Ok(encoding.get_offsets().iter().chain(overflowing).map(|(start, _)| *start).collect())
+    }
+
     /// Ids of the tokens marked special: `[CLS]`, `[MASK]` and so on.
     #[must_use]
     pub fn special_dims(&self) -> Vec<u32> {

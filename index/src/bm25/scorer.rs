@@ -9,6 +9,7 @@ use tantivy::{DocSet, TERMINATED, TantivyError, Term};
 
 use super::Bm25Options;
 use crate::Result;
+use crate::passages::DocumentStatistics;
 use crate::searcher::Address;
 use splade_core::segment::Live;
 
@@ -48,12 +49,13 @@ struct ScoredGroup {
 
 impl<'a> QueryScorer<'a> {
     pub(super) fn new(
-        searcher: &'a tantivy::Searcher,
+        statistics: &DocumentStatistics<'a>,
         field: Field,
         groups: Vec<Group>,
         options: Bm25Options,
     ) -> Result<Self> {
-        let documents = searcher.total_num_docs()?;
+        let searcher = statistics.searcher();
+        let documents = statistics.total_num_docs()?;
         let mean_length = searcher.total_num_tokens(field)? as f32 / documents as f32;
         let (k1, b) = (options.k1(), options.b());
         let mut norms = [0.0; 256];

@@ -8,9 +8,9 @@ use tantivy::query::{BitSetDocSet, ConstScorer, EnableScoring, Explanation, Quer
 use tantivy::{BitSet, DocId, Score, TantivyError};
 
 use super::Filter;
-use crate::Result;
 use crate::bits::Bits;
-use crate::schema::Fields;
+use crate::passages::spread;
+use crate::{Result, Searcher};
 
 /// Documents of a snapshot that pass a filter and are not deleted.
 #[derive(Debug)]
@@ -22,13 +22,17 @@ pub(crate) struct Passing {
 
 impl Passing {
     /// Evaluates a filter.
-    fn new(filter: &Filter, searcher: &tantivy::Searcher, fields: &Fields) -> Result<Self> {
+    fn new(filter: &Filter, searcher: &Searcher) -> Result<Self> {
+        let (fields, heads, searcher) = (searcher.fields(), searcher.heads()?, searcher.tantivy());
         let condition = filter.condition(searcher.index(), fields)?;
         let mut segments = Vec::new();
-        for reader in searcher.segment_readers() {
+        for (segment, reader) in searcher.segment_readers().iter().enumerate() {
             let mut docs = condition.evaluate(searcher, reader)?;
             if reader.has_deletes() {
                 (0..reader.max_doc()).filter(|doc| reader.is_deleted(*doc)).for_each(|doc| docs.remove(doc));
+            }
+            if let Some(heads) = heads {
+                spread(&mut docs, &heads[segment]);
             }
             segments.push(docs);
         }
@@ -70,17 +74,12 @@ pub(crate) struct FilterCache {
 
 impl FilterCache {
     /// The documents that pass `filter`, from the cache or evaluated now.
-    pub(crate) fn passing(
-        &self,
-        filter: &Filter,
-        searcher: &tantivy::Searcher,
-        fields: &Fields,
-    ) -> Result<Arc<Passing>> {
+    pub(crate) fn passing(&self, filter: &Filter, searcher: &Searcher) -> Result<Arc<Passing>> {
         if let Some(found) = self.find(filter) {
             return Ok(found);
         }
         // without the lock: several threads may evaluate a filter, and none waits
-        let passing = Arc::new(Passing::new(filter, searcher, fields)?);
+        let passing = Arc::new(Passing::new(filter, searcher)?);
         let mut entries = self.lock();
         if entries.len() >= CAPACITY {
             entries.remove(0);

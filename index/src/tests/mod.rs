@@ -11,6 +11,7 @@ mod folder;
 mod hybrid;
 mod input;
 mod lifecycle;
+mod passages;
 mod retrievers;
 mod writing;
 

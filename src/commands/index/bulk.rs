@@ -9,12 +9,13 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 use indicatif::ProgressBar;
 use serde_json::{Map, Value, json};
-use splade_core::{Pruning, SparseVector, encode_stream};
+use splade_core::{PassageLength, Pruning};
 use splade_files::{AtomicFolder, ModelDir, ResumableFolder};
 use splade_index::{Error, ImpactIndex, ImpactWriter, IndexSettings, StoredDocument, WriteCounts, WriterOptions};
 
 use super::input::{Item, read_items};
 use super::journal::{InputDigest, Journal};
+use super::passages::{Vectors, encode_documents};
 use crate::cli::IndexArgs;
 use crate::commands::interrupt;
 use crate::console;
@@ -31,6 +32,8 @@ pub(super) struct Unfinished {
     pub(super) index: ImpactIndex,
     pub(super) place: Place,
     journal: Journal,
+    /// texts that this command truncated; none if it encoded no text
+    pub(super) truncated: Option<u64>,
 }
 
 /// Folder of an unfinished index.
@@ -88,7 +91,7 @@ impl Unfinished {
         if let Place::Resumable(folder) = &mut place {
             if let Some((index, journal)) = left_by_interrupted(folder)? {
                 expect_same(folder, &index, &journal, settings, &options)?;
-                return Ok(Self { index, place, journal });
+                return Ok(Self { index, place, journal, truncated: None });
             }
             folder.restart()?;
         }
@@ -97,7 +100,7 @@ impl Unfinished {
             Place::Once(folder) => (folder.path().to_owned(), ""),
         };
         let journal = Journal::new(run, options);
-        Ok(Self { index: ImpactIndex::create(&path, settings)?, place, journal })
+        Ok(Self { index: ImpactIndex::create(&path, settings)?, place, journal, truncated: None })
     }
 
     /// True if no document is in it yet.
@@ -116,6 +119,7 @@ impl Unfinished {
         }
         sink.bar.finish_and_clear();
         let journal = Journal { is_complete: true, ..sink.journal_now() };
+        let truncated = sink.truncated;
         match sink.writer.finish_bulk(Some(&journal.to_text())) {
             Ok(counts) => warn_of(&counts),
             Err(error) if sink.journal.documents > 0 => return Err(error.into()),
@@ -126,7 +130,7 @@ impl Unfinished {
                 return Err(error.into());
             }
         }
-        self.journal = journal;
+        (self.journal, self.truncated) = (journal, truncated);
         Ok(self)
     }
 
@@ -233,6 +237,10 @@ struct Sink<'a> {
     last_commit: Instant,
     bar: ProgressBar,
     pruning: Pruning,
+    /// length of passages; none if documents are not split
+    passages: Option<PassageLength>,
+    /// texts that were truncated; none if no text was encoded
+    truncated: Option<u64>,
 }
 
 impl<'a> Sink<'a> {
@@ -248,6 +256,8 @@ impl<'a> Sink<'a> {
             last_commit: Instant::now(),
             bar: console::progress("indexing", None),
             pruning: super::pruning(unfinished.index.settings().pruning, args)?,
+            passages: unfinished.index.settings().passages,
+            truncated: None,
         })
     }
 
@@ -268,7 +278,9 @@ impl<'a> Sink<'a> {
         } else {
             let encoder = document_encoder(model, &self.args.network)?;
             let text = |item: &Item| item.document.full_text().into_owned();
-            encode_stream(&encoder, items, text, |item, vector| self.add(item, Some(vector)))?;
+            let passages = self.passages;
+            encode_documents(&encoder, passages, items, text, |item, vectors| self.add(item, Some(vectors)))?;
+            self.truncated = Some(encoder.truncated());
         }
         if self.n_read == 0 {
             return Err(bad_input(
@@ -313,22 +325,27 @@ impl<'a> Sink<'a> {
         Ok(())
     }
 
-    /// Adds a document with its vector: `encoded`, else the one of the input.
-    fn add(&mut self, item: Item, encoded: Option<SparseVector>) -> Result<()> {
+    /// Adds a document with its vectors: `encoded`, else the one of the input.
+    fn add(&mut self, item: Item, encoded: Option<Vectors>) -> Result<()> {
         interrupt::check()?;
         let Item { document, vector: given } = item;
         self.digest.add(&document, given.as_ref());
         if self.n_read == 0 {
             self.journal.first_id.clone_from(&document.id);
         }
-        let vector = self.pruning.apply(encoded.or(given).unwrap_or_default());
+        let vectors = encoded.unwrap_or_else(|| Vectors::Whole(given.unwrap_or_default()));
+        let vectors = vectors.map(|vector| self.pruning.apply(vector));
         let stored = StoredDocument {
             id: document.id,
             title: Some(document.title).filter(|title| !title.is_empty()),
             text: document.text,
             other: document.fields,
         };
-        match self.writer.add(&stored, &vector) {
+        let added = match &vectors {
+            Vectors::Whole(vector) => self.writer.add(&stored, vector),
+            Vectors::Passages(passages) => self.writer.add_passages(&stored, passages),
+        };
+        match added {
             Err(Error::TakenId { id }) => {
                 let message = format!("{}: the id {id:?} occurs twice", self.input().display());
                 return Err(bad_input(message, "every document needs an id of its own"));

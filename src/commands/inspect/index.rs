@@ -4,7 +4,7 @@ use std::path::Path;
 
 use anyhow::Result;
 use serde_json::json;
-use splade_core::{QueryEncoder, Vocabulary};
+use splade_core::{PassageLength, QueryEncoder, Vocabulary};
 use splade_index::{FieldSpec, ImpactIndex};
 
 use super::table::Weights;
@@ -32,8 +32,13 @@ pub(super) fn inspect(path: &Path, args: &InspectArgs) -> Result<Findings> {
     let facts = &mut found.facts;
     facts.add("index", path.display());
     facts.add("documents", format_args!("{}, and {} deleted", stats.documents, stats.deleted_documents));
+    if let Some((passages, length)) = stats.passages.zip(settings.passages) {
+        let PassageLength { tokens, overlap } = length;
+        facts.add("passages", format_args!("{passages}, of at most {tokens} tokens, of which {overlap} overlap"));
+    }
     facts.add("terms", format_args!("{} in use of {}", stats.active_terms, settings.vocabulary_size));
-    facts.add("weights", format_args!("{}, {:.1} a document", stats.postings, stats.active_dims_mean));
+    let unit = if stats.passages.is_some() { "passage" } else { "document" };
+    facts.add("weights", format_args!("{}, {:.1} a {unit}", stats.postings, stats.active_dims_mean));
     facts.add(
         "size",
         format_args!(
@@ -82,8 +87,12 @@ fn side(index: &ImpactIndex, vocabulary: Option<Vocabulary>) -> Result<Side> {
     for address in searcher.addresses() {
         interrupt::check()?;
         let document = searcher.document(address)?;
-        let text = format!("{} {}", document.title.as_deref().unwrap_or_default(), document.text);
-        side.add(&document.id, Some(text.trim()), &searcher.vector(address)?)?;
+        let text = document.full_text();
+        for address in searcher.passage_addresses(address)? {
+            // the words of a vector are those of the text that was encoded
+            let part = searcher.passage(address)?.map_or(Some(&*text), |passage| text.get(passage.range));
+            side.add(&document.id, part.map(str::trim), &searcher.vector(address)?)?;
+        }
     }
     Ok(side)
 }

@@ -7,7 +7,10 @@ use serde_json::{Value, json};
 use splade_core::{Pruning, Ranking, SparseVector};
 use splade_eval::{Judgements, Qrels, ndcg_at, recall_at};
 use splade_files::{AtomicFolder, Query, read_queries};
-use splade_index::{ImpactIndex, IndexSettings, SearchOptions, Searcher, StoredDocument, WriterOptions, to_ranking};
+use splade_index::{
+    Address, ImpactIndex, ImpactWriter, IndexSettings, SearchOptions, Searcher, StoredDocument, WriterOptions,
+    to_ranking,
+};
 
 use super::chart::chart;
 use crate::answer::{Answerer, Detail, SearchSettings};
@@ -40,7 +43,7 @@ pub(super) struct Setting {
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Measured {
     pub(super) setting: Setting,
-    /// mean number of weights of a document
+    /// mean number of weights of a document, or of a passage
     active_dims: f64,
     /// bytes of the vectors
     pub(super) bytes: u64,
@@ -165,17 +168,28 @@ fn measure(
     let folder = AtomicFolder::create(&args.index)?;
     let mut settings = IndexSettings::new(index.settings().vocabulary_size, "tune", "tune");
     settings.forward = index.settings().forward;
+    settings.passages = index.settings().passages;
     let pruned = ImpactIndex::create(folder.path(), &settings)?;
     let mut writer = pruned.writer(WriterOptions::default())?;
     for address in searcher.addresses() {
         interrupt::check()?;
-        let document = StoredDocument { id: searcher.id(address)?, ..StoredDocument::default() };
-        writer.add(&document, &setting.pruning.apply(searcher.vector(address)?))?;
+        add_pruned(&mut writer, searcher, address, &setting.pruning)?;
     }
     writer.finish_merged()?;
     let stats = pruned.stats()?;
     let (quality, latency_us) = search(&pruned.searcher()?, development)?;
     Ok(Measured { setting, active_dims: stats.active_dims_mean, bytes: stats.vector_bytes, quality, latency_us })
+}
+
+/// Adds the pruned vectors of a document, without its text.
+fn add_pruned(writer: &mut ImpactWriter, searcher: &Searcher, document: Address, pruning: &Pruning) -> Result<()> {
+    let stored = StoredDocument { id: searcher.id(document)?, ..StoredDocument::default() };
+    if searcher.passage(document)?.is_none() {
+        return Ok(writer.add(&stored, &pruning.apply(searcher.vector(document)?))?);
+    }
+    let passage = |address| Ok((0..0, pruning.apply(searcher.vector(address)?)));
+    let passages = searcher.passage_addresses(document)?.map(passage).collect::<Result<Vec<_>>>()?;
+    Ok(writer.add_passages(&stored, &passages)?)
 }
 
 /// Mean quality, and mean time of a search in microseconds in the fastest pass. A pass before them reads the files.
