@@ -5,6 +5,8 @@
 mod answers;
 #[path = "cli/fields.rs"]
 mod fields;
+#[path = "cli/killed.rs"]
+mod killed;
 #[path = "cli/passages.rs"]
 mod passages;
 #[path = "cli/pruning.rs"]
