@@ -3,6 +3,7 @@
 //! Every score is the sum of query weight × document weight by ascending term, in f32. This is the order of
 //! [`SparseVector::dot`](crate::SparseVector::dot), so the scores equal it bit for bit.
 
+use super::find::find_docs;
 use super::format::{Defect, SegmentFile};
 use super::header::WINDOW;
 use super::term::{Posting, Postings, TermList, window_range};
@@ -12,7 +13,7 @@ const IDS_PER_LOOKUP: usize = 16;
 /// Smallest number of documents of a window for which all ids are read, since that needs a table of 32 KB.
 const MANY_DOCS: usize = 16;
 /// Number of postings whose remainders are read together.
-const FOUND: usize = 256;
+const FOUND: usize = 512;
 
 impl SegmentFile {
     /// The exact weights of a document by ascending term; empty beyond the last document.
@@ -79,31 +80,48 @@ impl SegmentFile {
         if self.has_rows() {
             return docs.iter().map(|doc| Ok(self.row(*doc)?.dot(query))).collect();
         }
-        // first many positions, then their remainders: reads that do not depend on each other overlap, and most of them wait for
-        // main memory
-        let mut found = Vec::with_capacity(2 * FOUND);
+        let mut found = Found::default();
         let mut places = Places::default();
         let mut scores = vec![0.0; docs.len()];
-        let mut add_up = |found: &mut Vec<(u32, u32, Posting)>| {
-            for (place, list, posting) in found.drain(..) {
-                let (query_weight, list) = &lists[list as usize];
-                scores[place as usize] += query_weight * self.exact_weight(list, posting)?;
-            }
-            Ok::<_, Defect>(())
-        };
         let window = |doc: &u32| *doc as usize / self.window_len();
         let mut first = 0;
         for docs in docs.chunk_by(|a, b| window(a) == window(b)) {
-            for (at, (_, list)) in (0..).zip(lists) {
-                self.find_postings(list, docs, &mut places, |place, posting| found.push((first + place, at, posting)));
+            for (at, (_, list)) in lists.iter().enumerate() {
+                self.find_postings(list, docs, &mut places, |place, posting| {
+                    found.postings.push((first + place, posting));
+                });
+                found.end_list(at);
             }
             first += docs.len() as u32;
-            if found.len() >= FOUND {
-                add_up(&mut found)?;
+            if found.postings.len() >= FOUND {
+                self.add_up(&mut found, lists, &mut scores)?;
             }
         }
-        add_up(&mut found)?;
+        self.add_up(&mut found, lists, &mut scores)?;
         Ok(scores)
+    }
+
+    /// Adds the products of the postings of `found` to `scores`, and removes them.
+    ///
+    /// First all remainders are read: reads that do not depend on each other overlap, and most of them wait for main memory.
+    fn add_up(&self, found: &mut Found, lists: &[(f32, TermList<'_>)], scores: &mut [f32]) -> Result<(), Defect> {
+        let mut bits = Vec::with_capacity(found.postings.len());
+        for (at, postings) in found.by_list() {
+            let Some(remainders) = &lists[at].1.remainders else { continue };
+            postings.iter().try_for_each(|(_, posting)| self.bytes.check(remainders.place(posting.at)))?;
+            bits.extend(postings.iter().map(|(_, posting)| remainders.bits(posting.at)));
+        }
+        let mut bits = bits.into_iter();
+        for (at, postings) in found.by_list() {
+            let (query_weight, list) = &lists[at];
+            let Some(remainders) = &list.remainders else { continue };
+            for ((place, posting), bits) in postings.iter().zip(&mut bits) {
+                scores[*place as usize] += query_weight * remainders.weight_of(bits, posting.at, posting.impact);
+            }
+        }
+        found.postings.clear();
+        found.ends.clear();
+        Ok(())
     }
 
     /// Calls `visit` with the place in `docs` and the posting of each of `docs` that has the term. All of `docs` are of one
@@ -127,6 +145,12 @@ impl SegmentFile {
                 });
                 return;
             }
+            find_docs(ids, docs, list.window_bits, |place, inside| {
+                if let Some(&impact) = impacts.get(inside) {
+                    visit(place, Posting { at: range.start + inside, impact });
+                }
+            });
+            return;
         }
         for (place, &doc) in (0..).zip(docs) {
             if let Some(posting) = list.find(doc) {
@@ -169,6 +193,29 @@ impl SegmentFile {
             }
         }
         Ok(count)
+    }
+}
+
+/// Postings whose remainders are not read yet.
+#[derive(Default)]
+struct Found {
+    /// places of documents and their postings, list after list
+    postings: Vec<(u32, Posting)>,
+    /// lists and the ends of their postings
+    ends: Vec<(usize, usize)>,
+}
+
+impl Found {
+    /// Ends the postings of a list.
+    fn end_list(&mut self, list: usize) {
+        self.ends.push((list, self.postings.len()));
+    }
+
+    /// The lists and their postings.
+    fn by_list(&self) -> impl Iterator<Item = (usize, &[(u32, Posting)])> {
+        let starts = std::iter::once(0).chain(self.ends.iter().map(|(_, end)| *end));
+        let parts = starts.zip(&self.ends).map(|(start, &(list, end))| (list, &self.postings[start..end]));
+        parts.filter(|(_, postings)| !postings.is_empty())
     }
 }
 

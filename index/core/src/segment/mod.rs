@@ -6,6 +6,7 @@
 mod check;
 mod checksum;
 mod exact;
+mod find;
 mod format;
 mod header;
 mod invert;

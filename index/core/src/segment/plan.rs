@@ -5,8 +5,8 @@
 //! whose maximum is below the threshold are skipped. Sums of integers do not depend on their order, and so the results do not
 //! either.
 //!
-//! A quantized score differs from the exact score by at most eps, which is computed per query from the terms' recorded errors.
-//! All documents within 2 · eps of the k-th best are kept, so the exact top k is among them.
+//! The greatest amounts by which a quantized score is below and above the exact score are computed per query from the terms'
+//! steps and recorded errors. All documents within the sum of both of the k-th best are kept, so the exact top k is among them.
 //!
 //! **Negative query weights.** Only documents with a score above zero are hits, and a hit has at least one term of positive
 //! weight. Positive terms are added first. Negative terms then subtract from accumulators that are not zero, down to 1 at
@@ -23,6 +23,8 @@ use super::top::TopCandidates;
 const LARGEST_SUM: f64 = 65_279.0;
 /// Largest number of terms in a query. With more terms, rounding would leave too little of the weights.
 const MOST_TERMS: usize = 1 << 12;
+/// Largest difference between a weight and a smaller number of steps, in steps: impacts are rounded, in f32.
+const HALF_STEP: f64 = 0.5001;
 /// Number of postings from which on a further thread saves more time than it takes to start.
 const POSTINGS_PER_THREAD: u64 = 200_000;
 
@@ -32,7 +34,7 @@ pub struct QueryPlan<'a> {
     segments: Vec<SegmentPlan<'a>>,
     /// sum that stands for the score 1
     scale: f64,
-    /// twice the largest difference between a quantized and an exact score, as a sum
+    /// the greatest amounts by which quantized scores are below and above exact scores, together, as a sum
     margin: u16,
     /// smallest sum of a hit
     least: u16,
@@ -121,11 +123,11 @@ impl<'a> QueryPlan<'a> {
         // rounding may enlarge every product by up to 1
         let scale = (LARGEST_SUM - query.len() as f64) / (255.0 * largest.max(f64::MIN_POSITIVE));
         let mut plan = Self { query, segments: Vec::new(), scale, margin: 0, least: 1, seed: 0 };
-        let mut eps = 0_f64;
+        let mut errors = [0_f64; 2];
         for (file, terms) in segments {
             let lists = query.iter().zip(terms).filter_map(|((_, weight), list)| Some((*weight, list?)));
-            let (segment, error) = plan.plan_segment(file, lists.collect());
-            eps = eps.max(error);
+            let (segment, [below, above]) = plan.plan_segment(file, lists.collect());
+            errors = [errors[0].max(below), errors[1].max(above)];
             plan.segments.push(segment);
         }
         if query.iter().all(|(_, weight)| *weight > 0.0) {
@@ -135,30 +137,37 @@ impl<'a> QueryPlan<'a> {
             plan.least = 2;
         }
         // 1 more for the rounding of this expression
-        plan.margin = (2.0 * eps * scale).ceil().min(LARGEST_SUM) as u16 + 1;
+        plan.margin = ((errors[0] + errors[1]) * scale).ceil().min(LARGEST_SUM) as u16 + 1;
         Ok(Some(plan))
     }
 
-    /// The plan of a segment, and the largest difference between its quantized and exact scores.
-    fn plan_segment(&self, file: &'a SegmentFile, lists: Vec<(f32, TermList<'a>)>) -> (SegmentPlan<'a>, f64) {
-        let (mut error, mut largest) = (0.0, 0.0);
+    /// The plan of a segment, and the greatest amounts by which its quantized scores are below and above its exact scores.
+    fn plan_segment(&self, file: &'a SegmentFile, lists: Vec<(f32, TermList<'a>)>) -> (SegmentPlan<'a>, [f64; 2]) {
+        let (mut errors, mut largest) = ([0.0; 2], 0.0);
         let plan = |(query_weight, list): &(f32, TermList<'a>)| {
             let magnitude = f64::from(query_weight.abs());
             let step = f64::from(list.entry.step);
             let weight = magnitude * step * self.scale;
             let dense = list.entry.kind == PostingsKind::Dense;
             let products = Products::new(weight, dense);
-            error += magnitude * f64::from(list.entry.error) + Products::error(weight, dense) / self.scale;
-            largest += magnitude * (255.0 * step + f64::from(list.entry.error));
-            PlannedTerm { products, negative: *query_weight < 0.0, postings: list.postings }
+            let recorded = f64::from(list.entry.error);
+            // a weight far below one step has an impact of 1: impacts may be further above a weight than below it
+            let [below, above] = Products::errors(weight, dense);
+            let below = magnitude * recorded.min(HALF_STEP * step) + below / self.scale;
+            let above = magnitude * recorded + above / self.scale;
+            let negative = *query_weight < 0.0;
+            errors[usize::from(negative)] += below;
+            errors[usize::from(!negative)] += above;
+            largest += magnitude * (255.0 * step + recorded);
+            PlannedTerm { products, negative, postings: list.postings }
         };
         let mut terms: Vec<_> = lists.iter().map(plan).collect();
         terms.sort_by_key(|term| term.negative);
         // exact scores are sums in f32: each of n products and n sums is rounded by half a unit in the last place or, near
         // zero, by half the smallest f32
         let n_terms = self.query.len() as f64;
-        error += largest * (n_terms + 1.0) * f64::from(f32::EPSILON) + n_terms * 1e-44;
-        (SegmentPlan { file, lists, terms }, error)
+        let rounding = largest * (n_terms + 1.0) * f64::from(f32::EPSILON) + n_terms * 1e-44;
+        (SegmentPlan { file, lists, terms }, errors.map(|error| error + rounding))
     }
 
     /// Lower bound of the k-th best sum, from the k-th largest impacts of single terms. `k` is enlarged by the number of hidden

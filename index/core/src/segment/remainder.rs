@@ -38,18 +38,35 @@ impl Remainders<'_> {
     /// Exact weight of the posting at position `at`, which has this impact.
     #[inline]
     pub(super) fn weight(&self, at: usize, impact: u8) -> f32 {
+        self.weight_of(self.bits(at), at, impact)
+    }
+
+    /// The remainder of the posting at position `at`.
+    #[inline]
+    pub(super) fn bits(&self, at: usize) -> u32 {
         match self.precision {
             ForwardPrecision::F16 => {
-                self.bytes.as_chunks().0.get(at).map_or(0.0, |bytes| f16::from_le_bytes(*bytes).to_f32())
+                self.bytes.as_chunks().0.get(at).map_or(0, |bytes| u32::from(u16::from_le_bytes(*bytes)))
             }
+            ForwardPrecision::F32 => {
+                let [a, b, c] = self.bytes.as_chunks().0.get(at).copied().unwrap_or_default();
+                u32::from_le_bytes([a, b, c, 0])
+            }
+        }
+    }
+
+    /// Exact weight of the posting at position `at`, which has this impact and this remainder.
+    #[inline]
+    pub(super) fn weight_of(&self, bits: u32, at: usize, impact: u8) -> f32 {
+        match self.precision {
+            ForwardPrecision::F16 => f16::from_bits(bits as u16).to_f32(),
             ForwardPrecision::F32 => {
                 if impact == 1
                     && let Ok(found) = self.positions.binary_search_by_key(&at, |at| u32::from_le_bytes(*at) as usize)
                 {
                     return self.values.get(found).map_or(0.0, |value| f32::from_le_bytes(*value));
                 }
-                let [a, b, c] = self.bytes.as_chunks().0.get(at).copied().unwrap_or_default();
-                restore(impact, self.step, u32::from_le_bytes([a, b, c, 0]))
+                restore(impact, self.step, bits)
             }
         }
     }

@@ -41,12 +41,12 @@ impl Products {
         self.by_impact[usize::from(impact)]
     }
 
-    /// Upper bound of the differences between a product and impact × `weight`.
-    pub(super) fn error(weight: f64, dense: bool) -> f64 {
+    /// Upper bounds of impact × `weight` − product, and of product − impact × `weight`.
+    pub(super) fn errors(weight: f64, dense: bool) -> [f64; 2] {
         // a factor is rounded down, and a product of a dense list again
-        let rounding = if dense { 2.0 } else { 0.504 };
+        let (below, above) = if dense { (2.0, 0.0) } else { (0.504, 0.504) };
         // products below 1 are enlarged to 1
-        f64::max(rounding, 1.0 - weight)
+        [below, f64::max(above, 1.0 - weight)]
     }
 }
 
@@ -277,10 +277,13 @@ mod tests {
                 assert_eq!(products.of(0), 0);
                 assert!((1..=255).all(|impact| products.of(impact) >= 1));
                 let differences =
-                    (0..=255_u8).map(|impact| f64::from(products.of(impact)) - f64::from(impact) * weight);
-                let error = differences.fold(0.0, |largest: f64, difference| largest.max(difference.abs()));
-                assert!(error <= Products::error(weight, dense), "{weight}, dense {dense}: {error}");
-                assert!(error > 0.0);
+                    (0..=255_u8).map(|impact| f64::from(impact) * weight - f64::from(products.of(impact)));
+                let [below, above] = Products::errors(weight, dense);
+                let range = differences.fold([0.0; 2], |[least, most]: [f64; 2], difference| {
+                    [least.min(difference), most.max(difference)]
+                });
+                assert!(range[1] <= below && -range[0] <= above, "{weight}, dense {dense}: {range:?}");
+                assert!(range[1] > 0.0 || range[0] < 0.0);
             }
         }
     }

@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 
+use super::find::{find_id, inside};
 use super::format::Defect;
 use super::header::{u32_at, u64_at};
 use super::remainder::Remainders;
@@ -119,8 +120,7 @@ impl TermList<'_> {
             }
             Postings::Windowed { ids, impacts, offsets } => {
                 let range = window_range(offsets, (doc >> self.window_bits) as usize);
-                let id = (doc & ((1 << self.window_bits) - 1)) as u16;
-                let inside = find_id(ids.get(range.clone())?, id, self.window_bits)?;
+                let inside = find_id(ids.get(range.clone())?, inside(doc, self.window_bits), self.window_bits)?;
                 let at = range.start + inside;
                 Some(Posting { at, impact: *impacts.get(at)? })
             }
@@ -164,23 +164,6 @@ impl TermList<'_> {
     }
 }
 
-/// Position of an id among the ascending ids of a window.
-///
-/// Ids of a window are spread evenly as a rule, and are then near their share of the list: to search there first reads fewer
-/// cache lines.
-#[inline]
-fn find_id(ids: &[[u8; 2]], id: u16, window_bits: u32) -> Option<usize> {
-    let guess = (usize::from(id) * ids.len()) >> window_bits;
-    // about two standard deviations
-    let reach = 2 << (ids.len().max(1).ilog2() / 2);
-    let (from, to) = (guess.saturating_sub(reach), (guess + reach).min(ids.len()));
-    let value = |at: usize| ids.get(at).map(|id| u16::from_le_bytes(*id));
-    let near = (from == 0 || value(from) <= Some(id)) && value(to).is_none_or(|after| id < after);
-    let (from, to) = if near { (from, to) } else { (0, ids.len()) };
-    let found = ids.get(from..to)?.binary_search_by_key(&id, |id| u16::from_le_bytes(*id));
-    found.ok().map(|at| from + at)
-}
-
 /// Positions of the postings of a window; empty beyond the last window.
 #[inline]
 pub(super) fn window_range(offsets: &[[u8; 4]], window: usize) -> Range<usize> {
@@ -195,28 +178,4 @@ pub(super) fn check_offsets(offsets: &[[u8; 4]], df: u32) -> Result<(), Defect> 
         return Err("its window offsets do not ascend to its number of postings".into());
     }
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Even, crowded at either end, one, and none.
-    #[test]
-    fn ids_are_found_wherever_they_are() {
-        let lists: [Vec<u16>; 6] = [
-            (0..800).map(|at| at * 10 + at % 7).collect(),
-            (0..500).collect(),
-            (7000..8192).collect(),
-            (0..8192).step_by(97).chain(8170..8190).collect::<std::collections::BTreeSet<u16>>().into_iter().collect(),
-            vec![8191],
-            vec![],
-        ];
-        for list in &lists {
-            let ids: Vec<[u8; 2]> = list.iter().map(|id| id.to_le_bytes()).collect();
-            for id in 0..8192 {
-                assert_eq!(find_id(&ids, id, 13), list.binary_search(&id).ok(), "{id} of {}", list.len());
-            }
-        }
-    }
 }
