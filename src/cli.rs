@@ -1,14 +1,17 @@
 //! Commands and flags, as typed.
 
 mod eval_run;
+mod ranking;
+mod tune;
 
 use std::path::{Path, PathBuf};
 
-use clap::builder::PossibleValuesParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use splade_core::{Fusion, HeadMode, PassageLength, Pruning, Scaling};
+use splade_core::{HeadMode, PassageLength, Pruning};
 
 pub(crate) use eval_run::{ComparisonArgs, EvalRunArgs, ReportFormat};
+pub(crate) use ranking::{Bm25Args, FusionArgs, Switch};
+pub(crate) use tune::TuneArgs;
 
 use crate::tasks::NANO_BEIR_ID;
 
@@ -27,14 +30,6 @@ pub(crate) struct Cli {
     pub(crate) offline: bool,
     #[command(subcommand)]
     pub(crate) command: Command,
-}
-
-fn two_weights(text: &str) -> Result<[f32; 2], String> {
-    let numbers = text.split(',').map(|number| number.trim().parse::<f32>());
-    match numbers.collect::<Result<Vec<_>, _>>().as_deref() {
-        Ok([sparse, bm25]) => Ok([*sparse, *bm25]),
-        _ => Err("expected two numbers, like 0.7,0.3".to_owned()),
-    }
 }
 
 /// Parser of head modes, with their names for help and errors.
@@ -61,12 +56,6 @@ fn size(text: &str) -> Result<usize, String> {
         Ok(_) => Err(format!("expected at least {}MB", LEAST_MEMORY / 1_000_000)),
         Err(_) => Err("expected a size, like 200MB or 4GB".to_owned()),
     }
-}
-
-/// Parser of scalings, with their names for help and errors.
-fn scaling() -> impl clap::builder::TypedValueParser<Value = Scaling> {
-    use clap::builder::TypedValueParser as _;
-    PossibleValuesParser::new(Scaling::NAMES).try_map(|name| name.parse::<Scaling>())
 }
 
 fn at_least_one(text: &str) -> Result<usize, String> {
@@ -584,51 +573,6 @@ pub(crate) struct SearchArgs {
     pub(crate) network: NetworkArgs,
 }
 
-/// Fusion of the sparse and the BM25 ranking.
-#[derive(Debug, Clone, Default, Args)]
-pub(crate) struct FusionArgs {
-    /// Fusion of the two rankings in hybrid mode; default: as tuned for the index, else rrf
-    #[arg(long, value_name = "FUSION", value_parser = PossibleValuesParser::new(Fusion::NAMES))]
-    pub(crate) fusion: Option<String>,
-    /// Scaling of scores before they are added up, for --fusion weighted; default: as tuned for the index, else max
-    #[arg(long, value_name = "SCALING", value_parser = scaling())]
-    pub(crate) scaling: Option<Scaling>,
-    /// Constant k of reciprocal rank fusion; default: as tuned for the index, else 60
-    #[arg(long, value_name = "K", allow_negative_numbers = true)]
-    pub(crate) rrf_k: Option<f32>,
-    /// Weights of the sparse and the BM25 ranking; default: as tuned for the index, else equal weights
-    #[arg(long, value_name = "SPARSE,BM25", allow_hyphen_values = true, value_parser = two_weights)]
-    pub(crate) weights: Option<[f32; 2]>,
-    /// Number of hits taken from each ranking before fusion; default: as tuned for the index, else 100 (1000 in
-    /// evaluations)
-    #[arg(long, value_name = "N", value_parser = at_least_one)]
-    pub(crate) depth: Option<usize>,
-}
-
-/// Options of BM25.
-#[derive(Debug, Clone, Default, Args)]
-pub(crate) struct Bm25Args {
-    /// Saturation of term frequencies in BM25; default: as tuned for the index, else 1.2
-    #[arg(long, value_name = "K1", allow_negative_numbers = true)]
-    pub(crate) bm25_k1: Option<f32>,
-    /// Normalization by length in BM25, 0 to 1; default: as tuned for the index, else 0.75
-    #[arg(long, value_name = "B", allow_negative_numbers = true)]
-    pub(crate) bm25_b: Option<f32>,
-    /// Let BM25 match compounds and their parts, which come from the words of the index; default: as tuned for the index,
-    /// else on for Norwegian, Danish and Swedish
-    #[arg(long, value_name = "SWITCH")]
-    pub(crate) bm25_compounds: Option<Switch>,
-    /// Drop the stop words of the index's language from BM25's queries; default: as tuned for the index, else off
-    #[arg(long, value_name = "SWITCH")]
-    pub(crate) bm25_drop_stop_words: Option<Switch>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Switch {
-    On,
-    Off,
-}
-
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, ValueEnum)]
 pub(crate) enum Mode {
     Sparse,
@@ -753,15 +697,15 @@ pub(crate) struct EvalMtebArgs {
     /// Split of the judgements; default: the task's own, else test
     #[arg(long, value_name = "SPLIT")]
     pub(crate) split: Option<String>,
-    /// Stemmers of BM25, each a row of the table: none, norwegian (nb, nn), danish (da), swedish (sv), english (en);
-    /// with --list, languages of the tasks: nb, da, ...
-    #[arg(long, value_name = "LANGUAGE", value_delimiter = ',', default_value = "none")]
+    /// Stemmers of BM25, each a row of the table: none, norwegian (nb, nn), danish (da), swedish (sv), english (en); default:
+    /// that of --tuned, else none; with --list, languages of the tasks: nb, da, ...
+    #[arg(long, value_name = "LANGUAGE", value_delimiter = ',')]
     pub(crate) language: Vec<String>,
     #[command(flatten)]
     pub(crate) fusion: FusionArgs,
     #[command(flatten)]
     pub(crate) bm25: Bm25Args,
-    /// Take the settings of hybrid search that `tune` has written into this index
+    /// Take the settings that `tune --hybrid` has written into this index, for rankings with its stemmer
     #[arg(long, value_name = "INDEX")]
     pub(crate) tuned: Option<PathBuf>,
     /// Report active dims, weights, posting lists, expansions and frequent terms of queries and documents, against the
@@ -814,72 +758,6 @@ impl EvalMtebArgs {
     pub(crate) fn format(&self) -> ReportFormat {
         if self.json { ReportFormat::Json } else { self.format }
     }
-}
-
-/// Measure how pruning changes an index, or choose the settings of hybrid search
-///
-/// Every setting of --max-active-dims, --mass and --min-weight is applied to the vectors in the index, in a temporary index
-/// beside it. Quality is nDCG@10 by judgements, or the recall of the best 10 documents without pruning. The knee is the setting
-/// with the largest quality minus size, both scaled to 0 to 1 over all settings.
-///
-/// With --hybrid, the settings are the fusion of the sparse and the BM25 ranking, its weights, scaling and depth, and k1, b and
-/// compounds of BM25. They are chosen on queries with judgements, written into the index, and used by `search` where no flag
-/// says otherwise. The score of the choice is that of queries that it had not seen, by cross-validation.
-#[derive(Debug, Args)]
-#[command(after_help = "Examples:
-  splade tune --index wiki.index --queries queries.jsonl --svg pruning.svg
-  splade tune --hybrid --index wiki.index --queries queries.jsonl --qrels qrels/test.tsv --folds 2
-
-Take other queries to tune than to evaluate.")]
-pub(crate) struct TuneArgs {
-    /// Choose the settings of hybrid search instead
-    #[arg(long)]
-    pub(crate) hybrid: bool,
-    /// Index folder
-    #[arg(long, value_name = "DIR")]
-    pub(crate) index: PathBuf,
-    /// File of queries: .jsonl, .tsv or .parquet; -: stdin
-    #[arg(long, value_name = "FILE")]
-    pub(crate) queries: PathBuf,
-    /// Judgements of the queries: TSV with the columns query-id, corpus-id and score
-    #[arg(long, value_name = "FILE", required_if_eq("hybrid", "true"))]
-    pub(crate) qrels: Option<PathBuf>,
-    /// Draw quality against size and latency
-    #[arg(long, value_name = "FILE", conflicts_with = "hybrid")]
-    pub(crate) svg: Option<PathBuf>,
-    /// Replace an existing file
-    #[arg(long, conflicts_with = "hybrid")]
-    pub(crate) overwrite: bool,
-    /// Number of parts of the queries in the cross-validation of --hybrid
-    #[arg(
-        long,
-        value_name = "N",
-        default_value_t = 5,
-        requires = "hybrid",
-        value_parser = clap::value_parser!(u16).range(2..=100)
-    )]
-    pub(crate) folds: u16,
-    /// Numbers of hits taken from each ranking that --hybrid chooses from
-    #[arg(
-        long,
-        value_name = "N,...",
-        value_delimiter = ',',
-        default_value = "50,100,200",
-        requires = "hybrid",
-        value_parser = at_least_one
-    )]
-    pub(crate) depths: Vec<usize>,
-    /// Print the choice of --hybrid without writing it into the index
-    #[arg(long, requires = "hybrid")]
-    pub(crate) dry_run: bool,
-    /// Print the findings as JSON
-    #[arg(long)]
-    pub(crate) json: bool,
-    /// Model folder or Hub id, for models whose queries need the network
-    #[arg(long, value_name = "MODEL")]
-    pub(crate) model: Option<PathBuf>,
-    #[command(flatten)]
-    pub(crate) network: NetworkArgs,
 }
 
 /// Compare all backends and files of a model, stage by stage

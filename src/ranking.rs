@@ -1,6 +1,9 @@
 //! [`RankingSettings`]: fusion and BM25 options, from the flags, else from the index, else by default.
 
+use std::collections::BTreeMap;
+
 use anyhow::Result;
+use serde_json::{Value, json};
 use splade_core::{Fusion, FusionParameters, RRF_K};
 use splade_index::{Bm25Options, HybridSettings, Language};
 
@@ -19,11 +22,62 @@ pub(crate) struct RankingSettings {
     pub(crate) bm25: Bm25Options,
 }
 
-impl Default for RankingSettings {
-    /// Reciprocal rank fusion and BM25 with their usual constants.
-    fn default() -> Self {
-        Self { fusion: Fusion::default(), depth: DEPTH, bm25: Bm25Options::default() }
+impl RankingSettings {
+    /// Settings without flags and without tuning: reciprocal rank fusion, and BM25 with its usual constants.
+    pub(crate) fn untuned(language: Language, depth: usize) -> Self {
+        Self { fusion: Fusion::default(), depth, bm25: default_bm25(language) }
     }
+
+    /// Settings that a mode reads, named like their flags; none for the sparse ranking.
+    pub(crate) fn record(&self, mode: Mode) -> BTreeMap<String, Value> {
+        let mut record: Vec<(&str, Value)> = Vec::new();
+        if mode == Mode::Hybrid {
+            let parameters = self.fusion.parameters();
+            record.push(("fusion", json!(self.fusion.name())));
+            record.push(match self.fusion.name() {
+                "rrf" => ("rrf_k", decimal(parameters.rrf_k)),
+                _ => ("scaling", json!(parameters.scaling.name())),
+            });
+            record.push(("weights", json!(self.weights().map(|weight| weight.to_string()).join(","))));
+            record.push(("depth", json!(self.depth)));
+        }
+        if mode != Mode::Sparse {
+            record.push(("bm25_k1", decimal(self.bm25.k1())));
+            record.push(("bm25_b", decimal(self.bm25.b())));
+            record.push(("bm25_compounds", json!(self.bm25.splits_compounds())));
+            record.push(("bm25_drop_stop_words", json!(self.bm25.drops_stop_words())));
+        }
+        record.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
+    }
+
+    /// Settings that a mode reads, as a phrase for people; empty for the sparse ranking.
+    pub(crate) fn describe(&self, mode: Mode) -> String {
+        let bm25 = describe_bm25(self.bm25);
+        match mode {
+            Mode::Sparse => String::new(),
+            Mode::Bm25 => bm25,
+            Mode::Hybrid => {
+                let parameters = self.fusion.parameters();
+                let rule = match self.fusion.name() {
+                    "rrf" => format!("rrf with k {}", parameters.rrf_k),
+                    _ => format!("sum of scores scaled by {}", parameters.scaling),
+                };
+                let [sparse, lexical] = self.weights();
+                format!("{rule}, weights {sparse} and {lexical}, depth {}; BM25: {bm25}", self.depth)
+            }
+        }
+    }
+
+    /// Weights of the sparse and the BM25 ranking.
+    fn weights(&self) -> [f32; 2] {
+        let weights = self.fusion.parameters().weights;
+        [0, 1].map(|list| weights.get(list).copied().unwrap_or(1.0))
+    }
+}
+
+/// The number with the digits of its shortest decimal form, as people write it: 0.3, not 0.30000001192092896.
+pub(crate) fn decimal(number: f32) -> Value {
+    json!(number.to_string().parse::<f64>().unwrap_or(number.into()))
 }
 
 /// Settings of an index or a command, on which flags are laid.
@@ -60,6 +114,12 @@ pub(crate) fn default_bm25(language: Language) -> Bm25Options {
     Bm25Options::default().with_compounds(language.joins_compounds())
 }
 
+fn describe_bm25(options: Bm25Options) -> String {
+    let compounds = if options.splits_compounds() { ", compounds" } else { "" };
+    let stop_words = if options.drops_stop_words() { ", without stop words" } else { "" };
+    format!("k1 {}, b {}{compounds}{stop_words}", options.k1(), options.b())
+}
+
 fn resolve_fusion(flags: &FusionArgs, tuned: Option<&HybridSettings>) -> Result<Fusion> {
     // weights and scaling belong to the fusion that they were tuned for
     let tuned = tuned.filter(|tuned| flags.fusion.as_ref().is_none_or(|name| *name == tuned.fusion));
@@ -87,10 +147,24 @@ fn resolve_fusion(flags: &FusionArgs, tuned: Option<&HybridSettings>) -> Result<
 fn resolve_bm25(flags: &Bm25Args, defaults: Defaults) -> Result<Bm25Options> {
     let base = defaults.tuned.map_or_else(|| default_bm25(defaults.language), |tuned| tuned.bm25);
     let is_on = |switch: Option<Switch>, base: bool| switch.map_or(base, |switch| switch == Switch::On);
+    let drops = is_on(flags.bm25_drop_stop_words, base.drops_stop_words()) && has_stop_words(defaults.language);
     let options = Bm25Options::new(flags.bm25_k1.unwrap_or(base.k1()), flags.bm25_b.unwrap_or(base.b()))?;
-    Ok(options
-        .with_compounds(is_on(flags.bm25_compounds, base.splits_compounds()))
-        .without_stop_words(is_on(flags.bm25_drop_stop_words, base.drops_stop_words())))
+    Ok(options.with_compounds(is_on(flags.bm25_compounds, base.splits_compounds())).without_stop_words(drops))
+}
+
+fn has_stop_words(language: Language) -> bool {
+    language != Language::None
+}
+
+/// Refuses to drop stop words if none of the languages has a list of them.
+pub(crate) fn expect_stop_words(flags: &Bm25Args, mut languages: impl Iterator<Item = Language>) -> Result<()> {
+    if flags.bm25_drop_stop_words != Some(Switch::On) || languages.any(has_stop_words) {
+        return Ok(());
+    }
+    Err(bad_input(
+        "--bm25-drop-stop-words has no effect without a language",
+        "leave it out, or name the language: `index --language`, `eval-mteb --language`",
+    ))
 }
 
 /// Refuses flags that none of the modes reads.
@@ -150,8 +224,8 @@ mod tests {
     fn flags_come_before_tuned_settings_and_these_before_defaults() {
         let (none, no_bm25) = (FusionArgs::default(), Bm25Args::default());
         let plain = settings(&none, &no_bm25, None).unwrap();
-        let bm25 = Bm25Options::default().with_compounds(true);
-        assert_eq!(plain, RankingSettings { fusion: Fusion::default(), depth: DEPTH, bm25 });
+        assert_eq!(plain, RankingSettings::untuned(Language::Norwegian, DEPTH));
+        assert_eq!((&plain.fusion, plain.bm25.splits_compounds()), (&Fusion::default(), true));
         let from_index = settings(&none, &no_bm25, Some(&tuned())).unwrap();
         assert_eq!(from_index.fusion, Fusion::weighted(Scaling::ZScore, vec![0.25, 0.75]).unwrap());
         assert_eq!((from_index.depth, from_index.bm25), (50, tuned().bm25));
@@ -168,6 +242,30 @@ mod tests {
         let weighted = FusionArgs { fusion: Some("weighted".into()), ..FusionArgs::default() };
         let equal = Fusion::weighted(Scaling::Max, vec![0.5, 0.5]).unwrap();
         assert_eq!(settings(&weighted, &no_bm25, None).unwrap().fusion, equal);
+    }
+
+    #[test]
+    fn records_have_the_settings_that_a_mode_reads() {
+        let untuned = RankingSettings::untuned(Language::None, 1000);
+        assert_eq!((untuned.record(Mode::Sparse).len(), untuned.describe(Mode::Sparse)), (0, String::new()));
+        assert_eq!(
+            json!(untuned.record(Mode::Bm25)),
+            json!({"bm25_k1": 1.2, "bm25_b": 0.75, "bm25_compounds": false, "bm25_drop_stop_words": false})
+        );
+        assert_eq!(untuned.describe(Mode::Hybrid), "rrf with k 60, weights 1 and 1, depth 1000; BM25: k1 1.2, b 0.75");
+        let tuned = settings(&FusionArgs::default(), &Bm25Args::default(), Some(&tuned())).unwrap();
+        let record = json!(tuned.record(Mode::Hybrid));
+        assert_eq!(record["fusion"], "weighted");
+        assert_eq!((&record["scaling"], &record["weights"]), (&json!("z-score"), &json!("0.25,0.75")));
+        assert_eq!((&record["depth"], &record["bm25_b"], &record["rrf_k"]), (&json!(50), &json!(0.3), &Value::Null));
+        let text = tuned.describe(Mode::Hybrid);
+        assert!(
+            text.starts_with("sum of scores scaled by z-score, weights 0.25 and 0.75, depth 50; BM25: k1 0.9"),
+            "{text}"
+        );
+        let all = Bm25Options::default().with_compounds(true).without_stop_words(true);
+        let text = RankingSettings { bm25: all, ..untuned }.describe(Mode::Bm25);
+        assert_eq!(text, "k1 1.2, b 0.75, compounds, without stop words");
     }
 
     #[test]

@@ -1,8 +1,9 @@
-//! [`HybridSettings`]: settings of hybrid search that an index keeps.
+//! [`HybridSettings`]: settings of hybrid search, which an index keeps in its manifest.
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Bm25Options, Error, Result};
+use crate::settings::Manifest;
+use crate::{Bm25Options, Error, ImpactIndex, Result, WriterOptions};
 use splade_core::{Fusion, FusionParameters};
 
 /// Settings of hybrid search that were chosen for an index on development queries.
@@ -64,5 +65,27 @@ impl HybridSettings {
             ));
         }
         Ok(())
+    }
+}
+
+impl ImpactIndex {
+    /// Keeps settings of hybrid search in the index, in place of earlier ones.
+    ///
+    /// # Errors
+    /// Another writer at work; a folder that cannot be written.
+    pub fn write_hybrid_settings(&self, hybrid: &HybridSettings) -> Result<()> {
+        // holds the lock of writers, who write the manifest too, and upgrades an index of version 1
+        let _writer = self.writer(WriterOptions::default())?;
+        Manifest { hybrid: Some(hybrid.clone()), ..Manifest::read(self.dir())? }.write(self.dir())
+    }
+
+    /// Reads the settings of hybrid search kept in the index; `None` if there are none.
+    ///
+    /// # Errors
+    /// A damaged manifest, settings out of range.
+    pub fn read_hybrid_settings(&self) -> Result<Option<HybridSettings>> {
+        let hybrid = Manifest::read(self.dir())?.hybrid;
+        hybrid.iter().try_for_each(HybridSettings::check)?;
+        Ok(hybrid)
     }
 }

@@ -16,7 +16,6 @@ use splade_core::dense::MAX_DIMENSIONS;
 use crate::analyzer::{analyzer, analyzer_name};
 use crate::dense_plugin::DensePlugin;
 use crate::directory::CheckedDirectory;
-use crate::hybrid_settings::HybridSettings;
 use crate::plugin::ImpactPlugin;
 use crate::schema::Fields;
 use crate::settings::{self, FileRecord, Manifest};
@@ -205,26 +204,6 @@ impl ImpactIndex {
             return Ok(None);
         }
         Ok(Some(splade_files::read_query_encoder(&self.query_dir())?))
-    }
-
-    /// Keeps settings of hybrid search in the index, in place of earlier ones.
-    ///
-    /// # Errors
-    /// Another writer at work; a folder that cannot be written.
-    pub fn write_hybrid_settings(&self, hybrid: &HybridSettings) -> Result<()> {
-        // holds the lock of writers, who write the manifest too, and upgrades an index of version 1
-        let _writer = self.writer(WriterOptions::default())?;
-        Manifest { hybrid: Some(hybrid.clone()), ..Manifest::read(&self.dir)? }.write(&self.dir)
-    }
-
-    /// Reads the settings of hybrid search kept in the index; `None` if there are none.
-    ///
-    /// # Errors
-    /// A damaged manifest, settings out of range.
-    pub fn read_hybrid_settings(&self) -> Result<Option<HybridSettings>> {
-        let hybrid = Manifest::read(&self.dir)?.hybrid;
-        hybrid.iter().try_for_each(HybridSettings::check)?;
-        Ok(hybrid)
     }
 
     /// Settings the index was created with.

@@ -9,13 +9,14 @@ mod results;
 mod sides;
 mod tables;
 
+use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::Result;
 use serde_json::{Value, json};
 use splade_eval::{MTEB_DEPTH, ModelMeta, RetrievalScores, Run, Scores, Task, TaskResult, is_nano_beir_set};
 use splade_files::ModelDir;
-use splade_index::{ImpactIndex, Language};
+use splade_index::{HybridSettings, ImpactIndex, Language};
 
 use self::conditions::Conditions;
 use self::examined::{baseline, is_full, report, vocabulary};
@@ -30,13 +31,14 @@ use crate::evaluation::{
 use crate::failure::bad_input;
 use crate::hub::{self, Origin, Wants};
 use crate::outputs::{print, refuse_existing};
-use crate::ranking::{Defaults, RankingSettings, resolve};
+use crate::ranking::{Defaults, RankingSettings, expect_stop_words, resolve};
 use crate::tasks::{self, Wanted};
 
 pub(crate) fn run(args: &EvalMtebArgs) -> Result<()> {
     let Some(name) = args.model.as_deref().filter(|_| !args.list) else { return list::run(args) };
-    let systems = systems(args)?;
-    let rankings = rankings(&systems, args)?;
+    let tuned = args.tuned.as_deref().map(Tuned::read).transpose()?;
+    let systems = systems(args, tuned.as_ref())?;
+    let rankings = rankings(&systems, tuned.as_ref(), args)?;
     let imported = imported::read(&args.run)?;
     let tasks = tasks(args)?;
     let place = hub::locate(name, Wants::encoder(&args.network))?;
@@ -91,8 +93,11 @@ pub(crate) fn run(args: &EvalMtebArgs) -> Result<()> {
 }
 
 /// Modes with their stemmers, each once: sparse search has none, BM25 and hybrid search each stemmer in turn.
-fn systems(args: &EvalMtebArgs) -> Result<Vec<System>> {
-    let languages = args.language.iter().map(|language| Ok(language.parse()?)).collect::<Result<Vec<Language>>>()?;
+fn systems(args: &EvalMtebArgs, tuned: Option<&Tuned>) -> Result<Vec<System>> {
+    let languages = match &args.language[..] {
+        [] => vec![tuned.map_or_else(Language::default, |tuned| tuned.language)],
+        names => names.iter().map(|name| Ok(name.parse()?)).collect::<Result<Vec<Language>>>()?,
+    };
     let mut systems: Vec<System> = Vec::new();
     for mode in &args.modes {
         for language in &languages {
@@ -105,20 +110,46 @@ fn systems(args: &EvalMtebArgs) -> Result<Vec<System>> {
     Ok(systems)
 }
 
-/// Settings of BM25 and hybrid rankings of each system, from the flags and from the index of --tuned.
-fn rankings(systems: &[System], args: &EvalMtebArgs) -> Result<Vec<RankingSettings>> {
-    let tuned = args.tuned.as_deref().map(|folder| {
-        ImpactIndex::open(folder)?.read_hybrid_settings()?.ok_or_else(|| {
+/// Settings of hybrid search that were chosen for an index, and the stemmer that they were chosen with.
+struct Tuned {
+    language: Language,
+    settings: HybridSettings,
+}
+
+impl Tuned {
+    /// The settings of `--tuned`.
+    fn read(folder: &Path) -> Result<Self> {
+        let index = ImpactIndex::open(folder)?;
+        let settings = index.read_hybrid_settings()?.ok_or_else(|| {
             bad_input(
                 format!("{}: the index has no settings of hybrid search", folder.display()),
                 "run `splade tune --hybrid` on it first",
             )
-        })
-    });
-    let tuned = tuned.transpose()?;
+        })?;
+        Ok(Self { language: index.settings().language, settings })
+    }
+
+    /// True if a system has BM25 with the stemmer of these settings.
+    fn fits(&self, system: System) -> bool {
+        system.mode != Mode::Sparse && system.language == self.language
+    }
+}
+
+/// Settings of BM25 and hybrid rankings of each system, from the flags and from the index of `--tuned`.
+fn rankings(systems: &[System], tuned: Option<&Tuned>, args: &EvalMtebArgs) -> Result<Vec<RankingSettings>> {
+    if let Some(tuned) = tuned.filter(|tuned| !systems.iter().any(|system| tuned.fits(*system))) {
+        let language = tuned.language;
+        return Err(bad_input(
+            format!(
+                "--tuned has no effect: no bm25 or hybrid ranking of this run has the stemmer of the index, {language}"
+            ),
+            format!("add hybrid to --modes and {language} to --language, or leave --tuned out"),
+        ));
+    }
+    expect_stop_words(&args.bm25, systems.iter().map(|system| system.language))?;
     let of_system = |system: &System| {
-        let defaults = Defaults { tuned: tuned.as_ref(), language: system.language, depth: MTEB_DEPTH };
-        resolve(&args.modes, &args.fusion, &args.bm25, defaults)
+        let tuned = tuned.filter(|tuned| tuned.fits(*system)).map(|tuned| &tuned.settings);
+        resolve(&args.modes, &args.fusion, &args.bm25, Defaults { tuned, language: system.language, depth: MTEB_DEPTH })
     };
     systems.iter().map(of_system).collect()
 }

@@ -22,7 +22,7 @@ use crate::evaluation::{Encoders, Examination, Side, Survey, System, evaluate_ta
 use crate::failure::bad_input;
 use crate::hub::{self, Wants};
 use crate::outputs::{NewFolders, print, refuse_existing, say};
-use crate::ranking::RankingSettings;
+use crate::ranking::{DEPTH, RankingSettings};
 use crate::tasks::{label, open_folders};
 use crate::texts::built_in;
 
@@ -235,7 +235,7 @@ impl<'a> ExportSource<'a> {
             let sparse = System { mode: Mode::Sparse, language: Language::default() };
             for (at, task) in tasks.iter().enumerate() {
                 let survey = Survey::of_corpus(task, |_| Ok(()))?;
-                let rankings = [RankingSettings::default()];
+                let rankings = [RankingSettings::untuned(sparse.language, DEPTH)];
                 let evaluated = evaluate_task(task, &survey, &encoders, &[sparse], &rankings, &Examination::default())?;
                 let ndcg = evaluated.modes[0].mteb.get(MAIN_SCORE).unwrap_or(f64::NAN);
                 judged.push(Judged {

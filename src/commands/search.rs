@@ -21,7 +21,7 @@ use crate::encoders::{query_encoder, read_as, use_threads};
 use crate::failure::bad_input;
 use crate::hub::{self, Wants};
 use crate::outputs::{Output, say};
-use crate::ranking::{DEPTH, Defaults, RankingSettings, resolve};
+use crate::ranking::{DEPTH, Defaults, RankingSettings, expect_stop_words, resolve};
 use batch::Rendered;
 use paint::Paint;
 use stats::Stats;
@@ -137,6 +137,7 @@ fn detail(args: &SearchArgs) -> (usize, Detail) {
 fn answerer(index: &ImpactIndex, args: &SearchArgs) -> Result<Answerer> {
     let tuned = index.read_hybrid_settings()?;
     let defaults = Defaults { tuned: tuned.as_ref(), language: index.settings().language, depth: DEPTH };
+    expect_stop_words(&args.bm25, std::iter::once(index.settings().language))?;
     let RankingSettings { fusion, depth, bm25 } = resolve(&[args.mode], &args.fusion, &args.bm25, defaults)?;
     // several queries are answered at once instead, one thread each
     let threads = if args.query.is_none() { 1 } else { args.network.threads };

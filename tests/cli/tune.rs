@@ -1,6 +1,6 @@
 //! `splade tune --hybrid`, and the settings that it keeps in an index.
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::*;
 
@@ -70,8 +70,6 @@ fn tuned_settings_are_the_default_of_hybrid_searches_and_flags_come_before_them(
         "on",
     ];
     assert_eq!(place.json_lines(&with(&SEARCH, &rrf)), before);
-    let evaluate = ["eval-mteb", "model", "--data", "toy", "--modes", "hybrid", "--tuned", "toy.index", "--json"];
-    assert!(place.json(&evaluate)["tasks"][0]["scores"]["hybrid"]["ndcg_at_10"].is_number());
 }
 
 #[test]
@@ -95,6 +93,74 @@ fn the_report_names_the_choice_and_a_dry_run_writes_nothing() {
     assert_eq!(json["scores"]["hybrid_fitted"].as_f64().unwrap(), best);
     assert_eq!(json["curve"].as_array().unwrap().len(), 21 * 5);
     assert_eq!(place.read("toy.index/manifest.json"), manifest);
+}
+
+const EVALUATE: [&str; 6] = ["eval-mteb", "model", "--data", "toy", "--modes", "hybrid"];
+const EXPERIMENTS: &str = "results/results/local__model/no_revision_available/experiments";
+
+#[test]
+fn results_of_different_fusions_never_look_alike() {
+    let place = place_with_index();
+    let z_score = ["--fusion", "weighted", "--scaling", "z-score"];
+    let runs = [
+        ("hybrid", vec![]),
+        ("hybrid_depth_50", vec!["--depth", "50"]),
+        ("hybrid_rrf_k_10", vec!["--rrf-k", "10"]),
+        ("hybrid_fusion_weighted_scaling_z-score_weights_0.3,0.7", [&z_score[..], &["--weights", "0.3,0.7"]].concat()),
+        ("hybrid_fusion_weighted_scaling_z-score_weights_0.7,0.3", [&z_score[..], &["--weights", "0.7,0.3"]].concat()),
+        ("hybrid_bm25_b_0.3_bm25_k1_0.9", vec!["--bm25-k1", "0.9", "--bm25-b", "0.3"]),
+        ("hybrid_bm25_compounds_true", vec!["--bm25-compounds", "on"]),
+        ("hybrid_norwegian", vec!["--language", "nb"]),
+        ("hybrid_norwegian_bm25_drop_stop_words_true", vec!["--language", "nb", "--bm25-drop-stop-words", "on"]),
+    ];
+    for (_, flags) in &runs {
+        place.ok(&with(&EVALUATE, flags));
+    }
+    let mut expected: Vec<&str> = runs.iter().map(|(name, _)| *name).collect();
+    expected.sort_unstable();
+    assert_eq!(names(&place.path(EXPERIMENTS)), expected);
+    let summary: Value = serde_json::from_str(&place.read("results/summary.json")).unwrap();
+    assert_eq!(summary["results"].as_array().unwrap().len(), runs.len());
+    let read = |file: &str| -> Value { serde_json::from_str(&place.read(&format!("{EXPERIMENTS}/{file}"))).unwrap() };
+    let weighted = "hybrid_fusion_weighted_scaling_z-score_weights_0.3,0.7";
+    assert_eq!(
+        read(&format!("{weighted}/model_meta.json"))["experiment_kwargs"],
+        json!({"mode": "hybrid", "stemmer": "none", "fusion": "weighted", "scaling": "z-score", "weights": "0.3,0.7"})
+    );
+    let plain = &read("hybrid/toy.json")["splade"]["ranking"];
+    assert_eq!((&plain["fusion"], &plain["rrf_k"], &plain["depth"]), (&json!("rrf"), &json!(60.0), &json!(1000)));
+    let table = place.ok(&with(&EVALUATE, &["--depth", "50", "--overwrite"]));
+    assert!(table.contains("\nhybrid: rrf with k 60, weights 1 and 1, depth 50; BM25: k1 1.2, b 0.75\n"), "{table}");
+}
+
+#[test]
+fn an_evaluation_takes_the_tuned_settings_for_the_stemmer_of_the_index() {
+    let place = place_with_index();
+    place.run(&with(&EVALUATE, &["--tuned", "toy.index"])).fails(
+        2,
+        "toy.index: the index has no settings of hybrid search",
+        "splade tune --hybrid",
+    );
+    let chosen = place.json(&with(&TUNE, &["--json"]))["chosen"].clone();
+    let found = place.json(&with(&EVALUATE, &["--tuned", "toy.index", "--json"]));
+    let used = &found["rankings"]["hybrid"];
+    for key in ["fusion", "depth"] {
+        assert_eq!(used[key], chosen[key], "{key}: {used} {chosen}");
+    }
+    assert_eq!((&used["bm25_k1"], &used["bm25_b"]), (&chosen["bm25"]["k1"], &chosen["bm25"]["b"]));
+    assert!(names(&place.path(EXPERIMENTS))[0].starts_with("hybrid_norwegian_"));
+    // other stemmers have their defaults
+    let both = ["--tuned", "toy.index", "--language", "none,norwegian", "--json", "--output-dir", "both"];
+    let both = place.json(&with(&EVALUATE, &both));
+    assert_eq!(&both["rankings"]["hybrid norwegian"], used);
+    assert_eq!(both["rankings"]["hybrid none"]["fusion"], "rrf");
+    let scores = |found: &Value, name: &str| found["tasks"][0]["scores"][name].clone();
+    assert_eq!(scores(&both, "hybrid norwegian"), scores(&found, "hybrid"));
+    let sparse = ["eval-mteb", "model", "--data", "toy", "--tuned", "toy.index", "--output-dir", "no"];
+    let refused =
+        "--tuned has no effect: no bm25 or hybrid ranking of this run has the stemmer of the index, norwegian";
+    place.run(&sparse).fails(2, refused, "add hybrid to --modes");
+    place.run(&with(&EVALUATE, &["--tuned", "toy.index", "--language", "none"])).fails(2, refused, "--language");
 }
 
 /// A side is named if the fusion is not above the other one.
@@ -133,11 +199,6 @@ fn invalid_input_is_explained() {
     place.run(&with(&TUNE[..1], &TUNE[2..])).fails(2, "--hybrid", "--help");
     place.run(&with(&TUNE, &["--svg", "chart.svg"])).fails(2, "cannot be used with", "--help");
     place.run(&TUNE[..6]).fails(2, "--qrels", "--help");
-    place.run(&["eval-mteb", "model", "--data", "toy", "--modes", "hybrid", "--tuned", "toy.index"]).fails(
-        2,
-        "toy.index: the index has no settings of hybrid search",
-        "splade tune --hybrid",
-    );
 }
 
 #[test]
@@ -162,7 +223,18 @@ fn flags_without_effect_are_refused() {
         "add --fusion rrf",
     );
     search(&["--mode", "hybrid", "--depth", "0"]).fails(2, "expected at least 1", "--help");
-    search(&["--mode", "bm25", "--bm25-k1", "-1"]).fails(2, "BM25's k1 is -1, not a number of at least 0", "");
+    place.run(&with(&EVALUATE, &["--bm25-drop-stop-words", "on"])).fails(
+        2,
+        "--bm25-drop-stop-words has no effect without a language",
+        "--language",
+    );
+    place.ok(&with(&INDEX, &["--overwrite"]));
+    search(&["--mode", "bm25", "--bm25-drop-stop-words", "on"]).fails(
+        2,
+        "--bm25-drop-stop-words has no effect without a language",
+        "--language",
+    );
+    search(&["--mode", "bm25", "--bm25-k1", "-1"]).fails(2, "BM25's k1 is -1, not a number from 0 to 1000", "");
     search(&["--mode", "bm25", "--bm25-b", "2"]).fails(2, "BM25's b is 2, not a number from 0 to 1", "");
     for scaling in ["max", "min-max", "z-score", "distribution"] {
         search(&["--mode", "hybrid", "--fusion", "weighted", "--scaling", scaling]).done();

@@ -137,6 +137,25 @@ impl Fusion {
         }
     }
 
+    /// Name, one of [`NAMES`](Self::NAMES).
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self.rule {
+            Rule::Rrf { .. } => "rrf",
+            Rule::Weighted(_) => "weighted",
+        }
+    }
+
+    /// Parameters, from which [`named`](Self::named) makes this fusion again. Those that it does not read are the defaults.
+    #[must_use]
+    pub fn parameters(&self) -> FusionParameters {
+        let parameters = FusionParameters { weights: self.weights.clone(), ..FusionParameters::default() };
+        match self.rule {
+            Rule::Rrf { k } => FusionParameters { rrf_k: k, ..parameters },
+            Rule::Weighted(scaling) => FusionParameters { scaling, ..parameters },
+        }
+    }
+
     /// True if fused scores depend on the scores of documents that a ranking lacks, so that they are worth completing.
     #[must_use]
     pub fn reads_scores(&self) -> bool {

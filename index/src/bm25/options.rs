@@ -32,10 +32,11 @@ impl Bm25Options {
     /// Options with these parameters: `k1` for the saturation of term frequencies, `b` for the normalization by length.
     ///
     /// # Errors
-    /// A `k1` that is negative or not finite, a `b` outside 0 to 1.
+    /// A `k1` outside 0 to 1000, a `b` outside 0 to 1.
     pub fn new(k1: f32, b: f32) -> Result<Self> {
-        if !k1.is_finite() || k1 < 0.0 {
-            return Err(Error::invalid(format!("BM25's k1 is {k1}, not a number of at least 0"), ""));
+        // far above every useful k1, and small enough that no score overflows
+        if !(0.0..=1000.0).contains(&k1) {
+            return Err(Error::invalid(format!("BM25's k1 is {k1}, not a number from 0 to 1000"), ""));
         }
         if !(0.0..=1.0).contains(&b) {
             return Err(Error::invalid(format!("BM25's b is {b}, not a number from 0 to 1"), ""));
@@ -113,8 +114,9 @@ mod tests {
     #[test]
     fn parameters_out_of_range_are_refused() {
         for (k1, b, message) in [
-            (-0.1, 0.5, "BM25's k1 is -0.1, not a number of at least 0"),
-            (f32::NAN, 0.5, "BM25's k1 is NaN, not a number of at least 0"),
+            (-0.1, 0.5, "BM25's k1 is -0.1, not a number from 0 to 1000"),
+            (f32::NAN, 0.5, "BM25's k1 is NaN, not a number from 0 to 1000"),
+            (1e30, 0.5, "BM25's k1 is 1000000000000000000000000000000, not a number from 0 to 1000"),
             (1.0, 1.5, "BM25's b is 1.5, not a number from 0 to 1"),
             (1.0, f32::NAN, "BM25's b is NaN, not a number from 0 to 1"),
         ] {

@@ -1,5 +1,7 @@
 //! The BM25 scorer against tantivy's, against the formula, and against itself.
 
+use proptest::prelude::{ProptestConfig, prop, prop_assert, prop_assert_eq, proptest};
+
 use super::*;
 
 /// Documents of words `o0`, `o1`, …, by Zipf's law, at most 40 words long: the index keeps such lengths exactly.
@@ -80,6 +82,48 @@ fn the_scorer_equals_tantivys_at_the_defaults() {
         }
     }
     assert!(compared > 3000, "{compared}");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
+    /// Collections of any shape: empty and long texts, several segments, deletes, every k.
+    #[test]
+    fn the_scorer_is_a_twin_of_tantivys(
+        lengths in prop::collection::vec(0usize..200, 1..40),
+        seed: u64,
+        commit_after in 0usize..40,
+        deleted in prop::collection::vec(0usize..40, 0..8),
+        query in prop::collection::vec(0u8..9, 0..6),
+        k in 1usize..45,
+    ) {
+        let dir = folder();
+        let index = ImpactIndex::create(dir.path(), &settings(1)).unwrap();
+        let mut rng = ChaCha8Rng::seed_from_u64(seed);
+        let mut writer = index.writer(UNMERGED).unwrap();
+        for (n, length) in lengths.into_iter().enumerate() {
+            let text: String = (0..length).map(|_| format!("o{} ", 8_f64.powf(rng.random::<f64>()) as u32)).collect();
+            writer.add(&document(&format!("d{n:02}"), &text), &SparseVector::default()).unwrap();
+            if n == commit_after {
+                writer.commit().unwrap();
+            }
+        }
+        writer.commit().unwrap();
+        deleted.iter().for_each(|n| writer.delete(&format!("d{n:02}")));
+        writer.finish().unwrap();
+        let searcher = index.searcher().unwrap();
+        let query: String = query.iter().map(|word| format!("o{word} ")).collect();
+        let ours = hits(searcher.search_bm25_scored(&query, 100, &SearchOptions::default()).unwrap());
+        let tantivys = hits(searcher.search_bm25(&query, 100, None).unwrap());
+        prop_assert_eq!(ours.len(), tantivys.len());
+        for hit in &ours {
+            let other = tantivys.iter().find(|other| other.id == hit.id).unwrap();
+            // the sums are in another order
+            prop_assert!((hit.score - other.score).abs() <= 4e-6 * hit.score, "{:?} {:?}", hit, other);
+        }
+        let best = hits(searcher.search_bm25_scored(&query, k, &SearchOptions::default()).unwrap());
+        prop_assert_eq!(&best[..], &ours[..k.min(ours.len())]);
+    }
 }
 
 #[test]

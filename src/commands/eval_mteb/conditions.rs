@@ -6,8 +6,9 @@ use anyhow::Result;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use splade_core::hex;
-use splade_eval::Task;
+use splade_eval::{MTEB_DEPTH, Task};
 use splade_files::{ModelDir, Precision, read_file};
+use splade_index::Language;
 
 use crate::cli::{EvalMtebArgs, Mode};
 use crate::evaluation::{Survey, System, fingerprint};
@@ -73,14 +74,10 @@ impl Conditions {
         &self.rankings
     }
 
-    /// Text of the settings that decide the scores of a system; empty for the sparse ranking.
-    fn ranking(&self, system: System) -> String {
+    /// Settings of BM25 and of the fusion that decide the scores of a system; none for the sparse ranking.
+    pub(super) fn ranking(&self, system: System) -> BTreeMap<String, Value> {
         let found = self.systems.iter().zip(&self.rankings).find(|(other, _)| **other == system);
-        match (system.mode, found) {
-            (Mode::Sparse, _) | (_, None) => String::new(),
-            (Mode::Bm25, Some((_, ranking))) => format!("{:?}", ranking.bm25),
-            (Mode::Hybrid, Some((_, ranking))) => format!("{ranking:?}"),
-        }
+        found.map(|(_, ranking)| ranking.record(system.mode)).unwrap_or_default()
     }
 
     /// Fingerprint of the encoder of a role.
@@ -94,24 +91,27 @@ impl Conditions {
         if system.mode != Mode::Sparse {
             kwargs.insert("mode".to_owned(), json!(system.mode.name()));
             kwargs.insert("stemmer".to_owned(), json!(system.language.name()));
+            let untuned = RankingSettings::untuned(system.language, MTEB_DEPTH).record(system.mode);
+            kwargs.extend(self.ranking(system).into_iter().filter(|(name, value)| untuned.get(name) != Some(value)));
         }
         kwargs
     }
 
-    /// Name of the folder of an experiment: the mode, then what differs from the defaults.
+    /// Name of the folder of an experiment: the mode, the stemmer, then what else differs from the defaults.
     pub(super) fn experiment_name(&self, system: System) -> Option<String> {
-        let kwargs = self.experiment(system);
-        let mut parts = vec![system.mode.name().to_owned()];
-        for (name, value) in &kwargs {
-            let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
-            match name.as_str() {
-                "mode" => {}
-                "stemmer" if text == "none" => {}
-                "stemmer" => parts.push(text),
-                _ => parts.push(format!("{name}_{text}")),
-            }
+        let mut kwargs = self.experiment(system);
+        if kwargs.is_empty() {
+            return None;
         }
-        (!kwargs.is_empty()).then(|| parts.join("_"))
+        let mut parts = vec![system.mode.name().to_owned()];
+        parts.extend((system.language != Language::None).then(|| system.language.name().to_owned()));
+        kwargs.retain(|name, _| !["mode", "stemmer"].contains(&name.as_str()));
+        parts.extend(kwargs.iter().map(|(name, value)| match (value.as_str(), value.as_f64()) {
+            (Some(text), _) => format!("{name}_{text}"),
+            (_, Some(number)) => format!("{name}_{number}"),
+            _ => format!("{name}_{value}"),
+        }));
+        Some(parts.join("_"))
     }
 
     /// Fingerprint of the scores of a system on the subsets of a task: equal ones need no evaluation.
@@ -132,7 +132,7 @@ impl Conditions {
                 ("mode", system.mode.name()),
                 ("encoder", encoder),
                 ("stemmer", system.language.name()),
-                ("ranking", &self.ranking(system)),
+                ("ranking", &json!(self.ranking(system)).to_string()),
                 ("mteb", splade_eval::MTEB_VERSION),
                 ("data", &hex(&data.finalize())),
             ],

@@ -6,9 +6,10 @@ use splade_eval::{Baseline, RunPart, Task};
 use splade_files::ModelDir;
 
 use super::results::ResultFolder;
-use super::tables::{conditions_line, facts_table};
+use super::tables::{conditions_line, facts_table, ranking_lines};
 use super::{FinishedTask, Subset, name_of};
-use crate::cli::{EvalMtebArgs, ReportFormat};
+use crate::cli::{EvalMtebArgs, Mode, ReportFormat};
+use crate::evaluation::System;
 use crate::failure::bad_input;
 use crate::report::mteb::{self, ReportedTask, TaskComparison};
 use crate::report::{Block, Report};
@@ -70,15 +71,26 @@ pub(super) fn report(finished: &[FinishedTask], output: &ResultFolder<'_>, args:
     let facts = format!(
         "Scores by the rules of MTEB. Tasks: {}. Stemmers of BM25: {}. splade {}",
         tasks.len(),
-        args.language.join(", "),
+        stemmers(output.systems()),
         env!("CARGO_PKG_VERSION")
     );
-    let facts = vec![
+    let mut facts = vec![
         Block::Text(facts),
         Block::Table(facts_table(finished)),
         Block::Text(conditions_line(output.conditions())),
     ];
+    facts.extend(ranking_lines(output).into_iter().map(Block::Text));
     mteb::report(format!("Evaluation of {}", output.model_name()), facts, &tasks, &args.comparison.into())
+}
+
+/// Names of the stemmers of BM25 in their order.
+fn stemmers(systems: &[System]) -> String {
+    let mut names: Vec<&str> = Vec::new();
+    for system in systems.iter().filter(|system| system.mode != Mode::Sparse) {
+        let name = system.language.name();
+        names.extend((!names.contains(&name)).then_some(name));
+    }
+    if names.is_empty() { "none".to_owned() } else { names.join(", ") }
 }
 
 /// Subset with its systems and then its imported runs; none if an earlier run evaluated it.

@@ -106,6 +106,7 @@ impl<'a> ResultFolder<'a> {
                 "precision": self.conditions.precision.to_string(),
                 "max_length": self.conditions.max_length,
                 "arguments": self.conditions.experiment(*system),
+                "ranking": self.conditions.ranking(*system),
                 "subsets": subsets,
             });
         }
@@ -177,6 +178,7 @@ impl<'a> ResultFolder<'a> {
                 "experiment": experiment,
                 "mode": system.mode.name(),
                 "stemmer": system.language.name(),
+                "ranking": self.conditions.ranking(system),
                 "dataset_revision": data.data.dataset_revision,
                 "scores": shown,
                 "conditions": self.conditions_of(facts),

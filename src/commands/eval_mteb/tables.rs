@@ -1,5 +1,7 @@
 //! Tables and JSON of `splade eval-mteb`.
 
+use std::collections::BTreeMap;
+
 use anyhow::Result;
 use serde_json::{Value, json};
 use splade_core::flops;
@@ -33,6 +35,12 @@ pub(super) fn print_tables(finished: &[FinishedTask], output: &ResultFolder<'_>,
     print(table)?;
     if args.modes.iter().any(|mode| *mode != Mode::Bm25) || args.analyze_sparsity {
         print(format_args!("\n{}{}\n", facts_table(finished), conditions_line(output.conditions())))?;
+    } else {
+        say("")?;
+    }
+    let rankings = ranking_lines(output);
+    if !rankings.is_empty() {
+        say(rankings.join("\n"))?;
     }
     if args.analyze_sparsity {
         print(format_args!("\n{}", sparsity_table(finished)))?;
@@ -79,6 +87,17 @@ pub(super) fn facts_table(finished: &[FinishedTask]) -> Table {
 pub(super) fn conditions_line(conditions: &Conditions) -> String {
     let length = conditions.max_length.map_or_else(|| "none".to_owned(), |length| length.to_string());
     format!("model {}, precision {}, max length {length}", short(&conditions.model), conditions.precision)
+}
+
+/// Settings of the BM25 and hybrid rankings, a line each.
+pub(super) fn ranking_lines(output: &ResultFolder<'_>) -> Vec<String> {
+    let rankings = output.systems().iter().zip(output.conditions().rankings());
+    let described =
+        rankings.map(|(system, ranking)| (name_of(*system, output.systems()), ranking.describe(system.mode)));
+    described
+        .filter(|(_, settings)| !settings.is_empty())
+        .map(|(name, settings)| format!("{name}: {settings}"))
+        .collect()
 }
 
 /// First characters of a fingerprint.
@@ -139,7 +158,15 @@ pub(super) fn print_json(finished: &[FinishedTask], output: &ResultFolder<'_>, a
     };
     let subsets = finished.iter().flat_map(|task| task.subsets.iter().map(move |subset| (task, subset)));
     let tasks = subsets.map(|(task, subset)| of_subset(task, subset)).collect::<Result<Vec<_>>>()?;
+    let rankings = output
+        .systems()
+        .iter()
+        .map(|system| (name_of(*system, output.systems()), output.conditions().ranking(*system)));
+    let rankings: BTreeMap<_, _> = rankings.filter(|(_, settings)| !settings.is_empty()).collect();
     let mut found = json!({"tasks": tasks});
+    if !rankings.is_empty() {
+        found["rankings"] = json!(rankings);
+    }
     if args.baseline.is_some() {
         found["baselines"] = mteb::to_json(&comparisons(finished));
     }

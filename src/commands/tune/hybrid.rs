@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use anyhow::Result;
-use splade_core::{Fusion, RRF_K, Scaling};
+use splade_core::{Fusion, FusionParameters, RRF_K, Scaling};
 use splade_eval::best_row;
 use splade_index::{Bm25Options, HybridSettings, ImpactIndex, SearchOptions, TunedOn, to_ranking};
 
@@ -72,12 +72,9 @@ impl Setting {
     }
 
     fn settings(&self, bm25: Bm25Options, tuned_on: TunedOn) -> HybridSettings {
-        let (fusion, rrf_k, scaling) = match self.rule {
-            Rule::Weighted(scaling) => ("weighted", RRF_K, scaling),
-            Rule::Rrf(k) => ("rrf", k, Scaling::default()),
-        };
+        let FusionParameters { rrf_k, scaling, .. } = self.fusion.parameters();
         HybridSettings {
-            fusion: fusion.into(),
+            fusion: self.fusion.name().into(),
             rrf_k,
             scaling: scaling.to_string(),
             weights: Self::weights_of(self.step),

@@ -11,6 +11,7 @@ use super::hybrid::{Rule, Setting};
 use crate::cli::TuneArgs;
 use crate::console::Table;
 use crate::outputs::{print, say};
+use crate::ranking::decimal;
 
 /// Scores of each query.
 pub(super) struct Scores {
@@ -199,13 +200,10 @@ impl Advice {
 }
 
 fn weights_json(step: u8) -> Value {
-    // decimal numbers as in the table, not the digits of f32
-    let decimal = |weight: f32| json!((f64::from(weight) * 100.0).round() / 100.0);
     Value::Array(Setting::weights_of(step).map(decimal).to_vec())
 }
 
 fn chosen_json(chosen: &HybridSettings) -> Value {
-    let decimal = |number: f32| json!((f64::from(number) * 1000.0).round() / 1000.0);
     let bm25: Bm25Options = chosen.bm25;
     json!({
         "fusion": chosen.fusion,

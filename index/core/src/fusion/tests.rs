@@ -49,6 +49,15 @@ fn weights_of_rrf_multiply_its_parts() {
 }
 
 #[test]
+fn a_fusion_is_its_name_and_parameters() {
+    for weights in [&[][..], &[0.25, 3.0]] {
+        for fusion in fusions(weights) {
+            assert_eq!(Fusion::named(fusion.name(), &fusion.parameters()).unwrap(), fusion);
+        }
+    }
+}
+
+#[test]
 fn parameters_out_of_range_are_refused() {
     for k in [-1.0, f32::NAN, f32::INFINITY] {
         assert!(Fusion::rrf(k, vec![]).unwrap_err().to_string().contains(&format!("is {k}, not a number")));
@@ -176,6 +185,44 @@ proptest! {
         let truncated = Candidates::of(&lists).truncated(depth);
         for fusion in fusions(&[0.3, 0.7]) {
             prop_assert_eq!(fusion.fuse_candidates(&truncated), fusion.fuse_candidates(&expected));
+        }
+    }
+
+    /// A document that every ranking puts at or above another one is not below it in the fusion.
+    #[test]
+    fn a_fusion_agrees_where_all_rankings_agree(
+        scores in prop::collection::vec(prop::collection::vec(-9i8..9, 6), 1..4),
+        weights in prop::collection::vec(0f32..2.0, 0..4),
+    ) {
+        let list = |scores: &Vec<i8>| numbered(&(0..6).zip(scores.iter().map(|score| f32::from(*score))).collect::<Vec<_>>());
+        let lists: Vec<Ranking> = scores.iter().map(list).collect();
+        let place = |list: &Ranking, id: &str| list.hits().iter().position(|hit| hit.id == id).unwrap();
+        for fusion in fusions(&weights) {
+            let fused = fusion.fuse(&lists);
+            for a in fused.hits() {
+                for b in fused.hits() {
+                    let is_above = lists.iter().all(|list| place(list, &a.id) <= place(list, &b.id));
+                    prop_assert!(!is_above || a.score >= b.score, "{:?}: {:?} {:?}", fusion, a, b);
+                }
+            }
+        }
+    }
+
+    /// The unit of a ranking's scores does not matter: a power of two changes no digit, so the fusion is equal.
+    #[test]
+    fn units_do_not_matter(lists in rankings(), exponent in 0i32..9) {
+        let factor = 2f32.powi(exponent);
+        let scaled: Vec<Ranking> = lists
+            .iter()
+            .enumerate()
+            .map(|(n, list)| {
+                let factor = if n == 0 { factor } else { 1.0 };
+                let hits = list.hits().iter().map(|hit| Hit { id: hit.id.clone(), score: hit.score * factor });
+                Ranking::from_hits(hits.collect())
+            })
+            .collect();
+        for fusion in fusions(&[0.3, 0.7]) {
+            prop_assert_eq!(fusion.fuse(&scaled), fusion.fuse(&lists), "{:?}", fusion);
         }
     }
 
