@@ -58,8 +58,10 @@ def make_model(name, folder):
         config = json.loads((NORBERT4 / "config.json").read_text()) | NORBERT4_BASE
         (folder / "config.json").write_text(json.dumps(config, indent=2))
         if not (folder / "model.safetensors").is_file():
-            cargo = "cargo run --release -q -p splade-trainer --example random_weights --".split()
-            subprocess.run([*cargo, str(folder.resolve())], check=True, cwd=ROOT)
+            # of the whole workspace: the features of the program, whose dependencies are built already
+            subprocess.run("cargo build --release -q --workspace --example random_weights".split(), check=True, cwd=ROOT)
+            subprocess.run([ROOT / "target/release/examples/random_weights", folder], check=True)
+            mix_residuals(folder / "model.safetensors")
     elif name == "demo":
         import torch
         from transformers import AutoTokenizer, BertConfig, BertForMaskedLM
@@ -74,6 +76,18 @@ def make_model(name, folder):
     config = json.loads((folder / "config.json").read_text())
     config |= {key: 0.0 for key in config if key.endswith(("dropout", "dropout_prob"))}
     (folder / "config.json").write_text(json.dumps(config, indent=2))
+
+
+def mix_residuals(path):
+    """Sets the weights with which NorBERT4's layers mix the embeddings in to 0.3. A new model has 1: no gradient goes through
+    a layer, and after one step so little that it underflows, which makes products several times slower."""
+    from safetensors.numpy import load_file, save_file
+
+    weights = load_file(path)
+    for name in weights:
+        if name.endswith("lambdas"):
+            weights[name][:] = 0.3
+    save_file(weights, path)
 
 
 def write_rows(folder, length, batch, steps, path):
