@@ -43,8 +43,6 @@ pub(crate) struct Encoders<'a> {
 pub(crate) struct TaskEvaluation {
     /// one for each system, in their order
     pub(crate) modes: Vec<Evaluation>,
-    /// queries and statistics of the corpus
-    pub(crate) task: EncodedTask,
     pub(crate) facts: Facts,
     pub(crate) documents_per_second: f64,
     /// seconds for the encoding of both sides
@@ -162,15 +160,7 @@ pub(crate) fn evaluate_task(
     let queries = encoded.query_stats();
     let documents = encoded.document_stats();
     let facts = Facts::of((&queries, &query_notes), (documents, &document_notes), survey.fingerprint.clone());
-    Ok(TaskEvaluation {
-        modes: evaluations,
-        task: encoded,
-        facts,
-        documents_per_second,
-        encode_seconds,
-        search_seconds,
-        findings,
-    })
+    Ok(TaskEvaluation { modes: evaluations, facts, documents_per_second, encode_seconds, search_seconds, findings })
 }
 
 /// Searcher with the stemmer of a system. Sparse search is independent of the stemmer.

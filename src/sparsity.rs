@@ -9,7 +9,7 @@ use splade_eval::{Distribution, VectorAnalysis, VectorReport};
 
 use crate::commands::search::table::snippet;
 use crate::console::{Facts, Table, count, size};
-use crate::report::{Block, Histogram};
+use crate::report::{Block, Histogram, Scale};
 
 /// Vectors of one side, queries or documents, analysed as they come.
 pub(crate) struct Side {
@@ -105,9 +105,9 @@ impl Side {
         // lists differ by orders of magnitude: powers of two
         let lists = stats.posting_lengths().map(|length| (length.ilog2().into(), 1));
         [
-            ("active dims per vector", Histogram::of(active, true)),
-            ("weights", Histogram::of(self.analysis.weight_counts(), false)),
-            ("posting lists by length, in powers of two", Histogram::of(lists, true)),
+            ("active dims per vector", Histogram::of(active, Scale::Whole)),
+            ("weights", Histogram::of(self.analysis.weight_counts(), Scale::Real)),
+            ("posting lists by length", Histogram::of(lists, Scale::Doubling)),
         ]
     }
 

@@ -19,8 +19,8 @@ use crate::encoders::use_threads;
 use crate::failure::bad_input;
 use crate::outputs::{print, refuse_existing, say};
 use crate::report::{
-    Block, ComparisonRow, Histogram, QuerySource, Report, ReportedQuery, SHOWN, Section, comparison_table, extremes,
-    metric_title, query_section,
+    Block, ComparisonRow, Histogram, QuerySource, Report, ReportedQuery, SHOWN, Scale, Section, comparison_table,
+    extremes, metric_title, query_section,
 };
 
 pub(crate) fn run(args: &EvalRunArgs) -> Result<()> {
@@ -270,7 +270,7 @@ impl Findings<'_> {
         }
         if is_page {
             let values = self.judged.values(self.scores.main()).map(|(_, value)| (value, 1));
-            let histogram = Histogram::of(values.collect::<Vec<_>>().into_iter(), false);
+            let histogram = Histogram::of(values.collect::<Vec<_>>().into_iter(), Scale::Real);
             let title = format!("Queries by {metric}");
             sections.push(Section::new("Distribution").with(Block::Histogram { title, histogram }));
         }

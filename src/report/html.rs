@@ -87,7 +87,7 @@ pub(super) fn escape(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Histogram, Scatter, Section};
+    use super::super::{Histogram, Scale, Scatter, Section};
     use super::*;
 
     const HOSTILE: &str = "</style><script>alert('x')</script>\"&\u{0}";
@@ -98,7 +98,7 @@ mod tests {
         let mut table = Table::new([HOSTILE, "b"]);
         table.row([HOSTILE, HOSTILE]);
         let scatter = Scatter { title: text(), x_label: text(), y_label: text(), points: vec![(text(), 1.0, 2.0)] };
-        let histogram = Histogram::of([(1.0, 2)].into_iter(), true);
+        let histogram = Histogram::of([(1.0, 2)].into_iter(), Scale::Whole);
         let section = Section::new(HOSTILE)
             .with(Block::Text(text()))
             .with(Block::Table(table))

@@ -13,7 +13,7 @@ use std::path::Path;
 use anyhow::Result;
 use splade_eval::{MAIN_SCORE, PairedTest};
 
-pub(crate) use histogram::Histogram;
+pub(crate) use histogram::{Histogram, Scale};
 pub(crate) use queries::{QuerySource, ReportedQuery, extremes, query_section};
 
 use crate::console::Table;

@@ -113,14 +113,14 @@ fn markdown_text(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Histogram, Section};
+    use super::super::{Histogram, Scale, Section};
     use super::*;
 
     fn report() -> Report {
         let mut table = Table::new(["query", "value"]);
         table.row(["<a|b>", "1.0"]);
         table.row(["_a_b_", "2.0"]);
-        let histogram = Histogram::of([(1.0, 2), (2.0, 1)].into_iter(), true);
+        let histogram = Histogram::of([(1.0, 2), (2.0, 1)].into_iter(), Scale::Whole);
         let details = Block::Details { title: "more".into(), blocks: vec![Block::Text("*x*".into())] };
         let section = Section::new("scores")
             .with(Block::Table(table))

@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 
 use anyhow::Result;
 use serde_json::{Value, json};
-use splade_core::flops;
 use splade_eval::{Scores, Task};
 
 use super::conditions::Conditions;
@@ -41,9 +40,6 @@ pub(super) fn print_tables(finished: &[FinishedTask], output: &ResultFolder<'_>,
     let rankings = ranking_lines(output);
     if !rankings.is_empty() {
         say(rankings.join("\n"))?;
-    }
-    if args.analyze_sparsity {
-        print(format_args!("\n{}", sparsity_table(finished)))?;
     }
     let mut sections = mteb::sections(&comparisons(finished), &args.comparison.into());
     if args.analyze_sparsity {
@@ -103,31 +99,6 @@ pub(super) fn ranking_lines(output: &ResultFolder<'_>) -> Vec<String> {
 /// First characters of a fingerprint.
 fn short(fingerprint: &str) -> String {
     fingerprint.chars().take(8).collect()
-}
-
-fn sparsity_table(finished: &[FinishedTask]) -> Table {
-    let heading = ["task", "side", "vectors", "active dims", "p50", "p95", "max", "sparsity", "used dims", "FLOPS"];
-    let mut table = Table::new(heading);
-    for (task, evaluation) in finished.iter().flat_map(FinishedTask::evaluated) {
-        let (queries, documents) = (evaluation.task.query_stats(), evaluation.task.document_stats());
-        let cost = flops(&queries, documents);
-        for (side, stats) in [("query", &queries), ("document", documents)] {
-            let report = stats.report();
-            table.row([
-                label(task),
-                side.to_owned(),
-                report.count.to_string(),
-                format!("{:.1}", report.active_dims_mean),
-                report.active_dims_p50.to_string(),
-                report.active_dims_p95.to_string(),
-                report.active_dims_max.to_string(),
-                format!("{:.4}", report.sparsity_ratio),
-                report.used_dims.to_string(),
-                format!("{cost:.2}"),
-            ]);
-        }
-    }
-    table
 }
 
 /// Prints scores and facts as one JSON document.

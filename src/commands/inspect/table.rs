@@ -9,7 +9,7 @@ use splade_files::read_token_weights;
 
 use super::{Findings, pairs, term, vocabulary};
 use crate::cli::InspectArgs;
-use crate::report::Histogram;
+use crate::report::{Histogram, Scale};
 
 pub(super) fn inspect(path: &Path, args: &InspectArgs) -> Result<Findings> {
     let vocabulary = vocabulary(path, args)?;
@@ -20,7 +20,7 @@ pub(super) fn inspect(path: &Path, args: &InspectArgs) -> Result<Findings> {
     let bottom: Vec<&Term> = by_weight.iter().copied().rev().filter(|term| term.weight != 0.0).take(args.top).collect();
     let dead: Vec<&Term> = terms.iter().filter(|term| term.weight == 0.0).take(args.top).collect();
     let nonzero = terms.iter().filter(|term| term.weight != 0.0).map(|term| (f64::from(term.weight), 1));
-    let histogram = Histogram::of(nonzero, false);
+    let histogram = Histogram::of(nonzero, Scale::Real);
 
     let mut json = json!({"kind": "query table", "path": path});
     merge(&mut json, &summary.json());

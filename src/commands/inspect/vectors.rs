@@ -14,7 +14,7 @@ use crate::cli::InspectArgs;
 use crate::commands::interrupt;
 use crate::console::Table;
 use crate::hub;
-use crate::report::Histogram;
+use crate::report::{Histogram, Scale};
 
 pub(super) fn inspect(path: &Path, args: &InspectArgs) -> Result<Findings> {
     // without a model, tokens are numbered in order of appearance
@@ -53,7 +53,7 @@ pub(super) fn inspect(path: &Path, args: &InspectArgs) -> Result<Findings> {
     let name = |dim: u32| tokens.get(dim as usize).cloned().unwrap_or_else(|| term(vocabulary.as_ref(), dim));
     let top = stats.most_frequent(args.top);
     let (low, high) = if low <= high { (low, high) } else { (0.0, 0.0) };
-    let histogram = Histogram::of(lengths.iter().map(|(length, count)| (*length as f64, *count)), true);
+    let histogram = Histogram::of(lengths.iter().map(|(length, count)| (*length as f64, *count)), Scale::Whole);
 
     let terms: Vec<_> =
         top.iter().map(|(dim, count)| json!({"dim": dim, "token": name(*dim), "vectors": count})).collect();
