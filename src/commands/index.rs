@@ -1,5 +1,6 @@
 //! `splade index`: corpus → document vectors → index folder.
 
+mod ahead;
 mod bulk;
 mod fields;
 mod input;

@@ -4,6 +4,7 @@ use anyhow::Result;
 use splade_core::SparseVector;
 use splade_files::{Document, ModelDir, read_documents, read_vector_rows};
 
+use super::ahead::Ahead;
 use crate::cli::IndexArgs;
 use crate::vectors::paired;
 
@@ -13,8 +14,30 @@ pub(super) struct Item {
     pub(super) vector: Option<SparseVector>,
 }
 
+impl Item {
+    /// About the bytes in memory, without those of other fields.
+    fn bytes(&self) -> usize {
+        let vector =
+            self.vector.as_ref().map_or(0, |vector| vector.active_dims() * (size_of::<u32>() + size_of::<f32>()));
+        size_of::<Self>() + self.document.text.len() + vector
+    }
+}
+
+/// Items in their order.
+type Items = Box<dyn Iterator<Item = Result<Item>> + Send>;
+
 /// Reads the input: a corpus, a corpus with a file of vectors in the same order, or vectors alone.
-pub(super) fn read_items(args: &IndexArgs, model: &ModelDir) -> Result<Box<dyn Iterator<Item = Result<Item>>>> {
+///
+/// Vectors are read ahead, since reading them takes about as long as adding them. Texts are not: encoding them takes far longer.
+pub(super) fn read_items(args: &IndexArgs, model: &ModelDir) -> Result<Items> {
+    let items = items(args, model)?;
+    if args.vectors.is_none() {
+        return Ok(items);
+    }
+    Ok(Box::new(Ahead::of(items, |item| item.as_ref().map_or(0, Item::bytes))?))
+}
+
+fn items(args: &IndexArgs, model: &ModelDir) -> Result<Items> {
     let documents = args.input.as_deref().map(read_documents).transpose()?;
     let Some(path) = &args.vectors else {
         let alone = documents.into_iter().flatten();

@@ -73,13 +73,16 @@ impl Rows {
         let Some(len) = len else {
             return Err(wrong(format!("indptr goes from {} to {end}", self.start)));
         };
-        let mut pairs = Vec::new();
-        for _ in 0..len {
-            let dim = self.arrays.indices.next_whole()?;
-            let dim = u32::try_from(dim).map_err(|_| wrong(format!("index {dim} is too large")))?;
-            pairs.push((dim, self.arrays.data.next_float()?));
+        let (mut dims, mut weights, mut left) = (Vec::new(), Vec::new(), len);
+        while left > 0 {
+            let part = self.arrays.indices.next_wholes(left)?;
+            for &dim in part {
+                dims.push(u32::try_from(dim).map_err(|_| wrong(format!("index {dim} is too large")))?);
+            }
+            left -= part.len() as u64;
+            weights.extend_from_slice(self.arrays.data.next_floats(part.len() as u64)?);
         }
-        let vector = SparseVector::from_pairs(pairs).map_err(|error| wrong(error.to_string()))?;
+        let vector = SparseVector::new(dims, weights).map_err(|error| wrong(error.to_string()))?;
         (self.row, self.start) = (self.row + 1, end);
         if self.row == self.n_rows && self.arrays.indices.left() > 0 {
             return Err(Error::file(&self.path, format!("{} entries belong to no row", self.arrays.indices.left())));
