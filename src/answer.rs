@@ -11,15 +11,17 @@ mod snippet;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
+use splade_core::dense::DenseVector;
 use splade_core::{Encoder, Fusion, Hit, Pruning, SparseVector, Vocabulary};
 use splade_files::Query;
-use splade_index::{Address, Filter, Found, SearchOptions, Searcher, StoredDocument};
+use splade_index::{Address, DensePart, Filter, Found, HybridQuery, SearchOptions, Searcher, StoredDocument};
 
 pub(crate) use explain::{Explanation, share};
 pub(crate) use json::{Shown, to_json};
 pub(crate) use snippet::{Mark, Snippet};
 
 use crate::cli::Mode;
+use crate::dense::DenseSide;
 use explain::Lists;
 use matches::WordFinder;
 use passage::AnswerPassage;
@@ -97,26 +99,30 @@ pub(crate) enum Detail {
 
 /// Snapshot of an index with everything needed to answer queries.
 pub(crate) struct Answerer {
-    /// none for BM25, which needs no vectors
+    /// none for the modes that need no sparse vectors
     pub(crate) side: Option<QuerySide>,
+    /// none without a dense ranking
+    pub(crate) dense: Option<DenseSide>,
     pub(crate) searcher: Searcher,
     pub(crate) settings: SearchSettings,
 }
 
 /// Vector of a query, and the documents it found.
 pub(crate) struct Answer {
-    vector: SparseVector,
+    encoded: Encoded,
     pub(crate) found: Vec<Found>,
-    /// the rankings that were fused; none unless hits of the hybrid mode are explained
+    /// the rankings that were fused, or the dense one; none unless hits of these modes are explained
     lists: Option<Lists>,
     /// time of the search alone
     pub(crate) search_time: Duration,
 }
 
-/// Vector of a query and the time that it took.
+/// Vectors of a query and the time that they took.
 #[derive(Default)]
 pub(crate) struct Encoded {
     pub(crate) vector: SparseVector,
+    /// none without a dense model
+    pub(crate) dense: Option<DenseVector>,
     pub(crate) time: Duration,
 }
 
@@ -135,7 +141,8 @@ pub(crate) struct AnswerHit {
 impl Answerer {
     /// True if queries are encoded faster by [`encode`](Self::encode) in blocks than one by one on all threads.
     pub(crate) fn encodes_in_blocks(&self) -> bool {
-        self.side.as_ref().is_some_and(|side| side.runs_network)
+        let dense = self.dense.as_ref().is_some_and(DenseSide::runs_network);
+        dense || self.side.as_ref().is_some_and(|side| side.runs_network)
     }
 
     /// Vectors of queries; zero vectors in a mode that needs none. The time of each is the mean.
@@ -145,34 +152,39 @@ impl Answerer {
             Some(side) => side.encoder.encode(texts)?,
             None => vec![SparseVector::default(); texts.len()],
         };
+        let dense = match &self.dense {
+            Some(side) => side.encode(texts)?,
+            None => texts.iter().map(|_| None).collect(),
+        };
         let time = start.elapsed() / u32::try_from(texts.len().max(1))?;
         let pruned = vectors.into_iter().map(|vector| self.settings.pruning.apply(vector));
-        Ok(pruned.map(|vector| Encoded { vector, time }).collect())
+        Ok(pruned.zip(dense).map(|(vector, dense)| Encoded { vector, dense, time }).collect())
     }
 
     /// Encodes a query and searches the index.
     #[cfg(feature = "train")]
     pub(crate) fn answer(&self, query: &Query) -> Result<Answer> {
-        let vector = self.encode(&[&query.text])?.pop().unwrap_or_default().vector;
-        self.answer_encoded(query, vector)
+        let encoded = self.encode(&[&query.text])?.pop().unwrap_or_default();
+        self.answer_encoded(query, encoded)
     }
 
-    /// Searches the index for a query and its vector.
-    pub(crate) fn answer_encoded(&self, query: &Query, vector: SparseVector) -> Result<Answer> {
+    /// Searches the index for a query and its vectors.
+    pub(crate) fn answer_encoded(&self, query: &Query, encoded: Encoded) -> Result<Answer> {
         let start = Instant::now();
-        let found = self.search(&query.text, &vector)?;
+        let found = self.search(query, &encoded)?;
         let search_time = start.elapsed();
-        let is_fused = self.settings.detail == Detail::Full && self.settings.mode == Mode::Hybrid;
-        let lists = is_fused.then(|| self.lists(&query.text, &vector)).transpose()?;
-        Ok(Answer { vector, found, lists, search_time })
+        let has_lists = matches!(self.settings.mode, Mode::Dense | Mode::Hybrid);
+        let has_lists = has_lists && self.settings.detail == Detail::Full;
+        let lists = has_lists.then(|| self.lists(query, &encoded, &found)).transpose()?;
+        Ok(Answer { encoded, found, lists, search_time })
     }
 
     /// Reads the documents of an answer to `query`, with explanations if this answerer has them.
     pub(crate) fn hits(&self, query: &Query, answer: Answer) -> Result<Vec<AnswerHit>> {
-        let Answer { vector, found, lists, .. } = answer;
+        let Answer { encoded, found, lists, .. } = answer;
         let hits = found.into_iter().map(|found| {
             let document = self.searcher.document(found.address)?;
-            let explain = || self.explain(&query.text, &vector, lists.as_ref(), &found, &document);
+            let explain = || self.explain(query, &encoded, lists.as_ref(), &found, &document);
             let explanation = (self.settings.detail > Detail::None).then(explain).transpose()?;
             let snippets = self.snippets(&query.text, &document.text, explanation.as_ref())?;
             let passage = self.passage(&found, &document)?;
@@ -184,11 +196,11 @@ impl Answerer {
     /// Explains the score of a document for a query, whatever its rank; none if the index has no such document.
     pub(crate) fn explain_document(&self, query: &Query, id: &str) -> Result<Option<AnswerHit>> {
         let Some(address) = self.searcher.find(id)? else { return Ok(None) };
-        let vector = self.encode(&[&query.text])?.pop().unwrap_or_default().vector;
-        let address = self.best_passage(&vector, id, address)?;
-        let score = vector.dot(&self.searcher.vector(address)?);
+        let encoded = self.encode(&[&query.text])?.pop().unwrap_or_default();
+        let address = self.best_passage(&encoded.vector, id, address)?;
+        let score = encoded.vector.dot(&self.searcher.vector(address)?);
         let found = vec![Found { hit: Hit { id: id.to_owned(), score }, address }];
-        let answer = Answer { vector, found, lists: None, search_time: Duration::ZERO };
+        let answer = Answer { encoded, found, lists: None, search_time: Duration::ZERO };
         Ok(self.hits(query, answer)?.pop())
     }
 
@@ -215,20 +227,33 @@ impl Answerer {
     }
 
     fn passage(&self, found: &Found, document: &StoredDocument) -> Result<Option<AnswerPassage>> {
-        if self.settings.mode == Mode::Bm25 {
+        if matches!(self.settings.mode, Mode::Bm25 | Mode::Dense) {
             return Ok(None);
         }
         let passage = self.searcher.passage(found.address)?;
         Ok(passage.map(|passage| AnswerPassage::of(document, &passage)))
     }
 
-    fn search(&self, text: &str, vector: &SparseVector) -> Result<Vec<Found>> {
+    fn search(&self, query: &Query, encoded: &Encoded) -> Result<Vec<Found>> {
+        let (text, vector, dense) = (query.text.as_str(), &encoded.vector, encoded.dense.as_ref());
         let SearchSettings { mode, k, fusion, options, .. } = &self.settings;
         Ok(match mode {
             Mode::Sparse => self.searcher.search(vector, *k, options)?,
             Mode::Bm25 => self.searcher.search_bm25_with(text, *k, options)?,
-            Mode::Hybrid => self.searcher.search_hybrid(vector, text, *k, self.list_depth(), fusion, options)?,
+            Mode::Dense => match self.dense_part(query, dense) {
+                Some(part) => self.searcher.search_dense_part(part, *k, options)?,
+                None => Vec::new(),
+            },
+            Mode::Hybrid => {
+                let query = HybridQuery { vector, text, dense: self.dense_part(query, dense) };
+                self.searcher.search_hybrid(query, *k, self.list_depth(), fusion, options)?
+            }
         })
+    }
+
+    /// Source of the dense ranking of a query with this vector.
+    fn dense_part<'a>(&'a self, query: &Query, vector: Option<&'a DenseVector>) -> Option<DensePart<'a>> {
+        self.dense.as_ref()?.part(&query.id, vector)
     }
 
     /// Hits of each ranking that is fused.

@@ -10,7 +10,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use splade_core::{HeadMode, PassageLength, Pruning};
 
 pub(crate) use eval_run::{ComparisonArgs, EvalRunArgs, ReportFormat};
-pub(crate) use ranking::{Bm25Args, FusionArgs, Switch};
+pub(crate) use ranking::{Bm25Args, FusionArgs, RankingWeights, Switch};
 pub(crate) use tune::TuneArgs;
 
 use crate::tasks::NANO_BEIR_ID;
@@ -370,6 +370,7 @@ pub(crate) enum VectorFormat {
   splade index demo/model/final --input corpus.jsonl --index fields.index --fields year:int
   splade index demo/model/final --input corpus.jsonl --index long.index --passages 48/12
   splade index demo/model/final --index wiki.index --append --input more.jsonl --delete gone.txt
+  splade index demo/model/final --input corpus.jsonl --index dense.index --dense dense-model
   splade index --optimize wiki.index
   splade index --check wiki.index
 
@@ -436,6 +437,8 @@ pub(crate) struct IndexArgs {
     /// `lang:keyword,year:int`; fixed when the index is created; default: those of the first 1000 documents; `none` for none
     #[arg(long, value_name = "NAME:TYPE,...")]
     pub(crate) fields: Option<String>,
+    #[command(flatten)]
+    pub(crate) dense: DenseArgs,
     /// Print the statistics, or what --check found, as JSON
     #[arg(long)]
     pub(crate) json: bool,
@@ -444,7 +447,7 @@ pub(crate) struct IndexArgs {
 }
 
 /// Arguments of `index` that make no sense with `--check` and `--optimize`.
-const OF_WRITING: [&str; 17] = [
+const OF_WRITING: [&str; 20] = [
     "model",
     "input",
     "index",
@@ -462,6 +465,9 @@ const OF_WRITING: [&str; 17] = [
     "language",
     "fields",
     "passages",
+    "dense",
+    "dense_query_prompt",
+    "dense_document_prompt",
 ];
 
 impl IndexArgs {
@@ -491,6 +497,7 @@ pub(crate) enum ColorChoice {
   splade search --index wiki.index 'snø og regn' --filter 'theme:by AND year:[2024 TO *]'
   splade search --index wiki.index --count-by theme --count-by year
   splade search --index wiki.index --queries queries.jsonl --mode hybrid --format trec > run.trec
+  splade search --index dense.index --dense dense-model --mode hybrid 'hvor gyter torsken' --explain
   splade search --index wiki.index 'hvor mange bor i Oslo' --snippets 2 --html hits.html
   splade search --index wiki.index --queries queries.jsonl --stats=stats.json --json > hits.jsonl
 
@@ -520,6 +527,8 @@ pub(crate) struct SearchArgs {
     /// Ranking mode
     #[arg(long, default_value = "sparse")]
     pub(crate) mode: Mode,
+    #[command(flatten)]
+    pub(crate) dense: DenseSearchArgs,
     #[command(flatten)]
     pub(crate) fusion: FusionArgs,
     #[command(flatten)]
@@ -573,11 +582,46 @@ pub(crate) struct SearchArgs {
     pub(crate) network: NetworkArgs,
 }
 
+/// Dense model of documents and queries.
+#[derive(Debug, Clone, Default, Args)]
+pub(crate) struct DenseArgs {
+    /// Dense model, in the layout of sentence-transformers with an ONNX file: a folder or Hub id. Its vectors stand beside the
+    /// sparse ones, for --mode dense and as a third ranking in hybrid mode
+    #[arg(long, value_name = "MODEL")]
+    pub(crate) dense: Option<PathBuf>,
+    /// Text put before queries for the dense model; default: as its folder says
+    #[arg(long, value_name = "TEXT", requires = "dense", allow_hyphen_values = true)]
+    pub(crate) dense_query_prompt: Option<String>,
+    /// Text put before documents for the dense model; default: as its folder says
+    #[arg(long, value_name = "TEXT", requires = "dense", allow_hyphen_values = true)]
+    pub(crate) dense_document_prompt: Option<String>,
+}
+
+/// Source of the dense ranking of a search.
+#[derive(Debug, Clone, Default, Args)]
+pub(crate) struct DenseSearchArgs {
+    /// Dense model that the index was made with, a folder or Hub id: for --mode dense, and for a third ranking in hybrid mode
+    #[arg(long, value_name = "MODEL", conflicts_with_all = ["dense_run", "query_vectors"])]
+    pub(crate) dense: Option<PathBuf>,
+    /// TREC run to take as the dense ranking, by the ids of --queries; the index needs no dense vectors
+    #[arg(long, value_name = "FILE")]
+    pub(crate) dense_run: Option<PathBuf>,
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, ValueEnum)]
 pub(crate) enum Mode {
     Sparse,
     Bm25,
+    Dense,
     Hybrid,
+}
+
+/// Parser of the modes that need no dense ranking.
+#[cfg(feature = "train")]
+fn mode_without_dense() -> impl clap::builder::TypedValueParser<Value = Mode> {
+    use clap::builder::{PossibleValuesParser, TypedValueParser as _};
+    let modes = Mode::value_variants().iter().filter(|mode| **mode != Mode::Dense).map(|mode| mode.name());
+    PossibleValuesParser::new(modes).try_map(|name| Mode::from_str(&name, false))
 }
 
 impl Mode {
@@ -585,6 +629,7 @@ impl Mode {
         match self {
             Self::Sparse => "sparse",
             Self::Bm25 => "bm25",
+            Self::Dense => "dense",
             Self::Hybrid => "hybrid",
         }
     }
@@ -617,7 +662,7 @@ pub(crate) struct MineArgs {
     #[arg(long, value_name = "DIR", required_unless_present = "run", conflicts_with = "run")]
     pub(crate) index: Option<PathBuf>,
     /// Ranking mode of the index
-    #[arg(long, default_value = "sparse")]
+    #[arg(long, default_value = "sparse", value_parser = mode_without_dense())]
     pub(crate) mode: Mode,
     /// TREC run to take rankings from, by the query_id of each pair
     #[arg(long, value_name = "FILE", requires = "corpus")]
@@ -666,6 +711,7 @@ pub(crate) struct MineArgs {
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   splade eval-mteb demo/model/final --data tests/data/lohelp-nb --modes sparse,bm25,hybrid
+  splade eval-mteb demo/model/final --data tests/data/lohelp-nb --modes dense --dense dense-model
   splade eval-mteb --list --language nb
 
 A task is a data folder, or a known task of mteb, whose data is downloaded at the commit that mteb uses.
@@ -694,6 +740,8 @@ pub(crate) struct EvalMtebArgs {
     /// Ranking modes to evaluate
     #[arg(long, value_name = "MODES", value_delimiter = ',', default_value = "sparse")]
     pub(crate) modes: Vec<Mode>,
+    #[command(flatten)]
+    pub(crate) dense: DenseArgs,
     /// Split of the judgements; default: the task's own, else test
     #[arg(long, value_name = "SPLIT")]
     pub(crate) split: Option<String>,

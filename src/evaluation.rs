@@ -2,6 +2,7 @@
 //! which is searched in every mode.
 
 mod cache;
+mod dense;
 mod facts;
 mod side;
 mod watch;
@@ -13,8 +14,8 @@ use splade_core::{Retriever, SparseVector, Vocabulary};
 use splade_eval::{Baseline, EncodedTask, Evaluation, OwnDocuments, Resampling, Task, evaluate};
 use splade_files::{Document, ModelDir};
 use splade_index::{
-    Bm25Retriever, HybridRetriever, ImpactIndex, ImpactRetriever, ImpactWriter, IndexSettings, Language, SearchOptions,
-    Searcher, StoredDocument, WriterOptions,
+    Bm25Retriever, DenseRetriever, HybridRetriever, ImpactIndex, ImpactRetriever, ImpactWriter, IndexSettings,
+    Language, SearchOptions, Searcher, StoredDocument, WriterOptions,
 };
 
 use tempfile::TempDir;
@@ -22,6 +23,7 @@ use tempfile::TempDir;
 use crate::cli::Mode;
 use crate::commands::interrupt;
 use crate::console;
+use crate::dense::DenseModel;
 use crate::failure::bad_input;
 use crate::ranking::RankingSettings;
 use crate::report::evaluated::{best_and_worst, cost, source};
@@ -29,14 +31,17 @@ use crate::report::mteb::{Evaluated, TOP, TaskFindings, compare};
 use crate::sparsity::{Side as VectorSide, TaskSparsity};
 use crate::tasks::label;
 
+use self::dense::DenseTexts;
 pub(crate) use cache::{VectorCache, fingerprint};
-pub(crate) use facts::Facts;
+pub(crate) use facts::{DenseFacts, Facts};
 pub(crate) use side::{Lengths, Side, Survey};
 
 /// Encoders of both sides of a model.
 pub(crate) struct Encoders<'a> {
     pub(crate) query: Side<'a>,
     pub(crate) document: Side<'a>,
+    /// model of the dense rankings; none without them
+    pub(crate) dense: Option<&'a DenseModel>,
 }
 
 /// Evaluations of one task.
@@ -45,8 +50,10 @@ pub(crate) struct TaskEvaluation {
     pub(crate) modes: Vec<Evaluation>,
     pub(crate) facts: Facts,
     pub(crate) documents_per_second: f64,
-    /// seconds for the encoding of both sides
+    /// seconds for the encoding of both sides, by all models
     pub(crate) encode_seconds: f64,
+    /// those of them that the dense model took
+    pub(crate) dense_seconds: f64,
     /// seconds for the search, one for each system
     pub(crate) search_seconds: Vec<f64>,
     pub(crate) findings: TaskFindings,
@@ -111,7 +118,11 @@ pub(crate) fn evaluate_task(
     for (query, vector) in task.judged.queries.iter().zip(vectors) {
         encoded.add_query(&query.id, &query.text, vector);
     }
-    let mut indexes = TemporaryIndex::of(systems, dimensions)?;
+    let mut dense = encoders.dense.map(DenseTexts::new);
+    if let Some(dense) = &mut dense {
+        encoded.set_dense(|texts| dense.queries(texts))?;
+    }
+    let mut indexes = TemporaryIndex::of(systems, dimensions, encoders.dense)?;
     let bar = console::progress(&task.data.name, Some(survey.count));
     let mut documents = examination.side(dimensions);
     let keep = |document: Document, vector: SparseVector| -> Result<()> {
@@ -123,11 +134,16 @@ pub(crate) fn evaluate_task(
         }
         let title = Some(document.title).filter(|title| !title.is_empty());
         let stored = StoredDocument { id: document.id, title, text: document.text, ..Default::default() };
-        indexes.iter_mut().try_for_each(|index| index.writer.add(&stored, &vector))?;
         bar.inc(1);
-        Ok(())
+        match &mut dense {
+            Some(dense) => dense.push(stored, vector, &mut indexes),
+            None => Ok(indexes.iter_mut().try_for_each(|index| index.writer.add(&stored, &vector))?),
+        }
     };
     let document_notes = encoders.document.documents(task, survey, keep)?;
+    if let Some(dense) = &mut dense {
+        dense.flush(&mut indexes)?;
+    }
     let encode_seconds = start.elapsed().as_secs_f64();
     let documents_per_second = bar.position() as f64 / bar.elapsed().as_secs_f64().max(1e-9);
     bar.finish_and_clear();
@@ -160,7 +176,17 @@ pub(crate) fn evaluate_task(
     let queries = encoded.query_stats();
     let documents = encoded.document_stats();
     let facts = Facts::of((&queries, &query_notes), (documents, &document_notes), survey.fingerprint.clone());
-    Ok(TaskEvaluation { modes: evaluations, facts, documents_per_second, encode_seconds, search_seconds, findings })
+    let dense_seconds = dense.as_ref().map_or(0.0, DenseTexts::seconds);
+    let facts = Facts { dense: dense.map(DenseTexts::facts).transpose()?, ..facts };
+    Ok(TaskEvaluation {
+        modes: evaluations,
+        facts,
+        documents_per_second,
+        encode_seconds,
+        dense_seconds,
+        search_seconds,
+        findings,
+    })
 }
 
 /// Searcher with the stemmer of a system. Sparse search is independent of the stemmer.
@@ -179,7 +205,7 @@ fn examine(
     examination: &Examination,
 ) -> Result<TaskFindings> {
     let mut findings = TaskFindings::default();
-    let explains = systems.iter().any(|system| system.mode != Mode::Bm25);
+    let explains = systems.iter().any(|system| matches!(system.mode, Mode::Sparse | Mode::Hybrid));
     let source = match (examination.vocabulary.filter(|_| explains), searchers.first()) {
         (Some(vocabulary), Some(first)) => Some(source(first.index.searcher()?, encoded, vocabulary)?),
         _ => None,
@@ -223,8 +249,9 @@ struct TemporarySearcher {
 
 impl TemporaryIndex {
     /// An index for each stemmer, one for systems without BM25.
-    fn of(systems: &[System], dimensions: usize) -> Result<Vec<Self>> {
-        let of_bm25 = systems.iter().filter(|system| system.mode != Mode::Sparse).map(|system| system.language);
+    fn of(systems: &[System], dimensions: usize, dense: Option<&DenseModel>) -> Result<Vec<Self>> {
+        let has_bm25 = |system: &&System| matches!(system.mode, Mode::Bm25 | Mode::Hybrid);
+        let of_bm25 = systems.iter().filter(has_bm25).map(|system| system.language);
         let mut languages: Vec<Language> = Vec::new();
         for language in of_bm25 {
             let is_new = !languages.contains(&language);
@@ -233,13 +260,14 @@ impl TemporaryIndex {
         if languages.is_empty() {
             languages.push(Language::default());
         }
-        languages.into_iter().map(|language| Self::create(language, dimensions)).collect()
+        languages.into_iter().map(|language| Self::create(language, dimensions, dense)).collect()
     }
 
-    fn create(language: Language, dimensions: usize) -> Result<Self> {
+    fn create(language: Language, dimensions: usize, dense: Option<&DenseModel>) -> Result<Self> {
         let folder = tempfile::Builder::new().prefix("splade-eval-").tempdir()?;
         let mut settings = IndexSettings::new(u32::try_from(dimensions)?, "evaluation", "evaluation");
         settings.language = language;
+        settings.dense = dense.map(DenseModel::settings).transpose()?;
         let index = ImpactIndex::create(folder.path(), &settings)?;
         let writer = index.writer(WriterOptions::default())?;
         Ok(Self { language, index, writer, folder })
@@ -266,10 +294,12 @@ fn with_retriever<T>(
     let options = SearchOptions { bm25: ranking.bm25, ..SearchOptions::default() };
     let sparse = ImpactRetriever::new(searcher, options.clone());
     let bm25 = Bm25Retriever::new(searcher, options.clone());
+    let dense = DenseRetriever::new(searcher, options.clone());
     let hybrid = HybridRetriever::new(searcher, ranking.fusion.clone(), ranking.depth, options);
     let retriever: &dyn Retriever = match mode {
         Mode::Sparse => &sparse,
         Mode::Bm25 => &bm25,
+        Mode::Dense => &dense,
         Mode::Hybrid => &hybrid,
     };
     run(retriever)

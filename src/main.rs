@@ -10,6 +10,7 @@ mod cli;
 mod commands;
 mod comparison;
 mod console;
+mod dense;
 mod encoders;
 mod environment;
 mod evaluation;

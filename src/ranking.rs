@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use splade_core::{Fusion, FusionParameters, RRF_K};
 use splade_index::{Bm25Options, HybridSettings, Language};
 
-use crate::cli::{Bm25Args, FusionArgs, Mode, Switch};
+use crate::cli::{Bm25Args, FusionArgs, Mode, RankingWeights, Switch};
 use crate::failure::bad_input;
 
 /// Hits taken from each ranking before fusion, unless settings say otherwise.
@@ -20,15 +20,17 @@ pub(crate) struct RankingSettings {
     /// hits taken from each ranking before fusion
     pub(crate) depth: usize,
     pub(crate) bm25: Bm25Options,
+    /// number of rankings that are fused: two, or three with a dense one
+    pub(crate) rankings: usize,
 }
 
 impl RankingSettings {
     /// Settings without flags and without tuning: reciprocal rank fusion, and BM25 with its usual constants.
     pub(crate) fn untuned(language: Language, depth: usize) -> Self {
-        Self { fusion: Fusion::default(), depth, bm25: default_bm25(language) }
+        Self { fusion: Fusion::default(), depth, bm25: default_bm25(language), rankings: 2 }
     }
 
-    /// Settings that a mode reads, named like their flags; none for the sparse ranking.
+    /// Settings that a mode reads, named like their flags; none for the sparse and the dense ranking.
     pub(crate) fn record(&self, mode: Mode) -> BTreeMap<String, Value> {
         let mut record: Vec<(&str, Value)> = Vec::new();
         if mode == Mode::Hybrid {
@@ -38,10 +40,10 @@ impl RankingSettings {
                 "rrf" => ("rrf_k", decimal(parameters.rrf_k)),
                 _ => ("scaling", json!(parameters.scaling.name())),
             });
-            record.push(("weights", json!(self.weights().map(|weight| weight.to_string()).join(","))));
+            record.push(("weights", json!(self.weights().join(","))));
             record.push(("depth", json!(self.depth)));
         }
-        if mode != Mode::Sparse {
+        if matches!(mode, Mode::Bm25 | Mode::Hybrid) {
             record.push(("bm25_k1", decimal(self.bm25.k1())));
             record.push(("bm25_b", decimal(self.bm25.b())));
             record.push(("bm25_compounds", json!(self.bm25.splits_compounds())));
@@ -50,11 +52,11 @@ impl RankingSettings {
         record.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
     }
 
-    /// Settings that a mode reads, as a phrase for people; empty for the sparse ranking.
+    /// Settings that a mode reads, as a phrase for people; empty for the sparse and the dense ranking.
     pub(crate) fn describe(&self, mode: Mode) -> String {
         let bm25 = describe_bm25(self.bm25);
         match mode {
-            Mode::Sparse => String::new(),
+            Mode::Sparse | Mode::Dense => String::new(),
             Mode::Bm25 => bm25,
             Mode::Hybrid => {
                 let parameters = self.fusion.parameters();
@@ -62,16 +64,17 @@ impl RankingSettings {
                     "rrf" => format!("rrf with k {}", parameters.rrf_k),
                     _ => format!("sum of scores scaled by {}", parameters.scaling),
                 };
-                let [sparse, lexical] = self.weights();
-                format!("{rule}, weights {sparse} and {lexical}, depth {}; BM25: {bm25}", self.depth)
+                let weights = self.weights().join(" and ");
+                format!("{rule}, weights {weights}, depth {}; BM25: {bm25}", self.depth)
             }
         }
     }
 
-    /// Weights of the sparse and the BM25 ranking.
-    fn weights(&self) -> [f32; 2] {
+    /// Weights of the rankings, as text.
+    fn weights(&self) -> Vec<String> {
         let weights = self.fusion.parameters().weights;
-        [0, 1].map(|list| weights.get(list).copied().unwrap_or(1.0))
+        let weight = |list: usize| weights.get(list).copied().unwrap_or(1.0).to_string();
+        (0..self.rankings).map(weight).collect()
     }
 }
 
@@ -89,6 +92,8 @@ pub(crate) struct Defaults<'a> {
     pub(crate) language: Language,
     /// depth without flag and tuned settings
     pub(crate) depth: usize,
+    /// number of rankings that are fused
+    pub(crate) rankings: usize,
 }
 
 /// Settings of the flags, completed by those of the index and by defaults.
@@ -103,9 +108,10 @@ pub(crate) fn resolve(
 ) -> Result<RankingSettings> {
     refuse_unread(modes, fusion, bm25)?;
     Ok(RankingSettings {
-        fusion: resolve_fusion(fusion, defaults.tuned)?,
+        fusion: resolve_fusion(fusion, defaults.tuned, defaults.rankings)?,
         depth: fusion.depth.or(defaults.tuned.map(|tuned| tuned.depth)).unwrap_or(defaults.depth),
         bm25: resolve_bm25(bm25, defaults)?,
+        rankings: defaults.rankings,
     })
 }
 
@@ -120,13 +126,31 @@ fn describe_bm25(options: Bm25Options) -> String {
     format!("k1 {}, b {}{compounds}{stop_words}", options.k1(), options.b())
 }
 
-fn resolve_fusion(flags: &FusionArgs, tuned: Option<&HybridSettings>) -> Result<Fusion> {
+/// The weights of a flag, one for each ranking.
+fn weights_of(weights: RankingWeights, rankings: usize) -> Result<Vec<f32>> {
+    let given: Vec<f32> = [weights.sparse, weights.bm25].into_iter().chain(weights.dense).collect();
+    if given.len() == rankings {
+        return Ok(given);
+    }
+    Err(bad_input(
+        format!("--weights has {} numbers, and {rankings} rankings are fused", given.len()),
+        match rankings {
+            2 => "leave the third out, or add a dense ranking",
+            _ => "give a third number, the weight of the dense ranking",
+        },
+    ))
+}
+
+fn resolve_fusion(flags: &FusionArgs, tuned: Option<&HybridSettings>, rankings: usize) -> Result<Fusion> {
     // weights and scaling belong to the fusion that they were tuned for
     let tuned = tuned.filter(|tuned| flags.fusion.as_ref().is_none_or(|name| *name == tuned.fusion));
     let name = flags.fusion.as_deref().or(tuned.map(|tuned| tuned.fusion.as_str())).unwrap_or("rrf");
     let base = match tuned {
         Some(tuned) => tuned.parameters()?,
-        None if name == "weighted" => FusionParameters { weights: vec![0.5, 0.5], ..FusionParameters::default() },
+        None if name == "weighted" => {
+            let equal = vec![1.0 / rankings as f32; rankings];
+            FusionParameters { weights: equal, ..FusionParameters::default() }
+        }
         None => FusionParameters { rrf_k: RRF_K, ..FusionParameters::default() },
     };
     let unread = [("--scaling", flags.scaling.is_some(), "weighted"), ("--rrf-k", flags.rrf_k.is_some(), "rrf")];
@@ -139,7 +163,10 @@ fn resolve_fusion(flags: &FusionArgs, tuned: Option<&HybridSettings>) -> Result<
     let parameters = FusionParameters {
         rrf_k: flags.rrf_k.unwrap_or(base.rrf_k),
         scaling: flags.scaling.unwrap_or(base.scaling),
-        weights: flags.weights.map_or(base.weights, Vec::from),
+        weights: match flags.weights {
+            Some(weights) => weights_of(weights, rankings)?,
+            None => base.weights,
+        },
     };
     Ok(Fusion::named(name, &parameters)?)
 }
@@ -217,7 +244,12 @@ mod tests {
     }
 
     fn settings(fusion: &FusionArgs, bm25: &Bm25Args, tuned: Option<&HybridSettings>) -> Result<RankingSettings> {
-        resolve(&[Mode::Hybrid], fusion, bm25, Defaults { tuned, language: Language::Norwegian, depth: DEPTH })
+        resolve(
+            &[Mode::Hybrid],
+            fusion,
+            bm25,
+            Defaults { tuned, language: Language::Norwegian, depth: DEPTH, rankings: 2 },
+        )
     }
 
     #[test]
@@ -230,7 +262,11 @@ mod tests {
         assert_eq!(from_index.fusion, Fusion::weighted(Scaling::ZScore, vec![0.25, 0.75]).unwrap());
         assert_eq!((from_index.depth, from_index.bm25), (50, tuned().bm25));
 
-        let flags = FusionArgs { weights: Some([1.0, 2.0]), depth: Some(7), ..FusionArgs::default() };
+        let flags = FusionArgs {
+            weights: Some(RankingWeights { sparse: 1.0, bm25: 2.0, dense: None }),
+            depth: Some(7),
+            ..FusionArgs::default()
+        };
         let k1 = Bm25Args { bm25_k1: Some(2.0), bm25_compounds: Some(Switch::On), ..Bm25Args::default() };
         let both = settings(&flags, &k1, Some(&tuned())).unwrap();
         assert_eq!(both.fusion, Fusion::weighted(Scaling::ZScore, vec![1.0, 2.0]).unwrap());
@@ -269,6 +305,28 @@ mod tests {
     }
 
     #[test]
+    fn every_ranking_has_a_weight() {
+        let defaults = Defaults { tuned: None, language: Language::None, depth: DEPTH, rankings: 3 };
+        let fusion = |dense| FusionArgs {
+            fusion: Some("weighted".into()),
+            weights: Some(RankingWeights { sparse: 1.0, bm25: 2.0, dense }),
+            ..FusionArgs::default()
+        };
+        let resolved = |fusion: &FusionArgs, rankings| {
+            resolve(&[Mode::Hybrid], fusion, &Bm25Args::default(), Defaults { rankings, ..defaults })
+        };
+        let expected = Fusion::weighted(Scaling::Max, vec![1.0, 2.0, 3.0]).unwrap();
+        assert_eq!(resolved(&fusion(Some(3.0)), 3).unwrap().fusion, expected);
+        let equal = FusionArgs { fusion: Some("weighted".into()), ..FusionArgs::default() };
+        let expected = Fusion::weighted(Scaling::Max, vec![1.0 / 3.0; 3]).unwrap();
+        assert_eq!(resolved(&equal, 3).unwrap().fusion, expected);
+        for (dense, rankings) in [(None, 3), (Some(3.0), 2)] {
+            let error = resolved(&fusion(dense), rankings).unwrap_err().to_string();
+            assert!(error.contains(&format!("and {rankings} rankings are fused")), "{error}");
+        }
+    }
+
+    #[test]
     fn a_flag_without_effect_is_refused() {
         let scaling = FusionArgs { scaling: Some(Scaling::Max), ..FusionArgs::default() };
         let error = settings(&scaling, &Bm25Args::default(), None).unwrap_err().to_string();
@@ -276,7 +334,7 @@ mod tests {
         let k = FusionArgs { rrf_k: Some(1.0), ..FusionArgs::default() };
         let error = settings(&k, &Bm25Args::default(), Some(&tuned())).unwrap_err().to_string();
         assert_eq!(error, "--rrf-k is for --fusion rrf, not weighted");
-        let defaults = Defaults { tuned: None, language: Language::None, depth: DEPTH };
+        let defaults = Defaults { tuned: None, language: Language::None, depth: DEPTH, rankings: 2 };
         let depth = FusionArgs { depth: Some(5), ..FusionArgs::default() };
         let b = Bm25Args { bm25_b: Some(0.5), ..Bm25Args::default() };
         let none = (FusionArgs::default(), Bm25Args::default());

@@ -3,6 +3,8 @@
 
 #[path = "cli/answers.rs"]
 mod answers;
+#[path = "cli/dense.rs"]
+mod dense;
 #[path = "cli/fields.rs"]
 mod fields;
 #[path = "cli/killed.rs"]

@@ -279,3 +279,38 @@ fn scores_are_published_in_the_model_card() {
     place.ok(&with(&EVALUATE, &["--publish"]));
     assert_eq!(place.read("model/README.md"), card);
 }
+
+#[test]
+fn dense_and_hybrid_rankings_stand_beside_the_sparse_one() {
+    let place = place();
+    place.copy(&ours("data/dense-tiny/model"), "dense-model");
+    let modes = ["--modes", "sparse,bm25,dense,hybrid", "--dense", "dense-model", "--output-dir", "out"];
+    let table = place.ok(&with(&EVALUATE, &modes));
+    let rows: Vec<Vec<&str>> = table.lines().map(|line| line.split_whitespace().collect()).collect();
+    let modes_of_rows: Vec<&str> = rows.iter().skip(1).take(4).map(|row| row[1]).collect();
+    assert_eq!(modes_of_rows, ["sparse", "bm25", "dense", "hybrid"], "{table}");
+    // dimensions in the place of a sparsity; most documents have more than the 24 tokens of the tiny model
+    let facts = rows.iter().find(|row| row.len() > 6 && row[1] == "32").unwrap_or_else(|| panic!("{table}"));
+    assert_eq!(facts[..7], ["toy", "32", "4", "12", "11", "0", "onnx"], "{table}");
+
+    // the scores are those of the same ranking as a run
+    place.ok(&["index", "model", "--input", "toy/corpus.jsonl", "--index", "dense.index", "--dense", "dense-model"]);
+    let search = ["search", "--index", "dense.index", "--queries", "toy/queries.jsonl", "--format", "trec", "-k", "12"];
+    let run = place.ok(&with(&search, &["--mode", "dense", "--dense", "dense-model"]));
+    place.write("dense.trec", run);
+    let imported = place.json(&with(&EVALUATE, &["--run", "dense=dense.trec", "--json", "--output-dir", "imported"]));
+    let own =
+        place.json(&with(&EVALUATE, &["--modes", "dense", "--dense", "dense-model", "--json", "--output-dir", "own"]));
+    let score = |found: &Value| found["tasks"][0]["scores"]["dense"]["ndcg_at_10"].as_f64().unwrap();
+    assert!((score(&imported) - score(&own)).abs() < 1e-9, "{imported} {own}");
+    assert_eq!(own["tasks"][0]["conditions"]["facts"]["dense"]["dimensions"], 32, "{own}");
+
+    place.run(&with(&EVALUATE, &["--modes", "dense"])).fails(2, "--modes dense: no dense model", "--run dense=FILE");
+    place.run(&with(&EVALUATE, &["--dense", "dense-model"])).fails(
+        2,
+        "--dense has no effect",
+        "add one of these modes",
+    );
+    let both = ["--modes", "dense", "--dense", "dense-model", "--run", "dense=dense.trec"];
+    place.run(&with(&EVALUATE, &both)).fails(2, "the name dense is taken", "another name");
+}

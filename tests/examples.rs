@@ -23,6 +23,7 @@ fn place() -> Place {
     place.copy(&ours("../configs"), "configs");
     place.copy(&ours("data/lohelp-nb/train"), "tests/data/lohelp-nb/train");
     place.copy(&ours("fixtures/models/bert-tiny"), "demo/pretrained/final");
+    place.copy(&ours("data/dense-tiny/model"), "dense-model");
     place.write("more.jsonl", "{\"_id\": \"new\", \"text\": \"Et nytt dokument om fjorden.\"}\n");
     place.write("gone.txt", "d1\n");
     place.write(

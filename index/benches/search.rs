@@ -224,7 +224,7 @@ fn hybrid(bencher: Bencher<'_, '_>, k: usize) {
     let fusion = Fusion::weighted(Scaling::Max, vec![0.5, 0.5]).expect("finite weights");
     let options = SearchOptions::default();
     all_queries(bencher, |searcher, query, text| {
-        searcher.search_hybrid(query, text, k, 100, &fusion, &options).expect("a sound index").len()
+        searcher.search_hybrid((query, text), k, 100, &fusion, &options).expect("a sound index").len()
     });
 }
 

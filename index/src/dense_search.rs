@@ -2,9 +2,11 @@
 
 use std::sync::Arc;
 
+use splade_core::Ranking;
 use splade_core::dense::{DenseFile, DenseHit, DenseQuery, DenseVector};
-use splade_core::segment::SegmentDefect;
+use splade_core::segment::{Live, SegmentDefect};
 
+use crate::hybrid::DensePart;
 use crate::plugin::named;
 use crate::searcher::Address;
 use crate::{Error, Filter, Found, Result, SearchOptions, Searcher, dense_plugin};
@@ -45,6 +47,36 @@ impl Searcher {
             query.score(&files, address.segment(), address.doc()).map_err(|damage| self.damaged_dense(damage))
         };
         addresses.iter().map(score).collect()
+    }
+
+    /// The dense ranking of a query by either source.
+    ///
+    /// # Errors
+    /// Those of [`search_dense`](Self::search_dense) and [`locate`](Self::locate).
+    pub fn search_dense_part(&self, part: DensePart<'_>, k: usize, options: &SearchOptions) -> Result<Vec<Found>> {
+        match part {
+            DensePart::Vector(vector) => self.search_dense(vector, k, options),
+            DensePart::Ranking(ranking) => self.locate(ranking, k, options.filter.as_ref()),
+        }
+    }
+
+    /// The best `k` documents of a ranking made elsewhere, of those that the index has and that pass the filter.
+    ///
+    /// # Errors
+    /// A damaged index, an invalid filter.
+    pub fn locate(&self, ranking: &Ranking, k: usize, filter: Option<&Filter>) -> Result<Vec<Found>> {
+        let live = self.live_documents(filter)?;
+        let mut found = Vec::new();
+        for hit in ranking.hits() {
+            if found.len() == k {
+                break;
+            }
+            let Some(address) = self.find(&hit.id)? else { continue };
+            if live.is_live(address.segment() as usize, address.doc()) {
+                found.push(Found { hit: hit.clone(), address });
+            }
+        }
+        Ok(found)
     }
 
     /// Reads the dense vectors into memory and checks them.

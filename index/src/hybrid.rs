@@ -1,7 +1,8 @@
-//! Hybrid search: the sparse and the BM25 ranking of one snapshot, fused.
+//! Hybrid search: the sparse and the BM25 ranking of one snapshot, and a dense one where the query has it, fused.
 
 use std::collections::HashMap;
 
+use splade_core::dense::DenseVector;
 use splade_core::{Candidates, Fusion, Ranking, SparseVector};
 
 use crate::searcher::{Address, SearchOptions, to_ranking};
@@ -11,54 +12,90 @@ use crate::{Found, Result, Searcher};
 const SPARSE: usize = 0;
 /// Position of the BM25 ranking.
 const BM25: usize = 1;
+/// Position of the dense ranking.
+const DENSE: usize = 2;
+
+/// Parts of a query, one for each ranking that is fused.
+#[derive(Debug, Clone, Copy)]
+pub struct HybridQuery<'q> {
+    /// vector of the sparse ranking
+    pub vector: &'q SparseVector,
+    /// text of the BM25 ranking
+    pub text: &'q str,
+    /// source of a third ranking; none for two rankings
+    pub dense: Option<DensePart<'q>>,
+}
+
+/// Source of the dense ranking of a query.
+#[derive(Debug, Clone, Copy)]
+pub enum DensePart<'q> {
+    /// search by this vector: [`Searcher::search_dense`]
+    Vector(&'q DenseVector),
+    /// ranking made elsewhere: [`Searcher::locate`]. Documents that it lacks have no score.
+    Ranking(&'q Ranking),
+}
+
+impl<'q> From<(&'q SparseVector, &'q str)> for HybridQuery<'q> {
+    fn from((vector, text): (&'q SparseVector, &'q str)) -> Self {
+        Self { vector, text, dense: None }
+    }
+}
 
 impl Searcher {
-    /// Fuses the sparse and the BM25 ranking, of `depth` hits each, and returns the best `k`.
+    /// Fuses the sparse, the BM25 and, if the query has one, the dense ranking, of `depth` hits each, and returns the best `k`.
     ///
-    /// The first weight of `fusion` is that of the sparse ranking. For a weighted sum, the score that a document of one
+    /// The weights of `fusion` are in this order. For a weighted sum, the score that a document of one
     /// ranking has in the other is computed exactly, below the depth too; a document without the query's words has a BM25
     /// score of 0. Reciprocal rank fusion needs no such scores.
     ///
     /// # Errors
-    /// Those of [`search`](Self::search) and [`search_bm25_with`](Self::search_bm25_with).
-    pub fn search_hybrid(
+    /// Those of [`search`](Self::search), [`search_bm25_with`](Self::search_bm25_with) and
+    /// [`search_dense_part`](Self::search_dense_part).
+    pub fn search_hybrid<'q>(
         &self,
-        query: &SparseVector,
-        text: &str,
+        query: impl Into<HybridQuery<'q>>,
         k: usize,
         depth: usize,
         fusion: &Fusion,
         options: &SearchOptions,
     ) -> Result<Vec<Found>> {
-        let found = self.hybrid_candidates(query, text, depth, fusion.reads_scores(), options)?;
+        let found = self.hybrid_candidates(query, depth, fusion.reads_scores(), options)?;
         Ok(found.find(&fusion.best(&found.candidates, k)))
     }
 
-    /// The candidates of [`search_hybrid`](Self::search_hybrid): the sparse and the BM25 ranking, of `depth` hits each, with
-    /// all scores if `complete` is true.
+    /// The candidates of [`search_hybrid`](Self::search_hybrid): its rankings, of `depth` hits each, with all scores if `complete`
+    /// is true.
     ///
     /// # Errors
     /// Those of [`search_hybrid`](Self::search_hybrid).
-    pub fn hybrid_candidates(
+    pub fn hybrid_candidates<'q>(
         &self,
-        query: &SparseVector,
-        text: &str,
+        query: impl Into<HybridQuery<'q>>,
         depth: usize,
         complete: bool,
         options: &SearchOptions,
     ) -> Result<HybridCandidates> {
-        let sparse = self.search(query, depth, options)?;
-        let bm25 = self.search_bm25_with(text, depth, options)?;
-        // of a document with passages, the address of the best one
-        let addresses = bm25.iter().chain(&sparse).map(|found| (found.hit.id.clone(), found.address)).collect();
-        let candidates = Candidates::of(&[to_ranking(&sparse), to_ranking(&bm25)]);
-        let mut found = HybridCandidates { candidates, addresses };
+        let HybridQuery { vector, text, dense } = query.into();
+        let mut lists = vec![self.search(vector, depth, options)?, self.search_bm25_with(text, depth, options)?];
+        if let Some(part) = dense {
+            lists.push(self.search_dense_part(part, depth, options)?);
+        }
+        // of a document with passages, the address of the best one: the sparse ranking comes last
+        let addresses = lists.iter().rev().flatten().map(|found| (found.hit.id.clone(), found.address)).collect();
+        let rankings: Vec<Ranking> = lists.iter().map(|found| to_ranking(found)).collect();
+        let mut found = HybridCandidates { candidates: Candidates::of(&rankings), addresses };
         if complete {
-            found.complete(SPARSE, |addresses| self.best_passages(query, addresses))?;
+            found.complete(SPARSE, |addresses| self.best_passages(vector, addresses))?;
             found.complete(BM25, |addresses| {
                 let scores = self.bm25_scores(text, addresses, options.bm25)?;
                 Ok(scores.into_iter().zip(addresses.iter().copied()).collect())
             })?;
+            if let Some(DensePart::Vector(vector)) = dense {
+                found.complete(DENSE, |addresses| {
+                    let scores = self.dense_scores(vector, addresses)?;
+                    Ok(scores.into_iter().zip(addresses.iter().copied()).collect())
+                })?;
+            }
         }
         Ok(found)
     }
@@ -67,7 +104,7 @@ impl Searcher {
 /// Candidates of a query with their places in the snapshot.
 #[derive(Debug, Clone)]
 pub struct HybridCandidates {
-    /// the sparse ranking first, then that of BM25
+    /// the sparse ranking first, then that of BM25, then the dense one
     pub candidates: Candidates,
     addresses: HashMap<String, Address>,
 }

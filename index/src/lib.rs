@@ -88,10 +88,10 @@ pub use writer::{ImpactWriter, Vectors, WriteCounts, WriterOptions};
 pub use bm25::{Bm25Options, WordScore};
 pub use facets::{FieldCounts, ValueCount};
 pub use filter::Filter;
-pub use hybrid::HybridCandidates;
+pub use hybrid::{DensePart, HybridCandidates, HybridQuery};
 pub use hybrid_settings::{HybridSettings, TunedOn};
 pub use passages::Passage;
-pub use retrievers::{Bm25Retriever, HybridRetriever, ImpactRetriever};
+pub use retrievers::{Bm25Retriever, DenseRetriever, HybridRetriever, ImpactRetriever};
 pub use searcher::{Address, Found, Scoring, SearchOptions, Searcher, TermScore, to_ranking};
 // Errors
 pub use error::{Error, Result};

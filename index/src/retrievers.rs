@@ -1,8 +1,9 @@
-//! [`ImpactRetriever`], [`Bm25Retriever`] and [`HybridRetriever`]: the rankings of a snapshot as [`Retriever`]s.
+//! [`ImpactRetriever`], [`Bm25Retriever`], [`DenseRetriever`] and [`HybridRetriever`]: the rankings of a snapshot as [`Retriever`]s.
 
 use splade_core::{EncodedQuery, Fusion, Hit, Ranking, Retriever};
 
 use crate::error::Error;
+use crate::hybrid::{DensePart, HybridQuery};
 use crate::searcher::{SearchOptions, Searcher, to_ranking};
 
 /// Documents of a snapshot by the dot product of their vectors with the query's.
@@ -53,7 +54,30 @@ impl Retriever for Bm25Retriever<'_> {
     }
 }
 
-/// Documents of a snapshot by both, fused: [`Searcher::search_hybrid`].
+/// Documents of a snapshot by the dot product of their dense vectors with the query's.
+pub struct DenseRetriever<'a> {
+    searcher: &'a Searcher,
+    options: SearchOptions,
+}
+
+impl<'a> DenseRetriever<'a> {
+    /// Searches a snapshot with `options`. Every query needs a dense vector.
+    #[must_use]
+    pub fn new(searcher: &'a Searcher, options: SearchOptions) -> Self {
+        Self { searcher, options }
+    }
+}
+
+impl Retriever for DenseRetriever<'_> {
+    fn retrieve(&self, query: EncodedQuery<'_>, depth: usize) -> splade_core::Result<Ranking> {
+        let missing = || splade_core::Error::invalid(format!("query {:?} has no dense vector", query.text), "");
+        let found = self.searcher.search_dense(query.dense.ok_or_else(missing)?, depth, &self.options);
+        Ok(to_ranking(&found.map_err(retriever_error)?))
+    }
+}
+
+/// Documents of a snapshot by these rankings, fused: [`Searcher::search_hybrid`]. The dense one takes part for queries with a dense
+/// vector.
 pub struct HybridRetriever<'a> {
     searcher: &'a Searcher,
     fusion: Fusion,
@@ -73,8 +97,9 @@ impl Retriever for HybridRetriever<'_> {
     /// The fused ranking. A fused score may be below 0, where a retriever's documents are above those that it does not list;
     /// then all scores are raised, so that the lowest is 1.
     fn retrieve(&self, query: EncodedQuery<'_>, depth: usize) -> splade_core::Result<Ranking> {
-        let found =
-            self.searcher.search_hybrid(query.vector, query.text, depth, self.candidates, &self.fusion, &self.options);
+        let dense = query.dense.map(DensePart::Vector);
+        let query = HybridQuery { vector: query.vector, text: query.text, dense };
+        let found = self.searcher.search_hybrid(query, depth, self.candidates, &self.fusion, &self.options);
         let found = found.map_err(retriever_error)?;
         let lowest = found.last().map_or(1.0, |found| found.hit.score);
         let raise = if lowest > 0.0 { 0.0 } else { 1.0 - lowest };

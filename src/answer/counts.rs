@@ -23,7 +23,7 @@ impl Answerer {
     /// Counts the values of `fields` over all documents that match a query and pass the filter, not only over its hits.
     ///
     /// In the sparse mode a document matches if its score is above zero, in BM25 if it has a word of the query, in the hybrid mode
-    /// if it matches in either.
+    /// if it matches in either. In the dense mode every document matches, or those of the run.
     pub(crate) fn count(&self, query: &Query, answer: &Answer, fields: &[String]) -> Result<Vec<FieldCounts>> {
         if fields.is_empty() {
             return Ok(Vec::new());
@@ -31,10 +31,14 @@ impl Answerer {
         let all = self.searcher.len();
         let options: &SearchOptions = &self.settings.options;
         let mut found = Vec::new();
-        if self.settings.mode != Mode::Bm25 {
-            found.extend(self.searcher.search(&answer.vector, all, options)?);
+        let mode = self.settings.mode;
+        if matches!(mode, Mode::Sparse | Mode::Hybrid) {
+            found.extend(self.searcher.search(&answer.encoded.vector, all, options)?);
         }
-        if self.settings.mode != Mode::Sparse {
+        if let Some(part) = self.dense_part(query, answer.encoded.dense.as_ref()).filter(|_| mode == Mode::Dense) {
+            found.extend(self.searcher.search_dense_part(part, all, options)?);
+        }
+        if matches!(mode, Mode::Bm25 | Mode::Hybrid) {
             found.extend(self.searcher.search_bm25(&query.text, all, options.filter.as_ref())?);
         }
         let mut addresses: Vec<Address> = found.into_iter().map(|found| found.address).collect();

@@ -4,21 +4,22 @@ use std::collections::{HashMap, HashSet};
 
 use anyhow::Result;
 use splade_core::SparseVector;
+use splade_files::Query;
 use splade_index::{Address, Found, StoredDocument, WordScore};
 
-use super::Answerer;
 use super::matches::parts;
+use super::{Answerer, Encoded};
 use crate::cli::Mode;
 
 /// Parts of the score of a hit.
 pub(crate) struct Explanation {
-    /// terms that query and document share, by decreasing score; empty in BM25 mode. Summed by increasing dim, their scores
+    /// terms that query and document share, by decreasing score; empty in BM25 and dense mode. Summed by increasing dim, their scores
     /// are the sparse score bit for bit
     pub(crate) terms: Vec<MatchedTerm>,
-    /// words that query and document share, by decreasing score; empty in sparse mode. Their scores add up to the BM25 score
+    /// words that query and document share, by decreasing score; empty in sparse and dense mode. Their scores add up to the BM25 score
     /// up to rounding
     pub(crate) words: Vec<WordScore>,
-    /// place in each ranking that was fused; empty outside the hybrid mode
+    /// place in each ranking that was fused, or in the dense one; empty in the sparse and the BM25 mode
     pub(crate) places: Vec<Place>,
 }
 
@@ -43,10 +44,18 @@ pub(crate) struct Place {
     pub(crate) score: f32,
 }
 
-/// Ranks and scores of documents in the two rankings that are fused.
-pub(super) struct Lists {
-    sparse: HashMap<Address, (usize, f32)>,
-    bm25: HashMap<Address, (usize, f32)>,
+/// Names of the rankings.
+const SPARSE: &str = "sparse";
+const BM25: &str = "bm25";
+const DENSE: &str = "dense";
+
+/// Ranks and scores of documents in the rankings that are fused, by their names.
+pub(super) struct Lists(Vec<(&'static str, Places)>);
+
+type Places = HashMap<Address, (usize, f32)>;
+
+fn places(found: &[Found]) -> Places {
+    (1..).zip(found).map(|(rank, found)| (found.address, (rank, found.hit.score))).collect()
 }
 
 impl Explanation {
@@ -69,43 +78,58 @@ pub(crate) fn share(part: f32, score: f32) -> Option<f32> {
 }
 
 impl Answerer {
-    /// Both rankings of a query at their full depth.
-    pub(super) fn lists(&self, text: &str, vector: &SparseVector) -> Result<Lists> {
+    /// The rankings of a query at their full depth; in dense mode the ranking `found`.
+    pub(super) fn lists(&self, query: &Query, encoded: &Encoded, found: &[Found]) -> Result<Lists> {
+        if self.settings.mode == Mode::Dense {
+            return Ok(Lists(vec![(DENSE, places(found))]));
+        }
         let (depth, options) = (self.list_depth(), &self.settings.options);
-        let places = |found: Vec<Found>| -> HashMap<Address, (usize, f32)> {
-            (1..).zip(found).map(|(rank, found)| (found.address, (rank, found.hit.score))).collect()
-        };
-        Ok(Lists {
-            sparse: places(self.searcher.search(vector, depth, options)?),
-            bm25: places(self.searcher.search_bm25_with(text, depth, options)?),
-        })
+        let mut lists = vec![
+            (SPARSE, places(&self.searcher.search(&encoded.vector, depth, options)?)),
+            (BM25, places(&self.searcher.search_bm25_with(&query.text, depth, options)?)),
+        ];
+        if let Some(part) = self.dense_part(query, encoded.dense.as_ref()) {
+            lists.push((DENSE, places(&self.searcher.search_dense_part(part, depth, options)?)));
+        }
+        Ok(Lists(lists))
     }
 
     pub(super) fn explain(
         &self,
-        text: &str,
-        vector: &SparseVector,
+        query: &Query,
+        encoded: &Encoded,
         lists: Option<&Lists>,
         found: &Found,
         document: &StoredDocument,
     ) -> Result<Explanation> {
         let mode = self.settings.mode;
+        let (has_terms, has_words) =
+            (matches!(mode, Mode::Sparse | Mode::Hybrid), matches!(mode, Mode::Bm25 | Mode::Hybrid));
         let mut explanation = Explanation {
-            terms: if mode == Mode::Bm25 { Vec::new() } else { self.matched_terms(vector, found, document)? },
-            words: if mode == Mode::Sparse { Vec::new() } else { self.matched_words(text, found.address)? },
+            terms: if has_terms { self.matched_terms(&encoded.vector, found, document)? } else { Vec::new() },
+            words: if has_words { self.matched_words(&query.text, found.address)? } else { Vec::new() },
             places: Vec::new(),
         };
-        if let Some(lists) = lists {
-            let place = |list, places: &HashMap<Address, (usize, f32)>, score| match places.get(&found.address) {
-                Some(&(rank, score)) => Place { list, rank: Some(rank), score },
-                None => Place { list, rank: None, score },
+        for (list, places) in lists.iter().flat_map(|lists| &lists.0) {
+            let rank = places.get(&found.address).map(|(rank, _)| *rank);
+            let score = match *list {
+                SPARSE => Some(explanation.sparse_score()),
+                BM25 => Some(explanation.bm25_score()),
+                _ => self.dense_score(encoded, places, found.address)?,
             };
-            explanation.places = vec![
-                place("sparse", &lists.sparse, explanation.sparse_score()),
-                place("bm25", &lists.bm25, explanation.bm25_score()),
-            ];
+            // a run has no score of a document that it lacks
+            explanation.places.extend(score.map(|score| Place { list, rank, score }));
         }
         Ok(explanation)
+    }
+
+    /// Score of a document in the dense ranking; none if a run lacks it.
+    fn dense_score(&self, encoded: &Encoded, places: &Places, address: Address) -> Result<Option<f32>> {
+        match (places.get(&address), &encoded.dense) {
+            (Some((_, score)), _) => Ok(Some(*score)),
+            (None, Some(vector)) => Ok(self.searcher.dense_scores(vector, &[address])?.pop()),
+            (None, None) => Ok(None),
+        }
     }
 
     fn matched_words(&self, text: &str, address: Address) -> Result<Vec<WordScore>> {

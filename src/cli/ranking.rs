@@ -6,10 +6,18 @@ use splade_core::{Fusion, Scaling};
 
 use super::at_least_one;
 
-/// Fusion of the sparse and the BM25 ranking.
+/// Weights of rankings that are fused.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct RankingWeights {
+    pub(crate) sparse: f32,
+    pub(crate) bm25: f32,
+    pub(crate) dense: Option<f32>,
+}
+
+/// Fusion of the rankings.
 #[derive(Debug, Clone, Default, Args)]
 pub(crate) struct FusionArgs {
-    /// Fusion of the two rankings in hybrid mode; default: as tuned for the index, else rrf
+    /// Fusion of the rankings in hybrid mode; default: as tuned for the index, else rrf
     #[arg(long, value_name = "FUSION", value_parser = PossibleValuesParser::new(Fusion::NAMES))]
     pub(crate) fusion: Option<String>,
     /// Scaling of scores before they are added up, for --fusion weighted; default: as tuned for the index, else max
@@ -18,9 +26,9 @@ pub(crate) struct FusionArgs {
     /// Constant k of reciprocal rank fusion; default: as tuned for the index, else 60
     #[arg(long, value_name = "K", allow_negative_numbers = true)]
     pub(crate) rrf_k: Option<f32>,
-    /// Weights of the sparse and the BM25 ranking; default: as tuned for the index, else equal weights
-    #[arg(long, value_name = "SPARSE,BM25", allow_hyphen_values = true, value_parser = two_weights)]
-    pub(crate) weights: Option<[f32; 2]>,
+    /// Weights of the sparse and the BM25 ranking, and of a dense one; default: as tuned for the index, else equal weights
+    #[arg(long, value_name = "SPARSE,BM25[,DENSE]", allow_hyphen_values = true, value_parser = weights)]
+    pub(crate) weights: Option<RankingWeights>,
     /// Number of hits taken from each ranking before fusion; default: as tuned for the index, else 100 (1000 in
     /// evaluations)
     #[arg(long, value_name = "N", value_parser = at_least_one)]
@@ -58,10 +66,11 @@ fn scaling() -> impl clap::builder::TypedValueParser<Value = Scaling> {
 }
 
 /// Parses the weights of the two rankings.
-fn two_weights(text: &str) -> Result<[f32; 2], String> {
+fn weights(text: &str) -> Result<RankingWeights, String> {
     let numbers = text.split(',').map(|number| number.trim().parse::<f32>());
     match numbers.collect::<Result<Vec<_>, _>>().as_deref() {
-        Ok([sparse, bm25]) => Ok([*sparse, *bm25]),
-        _ => Err("expected two numbers, like 0.7,0.3".to_owned()),
+        Ok([sparse, bm25]) => Ok(RankingWeights { sparse: *sparse, bm25: *bm25, dense: None }),
+        Ok([sparse, bm25, dense]) => Ok(RankingWeights { sparse: *sparse, bm25: *bm25, dense: Some(*dense) }),
+        _ => Err("expected two numbers, like 0.7,0.3, or three with a dense ranking".to_owned()),
     }
 }

@@ -24,6 +24,7 @@ use self::results::{ResultFolder, trec_id};
 use self::sides::{encoders, refuse_part_of_router};
 use self::tables::{print_json, print_tables};
 use crate::cli::{EvalMtebArgs, Mode, ReportFormat};
+use crate::dense::DenseModel;
 use crate::encoders::read_as;
 use crate::evaluation::{
     Encoders, Examination, Facts, Survey, System, TaskEvaluation, VectorCache, evaluate_task, model_name,
@@ -39,7 +40,8 @@ pub(crate) fn run(args: &EvalMtebArgs) -> Result<()> {
     let tuned = args.tuned.as_deref().map(Tuned::read).transpose()?;
     let systems = systems(args, tuned.as_ref())?;
     let rankings = rankings(&systems, tuned.as_ref(), args)?;
-    let imported = imported::read(&args.run)?;
+    refuse_unread_dense(args)?;
+    let imported = imported::read(&args.run, &args.modes)?;
     let tasks = tasks(args)?;
     let place = hub::locate(name, Wants::encoder(&args.network))?;
     let model = read_as(ModelDir::open(&place.folder)?, &args.network.reading)?;
@@ -47,7 +49,8 @@ pub(crate) fn run(args: &EvalMtebArgs) -> Result<()> {
     if args.publish && place.origin.is_some() {
         return Err(bad_input("--publish writes into the model folder", "give a folder, not a model of the Hub"));
     }
-    let conditions = Conditions::of(&model, &systems, rankings, args)?;
+    let dense = DenseModel::open(&args.dense, &args.network)?;
+    let conditions = Conditions::of(&model, dense.as_ref(), &systems, rankings, args)?;
     let meta = ModelMeta { max_tokens: conditions.max_length, ..meta(&model, place.origin.as_ref(), args)? };
     let output = ResultFolder::new(meta, conditions, &systems, args);
     // before the evaluation, so that a wrong path fails at once
@@ -66,7 +69,7 @@ pub(crate) fn run(args: &EvalMtebArgs) -> Result<()> {
     };
     let plans = plans(&tasks, &output, args)?;
     let cache = if args.no_cache { VectorCache::NONE } else { VectorCache::of_user() };
-    let encoders = encoders(&model, output.conditions(), &cache, args)?;
+    let encoders = Encoders { dense: dense.as_ref(), ..encoders(&model, output.conditions(), &cache, args)? };
     let mut finished: Vec<FinishedTask> = Vec::new();
     for plan in plans {
         let evaluated = evaluate_plan(plan, &encoders, &output, &examination);
@@ -92,7 +95,23 @@ pub(crate) fn run(args: &EvalMtebArgs) -> Result<()> {
     Ok(())
 }
 
-/// Modes with their stemmers, each once: sparse search has none, BM25 and hybrid search each stemmer in turn.
+/// Refuses the dense mode without a model, and a model that no mode reads.
+fn refuse_unread_dense(args: &EvalMtebArgs) -> Result<()> {
+    let has = |mode| args.modes.contains(&mode);
+    match args.dense.dense.is_some() {
+        false if has(Mode::Dense) => Err(bad_input(
+            "--modes dense: no dense model",
+            "give one with --dense, or the run of one with --run dense=FILE and without the mode",
+        )),
+        true if !has(Mode::Dense) && !has(Mode::Hybrid) => Err(bad_input(
+            "--dense has no effect without the modes dense and hybrid",
+            "add one of these modes, or leave it out",
+        )),
+        _ => Ok(()),
+    }
+}
+
+/// Modes with their stemmers, each once: sparse and dense search have none, BM25 and hybrid search each stemmer in turn.
 fn systems(args: &EvalMtebArgs, tuned: Option<&Tuned>) -> Result<Vec<System>> {
     let languages = match &args.language[..] {
         [] => vec![tuned.map_or_else(Language::default, |tuned| tuned.language)],
@@ -101,7 +120,7 @@ fn systems(args: &EvalMtebArgs, tuned: Option<&Tuned>) -> Result<Vec<System>> {
     let mut systems: Vec<System> = Vec::new();
     for mode in &args.modes {
         for language in &languages {
-            let language = if *mode == Mode::Sparse { Language::None } else { *language };
+            let language = if matches!(mode, Mode::Sparse | Mode::Dense) { Language::None } else { *language };
             let system = System { mode: *mode, language };
             let is_new = !systems.contains(&system);
             systems.extend(is_new.then_some(system));
@@ -148,8 +167,12 @@ fn rankings(systems: &[System], tuned: Option<&Tuned>, args: &EvalMtebArgs) -> R
     }
     expect_stop_words(&args.bm25, systems.iter().map(|system| system.language))?;
     let of_system = |system: &System| {
-        let tuned = tuned.filter(|tuned| tuned.fits(*system)).map(|tuned| &tuned.settings);
-        resolve(&args.modes, &args.fusion, &args.bm25, Defaults { tuned, language: system.language, depth: MTEB_DEPTH })
+        let has_dense = args.dense.dense.is_some();
+        // settings of two rankings say nothing about three
+        let tuned = tuned.filter(|tuned| tuned.fits(*system) && !has_dense).map(|tuned| &tuned.settings);
+        let rankings = 2 + usize::from(has_dense);
+        let defaults = Defaults { tuned, language: system.language, depth: MTEB_DEPTH, rankings };
+        resolve(&args.modes, &args.fusion, &args.bm25, defaults)
     };
     systems.iter().map(of_system).collect()
 }
@@ -262,7 +285,12 @@ fn evaluate_plan<'a>(
         for (position, (result, mode)) in results.iter_mut().zip(&evaluation.modes).enumerate() {
             let data = &task.data;
             result.add(&data.split, &data.subset, data.languages.clone(), mode.mteb.clone());
-            let encode = if systems[position].mode == Mode::Bm25 { 0.0 } else { evaluation.encode_seconds };
+            let encode = match systems[position].mode {
+                Mode::Bm25 => 0.0,
+                Mode::Sparse => evaluation.encode_seconds - evaluation.dense_seconds,
+                Mode::Dense => evaluation.dense_seconds,
+                Mode::Hybrid => evaluation.encode_seconds,
+            };
             seconds[position] += encode + evaluation.search_seconds[position];
         }
         let facts = evaluation.facts.clone();

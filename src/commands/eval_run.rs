@@ -110,6 +110,7 @@ fn query_source(args: &EvalRunArgs) -> Result<QuerySource> {
         let index = ImpactIndex::open(path)?;
         source.answerer = Some(Answerer {
             side: query_side(&index, path, Mode::Sparse, true, args.model.as_deref(), &args.network)?,
+            dense: None,
             searcher: index.searcher()?,
             settings: SearchSettings::sparse(1, Detail::Words),
         });

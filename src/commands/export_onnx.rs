@@ -263,7 +263,7 @@ impl<'a> ExportSource<'a> {
             Architecture::Splade => network(self.model.query_prompt())?,
         };
         let document = network(self.model.document_prompt())?;
-        Ok(Encoders { query: Side::ready("query", query), document: Side::ready("document", document) })
+        Ok(Encoders { query: Side::ready("query", query), document: Side::ready("document", document), dense: None })
     }
 }
 

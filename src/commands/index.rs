@@ -12,11 +12,12 @@ use std::path::Path;
 use anyhow::Result;
 use splade_core::Pruning;
 use splade_files::{Architecture, Document, ModelDir, Precision, read_documents, read_ids};
-use splade_index::{FindingKind, ImpactIndex, ImpactWriter, IndexSettings, Language, WriterOptions};
+use splade_index::{DenseSettings, FindingKind, ImpactIndex, ImpactWriter, IndexSettings, Language, WriterOptions};
 
 use self::bulk::Unfinished;
 use crate::cli::IndexArgs;
 use crate::console::size;
+use crate::dense::DenseModel;
 use crate::encoders::{read_as, static_query_encoder};
 use crate::failure::{Failure, bad_input};
 use crate::hub::{self, Wants};
@@ -36,9 +37,13 @@ pub(crate) fn run(args: &IndexArgs) -> Result<()> {
     }
     let model = hub::open(args.model(), Wants::encoder(&args.network).and_weights())?;
     let model = read_as(model, &args.network.reading)?;
-    let settings = settings(&model, args)?;
+    let dense = DenseModel::open(&args.dense, &args.network)?;
+    if args.dense.dense.is_some() && args.input.is_none() && args.vectors.is_some() {
+        return Err(bad_input("--dense: --vectors alone has no texts for it", "give the texts with --input"));
+    }
+    let settings = IndexSettings { dense: dense_settings(dense.as_ref())?, ..settings(&model, args)? };
     if args.append {
-        return append(&model, settings, args);
+        return append(&model, dense.as_ref(), settings, args);
     }
     refuse_existing(args.index(), args.overwrite)?;
     refuse_other(args.index())?;
@@ -47,7 +52,7 @@ pub(crate) fn run(args: &IndexArgs) -> Result<()> {
     if unfinished.is_new() && model.architecture() == Architecture::InferenceFree {
         unfinished.index.write_query_encoder(&static_query_encoder(&model, &args.network)?)?;
     }
-    let Unfinished { index, place, truncated, .. } = unfinished.fill(&model, args)?;
+    let Unfinished { index, place, truncated, .. } = unfinished.fill(&model, dense.as_ref(), args)?;
     drop(index);
     place.commit()?;
     report(&ImpactIndex::open(args.index())?, args, truncated)
@@ -158,6 +163,29 @@ fn expect_same(index: &ImpactIndex, new: &IndexSettings, args: &IndexArgs) -> Re
     Ok(())
 }
 
+fn dense_settings(dense: Option<&DenseModel>) -> Result<Option<DenseSettings>> {
+    dense.map(DenseModel::settings).transpose()
+}
+
+/// Refuses documents without dense vectors for an index that has them, documents with them for one that does not, and vectors of
+/// another model.
+fn expect_same_dense(index: &ImpactIndex, dense: Option<&DenseModel>, args: &IndexArgs) -> Result<()> {
+    let adds = args.input.is_some() || args.vectors.is_some();
+    let dir = args.index();
+    match (&index.settings().dense, dense) {
+        (Some(settings), Some(dense)) => dense.expect_same(settings, dir),
+        (Some(_), None) if adds => Err(bad_input(
+            format!("{}: its documents have dense vectors", dir.display()),
+            "give the dense model that it was made with: --dense MODEL",
+        )),
+        (None, Some(_)) => Err(bad_input(
+            format!("{}: its documents have no dense vectors", dir.display()),
+            "leave --dense out, or make the index anew",
+        )),
+        _ => Ok(()),
+    }
+}
+
 /// Pruning of new documents: as the index states it, else as the flags request it.
 ///
 /// # Errors
@@ -177,10 +205,11 @@ fn pruning(stated: Option<Pruning>, args: &IndexArgs) -> Result<Pruning> {
 /// Deletes and adds documents in one commit.
 ///
 /// The documents are indexed apart, so that readers see none of them before the end, and an interrupted command can be resumed.
-fn append(model: &ModelDir, settings: IndexSettings, args: &IndexArgs) -> Result<()> {
+fn append(model: &ModelDir, dense: Option<&DenseModel>, settings: IndexSettings, args: &IndexArgs) -> Result<()> {
     let index = ImpactIndex::open(args.index())?;
     let model_fingerprint = model.fingerprint_like(&index.settings().model_fingerprint)?;
     expect_same(&index, &IndexSettings { model_fingerprint, ..settings }, args)?;
+    expect_same_dense(&index, dense, args)?;
     // held to the end: another command is refused at once, and not after hours
     let mut writer = index.writer(WriterOptions { memory_bytes: 0, ..WriterOptions::default() })?;
     if let Some(path) = &args.delete {
@@ -197,7 +226,7 @@ fn append(model: &ModelDir, settings: IndexSettings, args: &IndexArgs) -> Result
         place.remove()?;
         return report(&index, args, None);
     }
-    let unfinished = Unfinished::open(place, index.settings(), args)?.fill(model, args)?;
+    let unfinished = Unfinished::open(place, index.settings(), args)?.fill(model, dense, args)?;
     writer.adopt(&unfinished.index)?;
     writer.finish_with_note(mark.as_deref())?;
     drop(unfinished.index);

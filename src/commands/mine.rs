@@ -187,10 +187,11 @@ impl RankingSource {
         if let Some(folder) = &args.index {
             let index = ImpactIndex::open(folder)?;
             let tuned = index.read_hybrid_settings()?;
-            let defaults = Defaults { tuned: tuned.as_ref(), language: index.settings().language, depth };
+            let defaults = Defaults { tuned: tuned.as_ref(), language: index.settings().language, depth, rankings: 2 };
             let ranking = resolve(&[args.mode], &FusionArgs::default(), &Bm25Args::default(), defaults)?;
             return Ok(Self::Index(Box::new(Answerer {
                 side: query_side(&index, folder, args.mode, false, args.model.as_deref(), &args.network)?,
+                dense: None,
                 searcher: index.searcher()?,
                 settings: SearchSettings {
                     mode: args.mode,

@@ -17,6 +17,7 @@ use splade_index::{Filter, Found, ImpactIndex, SearchOptions, to_ranking};
 
 use crate::answer::{Answer, Answerer, Detail, QuerySide, SearchSettings, Shown, counts, to_json};
 use crate::cli::{HitFormat, Mode, NetworkArgs, SearchArgs};
+use crate::dense::DenseSide;
 use crate::encoders::{query_encoder, read_as, use_threads};
 use crate::failure::bad_input;
 use crate::hub::{self, Wants};
@@ -102,8 +103,12 @@ fn format(args: &SearchArgs) -> HitFormat {
 
 /// Refuses pruning where there are no vectors, and flags for explanations and snippets where nothing shows them.
 fn refuse_flags_without_effect(args: &SearchArgs) -> Result<()> {
-    if args.mode == Mode::Bm25 && !args.prune.pruning()?.keeps_all() {
-        return Err(bad_input("pruning of vectors: BM25 has none", "leave it out, or choose another --mode"));
+    if matches!(args.mode, Mode::Bm25 | Mode::Dense) && !args.prune.pruning()?.keeps_all() {
+        let message = format!("pruning of vectors: the mode {} has no sparse ones", args.mode.name());
+        return Err(bad_input(message, "leave it out, or choose another --mode"));
+    }
+    if args.dense.dense_run.is_some() && args.query.is_some() {
+        return Err(bad_input("--dense-run: a run is found by the ids of queries", "give the queries with --queries"));
     }
     let (format, is_html) = (format(args), args.html.is_some());
     let in_json = args.snippets.is_some() || format != HitFormat::Json;
@@ -135,10 +140,17 @@ fn detail(args: &SearchArgs) -> (usize, Detail) {
 }
 
 fn answerer(index: &ImpactIndex, args: &SearchArgs) -> Result<Answerer> {
-    let tuned = index.read_hybrid_settings()?;
-    let defaults = Defaults { tuned: tuned.as_ref(), language: index.settings().language, depth: DEPTH };
+    let dense = DenseSide::of(&args.dense, args.mode, index, &args.network)?;
+    // settings of two rankings say nothing about three
+    let tuned = index.read_hybrid_settings()?.filter(|_| dense.is_none());
+    let defaults = Defaults {
+        tuned: tuned.as_ref(),
+        language: index.settings().language,
+        depth: DEPTH,
+        rankings: 2 + usize::from(dense.is_some()),
+    };
     expect_stop_words(&args.bm25, std::iter::once(index.settings().language))?;
-    let RankingSettings { fusion, depth, bm25 } = resolve(&[args.mode], &args.fusion, &args.bm25, defaults)?;
+    let RankingSettings { fusion, depth, bm25, .. } = resolve(&[args.mode], &args.fusion, &args.bm25, defaults)?;
     // several queries are answered at once instead, one thread each
     let threads = if args.query.is_none() { 1 } else { args.network.threads };
     let (snippets, detail) = detail(args);
@@ -148,6 +160,7 @@ fn answerer(index: &ImpactIndex, args: &SearchArgs) -> Result<Answerer> {
     let side = || query_side(index, &args.index, args.mode, explain, args.model.as_deref(), &args.network);
     Ok(Answerer {
         side: if needs_side { side()? } else { None },
+        dense,
         searcher: index.searcher()?,
         settings: SearchSettings {
             mode: args.mode,
@@ -234,7 +247,7 @@ fn filter(args: &SearchArgs) -> Result<Option<Filter>> {
     Ok(args.filter.as_deref().map(str::parse).transpose()?)
 }
 
-/// Query side of `--model`, else of the index; none for BM25.
+/// Query side of `--model`, else of the index; none for modes without sparse vectors.
 pub(super) fn query_side(
     index: &ImpactIndex,
     path: &Path,
@@ -243,7 +256,7 @@ pub(super) fn query_side(
     model: Option<&Path>,
     network: &NetworkArgs,
 ) -> Result<Option<QuerySide>> {
-    if mode == Mode::Bm25 {
+    if matches!(mode, Mode::Bm25 | Mode::Dense) {
         return Ok(None);
     }
     if let Some(folder) = model {

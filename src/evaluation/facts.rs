@@ -14,6 +14,28 @@ pub(crate) struct Facts {
     pub(crate) flops: f64,
     /// fingerprint of ids and texts of the corpus
     pub(crate) corpus_fingerprint: String,
+    /// none without a dense model
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) dense: Option<DenseFacts>,
+}
+
+/// Facts about the dense vectors that a task was evaluated on.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct DenseFacts {
+    /// number of dimensions
+    pub(crate) dimensions: usize,
+    /// number of queries
+    pub(crate) queries: u64,
+    /// number of documents
+    pub(crate) documents: u64,
+    /// texts of both sides that are longer than the dense model reads
+    pub(crate) truncated: u64,
+    /// texts of both sides without text
+    pub(crate) empty: u64,
+    /// runtime of the network
+    pub(crate) backend: String,
+    /// fingerprint of the dense model
+    pub(crate) model: String,
 }
 
 /// Facts about the vectors of one side.
@@ -45,6 +67,7 @@ impl Facts {
             documents: SideFacts::of(documents, document_notes),
             flops: flops(queries, documents),
             corpus_fingerprint,
+            dense: None,
         }
     }
 }

@@ -65,7 +65,7 @@ impl Lengths {
         Ok(Some(Self { longer, limit, framed, prompt: prompt.to_owned() }))
     }
 
-    fn truncates(&self, text: &str) -> Result<bool> {
+    pub(super) fn truncates(&self, text: &str) -> Result<bool> {
         // a token has at least one byte, and few texts are long
         if text.len() + self.prompt.len() + 8 <= self.limit {
             return Ok(false);

@@ -5,7 +5,8 @@ use std::path::Path;
 
 use anyhow::Result;
 use splade_files::{
-    Architecture, CHECKPOINT_NAMES, Error, ModelDir, ModelLayout, ONNX_FILES, Precision, is_index, join, shard_names,
+    Architecture, CHECKPOINT_NAMES, DENSE_ONNX_FILES, DenseModelDir, Error, ModelDir, ModelLayout, ONNX_FILES,
+    Precision, is_index, join, shard_names,
 };
 
 use super::cache::{Repo, check_name};
@@ -28,6 +29,27 @@ pub(super) fn fetch(id: &HubId, wants: Wants) -> Result<Place> {
     let folder = fetch.repo.snapshot(&fetch.commit);
     let origin = Origin { id: id.name.clone(), commit: fetch.commit, files: fetch.files };
     Ok(Place { folder, origin: Some(origin) })
+}
+
+/// Downloads the files of a dense model that the cache lacks, and opens its folder in the cache.
+pub(super) fn fetch_dense(id: &HubId) -> Result<DenseModelDir> {
+    let mut fetch = Fetch::begin(id)?;
+    let snapshot = fetch.repo.snapshot(&fetch.commit);
+    let model = DenseModelDir::find(&snapshot, |name| fetch.file(name))?;
+    let folder = model.transformer_dir().strip_prefix(model.root()).unwrap_or(Path::new(""));
+    let folder = folder.to_string_lossy().into_owned();
+    for name in DENSE_ONNX_FILES {
+        let name = join(&folder, name);
+        if fetch.file(&name)? {
+            fetch.file(&format!("{name}_data"))?;
+            break;
+        }
+    }
+    if !id.is_commit() {
+        // last, since a ref stands for a complete snapshot
+        fetch.repo.note_commit(&id.revision, &fetch.commit);
+    }
+    Ok(model)
 }
 
 pub(super) struct Fetch<'a> {

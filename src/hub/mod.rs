@@ -29,7 +29,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::Result;
-use splade_files::{AtomicFolder, Error, ModelDir, Precision};
+use splade_files::{AtomicFolder, DenseModelDir, Error, ModelDir, Precision};
 
 use error::HubError;
 use id::HubId;
@@ -94,6 +94,20 @@ pub(crate) struct Origin {
 /// Opens a model by its folder or Hub id.
 pub(crate) fn open(model: &Path, wants: Wants) -> Result<ModelDir> {
     Ok(ModelDir::open(&locate(model, wants)?.folder)?)
+}
+
+/// Opens a dense model by its folder or Hub id.
+pub(crate) fn open_dense(model: &Path) -> Result<DenseModelDir> {
+    if model.exists() {
+        return Ok(DenseModelDir::open(model)?);
+    }
+    match model.to_str().map(HubId::parse).transpose()?.flatten() {
+        Some(id) => fetch::fetch_dense(&id),
+        None => Err(bad_input(
+            format!("{}: no such folder", model.display()),
+            "give the folder of a dense model, or a Hub id such as intfloat/multilingual-e5-small",
+        )),
+    }
 }
 
 /// Locates a model by its folder or Hub id, without opening it.

@@ -43,9 +43,11 @@ pub(crate) fn cost(mode: Mode, retriever: &dyn Retriever, task: &EncodedTask, st
         retriever.retrieve(query.encoded(), TIMED_HITS)?;
     }
     let latency_ms = 1e3 * start.elapsed().as_secs_f64() / queries.len().max(1) as f64;
+    let dense_bytes = stats.dense_bytes.unwrap_or_default();
     let index_bytes = match mode {
         Mode::Sparse => stats.vector_bytes,
-        Mode::Bm25 => stats.total_bytes - stats.vector_bytes,
+        Mode::Dense => dense_bytes,
+        Mode::Bm25 => stats.total_bytes - stats.vector_bytes - dense_bytes,
         Mode::Hybrid => stats.total_bytes,
     };
     Ok(ModeCost { latency_ms, index_bytes })
@@ -79,6 +81,7 @@ pub(crate) fn source(searcher: Searcher, task: &EncodedTask, vocabulary: &Vocabu
         texts: task.queries().iter().map(|query| (query.id.clone(), query.text.clone())).collect(),
         answerer: Some(Answerer {
             side: Some(QuerySide::new(Box::new(known), false, vocabulary, true)?),
+            dense: None,
             searcher,
             settings,
         }),

@@ -1,14 +1,17 @@
 //! The trait [`Retriever`], from a query to a ranking.
 
+use crate::dense::DenseVector;
 use crate::{Ranking, Result, SparseVector};
 
-/// Text and vector of a query; a retriever reads one of them or both.
+/// Text and vectors of a query; a retriever reads some of them.
 #[derive(Debug, Clone, Copy)]
 pub struct EncodedQuery<'a> {
     /// text of the query, for BM25
     pub text: &'a str,
     /// vector of the query, for retrievers over vectors
     pub vector: &'a SparseVector,
+    /// dense vector of the query, for retrievers over dense vectors; none if it was not computed
+    pub dense: Option<&'a DenseVector>,
 }
 
 /// Ranks the documents of a corpus for a query.

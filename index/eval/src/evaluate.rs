@@ -269,7 +269,7 @@ mod tests {
             };
             let documents: Vec<(String, SparseVector)> =
                 weights.iter().enumerate().map(|(n, weights)| (format!("{}", n * 7 % 41), sparse(weights))).collect();
-            let query = TaskQuery { id: "q".into(), text: String::new(), vector: sparse(&query) };
+            let query = TaskQuery { id: "q".into(), text: String::new(), vector: sparse(&query), dense: None };
             let mut ids: Vec<&str> = documents.iter().map(|(id, _)| id.as_str()).collect();
             ids.sort_unstable();
             let mut all: Vec<Hit> = documents

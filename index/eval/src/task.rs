@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
+use splade_core::dense::DenseVector;
 use splade_core::{EncodedQuery, Encoder, SparseVector, SparsityStats, encode_stream};
 use splade_files::Document;
 
@@ -70,13 +71,15 @@ pub struct TaskQuery {
     pub text: String,
     /// vector, for retrievers over vectors
     pub vector: SparseVector,
+    /// dense vector, for retrievers over dense vectors: [`EncodedTask::set_dense`]
+    pub dense: Option<DenseVector>,
 }
 
 impl TaskQuery {
     /// Text and vector for a retriever.
     #[must_use]
     pub fn encoded(&self) -> EncodedQuery<'_> {
-        EncodedQuery { text: &self.text, vector: &self.vector }
+        EncodedQuery { text: &self.text, vector: &self.vector, dense: self.dense.as_ref() }
     }
 }
 
@@ -111,8 +114,22 @@ impl EncodedTask {
     /// Adds a query, unless it has no judgements.
     pub fn add_query(&mut self, id: &str, text: &str, vector: SparseVector) {
         if self.qrels.judgements(id).is_some() {
-            self.queries.push(TaskQuery { id: id.to_owned(), text: text.to_owned(), vector });
+            self.queries.push(TaskQuery { id: id.to_owned(), text: text.to_owned(), vector, dense: None });
         }
+    }
+
+    /// Sets the dense vectors of the queries: a function of their texts, which is called once with all of them.
+    ///
+    /// # Errors
+    /// The error of `encode`.
+    pub fn set_dense<E>(
+        &mut self,
+        encode: impl FnOnce(&[&str]) -> std::result::Result<Vec<DenseVector>, E>,
+    ) -> std::result::Result<(), E> {
+        let texts: Vec<&str> = self.queries.iter().map(|query| query.text.as_str()).collect();
+        let vectors = encode(&texts)?;
+        self.queries.iter_mut().zip(vectors).for_each(|(query, vector)| query.dense = Some(vector));
+        Ok(())
     }
 
     /// Counts a document of the corpus. Returns false for a duplicate id.

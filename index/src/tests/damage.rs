@@ -87,7 +87,8 @@ fn results(dir: &Path) -> (Vec<Option<String>>, Vec<String>) {
             }
         }
         note(searcher.search_exact(query, 5, None).and_then(|found| show(&found)));
-        let hybrid = searcher.search_hybrid(query, "ord5 ord77", 10, 50, &Fusion::default(), &SearchOptions::default());
+        let hybrid =
+            searcher.search_hybrid((query, "ord5 ord77"), 10, 50, &Fusion::default(), &SearchOptions::default());
         note(hybrid.and_then(|found| {
             let documents =
                 found.iter().map(|found| searcher.document(found.address)).collect::<crate::Result<Vec<_>>>()?;

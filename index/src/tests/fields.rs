@@ -354,7 +354,7 @@ fn bm25_and_hybrid_rank_the_documents_that_pass() {
         }
         let options = SearchOptions { filter: Some(filter), ..Default::default() };
         let fusion = Fusion::named("rrf", &splade_core::FusionParameters::default()).unwrap();
-        let found = searcher.search_hybrid(&query, TEXT, 10, 5000, &fusion, &options).unwrap();
+        let found = searcher.search_hybrid((&query, TEXT), 10, 5000, &fusion, &options).unwrap();
         let sparse = searcher.search(&query, 5000, &options).unwrap();
         let bm25 = searcher.search_bm25(TEXT, 5000, options.filter.as_ref()).unwrap();
         let mut expected = fusion.fuse(&[to_ranking(&sparse), to_ranking(&bm25)]);

@@ -45,7 +45,7 @@ fn hybrid_is_the_fusion_of_both_rankings() {
                 }
             }
             let expected = fusion.fuse_candidates(&all);
-            let found = searcher.search_hybrid(&query, text, 20, 1000, &fusion, &options).unwrap();
+            let found = searcher.search_hybrid((&query, text), 20, 1000, &fusion, &options).unwrap();
             assert_eq!(hits(found.clone()), expected.hits()[..20], "{fusion:?}");
             for found in found {
                 assert_eq!(searcher.document(found.address).unwrap().id, found.hit.id);
@@ -63,7 +63,7 @@ fn scores_below_the_depth_are_completed() {
     let options = SearchOptions { bm25: Bm25Options::new(0.9, 0.3).unwrap(), ..SearchOptions::default() };
     let lexical = hits(searcher.search_bm25_with(text, 1000, &options).unwrap());
     for depth in [1, 5, 50] {
-        let found = searcher.hybrid_candidates(&query, text, depth, true, &options).unwrap().candidates;
+        let found = searcher.hybrid_candidates((&query, text), depth, true, &options).unwrap().candidates;
         assert!(found.len() > depth && (0..2).all(|list| found.missing(list).next().is_none()));
         for fusion_weights in [vec![1.0, 0.0], vec![0.0, 1.0]] {
             let only_sparse = fusion_weights[0] > 0.0;
@@ -90,18 +90,18 @@ fn a_hybrid_retriever_lists_scores_above_zero() {
     let searcher = index(dir.path()).searcher().unwrap();
     let (query, text) = (vector(&[(1, 1.0), (3, 3.0)]), "hav elv");
     for fusion in fusions() {
-        let plain = searcher.search_hybrid(&query, text, 50, 50, &fusion, &SearchOptions::default()).unwrap();
+        let plain = searcher.search_hybrid((&query, text), 50, 50, &fusion, &SearchOptions::default()).unwrap();
         let retriever = HybridRetriever::new(&searcher, fusion, 50, SearchOptions::default());
-        let ranking = retriever.retrieve(EncodedQuery { text, vector: &query }, 50).unwrap();
+        let ranking = retriever.retrieve(EncodedQuery { text, vector: &query, dense: None }, 50).unwrap();
         assert!(ranking.hits().iter().all(|hit| hit.score > 0.0));
         let ids = |hits: &[Hit]| hits.iter().map(|hit| hit.id.clone()).collect::<Vec<_>>();
         assert_eq!(ids(ranking.hits()), ids(&hits(plain)));
-        let short = retriever.retrieve(EncodedQuery { text, vector: &query }, 5).unwrap();
+        let short = retriever.retrieve(EncodedQuery { text, vector: &query, dense: None }, 5).unwrap();
         assert_eq!(ids(short.hits()), ids(&ranking.hits()[..5]));
     }
     assert!(
         HybridRetriever::new(&searcher, Fusion::default(), 9, SearchOptions::default())
-            .retrieve(EncodedQuery { text: "", vector: &SparseVector::default() }, 5)
+            .retrieve(EncodedQuery { text: "", vector: &SparseVector::default(), dense: None }, 5)
             .unwrap()
             .is_empty()
     );

@@ -169,7 +169,7 @@ fn hybrid_search_completes_scores_by_the_best_passage() {
     let fusion = Fusion::weighted(Scaling::Max, vec![1.0, 0.0]).unwrap();
     let options = SearchOptions::default();
     // the best document by impact is in the sparse ranking, so that the scale is that of the complete one
-    let found = searcher.search_hybrid(&query, "w1 w20 w27", 100, 3, &fusion, &options).unwrap();
+    let found = searcher.search_hybrid((&query, "w1 w20 w27"), 100, 3, &fusion, &options).unwrap();
     assert!(found.len() > 3);
     for found in found {
         let expected = all.iter().find(|hit| hit.id == found.hit.id).map_or(0.0, |hit| hit.score);

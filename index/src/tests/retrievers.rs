@@ -23,7 +23,7 @@ fn documents_of_negative_score_follow_where_matches_are_few() {
     let mut negative = 0;
     for query in &queries {
         for depth in [1, 10, 100, 1000] {
-            let ranking = retriever.retrieve(EncodedQuery { text: "", vector: query }, depth).unwrap();
+            let ranking = retriever.retrieve(EncodedQuery { text: "", vector: query, dense: None }, depth).unwrap();
             assert_eq!(ranking, expected(&documents, query, depth), "{query:?} {depth}");
             negative += ranking.hits().iter().filter(|hit| hit.score < 0.0).count();
         }
@@ -42,6 +42,6 @@ fn bm25_ranks_by_the_text_alone() {
     let searcher = index.searcher().unwrap();
     let retriever = Bm25Retriever::new(&searcher, SearchOptions::default());
     let query = vector(&[(1, 1.0)]);
-    let ranking = retriever.retrieve(EncodedQuery { text: "fisk", vector: &query }, 10).unwrap();
+    let ranking = retriever.retrieve(EncodedQuery { text: "fisk", vector: &query, dense: None }, 10).unwrap();
     assert_eq!(ranking.hits().iter().map(|hit| hit.id.as_str()).collect::<Vec<_>>(), ["a"]);
 }

@@ -8,9 +8,10 @@ use sha2::{Digest, Sha256};
 use splade_core::hex;
 use splade_eval::{MTEB_DEPTH, Task};
 use splade_files::{ModelDir, Precision, read_file};
-use splade_index::Language;
+use splade_index::{DenseSettings, Language};
 
 use crate::cli::{EvalMtebArgs, Mode};
+use crate::dense::DenseModel;
 use crate::evaluation::{Survey, System, fingerprint};
 use crate::ranking::RankingSettings;
 
@@ -25,6 +26,8 @@ pub(super) struct Conditions {
     settings: BTreeMap<String, Value>,
     /// fingerprint of model, backend and settings: equal ones give equal vectors
     encoder: String,
+    /// fingerprint of the dense model and its prompts; none without one
+    dense: Option<String>,
     systems: Vec<System>,
     /// settings of each system
     rankings: Vec<RankingSettings>,
@@ -33,6 +36,7 @@ pub(super) struct Conditions {
 impl Conditions {
     pub(super) fn of(
         model: &ModelDir,
+        dense: Option<&DenseModel>,
         systems: &[System],
         rankings: Vec<RankingSettings>,
         args: &EvalMtebArgs,
@@ -66,7 +70,8 @@ impl Conditions {
         );
         let max_length = (limit < usize::MAX as u64).then_some(limit);
         let systems = systems.to_vec();
-        Ok(Self { model: fingerprint_of_model, precision, max_length, settings, encoder, systems, rankings })
+        let dense = dense.map(|dense| Ok::<_, anyhow::Error>(fingerprint_of_dense(&dense.settings()?))).transpose()?;
+        Ok(Self { model: fingerprint_of_model, precision, max_length, settings, encoder, dense, systems, rankings })
     }
 
     /// Settings of BM25 and hybrid rankings of each system, in their order.
@@ -87,11 +92,19 @@ impl Conditions {
 
     /// Arguments of a system that differ from those of the model's own results; none for these.
     pub(super) fn experiment(&self, system: System) -> BTreeMap<String, Value> {
-        let mut kwargs = if system.mode == Mode::Bm25 { BTreeMap::new() } else { self.settings.clone() };
+        let has_sparse = matches!(system.mode, Mode::Sparse | Mode::Hybrid);
+        let mut kwargs = if has_sparse { self.settings.clone() } else { BTreeMap::new() };
         if system.mode != Mode::Sparse {
             kwargs.insert("mode".to_owned(), json!(system.mode.name()));
+        }
+        if let Some(dense) = self.dense.as_deref().filter(|_| matches!(system.mode, Mode::Dense | Mode::Hybrid)) {
+            kwargs.insert("dense".to_owned(), json!(dense.chars().take(8).collect::<String>()));
+        }
+        if matches!(system.mode, Mode::Bm25 | Mode::Hybrid) {
             kwargs.insert("stemmer".to_owned(), json!(system.language.name()));
-            let untuned = RankingSettings::untuned(system.language, MTEB_DEPTH).record(system.mode);
+            let rankings = 2 + usize::from(self.dense.is_some());
+            let untuned = RankingSettings { rankings, ..RankingSettings::untuned(system.language, MTEB_DEPTH) };
+            let untuned = untuned.record(system.mode);
             kwargs.extend(self.ranking(system).into_iter().filter(|(name, value)| untuned.get(name) != Some(value)));
         }
         kwargs
@@ -125,12 +138,14 @@ impl Conditions {
             let names = (&data_set.subset, &data_set.split, &data_set.dataset_revision, data_set.ignore_identical_ids);
             data.update(json!([names, queries, qrels, survey.fingerprint]).to_string());
         }
-        let encoder = if system.mode == Mode::Bm25 { "" } else { &self.encoder };
+        let encoder = if matches!(system.mode, Mode::Sparse | Mode::Hybrid) { self.encoder.as_str() } else { "" };
+        let dense = self.dense.as_deref().filter(|_| matches!(system.mode, Mode::Dense | Mode::Hybrid)).unwrap_or("");
         fingerprint(
             "splade scores 1",
             &[
                 ("mode", system.mode.name()),
                 ("encoder", encoder),
+                ("dense", dense),
                 ("stemmer", system.language.name()),
                 ("ranking", &json!(self.ranking(system)).to_string()),
                 ("mteb", splade_eval::MTEB_VERSION),
@@ -138,6 +153,12 @@ impl Conditions {
             ],
         )
     }
+}
+
+fn fingerprint_of_dense(dense: &DenseSettings) -> String {
+    let DenseSettings { model_fingerprint, query_prompt, document_prompt, .. } = dense;
+    let parts = [("model", model_fingerprint), ("query-prompt", query_prompt), ("document-prompt", document_prompt)];
+    fingerprint("splade dense encoder 1", &parts.map(|(name, value)| (name, value.as_str())))
 }
 
 /// Fingerprint of a model folder, also of one without a checkpoint, whose ONNX files decide its vectors.

@@ -6,7 +6,7 @@ use splade_eval::{Baseline, RunPart, Task};
 use splade_files::ModelDir;
 
 use super::results::ResultFolder;
-use super::tables::{conditions_line, facts_table, ranking_lines};
+use super::tables::{conditions_line, dense_table, facts_table, ranking_lines};
 use super::{FinishedTask, Subset, name_of};
 use crate::cli::{EvalMtebArgs, Mode, ReportFormat};
 use crate::evaluation::System;
@@ -74,11 +74,9 @@ pub(super) fn report(finished: &[FinishedTask], output: &ResultFolder<'_>, args:
         stemmers(output.systems()),
         env!("CARGO_PKG_VERSION")
     );
-    let mut facts = vec![
-        Block::Text(facts),
-        Block::Table(facts_table(finished)),
-        Block::Text(conditions_line(output.conditions())),
-    ];
+    let mut facts = vec![Block::Text(facts), Block::Table(facts_table(finished))];
+    facts.extend(dense_table(finished).map(Block::Table));
+    facts.push(Block::Text(conditions_line(output.conditions())));
     facts.extend(ranking_lines(output).into_iter().map(Block::Text));
     mteb::report(format!("Evaluation of {}", output.model_name()), facts, &tasks, &args.comparison.into())
 }

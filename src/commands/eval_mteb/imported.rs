@@ -6,6 +6,7 @@ use anyhow::Result;
 use splade_eval::{Run, mteb_scores};
 
 use super::FinishedTask;
+use crate::cli::Mode;
 use crate::failure::bad_input;
 use crate::tasks::label;
 
@@ -20,14 +21,16 @@ pub(super) struct Imported {
 ///
 /// # Errors
 /// A name without a file, a name of a mode or of another run, a file that is no TREC run.
-pub(super) fn read(named: &[String]) -> Result<Vec<Imported>> {
+pub(super) fn read(named: &[String], modes: &[Mode]) -> Result<Vec<Imported>> {
     let mut found: Vec<Imported> = Vec::new();
     for named in named {
         let Some((name, path)) = named.split_once('=').filter(|(name, path)| !name.is_empty() && !path.is_empty())
         else {
             return Err(bad_input(format!("--run {named}: no name and file"), "give --run NAME=FILE"));
         };
-        let is_mode = ["sparse", "bm25", "hybrid"].iter().any(|mode| name.split(' ').next() == Some(*mode));
+        // a dense run is a common baseline, and its name is free unless this program computes one
+        let taken = [Mode::Sparse, Mode::Bm25, Mode::Hybrid].into_iter().chain(modes.iter().copied());
+        let is_mode = taken.into_iter().any(|mode| name.split(' ').next() == Some(mode.name()));
         if is_mode || found.iter().any(|known| known.name == name) {
             return Err(bad_input(format!("--run {named}: the name {name} is taken"), "choose another name"));
         }

@@ -38,16 +38,23 @@ fn states_query_table(model: &ModelDir) -> bool {
     front.lines().any(|line| line.contains("inference-free"))
 }
 
-/// Encoders of the model. BM25 alone needs no vectors, so no network runs.
+/// Encoders of the model. BM25 and dense search alone need no sparse vectors, so the network does not run.
 pub(super) fn encoders<'a>(
     model: &'a ModelDir,
     conditions: &Conditions,
     cache: &VectorCache,
     args: &'a EvalMtebArgs,
 ) -> Result<Encoders<'a>> {
-    if args.modes.iter().all(|mode| *mode == Mode::Bm25) && !args.analyze_sparsity && !is_full(args) {
+    if args.modes.iter().all(|mode| matches!(mode, Mode::Bm25 | Mode::Dense))
+        && !args.analyze_sparsity
+        && !is_full(args)
+    {
         let dimensions = model.dimensions()?;
-        return Ok(Encoders { query: Side::none("query", dimensions), document: Side::none("document", dimensions) });
+        return Ok(Encoders {
+            query: Side::none("query", dimensions),
+            document: Side::none("document", dimensions),
+            dense: None,
+        });
     }
     let is_table = model.architecture() == Architecture::InferenceFree;
     let query_lengths = match is_table {
@@ -66,6 +73,7 @@ pub(super) fn encoders<'a>(
     Ok(Encoders {
         query: side("query", query_lengths, Box::new(open_query) as _),
         document: side("document", document_lengths, Box::new(open_document) as _),
+        dense: None,
     })
 }
 

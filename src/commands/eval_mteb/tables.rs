@@ -12,6 +12,7 @@ use super::results::ResultFolder;
 use super::{FinishedTask, Subset, name_of};
 use crate::cli::{EvalMtebArgs, Mode};
 use crate::console::Table;
+use crate::evaluation::DenseFacts;
 use crate::outputs::{print, say};
 use crate::report::{Report, SHOWN, Section, mteb};
 use crate::sparsity::TaskSparsity;
@@ -32,7 +33,12 @@ pub(super) fn print_tables(finished: &[FinishedTask], output: &ResultFolder<'_>,
         }
     }
     print(table)?;
-    if args.modes.iter().any(|mode| *mode != Mode::Bm25) || args.analyze_sparsity {
+    let has_sparse = args.modes.iter().any(|mode| matches!(mode, Mode::Sparse | Mode::Hybrid));
+    let dense = dense_table(finished);
+    if let Some(dense) = &dense {
+        print(format_args!("\n{dense}"))?;
+    }
+    if has_sparse || args.analyze_sparsity {
         print(format_args!("\n{}{}\n", facts_table(finished), conditions_line(output.conditions())))?;
     } else {
         say("")?;
@@ -77,6 +83,31 @@ pub(super) fn facts_table(finished: &[FinishedTask]) -> Table {
         }
     }
     table
+}
+
+/// Facts about dense vectors, which have no sparsity; none without a dense model.
+pub(super) fn dense_table(finished: &[FinishedTask]) -> Option<Table> {
+    let subsets = finished.iter().flat_map(|task| &task.subsets);
+    let facts: Vec<(&Task, &DenseFacts)> =
+        subsets.filter_map(|subset| Some((subset.task, subset.facts.dense.as_ref()?))).collect();
+    if facts.is_empty() {
+        return None;
+    }
+    let heading = ["task", "dense dims", "queries", "documents", "truncated", "empty", "backend", "dense model"];
+    let mut table = Table::new(heading).with_text(&[6, 7]);
+    for (task, facts) in facts {
+        table.row([
+            label(task),
+            facts.dimensions.to_string(),
+            facts.queries.to_string(),
+            facts.documents.to_string(),
+            facts.truncated.to_string(),
+            facts.empty.to_string(),
+            facts.backend.clone(),
+            short(&facts.model),
+        ]);
+    }
+    Some(table)
 }
 
 /// Model, precision and maximum length of all scores, in one line.

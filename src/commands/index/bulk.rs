@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 use indicatif::ProgressBar;
 use serde_json::{Map, Value, json};
-use splade_core::{PassageLength, Pruning};
+use splade_core::dense::DenseVector;
+use splade_core::{DocumentEncoder, Encoder, PassageLength, Pruning, encode_stream_by};
 use splade_files::{AtomicFolder, ModelDir, ResumableFolder};
 use splade_index::{Error, ImpactIndex, ImpactWriter, IndexSettings, StoredDocument, WriteCounts, WriterOptions};
 
@@ -19,6 +20,7 @@ use super::passages::{Vectors, encode_documents};
 use crate::cli::IndexArgs;
 use crate::commands::interrupt;
 use crate::console;
+use crate::dense::DenseModel;
 use crate::encoders::document_encoder;
 use crate::failure::bad_input;
 
@@ -109,12 +111,12 @@ impl Unfinished {
     }
 
     /// Reads the input to its end. Returns the index with all documents committed and its segments merged.
-    pub(super) fn fill(mut self, model: &ModelDir, args: &IndexArgs) -> Result<Self> {
+    pub(super) fn fill(mut self, model: &ModelDir, dense: Option<&DenseModel>, args: &IndexArgs) -> Result<Self> {
         if self.journal.is_complete {
             tracing::info!("all {} documents are indexed already", self.journal.documents);
         }
         let mut sink = Sink::new(&self, args)?;
-        if let Err(error) = sink.read_all(model) {
+        if let Err(error) = sink.read_all(model, dense) {
             return Err(self.give_up(sink, args, error));
         }
         sink.bar.finish_and_clear();
@@ -225,6 +227,29 @@ fn expect_same(
     Ok(())
 }
 
+/// Vectors that were computed from the text of a document.
+#[derive(Default)]
+struct Encoded {
+    sparse: Option<Vectors>,
+    dense: Option<DenseVector>,
+}
+
+impl From<Vectors> for Encoded {
+    fn from(sparse: Vectors) -> Self {
+        Self { sparse: Some(sparse), dense: None }
+    }
+}
+
+/// Vectors of whole texts by a dense model, and by the encoder of sparse vectors if there is one.
+fn encode(encoder: Option<&DocumentEncoder>, dense: &DenseModel, texts: &[&str]) -> Result<Vec<Encoded>> {
+    let sparse = match encoder {
+        Some(encoder) => encoder.encode(texts)?.into_iter().map(|vector| Some(Vectors::Whole(vector))).collect(),
+        None => texts.iter().map(|_| None).collect::<Vec<_>>(),
+    };
+    let dense = dense.documents(texts)?.into_iter().map(Some);
+    Ok(sparse.into_iter().zip(dense).map(|(sparse, dense)| Encoded { sparse, dense }).collect())
+}
+
 /// Destination of documents and their vectors.
 struct Sink<'a> {
     args: &'a IndexArgs,
@@ -266,22 +291,30 @@ impl<'a> Sink<'a> {
         self.args.input.as_deref().or(self.args.vectors.as_deref()).unwrap_or(Path::new("-"))
     }
 
-    fn read_all(&mut self, model: &ModelDir) -> Result<()> {
+    fn read_all(&mut self, model: &ModelDir, dense: Option<&DenseModel>) -> Result<()> {
         if self.journal.is_complete {
             return Ok(());
         }
         let mut items = read_items(self.args, model)?;
         self.skip_committed(&mut items)?;
         let n_before = self.n_read;
-        if self.args.vectors.is_some() {
-            items.try_for_each(|item| self.add(item?, None))?;
-        } else {
-            let encoder = document_encoder(model, &self.args.network)?;
-            let text = |item: &Item| item.document.full_text().into_owned();
-            let passages = self.passages;
-            encode_documents(&encoder, passages, items, text, |item, vectors| self.add(item, Some(vectors)))?;
-            self.truncated = Some(encoder.truncated());
+        let text = |item: &Item| item.document.full_text().into_owned();
+        let encoder = match self.args.vectors {
+            Some(_) => None,
+            None => Some(document_encoder(model, &self.args.network)?),
+        };
+        match (&encoder, dense) {
+            (None, None) => items.try_for_each(|item| self.add(item?, Encoded::default()))?,
+            (Some(encoder), None) => {
+                let passages = self.passages;
+                encode_documents(encoder, passages, items, text, |item, vectors| self.add(item, vectors.into()))?;
+            }
+            (encoder, Some(dense)) => {
+                let encode = |texts: &[&str]| encode(encoder.as_ref(), dense, texts);
+                encode_stream_by(encode, items, text, |item, encoded| self.add(item, encoded))?;
+            }
         }
+        self.truncated = encoder.map(|encoder| encoder.truncated());
         if self.n_read == 0 {
             return Err(bad_input(
                 format!("{}: there are no documents in it", self.input().display()),
@@ -325,15 +358,15 @@ impl<'a> Sink<'a> {
         Ok(())
     }
 
-    /// Adds a document with its vectors: `encoded`, else the one of the input.
-    fn add(&mut self, item: Item, encoded: Option<Vectors>) -> Result<()> {
+    /// Adds a document with its vectors: the `encoded` ones, else the one of the input.
+    fn add(&mut self, item: Item, encoded: Encoded) -> Result<()> {
         interrupt::check()?;
         let Item { document, vector: given } = item;
         self.digest.add(&document, given.as_ref());
         if self.n_read == 0 {
             self.journal.first_id.clone_from(&document.id);
         }
-        let vectors = encoded.unwrap_or_else(|| Vectors::Whole(given.unwrap_or_default()));
+        let vectors = encoded.sparse.unwrap_or_else(|| Vectors::Whole(given.unwrap_or_default()));
         let vectors = vectors.map(|vector| self.pruning.apply(vector));
         let stored = StoredDocument {
             id: document.id,
@@ -342,7 +375,9 @@ impl<'a> Sink<'a> {
             other: document.fields,
         };
         let added = match &vectors {
-            Vectors::Whole(vector) => self.writer.add(&stored, vector),
+            Vectors::Whole(sparse) => {
+                self.writer.add(&stored, splade_index::Vectors { sparse, dense: encoded.dense.as_ref() })
+            }
             Vectors::Passages(passages) => self.writer.add_passages(&stored, passages),
         };
         match added {

@@ -52,6 +52,11 @@ pub(super) fn inspect(path: &Path, args: &InspectArgs) -> Result<Findings> {
     facts.add("documents encoded in", settings.encoder_precision.as_deref().unwrap_or("unknown precision"));
     facts.add("pruning", settings.pruning.map_or("not stated".to_owned(), |pruning| pruning.to_string()));
     facts.add("language of BM25", settings.language);
+    if let Some(dense) = &settings.dense {
+        let bytes = size(stats.dense_bytes.unwrap_or_default());
+        facts.add("dense vectors", format_args!("{} dimensions, {bytes}", dense.dimensions));
+        facts.add("dense model", &dense.model_fingerprint);
+    }
     if !settings.fields.is_empty() {
         let fields: Vec<String> = settings.fields.iter().map(FieldSpec::to_string).collect();
         facts.add("fields", fields.join(", "));

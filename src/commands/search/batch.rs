@@ -94,13 +94,14 @@ fn answer_block(
         interrupt::check()?;
         let Asked { query, vector: given } = asked?;
         let encoded = given.map(|vector| Encoded { vector, ..Encoded::default() }).or(encoded);
-        let Encoded { vector, time } = match encoded {
+        let encoded = match encoded {
             Some(encoded) => encoded,
             None => answerer.encode(&[&query.text])?.pop().unwrap_or_default(),
         };
-        let answer = answerer.answer_encoded(&query, vector)?;
+        let encoding_time = encoded.time;
+        let answer = answerer.answer_encoded(&query, encoded)?;
         let search_time = answer.search_time;
-        Ok(Answered { rendered: render(&query, answer)?, encoding_time: time, search_time })
+        Ok(Answered { rendered: render(&query, answer)?, encoding_time, search_time })
     };
     // one query stays on this thread, whose search may use the others
     match block.len() {

@@ -89,6 +89,7 @@ impl Development {
 fn answerer(index: &ImpactIndex, args: &TuneArgs) -> Result<Answerer> {
     Ok(Answerer {
         side: query_side(index, &args.index, Mode::Hybrid, false, args.model.as_deref(), &args.network)?,
+        dense: None,
         searcher: index.searcher()?,
         settings: SearchSettings {
             mode: Mode::Hybrid,

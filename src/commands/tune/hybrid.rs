@@ -155,7 +155,8 @@ impl<'a> Tuning<'a> {
         let options = SearchOptions { bm25, ..SearchOptions::default() };
         let of_query = self.development.for_each(|query| {
             let searcher = &self.development.searcher;
-            let all = searcher.hybrid_candidates(&query.vector, &query.text, deepest, true, &options)?.candidates;
+            let all =
+                searcher.hybrid_candidates((&query.vector, query.text.as_str()), deepest, true, &options)?.candidates;
             let by_depth: BTreeMap<usize, _> = args.depths.iter().map(|&depth| (depth, all.truncated(depth))).collect();
             let score = |setting: &Setting| query.ndcg(&setting.fusion.best(&by_depth[&setting.depth], CUTOFF));
             Ok(self.settings.iter().map(score).collect::<Vec<f64>>())
@@ -244,7 +245,7 @@ fn score_rrf(development: &Development, bm25: Bm25Options) -> Result<Vec<f64>> {
     let (options, fusion) = (SearchOptions { bm25, ..SearchOptions::default() }, Fusion::default());
     development.for_each(|query| {
         let searcher = &development.searcher;
-        let found = searcher.search_hybrid(&query.vector, &query.text, CUTOFF, DEPTH, &fusion, &options)?;
+        let found = searcher.search_hybrid((&query.vector, query.text.as_str()), CUTOFF, DEPTH, &fusion, &options)?;
         Ok(query.ndcg(&to_ranking(&found)))
     })
 }

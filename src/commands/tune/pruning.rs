@@ -118,6 +118,7 @@ fn read(index: &ImpactIndex, args: &TuneArgs) -> Result<(Searcher, Development)>
     let queries = read_queries(&args.queries)?.collect::<Result<Vec<Query>, _>>()?;
     let answerer = Answerer {
         side: query_side(index, &args.index, Mode::Sparse, false, args.model.as_deref(), &args.network)?,
+        dense: None,
         searcher: index.searcher()?,
         settings: SearchSettings::sparse(CUTOFF, Detail::None),
     };
