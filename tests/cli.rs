@@ -637,7 +637,7 @@ mod evaluation {
         place.run(&with(&EVALUATE, &["--split", "dev"])).fails(2, "toy: no qrels for split 'dev', only for test", "");
         place.run(&with(&EVALUATE, &["--language", "klingon"])).fails(2, "no stemmer for the language", "one of none");
         place.run(&with(&EVALUATE, &["--baseline", "no"])).fails(2, "no: no such file or folder", "");
-        place.run(&with(&EVALUATE, &["--modes", "dense"])).fails(2, "'dense'", "--help");
+        place.run(&with(&EVALUATE, &["--modes", "dense"])).fails(2, "--modes dense: no dense model", "--dense");
         assert!(!place.path("results").exists());
     }
 }

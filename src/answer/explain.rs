@@ -111,24 +111,25 @@ impl Answerer {
             places: Vec::new(),
         };
         for (list, places) in lists.iter().flat_map(|lists| &lists.0) {
-            let rank = places.get(&found.address).map(|(rank, _)| *rank);
-            let score = match *list {
-                SPARSE => Some(explanation.sparse_score()),
-                BM25 => Some(explanation.bm25_score()),
-                _ => self.dense_score(encoded, places, found.address)?,
+            let place = places.get(&found.address).copied();
+            let score = match (place, *list) {
+                (Some((_, score)), _) => Some(score),
+                (None, SPARSE) => Some(explanation.sparse_score()),
+                (None, BM25) => Some(explanation.bm25_score()),
+                (None, _) => self.dense_score(encoded, found.address)?,
             };
+            let rank = place.map(|(rank, _)| rank);
             // a run has no score of a document that it lacks
             explanation.places.extend(score.map(|score| Place { list, rank, score }));
         }
         Ok(explanation)
     }
 
-    /// Score of a document in the dense ranking; none if a run lacks it.
-    fn dense_score(&self, encoded: &Encoded, places: &Places, address: Address) -> Result<Option<f32>> {
-        match (places.get(&address), &encoded.dense) {
-            (Some((_, score)), _) => Ok(Some(*score)),
-            (None, Some(vector)) => Ok(self.searcher.dense_scores(vector, &[address])?.pop()),
-            (None, None) => Ok(None),
+    /// Dense score of a document; none if the dense ranking is a run.
+    fn dense_score(&self, encoded: &Encoded, address: Address) -> Result<Option<f32>> {
+        match &encoded.dense {
+            Some(vector) => Ok(self.searcher.dense_scores(vector, &[address])?.pop()),
+            None => Ok(None),
         }
     }
 

@@ -107,7 +107,11 @@ fn queries_are_pruned_too() {
     };
     assert!(terms(&[]) > 1);
     assert_eq!(terms(&["--max-active-dims", "1"]), 1);
-    place.run(&with(&SEARCH, &["Oslo", "--mode", "bm25", "--mass", "0.5"])).fails(2, "BM25 has none", "another --mode");
+    place.run(&with(&SEARCH, &["Oslo", "--mode", "bm25", "--mass", "0.5"])).fails(
+        2,
+        "the mode bm25 has no sparse ones",
+        "another --mode",
+    );
 }
 
 #[test]

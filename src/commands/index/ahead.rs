@@ -85,9 +85,8 @@ mod tests {
     fn an_input_without_end_is_read_no_further_than_needed() {
         let (sender, ended) = sync_channel(1);
         let guard = OnDrop(sender);
-        let items = (0_u64..).map(move |at| {
+        let items = (0_u64..).inspect(move |_| {
             let _held_by_the_reader = &guard;
-            at
         });
         let mut ahead = Ahead::of(items, |_| 1).unwrap();
         assert_eq!(ahead.by_ref().take(3000).last(), Some(2999));

@@ -20,16 +20,17 @@
 //!     }
 //! }
 //!
-//! let vectors = [vec![0.6, 0.8], vec![1.0, 0.0], vec![-1.0, 0.0]];
-//! let rows: Vec<Vec<u8>> = vectors.into_iter().map(|values| Ok(DenseVector::new(values)?.to_bytes())).collect::<Result<_, _>>()?;
+//! let vectors = [vec![0.5, 0.75], vec![1.0, 0.0], vec![-1.0, 0.0]];
+//! let vectors = vectors.into_iter().map(DenseVector::new).collect::<Result<Vec<_>, _>>()?;
+//! let rows: Vec<Vec<u8>> = vectors.iter().map(DenseVector::to_bytes).collect();
 //! let identity = DenseIdentity { dimensions: 2, fingerprint: [7; 32] };
 //! let mut bytes = Vec::new();
 //! write_dense(&mut bytes, &identity, rows.len() as u32, rows.iter().map(Vec::as_slice))?;
 //!
 //! let file = DenseFile::open(CheckedBytes::unchecked(OwnedBytes::new(bytes)), &identity, 3)?;
-//! let query = DenseQuery::new(DenseVector::new(vec![0.8, 0.6])?);
-//! let hits = query.search(&[&file], 1, &All, 1)?;
-//! assert_eq!((hits[0].doc, hits[0].score), (0, 0.96));
+//! let query = DenseQuery::new(DenseVector::new(vec![0.5, 0.75])?);
+//! let hits = query.search(&[&file], 1, &All, 1).unwrap();
+//! assert_eq!((hits[0].doc, hits[0].score), (0, 0.8125));
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
