@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 use splade_eval::Resampling;
 
-use super::{NetworkArgs, at_least_one};
+use super::NetworkArgs;
+use super::values::at_least_one;
 
 /// Score a run file against judgements with the metrics of MTEB
 ///

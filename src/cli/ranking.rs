@@ -4,7 +4,7 @@ use clap::builder::PossibleValuesParser;
 use clap::{Args, ValueEnum};
 use splade_core::{Fusion, Scaling};
 
-use super::at_least_one;
+use super::values::at_least_one;
 
 /// Weights of rankings that are fused.
 #[derive(Debug, Clone, Copy, PartialEq)]

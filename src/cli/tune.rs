@@ -4,7 +4,8 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::{NetworkArgs, at_least_one};
+use super::NetworkArgs;
+use super::values::at_least_one;
 
 /// Measure how pruning changes an index, or choose the settings of hybrid search
 ///
