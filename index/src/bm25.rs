@@ -20,8 +20,8 @@ use tantivy::schema::IndexRecordOption;
 
 use crate::analyzer::{analyzer, terms, without_stop_words};
 use crate::filter::PassingQuery;
+use crate::hits::{Address, SearchOptions};
 use crate::passages::DocumentStatistics;
-use crate::searcher::{Address, SearchOptions};
 use crate::{Filter, Found, Result, Searcher};
 use scorer::{Group, QueryScorer};
 

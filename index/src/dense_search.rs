@@ -6,9 +6,9 @@ use splade_core::Ranking;
 use splade_core::dense::{DenseFile, DenseHit, DenseQuery, DenseVector};
 use splade_core::segment::{Live, SegmentDefect};
 
+use crate::hits::Address;
 use crate::hybrid::DensePart;
 use crate::plugin::named;
-use crate::searcher::Address;
 use crate::{Error, Filter, Found, Result, SearchOptions, Searcher, dense_plugin};
 
 impl Searcher {

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use splade_core::dense::DenseVector;
 use splade_core::{Candidates, Fusion, Ranking, SparseVector};
 
-use crate::searcher::{Address, SearchOptions, to_ranking};
+use crate::hits::{Address, SearchOptions, to_ranking};
 use crate::{Found, Result, Searcher};
 
 /// Position of the sparse ranking among the rankings that are fused, and of its weight among a fusion's weights.

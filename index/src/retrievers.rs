@@ -3,8 +3,9 @@
 use splade_core::{EncodedQuery, Fusion, Hit, Ranking, Retriever};
 
 use crate::error::Error;
+use crate::hits::{SearchOptions, to_ranking};
 use crate::hybrid::{DensePart, HybridQuery};
-use crate::searcher::{SearchOptions, Searcher, to_ranking};
+use crate::searcher::Searcher;
 
 /// Documents of a snapshot by the dot product of their vectors with the query's.
 pub struct ImpactRetriever<'a> {

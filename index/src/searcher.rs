@@ -1,109 +1,27 @@
-//! [`Searcher`]: search, stored documents and explanations of one snapshot of the index.
+//! [`Searcher`]: search in one snapshot of the index.
+
+mod documents;
+mod live;
 
 use std::sync::{Arc, OnceLock};
 
-use tantivy::TantivyDocument;
-
+use crate::DenseSettings;
 use crate::analyzer::{AnalyzerVersion, Language};
-use crate::bm25::{Bm25Options, Compounds};
+use crate::bm25::Compounds;
 use crate::directory::CheckedDirectory;
 use crate::filter::{Filter, FilterCache, Passing};
+use crate::hits::{Address, Found, Scoring, SearchOptions};
 use crate::passages::Heads;
 use crate::plugin::file_name;
 use crate::schema::Fields;
 use crate::snapshots::Snapshots;
-use crate::{DenseSettings, StoredDocument};
 use crate::{Error, Result};
 use splade_core::dense::DenseFile;
 use splade_core::segment::{Candidate, Demand, Live, QueryPlan};
 use splade_core::segment::{Defect, SegmentFile};
-use splade_core::{Hit, Ranking, SparseVector, score_order};
+use splade_core::{Hit, SparseVector, score_order};
 
-/// Position of a document in a snapshot. It is invalid in other snapshots.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Address {
-    segment: u32,
-    doc: u32,
-}
-
-impl Address {
-    pub(crate) fn new(segment: u32, doc: u32) -> Self {
-        Self { segment, doc }
-    }
-
-    pub(crate) fn segment(self) -> u32 {
-        self.segment
-    }
-
-    pub(crate) fn doc(self) -> u32 {
-        self.doc
-    }
-}
-
-impl From<tantivy::DocAddress> for Address {
-    fn from(address: tantivy::DocAddress) -> Self {
-        Self { segment: address.segment_ord, doc: address.doc_id }
-    }
-}
-
-impl From<Address> for tantivy::DocAddress {
-    fn from(address: Address) -> Self {
-        Self::new(address.segment, address.doc)
-    }
-}
-
-/// A hit with the address of its document.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Found {
-    /// id and score
-    pub hit: Hit,
-    /// argument of [`Searcher::document`], [`Searcher::vector`] and [`Searcher::explain`]
-    pub address: Address,
-}
-
-/// The hits of `found`, in their order.
-#[must_use]
-pub fn to_ranking(found: &[Found]) -> Ranking {
-    Ranking::from_hits(found.iter().map(|found| found.hit.clone()).collect())
-}
-
-/// Computation of scores.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum Scoring {
-    /// In f32 from the stored weights, equal bit for bit to [`SparseVector::dot`].
-    #[default]
-    Exact,
-    /// From the impacts alone, which is a little faster. The error is up to half a step of each term. With negative query
-    /// weights, a document with a score near zero may be missing.
-    Quantized,
-}
-
-/// Options of a search.
-#[derive(Debug, Clone, Default)]
-pub struct SearchOptions {
-    /// computation of scores, [`Scoring::Exact`] by default
-    pub scoring: Scoring,
-    /// condition on the documents, `None` for all documents
-    pub filter: Option<Filter>,
-    /// number of rayon's threads that search parts of the index at the same time; 0 and 1 mean the caller's thread. The results
-    /// do not depend on it.
-    pub threads: usize,
-    /// parameters of BM25
-    pub bm25: Bm25Options,
-}
-
-/// Contribution of a term to the score of a document.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct TermScore {
-    /// the dimension
-    pub dim: u32,
-    /// weight in the query
-    pub query_weight: f32,
-    /// weight in the document
-    pub document_weight: f32,
-    /// product of the weights
-    pub score: f32,
-}
+use self::live::LiveDocuments;
 
 /// A snapshot of the index at one commit. Later writes do not change its results.
 #[derive(Clone)]
@@ -319,90 +237,6 @@ impl Searcher {
         self.warm_dense()
     }
 
-    /// Contributions of the common terms to the score of a document, largest first, then by dimension.
-    ///
-    /// # Errors
-    /// An address of another snapshot.
-    pub fn explain(&self, query: &SparseVector, address: Address) -> Result<Vec<TermScore>> {
-        let file = self.file_of(address)?;
-        let mut terms = Vec::new();
-        for (dim, query_weight) in query.iter() {
-            let weight = file.weight(dim, address.doc);
-            if let Some(document_weight) = weight.map_err(|defect| self.damaged(address.segment as usize, defect))? {
-                terms.push(TermScore { dim, query_weight, document_weight, score: query_weight * document_weight });
-            }
-        }
-        terms.sort_by(|a, b| b.score.total_cmp(&a.score).then(a.dim.cmp(&b.dim)));
-        Ok(terms)
-    }
-
-    /// The stored document, as it was added.
-    ///
-    /// # Errors
-    /// An address of another snapshot, a damaged index.
-    pub fn document(&self, address: Address) -> Result<StoredDocument> {
-        let id = self.id(address)?;
-        let address = self.head(address)?;
-        self.run(|| {
-            let row: TantivyDocument = self.searcher.doc(address.into())?;
-            self.fields.read_stored(id, &row).map_err(|defect| {
-                let segment = self.searcher.segment_reader(address.segment).segment_id().uuid_string();
-                Error::damaged(self.directory.path().join(segment + ".store"), defect)
-            })
-        })
-    }
-
-    /// The exact weights of a document, as the index stores them.
-    ///
-    /// This looks into the list of every term of the segment: for some milliseconds, and for the time of reading parts of the
-    /// whole file when it is first called.
-    ///
-    /// # Errors
-    /// An address of another snapshot, a damaged index.
-    pub fn vector(&self, address: Address) -> Result<SparseVector> {
-        let weights = self.file_of(address)?.vector(address.doc);
-        let weights = weights.map_err(|defect| self.damaged(address.segment as usize, defect))?;
-        SparseVector::from_pairs(weights).map_err(|source| {
-            let of = format!("document {} of segment {}", address.doc, address.segment);
-            splade_core::Error::Vector { of, source }.into()
-        })
-    }
-
-    /// The address of the document with this id; `None` if there is no such document.
-    ///
-    /// # Errors
-    /// A damaged index.
-    pub fn find(&self, id: &str) -> Result<Option<Address>> {
-        self.run(|| self.find_inside(id))
-    }
-
-    fn find_inside(&self, id: &str) -> Result<Option<Address>> {
-        let term = self.fields.id_term(id);
-        for (segment, reader) in (0..).zip(self.searcher.segment_readers()) {
-            let postings =
-                reader.inverted_index(self.fields.id)?.read_postings(&term, tantivy::schema::IndexRecordOption::Basic);
-            let Some(mut postings) = postings.map_err(tantivy::TantivyError::from)? else { continue };
-            let mut doc = tantivy::DocSet::doc(&postings);
-            while doc != tantivy::TERMINATED {
-                if !reader.is_deleted(doc) {
-                    return Ok(Some(Address { segment, doc }));
-                }
-                doc = tantivy::DocSet::advance(&mut postings);
-            }
-        }
-        Ok(None)
-    }
-
-    /// The addresses of all documents.
-    pub fn addresses(&self) -> impl Iterator<Item = Address> + '_ {
-        // columns that cannot be read are reported by the search
-        let heads = self.heads().ok().flatten();
-        let segments = (0..).zip(self.searcher.segment_readers());
-        let rows =
-            segments.flat_map(|(segment, reader)| reader.doc_ids_alive().map(move |doc| Address { segment, doc }));
-        rows.filter(move |row| heads.is_none_or(|heads| heads[row.segment as usize].contains(row.doc)))
-    }
-
     /// Number of terms of the vocabulary.
     #[must_use]
     pub fn vocabulary_size(&self) -> u32 {
@@ -448,21 +282,6 @@ impl Searcher {
         let found =
             scored.into_iter().map(|(score, address)| Ok(Found { hit: Hit { id: self.id(address)?, score }, address }));
         found.collect()
-    }
-
-    /// The id of a document.
-    ///
-    /// # Errors
-    /// An address of another snapshot, a damaged index.
-    pub fn id(&self, address: Address) -> Result<String> {
-        String::from_utf8(self.id_bytes(address)?.to_owned()).map_err(|_| {
-            self.damaged(address.segment as usize, format!("the id of document {} is no UTF-8", address.doc))
-        })
-    }
-
-    fn id_bytes(&self, address: Address) -> Result<&[u8]> {
-        let id = self.file_of(address)?.id(address.doc);
-        id.map_err(|defect| self.damaged(address.segment as usize, defect))
     }
 
     /// Refuses an address of another snapshot, as far as one can tell.
@@ -517,37 +336,6 @@ impl Searcher {
 
 fn address_of(candidate: &Candidate) -> Address {
     Address { segment: candidate.segment, doc: candidate.doc }
-}
-
-/// Documents that are not deleted and that pass the filter.
-pub(crate) struct LiveDocuments<'a> {
-    searcher: &'a tantivy::Searcher,
-    passing: Option<Arc<Passing>>,
-}
-
-impl LiveDocuments<'_> {
-    /// Number of documents of each segment that are deleted or do not pass.
-    fn hidden(&self) -> Vec<usize> {
-        let segments = self.searcher.segment_readers().iter().enumerate();
-        let hidden = segments.map(|(segment, reader)| match &self.passing {
-            Some(passing) => reader.max_doc() as usize - passing.n_docs()[segment],
-            None => reader.num_deleted_docs() as usize,
-        });
-        hidden.collect()
-    }
-}
-
-impl Live for LiveDocuments<'_> {
-    fn is_live(&self, segment: usize, doc: u32) -> bool {
-        match &self.passing {
-            Some(passing) => passing.contains(segment, doc),
-            None => !self.searcher.segment_reader(segment as u32).is_deleted(doc),
-        }
-    }
-
-    fn group(&self, segment: usize, first: u32) -> u64 {
-        self.passing.as_ref().map_or(u64::MAX, |passing| passing.group(segment, first / 64))
-    }
 }
 
 /// Postings that are added up in about the time that it takes to score one document exactly.

@@ -1,13 +1,14 @@
 //! [`ImpactWriter`]: adds documents with their vectors, deletes, commits.
 
-use std::borrow::Cow;
+mod ending;
+mod rows;
+
 use std::collections::HashSet;
 use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
 use tantivy::directory::{Directory, INDEX_WRITER_LOCK};
-use tantivy::index::SegmentId;
 use tantivy::indexer::{LogMergePolicy, NoMergePolicy, UserOperation};
 use tantivy::{Index, IndexWriter, TantivyDocument, TantivyError};
 
@@ -20,7 +21,6 @@ use crate::{Error, Result};
 use crate::{ImpactIndex, Searcher, StoredDocument};
 use splade_core::SparseVector;
 use splade_core::dense::DenseVector;
-use splade_core::segment::ForwardPrecision;
 use splade_files::remove_leftovers;
 
 /// Vectors of a document. In an index without dense vectors, a sparse vector is enough.
@@ -284,68 +284,6 @@ impl ImpactWriter {
         Ok(())
     }
 
-    /// Commits, waits for background merges and closes the writer.
-    ///
-    /// # Errors
-    /// As [`commit`](Self::commit).
-    pub fn finish(self) -> Result<WriteCounts> {
-        self.finish_with_note(None)
-    }
-
-    /// As [`finish`](Self::finish), and keeps a note with the commit: [`commit_with_note`](Self::commit_with_note).
-    ///
-    /// # Errors
-    /// As [`commit`](Self::commit).
-    pub fn finish_with_note(mut self, note: Option<&str>) -> Result<WriteCounts> {
-        self.commit_noting(note)?;
-        self.close()?;
-        Ok(self.counts)
-    }
-
-    /// As [`finish`](Self::finish), and merges the smallest segments until there are two for each million documents, and one
-    /// below a million: for the end of a bulk run. `note` stays with the commit.
-    ///
-    /// # Errors
-    /// As [`finish_merged`](Self::finish_merged).
-    pub fn finish_bulk(mut self, note: Option<&str>) -> Result<WriteCounts> {
-        self.commit_noting(note)?;
-        self.close()?;
-        self.merge_down(|documents| (documents / DOCUMENTS_PER_SEGMENT).max(1) as usize)?;
-        Ok(self.counts)
-    }
-
-    /// As [`finish`](Self::finish), and merges all segments into one: the fastest to search, without deleted documents.
-    ///
-    /// # Errors
-    /// As [`commit`](Self::commit). If the merge alone fails, what was written is committed, and an error all the same.
-    pub fn finish_merged(mut self) -> Result<WriteCounts> {
-        self.commit()?;
-        self.close()?;
-        self.merge_down(|_| 1)?;
-        Ok(self.counts)
-    }
-
-    /// Merges the smallest segments into one, so that as many stay as `limit` returns for the number of documents. A lone
-    /// segment with deleted documents is written anew if it is the only one allowed.
-    fn merge_down(&mut self, limit: impl Fn(u64) -> usize) -> Result<()> {
-        let mut metas = self.directory.run(|| Ok(self.index.searchable_segment_metas()?))?;
-        metas.sort_by_key(|meta| meta.num_docs());
-        let limit = limit(metas.iter().map(|meta| u64::from(meta.num_docs())).sum());
-        let has_deletes = limit == 1 && metas.iter().any(|meta| meta.has_deletes());
-        if metas.len() <= limit && !has_deletes {
-            return Ok(());
-        }
-        let n_merged = metas.len() - limit.min(metas.len()) + 1;
-        let segments: Vec<SegmentId> = metas.iter().take(n_merged).map(|meta| meta.id()).collect();
-        // files of a segment stay while somebody holds its meta
-        drop(metas);
-        let writer = open_writer(&self.index, &self.directory, 1, MIN_MEMORY_PER_THREAD)?;
-        writer.set_merge_policy(Box::new(NoMergePolicy));
-        self.writer = Some(writer);
-        self.write(|writer| writer.merge(&segments).wait())?;
-        self.close()
-    }
-
     /// Waits for background merges, closes tantivy's writer and removes the files that belong to no segment any more.
     fn close(&mut self) -> Result<()> {
         let Some(writer) = self.writer.take() else { return Ok(()) };
@@ -389,88 +327,6 @@ impl ImpactWriter {
     fn counted(&mut self, id: &str) {
         self.added.insert(id.to_owned());
         self.counts.documents += 1;
-    }
-
-    /// The document as tantivy takes it, its vectors checked.
-    fn prepare(&mut self, document: &StoredDocument, vectors: Vectors<'_>) -> Result<TantivyDocument> {
-        let title = document.title.as_ref().map_or(0, |title| title.len() + 1);
-        self.prepare_head(document, vectors, &(0..title + document.text.len()))
-    }
-
-    /// The row of a document whose vectors are those of `range` of its text.
-    fn prepare_head(
-        &mut self,
-        document: &StoredDocument,
-        vectors: Vectors<'_>,
-        range: &Range<usize>,
-    ) -> Result<TantivyDocument> {
-        if document.id.is_empty() || document.id.len() > LONGEST_ID {
-            let message = format!("a document has an id of {} bytes", document.id.len());
-            return Err(Error::invalid(message, format!("ids have 1 to {LONGEST_ID} bytes")));
-        }
-        self.expect_dense(&document.id, vectors.dense)?;
-        let vector = self.accept(&document.id, vectors.sparse)?;
-        let (mut row, left_out) = self.fields.to_tantivy(document, &vector, vectors.dense)?;
-        self.counts.unindexed_values += left_out;
-        if let Some(fields) = &self.fields.passages {
-            fields.set(&mut row, 0, range);
-        }
-        Ok(row)
-    }
-
-    /// Refuses a dense vector that the index cannot hold, and a missing one that it needs.
-    fn expect_dense(&self, id: &str, vector: Option<&DenseVector>) -> Result<()> {
-        let expected = self.settings.dense.as_ref().map(|dense| dense.dimensions as usize);
-        let (message, hint) = match (expected, vector.map(DenseVector::dimensions)) {
-            (expected, found) if expected == found => return Ok(()),
-            (Some(_), None) => (format!("document {id} has no dense vector"), "every document of the index needs one"),
-            (None, _) => (format!("document {id} has a dense vector"), "the index was made without dense vectors"),
-            (Some(expected), Some(found)) => (
-                format!("document {id}: a dense vector of {found} dimensions, the index has {expected}"),
-                "the vectors must come from the dense model of the index",
-            ),
-        };
-        Err(Error::invalid(message, hint))
-    }
-
-    /// The rows of a document's passages: the first with everything, the others with the id and a vector.
-    fn prepare_passages(
-        &mut self,
-        document: &StoredDocument,
-        passages: &[(Range<usize>, SparseVector)],
-    ) -> Result<Vec<TantivyDocument>> {
-        let Some(fields) = self.fields.passages else {
-            return Err(Error::file(self.directory.path(), "the index was made without passages"));
-        };
-        let [(range, vector), others @ ..] = passages else {
-            let message = format!("document {}: it has no passage", document.id);
-            return Err(Error::invalid(message, "an empty text is one passage"));
-        };
-        let mut rows = vec![self.prepare_head(document, vector.into(), range)?];
-        for (number, (range, vector)) in (1..).zip(others) {
-            let vector = self.accept(&document.id, vector)?;
-            let mut row = self.fields.passage_row(&document.id, &vector);
-            fields.set(&mut row, number, range);
-            rows.push(row);
-        }
-        Ok(rows)
-    }
-
-    /// The vector as the index keeps it: inside the vocabulary, positive.
-    fn accept<'v>(&mut self, id: &str, vector: &'v SparseVector) -> Result<Cow<'v, SparseVector>> {
-        let size = self.settings.vocabulary_size;
-        if let Some(dim) = vector.dims().last().filter(|dim| **dim >= size) {
-            let message = format!("document {id}: index {dim} is beyond the vocabulary of {size}");
-            return Err(Error::invalid(message, "the vectors must come from the model of the index"));
-        }
-        if self.settings.forward == ForwardPrecision::F32 && vector.weights().iter().all(|weight| *weight > 0.0) {
-            return Ok(Cow::Borrowed(vector));
-        }
-        let kept = vector.iter().map(|(dim, weight)| (dim, self.settings.forward.round(weight)));
-        let kept = SparseVector::from_pairs(kept.filter(|(_, weight)| *weight > 0.0))
-            .map_err(|source| splade_core::Error::Vector { of: format!("document {id}"), source })?;
-        self.counts.dropped_weights += (vector.active_dims() - kept.active_dims()) as u64;
-        Ok(Cow::Owned(kept))
     }
 }
 
@@ -516,11 +372,7 @@ fn merge_policy() -> LogMergePolicy {
 
 /// Share of deleted documents above which a segment is merged.
 const DELETED_BEFORE_MERGE: f32 = 0.3;
-/// Least documents for each segment that a bulk run leaves.
-const DOCUMENTS_PER_SEGMENT: u64 = 500_000;
 /// tantivy's minimum.
 const MIN_MEMORY_PER_THREAD: usize = 15_000_000;
 /// A little less than tantivy's maximum.
 const MAX_MEMORY_PER_THREAD: usize = 4_000_000_000;
-/// Largest length of an id in bytes. tantivy drops longer terms without an error.
-const LONGEST_ID: usize = 4096;

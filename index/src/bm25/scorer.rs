@@ -9,8 +9,8 @@ use tantivy::{DocSet, TERMINATED, TantivyError, Term};
 
 use super::Bm25Options;
 use crate::Result;
+use crate::hits::Address;
 use crate::passages::DocumentStatistics;
-use crate::searcher::Address;
 use splade_core::segment::Live;
 
 /// Words of the index that count as one word of a query.
