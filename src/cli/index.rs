@@ -70,7 +70,7 @@ pub(crate) struct IndexArgs {
     pub(crate) vector_ids: Option<PathBuf>,
     /// Split documents at sentence ends into passages of at most N tokens, special tokens included, of which up to OVERLAP are
     /// those of the passage before; a hit is a document with its best passage; fixed when the index is created
-    #[arg(long, value_name = "N[/OVERLAP]", conflicts_with = "vectors")]
+    #[arg(long, value_name = "N[/OVERLAP]", conflicts_with_all = ["vectors", "dense"])]
     pub(crate) passages: Option<PassageLength>,
     #[command(flatten)]
     pub(crate) prune: PruneArgs,

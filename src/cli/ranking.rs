@@ -65,12 +65,17 @@ fn scaling() -> impl clap::builder::TypedValueParser<Value = Scaling> {
     PossibleValuesParser::new(Scaling::NAMES).try_map(|name| name.parse::<Scaling>())
 }
 
-/// Parses the weights of the two rankings.
+/// Parses the weights of two rankings or three.
 fn weights(text: &str) -> Result<RankingWeights, String> {
     let numbers = text.split(',').map(|number| number.trim().parse::<f32>());
-    match numbers.collect::<Result<Vec<_>, _>>().as_deref() {
-        Ok([sparse, bm25]) => Ok(RankingWeights { sparse: *sparse, bm25: *bm25, dense: None }),
-        Ok([sparse, bm25, dense]) => Ok(RankingWeights { sparse: *sparse, bm25: *bm25, dense: Some(*dense) }),
-        _ => Err("expected two numbers, like 0.7,0.3, or three with a dense ranking".to_owned()),
+    let numbers = numbers.collect::<Result<Vec<_>, _>>().unwrap_or_default();
+    let (sparse, bm25, dense) = match numbers[..] {
+        [sparse, bm25] => (sparse, bm25, None),
+        [sparse, bm25, dense] => (sparse, bm25, Some(dense)),
+        _ => return Err("expected two numbers, like 0.7,0.3, or three with a dense ranking".to_owned()),
+    };
+    if numbers.iter().all(|weight| *weight == 0.0) {
+        return Err("expected a weight that is not 0".to_owned());
     }
+    Ok(RankingWeights { sparse, bm25, dense })
 }

@@ -48,9 +48,11 @@ pub(crate) fn run(args: &IndexArgs) -> Result<()> {
     refuse_existing(args.index(), args.overwrite)?;
     refuse_other(args.index())?;
     let settings = IndexSettings { fields: fields::typed_fields(args)?, passages: args.passages, ..settings };
+    let has_table = model.architecture() == Architecture::InferenceFree;
+    let table = has_table.then(|| static_query_encoder(&model, &args.network)).transpose()?;
     let unfinished = Unfinished::open(bulk::open_place(args)?, &settings, args)?;
-    if unfinished.is_new() && model.architecture() == Architecture::InferenceFree {
-        unfinished.index.write_query_encoder(&static_query_encoder(&model, &args.network)?)?;
+    if let Some(table) = table.filter(|_| unfinished.is_new()) {
+        unfinished.index.write_query_encoder(&table)?;
     }
     let Unfinished { index, place, truncated, .. } = unfinished.fill(&model, dense.as_ref(), args)?;
     drop(index);

@@ -218,6 +218,12 @@ fn flags_that_no_ranking_reads_are_refused() {
     place.run(&without).fails(2, "toy.index: the index has no dense vectors", "index --dense MODEL");
     let weights = ["--mode", "hybrid", "--dense", "dense-model", "--fusion", "weighted", "--weights", "1,2"];
     place.run(&with(&search, &weights)).fails(2, "--weights has 2 numbers, and 3 rankings are fused", "third number");
+    let none = ["--mode", "hybrid", "--fusion", "weighted", "--weights", "0,0"];
+    place.run(&with(&search, &none)).fails(2, "expected a weight that is not 0", "--help");
+    let names = place.names();
+    let passages = ["index", "model", "--input", "corpus.jsonl", "--index", "both.index", "--dense", "dense-model"];
+    place.run(&with(&passages, &["--passages", "16"])).fails(2, "cannot be used with", "--help");
+    assert_eq!(place.names(), names);
     place.write("dense-model/modules.json", "[{\"idx\": 0, \"path\": \"\", \"type\": \"s.Transformer\"}, {\"idx\": 1, \"path\": \"d\", \"type\": \"s.Dense\"}]");
     place.run(&with(&DENSE_INDEX, &["--overwrite"])).fails(2, "modules Transformer + Dense are not supported", "");
 }

@@ -80,7 +80,11 @@ fn passages_are_deleted_and_replaced_with_their_document_and_kept_by_append() {
     );
     place.ok(&with(&with(append, &["--passages", "32"]), &SHORT));
     place.run(&with(&INDEX, &["--overwrite", "--passages", "9999"])).fails(2, "longer than the", "use at most");
-    place.run(&with(&INDEX, &["--overwrite", "--passages", "8/8"])).fails(2, "no length of passages", "--help");
+    place.run(&with(&INDEX, &["--overwrite", "--passages", "8/8"])).fails(
+        2,
+        "with an overlap below it, like 256/32",
+        "--help",
+    );
     let vectors = ["--overwrite", "--passages", "32", "--vectors", "v.jsonl"];
     place.run(&with(&INDEX, &vectors)).fails(2, "cannot be used with", "--help");
 }

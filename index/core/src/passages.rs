@@ -43,8 +43,8 @@ impl std::str::FromStr for PassageLength {
         let length = tokens.parse().ok().zip(overlap.parse().ok());
         let length = length.map(|(tokens, overlap)| Self { tokens, overlap });
         length.filter(|length| length.overlap < length.tokens).ok_or_else(|| {
-            let hint = "for instance 256, or 256/32: 256 tokens, of which up to 32 are those of the passage before";
-            Error::invalid(format!("{text:?} is no length of passages"), hint)
+            let expected = "a number of tokens, like 256, or with an overlap below it, like 256/32";
+            Error::invalid(format!("expected {expected}, found {text:?}"), "")
         })
     }
 }

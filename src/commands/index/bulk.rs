@@ -102,7 +102,13 @@ impl Unfinished {
             Place::Once(folder) => (folder.path().to_owned(), ""),
         };
         let journal = Journal::new(run, options);
-        Ok(Self { index: ImpactIndex::create(&path, settings)?, place, journal, truncated: None })
+        match ImpactIndex::create(&path, settings) {
+            Ok(index) => Ok(Self { index, place, journal, truncated: None }),
+            Err(error) => {
+                place.remove()?;
+                Err(error.into())
+            }
+        }
     }
 
     /// True if no document is in it yet.
