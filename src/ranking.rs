@@ -107,12 +107,25 @@ pub(crate) fn resolve(
     defaults: Defaults,
 ) -> Result<RankingSettings> {
     refuse_unread(modes, fusion, bm25)?;
+    // a fusion of two rankings says nothing about three; BM25 is the same in both
+    let tuned = defaults.tuned.filter(|_| defaults.rankings == TUNED_RANKINGS);
     Ok(RankingSettings {
-        fusion: resolve_fusion(fusion, defaults.tuned, defaults.rankings)?,
-        depth: fusion.depth.or(defaults.tuned.map(|tuned| tuned.depth)).unwrap_or(defaults.depth),
+        fusion: resolve_fusion(fusion, tuned, defaults.rankings)?,
+        depth: fusion.depth.or(tuned.map(|tuned| tuned.depth)).unwrap_or(defaults.depth),
         bm25: resolve_bm25(bm25, defaults)?,
         rankings: defaults.rankings,
     })
+}
+
+/// Number of rankings that `tune --hybrid` fuses.
+const TUNED_RANKINGS: usize = 2;
+
+/// Warns that a tuned fusion of two rankings is not used for three.
+pub(crate) fn warn_of_third_ranking() {
+    tracing::warn!(
+        "the tuned fusion is of the sparse and the BM25 ranking; with a dense one, --fusion, --weights and --depth or their \
+         defaults hold"
+    );
 }
 
 /// Options of BM25 without flags.
@@ -324,6 +337,14 @@ mod tests {
             let error = resolved(&fusion(dense), rankings).unwrap_err().to_string();
             assert!(error.contains(&format!("and {rankings} rankings are fused")), "{error}");
         }
+    }
+
+    #[test]
+    fn a_tuned_fusion_is_not_that_of_three_rankings() {
+        let tuned = tuned();
+        let defaults = Defaults { tuned: Some(&tuned), language: Language::Norwegian, depth: DEPTH, rankings: 3 };
+        let found = resolve(&[Mode::Hybrid], &FusionArgs::default(), &Bm25Args::default(), defaults).unwrap();
+        assert_eq!((found.fusion, found.depth, found.bm25), (Fusion::default(), DEPTH, tuned.bm25));
     }
 
     #[test]

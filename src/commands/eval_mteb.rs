@@ -32,7 +32,7 @@ use crate::evaluation::{
 use crate::failure::bad_input;
 use crate::hub::{self, Origin, Wants};
 use crate::outputs::{print, refuse_existing};
-use crate::ranking::{Defaults, RankingSettings, expect_stop_words, resolve};
+use crate::ranking::{Defaults, RankingSettings, expect_stop_words, resolve, warn_of_third_ranking};
 use crate::tasks::{self, Wanted};
 
 pub(crate) fn run(args: &EvalMtebArgs) -> Result<()> {
@@ -166,10 +166,12 @@ fn rankings(systems: &[System], tuned: Option<&Tuned>, args: &EvalMtebArgs) -> R
         ));
     }
     expect_stop_words(&args.bm25, systems.iter().map(|system| system.language))?;
+    let has_dense = args.dense.dense.is_some();
+    if tuned.is_some() && has_dense && args.modes.contains(&Mode::Hybrid) {
+        warn_of_third_ranking();
+    }
     let of_system = |system: &System| {
-        let has_dense = args.dense.dense.is_some();
-        // settings of two rankings say nothing about three
-        let tuned = tuned.filter(|tuned| tuned.fits(*system) && !has_dense).map(|tuned| &tuned.settings);
+        let tuned = tuned.filter(|tuned| tuned.fits(*system)).map(|tuned| &tuned.settings);
         let rankings = 2 + usize::from(has_dense);
         let defaults = Defaults { tuned, language: system.language, depth: MTEB_DEPTH, rankings };
         resolve(&args.modes, &args.fusion, &args.bm25, defaults)

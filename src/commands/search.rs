@@ -22,7 +22,7 @@ use crate::encoders::{query_encoder, read_as, use_threads};
 use crate::failure::bad_input;
 use crate::hub::{self, Wants};
 use crate::outputs::{Output, say};
-use crate::ranking::{DEPTH, Defaults, RankingSettings, expect_stop_words, resolve};
+use crate::ranking::{DEPTH, Defaults, RankingSettings, expect_stop_words, resolve, warn_of_third_ranking};
 use batch::Rendered;
 use paint::Paint;
 use stats::Stats;
@@ -141,8 +141,10 @@ fn detail(args: &SearchArgs) -> (usize, Detail) {
 
 fn answerer(index: &ImpactIndex, args: &SearchArgs) -> Result<Answerer> {
     let dense = DenseSide::of(&args.dense, args.mode, index, &args.network)?;
-    // settings of two rankings say nothing about three
-    let tuned = index.read_hybrid_settings()?.filter(|_| dense.is_none());
+    let tuned = index.read_hybrid_settings()?;
+    if args.mode == Mode::Hybrid && dense.is_some() && tuned.is_some() {
+        warn_of_third_ranking();
+    }
     let defaults = Defaults {
         tuned: tuned.as_ref(),
         language: index.settings().language,
