@@ -190,11 +190,6 @@ fn ready_sparse_vectors_get_dense_ones_from_the_texts() {
     assert_eq!(trec(&place, &with(&SEARCH, &["20", "--mode", "hybrid"])), expected);
     let alone = ["index", "model", "--index", "x.index", "--vectors", "v.jsonl", "--dense", "dense-model"];
     place.run(&alone).fails(2, "--vectors alone has no texts", "--input");
-    place.run(&with(&DENSE_INDEX, &["--overwrite", "--passages", "20"])).fails(
-        2,
-        "an index with passages holds no dense vectors",
-        "two indexes",
-    );
 }
 
 #[test]
