@@ -43,7 +43,7 @@ impl From<Address> for tantivy::DocAddress {
 pub struct Found {
     /// id and score
     pub hit: Hit,
-    /// argument of [`Searcher::document`], [`Searcher::vector`] and [`Searcher::explain`]
+    /// argument of [`Searcher::document`](crate::Searcher::document), [`Searcher::vector`](crate::Searcher::vector) and [`Searcher::explain`](crate::Searcher::explain)
     pub address: Address,
 }
 
@@ -56,7 +56,7 @@ pub fn to_ranking(found: &[Found]) -> Ranking {
 /// Computation of scores.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Scoring {
-    /// In f32 from the stored weights, equal bit for bit to [`SparseVector::dot`].
+    /// In f32 from the stored weights, equal bit for bit to [`SparseVector::dot`](splade_core::SparseVector::dot).
     #[default]
     Exact,
     /// From the impacts alone, which is a little faster. The error is up to half a step of each term. With negative query
