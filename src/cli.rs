@@ -11,6 +11,8 @@ mod models;
 mod network;
 mod ranking;
 mod search;
+#[cfg(feature = "train")]
+mod train;
 mod tune;
 mod values;
 
@@ -23,12 +25,12 @@ pub(crate) use eval_run::{ComparisonArgs, EvalRunArgs, ReportFormat};
 pub(crate) use index::IndexArgs;
 #[cfg(feature = "train")]
 pub(crate) use mine::MineArgs;
-#[cfg(feature = "train")]
-pub(crate) use models::{ExportOnnxArgs, HeadChoice, TrainArgs, VerifyArgs};
 pub(crate) use models::{InspectArgs, PushArgs};
-pub(crate) use network::{Backend, DeviceChoice, NetworkArgs, PrecisionChoice, PruneArgs, ReadingArgs};
+pub(crate) use network::{Backend, DeviceChoice, NetworkArgs, PruneArgs, ReadingArgs};
 pub(crate) use ranking::{Bm25Args, FusionArgs, RankingWeights, Switch};
 pub(crate) use search::{ColorChoice, HitFormat, Mode, SearchArgs};
+#[cfg(feature = "train")]
+pub(crate) use train::{ExportOnnxArgs, HeadChoice, TrainArgs, VerifyArgs};
 pub(crate) use tune::TuneArgs;
 
 /// Trains, exports, indexes, searches and evaluates SPLADE models.
