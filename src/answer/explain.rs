@@ -144,7 +144,7 @@ impl Answerer {
         document: &StoredDocument,
     ) -> Result<Vec<MatchedTerm>> {
         let Some(vocabulary) = self.vocabulary() else { return Ok(Vec::new()) };
-        let text = format!("{} {}", document.title.as_deref().unwrap_or_default(), document.text);
+        let text = document.full_text();
         let mut in_text = HashSet::new();
         for (_, part) in parts(&text) {
             in_text.extend(vocabulary.tokenize(part)?);

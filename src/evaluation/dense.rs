@@ -58,8 +58,8 @@ impl<'a> DenseTexts<'a> {
     pub(super) fn flush(&mut self, indexes: &mut [TemporaryIndex]) -> Result<()> {
         interrupt::check()?;
         let waiting = std::mem::take(&mut self.waiting);
-        let texts: Vec<String> = waiting.iter().map(|(document, _)| text_of(document)).collect();
-        let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
+        let texts: Vec<_> = waiting.iter().map(|(document, _)| document.full_text()).collect();
+        let texts: Vec<&str> = texts.iter().map(|text| text.trim()).collect();
         let start = Instant::now();
         let vectors = self.model.documents(&texts)?;
         self.time += start.elapsed();
@@ -98,9 +98,4 @@ impl<'a> DenseTexts<'a> {
             model: settings.model_fingerprint,
         })
     }
-}
-
-/// Text of a document as it is encoded.
-fn text_of(document: &StoredDocument) -> String {
-    format!("{} {}", document.title.as_deref().unwrap_or_default(), document.text).trim().to_owned()
 }

@@ -19,6 +19,9 @@ fn place_with_dense() -> Place {
 const SEARCH: [&str; 8] =
     ["search", "--index", "dense.index", "--queries", "queries.jsonl", "--dense", "dense-model", "-k"];
 
+/// Arguments of a dense search of one query.
+const ONE: [&str; 8] = ["search", "--index", "dense.index", "torsk", "--mode", "dense", "--dense", "dense-model"];
+
 fn trec(place: &Place, args: &[&str]) -> String {
     place.ok(&with(args, &["--format", "trec"]))
 }
@@ -50,17 +53,7 @@ fn every_document_is_ranked_by_the_cosine() {
     let filtered = with(&SEARCH, &["20", "--mode", "dense", "--filter", "theme:by", "--json"]);
     let filtered = place.json_lines(&filtered);
     assert_eq!(filtered[0]["hits"].as_array().unwrap().len(), 3);
-    let table = place.ok(&[
-        "search",
-        "--index",
-        "dense.index",
-        "torsk",
-        "--mode",
-        "dense",
-        "--dense",
-        "dense-model",
-        "--explain",
-    ]);
+    let table = place.ok(&with(&ONE, &["--explain"]));
     assert!(table.contains("dense   rank 1, score"), "{table}");
 }
 
@@ -115,19 +108,7 @@ fn an_explanation_has_the_place_in_each_of_three_rankings() {
             assert_eq!(lists[2]["score"], same["score"]);
         }
     }
-    let counts = place.json(&[
-        "search",
-        "--index",
-        "dense.index",
-        "torsk",
-        "--mode",
-        "dense",
-        "--dense",
-        "dense-model",
-        "--count-by",
-        "theme",
-        "--json",
-    ]);
+    let counts = place.json(&with(&ONE, &["--count-by", "theme", "--json"]));
     let themes = counts["counts"]["theme"]["values"].as_array().unwrap();
     assert_eq!(themes.iter().map(|value| value["count"].as_u64().unwrap()).sum::<u64>(), 12);
 }

@@ -12,7 +12,7 @@ use sha2::{Digest, Sha256};
 use splade_core::{TOKENIZER_SOURCES, Vocabulary, hex};
 
 use crate::json::{read_json, read_json_or_default};
-use crate::layout::{Module, SENTENCE_TRANSFORMERS_SETTINGS, class, join as join_names};
+use crate::layout::{Module, SENTENCE_TRANSFORMERS_SETTINGS, class, join as join_names, prompts_of_sides};
 use crate::model_dir::{SentenceConfig, join, lengths, max_length, number, pad_id};
 use crate::{Error, Result, open_file};
 
@@ -124,9 +124,7 @@ impl DenseModelDir {
             Some(path) => pooling(path)?,
             None => (DensePooling::Mean, true),
         };
-        let prompt =
-            |names: &[&str]| names.iter().find_map(|name| settings.prompts.get(*name).cloned()).unwrap_or_default();
-        let prompts = (prompt(&["query"]), prompt(&["document", "passage", "corpus"]));
+        let prompts = prompts_of_sides(&settings.prompts);
         if let Some(path) = pooling_path.filter(|_| !includes_prompt && prompts != Default::default()) {
             return Err(Error::file(
                 path,

@@ -285,6 +285,12 @@ pub fn join(folder: &str, name: &str) -> String {
     }
 }
 
+/// Prompts of queries and of documents among those that [`SENTENCE_TRANSFORMERS_SETTINGS`] names; empty without one.
+pub(crate) fn prompts_of_sides(prompts: &BTreeMap<String, String>) -> (String, String) {
+    let prompt = |names: &[&str]| names.iter().find_map(|name| prompts.get(*name).cloned()).unwrap_or_default();
+    (prompt(&["query"]), prompt(&["document", "passage", "corpus"]))
+}
+
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;

@@ -9,7 +9,9 @@ use serde_json::Value;
 use crate::checkpoint_files::CheckpointFiles;
 use crate::family::{Family, Lengths, UnknownFamily, stated_class};
 use crate::json::{read_json, read_json_or_default};
-use crate::layout::{ModelLayout, ONNX_FILES, OWN_SETTINGS, SENTENCE_TRANSFORMERS_SETTINGS, TableLayout};
+use crate::layout::{
+    ModelLayout, ONNX_FILES, OWN_SETTINGS, SENTENCE_TRANSFORMERS_SETTINGS, TableLayout, prompts_of_sides,
+};
 use crate::query_table::has_tokenizer;
 use crate::{Error, Precision, Result};
 use splade_core::{DocumentSettings, HeadMode, Pooling, PoolingActivation, QueryEncoder, SpladePooling, Vocabulary};
@@ -101,12 +103,11 @@ impl ModelDir {
             None => SpladePooling::default(),
         };
         let length = max_length(&transformer, sentence.max_seq_length)?;
-        let prompt = |names: &[&str]| names.iter().find_map(|name| st.prompts.get(*name).cloned()).unwrap_or_default();
         Ok(Self {
             root: root.to_owned(),
             query,
             pooling,
-            prompts: (prompt(&["query"]), prompt(&["document", "passage", "corpus"])),
+            prompts: prompts_of_sides(&st.prompts),
             max_active_dims: st.max_active_dims,
             max_length: length.min(lengths(&config).trained),
             lower_case: sentence.do_lower_case,

@@ -1,3 +1,5 @@
+//! Files of dense vectors and searches in them, against brute force; damaged files.
+
 use ownedbytes::OwnedBytes;
 use proptest::prelude::*;
 
