@@ -1,5 +1,7 @@
 //! Documents of a snapshot: ids, stored fields, vectors, and the parts of a score.
 
+use std::ops::Range;
+
 use splade_core::SparseVector;
 use tantivy::TantivyDocument;
 
@@ -51,10 +53,39 @@ impl Searcher {
     pub fn vector(&self, address: Address) -> Result<SparseVector> {
         let weights = self.file_of(address)?.vector(address.doc);
         let weights = weights.map_err(|defect| self.damaged(address.segment as usize, defect))?;
-        SparseVector::from_pairs(weights).map_err(|source| {
-            let of = format!("document {} of segment {}", address.doc, address.segment);
-            splade_core::Error::Vector { of, source }.into()
+        to_vector(address, weights)
+    }
+
+    /// The exact vectors of all documents, or of their passages in an index with passages, with their addresses in ascending
+    /// order.
+    ///
+    /// This reads the index once, in sequence, and holds the vectors of some ten thousand documents in memory.
+    ///
+    /// # Errors
+    /// From the iterator, a damaged index.
+    pub fn vectors(&self) -> impl Iterator<Item = Result<(Address, SparseVector)>> + '_ {
+        let segments = (0..).zip(&self.files);
+        let blocks = segments.flat_map(|(segment, file)| {
+            let starts = (0..file.n_docs()).step_by(READ_AHEAD as usize);
+            starts.map(move |first| (segment, first..first.saturating_add(READ_AHEAD)))
+        });
+        blocks.flat_map(|(segment, docs)| match self.vectors_of(segment, docs) {
+            Ok(vectors) => vectors,
+            Err(error) => vec![Err(error)],
         })
+    }
+
+    /// The vectors of those documents of `docs` that are not deleted.
+    fn vectors_of(&self, segment: u32, docs: Range<u32>) -> Result<Vec<Result<(Address, SparseVector)>>> {
+        let vectors = self.files[segment as usize].vectors(docs.clone());
+        let vectors = vectors.map_err(|defect| self.damaged(segment as usize, defect))?;
+        let reader = self.searcher.segment_reader(segment);
+        let live = docs.zip(vectors).filter(|(doc, _)| !reader.is_deleted(*doc));
+        let vectors = live.map(|(doc, weights)| {
+            let address = Address { segment, doc };
+            Ok((address, to_vector(address, weights)?))
+        });
+        Ok(vectors.collect())
     }
 
     /// The address of the document with this id; `None` if there is no such document.
@@ -106,4 +137,15 @@ impl Searcher {
         let id = self.file_of(address)?.id(address.doc);
         id.map_err(|defect| self.damaged(address.segment as usize, defect))
     }
+}
+
+/// Number of documents whose vectors are read together: few enough for memory, and enough that a look into the list of every
+/// term costs little beside them.
+const READ_AHEAD: u32 = 1 << 16;
+
+fn to_vector(address: Address, weights: Vec<(u32, f32)>) -> Result<SparseVector> {
+    SparseVector::from_pairs(weights).map_err(|source| {
+        let of = format!("document {} of segment {}", address.doc, address.segment);
+        splade_core::Error::Vector { of, source }.into()
+    })
 }

@@ -34,6 +34,23 @@ fn deleted_documents_never_show_and_k_hits_come_back() {
     index.verify().unwrap();
 }
 
+#[test]
+fn all_vectors_in_sequence_are_those_of_the_documents() {
+    let documents = zipf_collection(32, 300, 60, 10);
+    let dir = folder();
+    let index = build(dir.path(), 60, &documents, &[100, 150]);
+    let mut writer = index.writer(UNMERGED).unwrap();
+    ["d7", "d150", "d299"].iter().for_each(|id| writer.delete(id));
+    writer.finish().unwrap();
+    let searcher = index.searcher().unwrap();
+    let read: Vec<_> = searcher.vectors().map(|read| read.unwrap()).collect();
+    let one_by_one = searcher.addresses().map(|address| (address, searcher.vector(address).unwrap()));
+    assert_eq!(read, one_by_one.collect::<Vec<_>>());
+    let expected: BTreeMap<_, _> = documents.0.into_iter().collect();
+    assert_eq!(read.len(), 297);
+    assert!(read.iter().all(|(address, vector)| expected[&searcher.id(*address).unwrap()] == *vector));
+}
+
 /// The k-th largest impact of a term is a lower bound only while its documents can be found.
 #[test]
 fn the_best_of_a_term_deleted_or_filtered_out() {

@@ -14,6 +14,7 @@ mod merge;
 mod plan;
 mod remainder;
 mod row;
+mod sequence;
 mod sums;
 mod term;
 mod top;

@@ -159,6 +159,11 @@ fn assert_weights(file: &SegmentFile, documents: &Documents) {
         }
     }
     assert_eq!(file.vector(documents.len() as u32).unwrap(), []);
+    let n = documents.len() as u32;
+    for docs in [0..n, 0..0, 1..2, n / 3..n - 1, n - 1..n + 5, 127..300.min(n), n..n + 1] {
+        let expected = &documents[docs.start as usize..(docs.end.min(n)).max(docs.start) as usize];
+        assert_eq!(file.vectors(docs.clone()).unwrap(), expected, "{docs:?}");
+    }
 }
 
 #[test]
