@@ -128,7 +128,7 @@ pub(crate) struct Encoded {
 
 /// Hit with its document and its explanation.
 pub(crate) struct AnswerHit {
-    pub(crate) found: Found,
+    pub(crate) hit: Hit,
     pub(crate) document: StoredDocument,
     /// best passage by impact, or the first of a document that only BM25 found; none in BM25 mode, and where documents are not
     /// split
@@ -188,7 +188,7 @@ impl Answerer {
             let explanation = (self.settings.detail > Detail::None).then(explain).transpose()?;
             let snippets = self.snippets(&query.text, &document.text, explanation.as_ref())?;
             let passage = self.passage(&found, &document)?;
-            Ok(AnswerHit { found, document, passage, explanation, snippets })
+            Ok(AnswerHit { hit: found.hit, document, passage, explanation, snippets })
         });
         hits.collect()
     }

@@ -2,6 +2,7 @@
 
 mod dense;
 mod encode;
+mod engines;
 mod eval_mteb;
 mod eval_run;
 mod index;
@@ -20,6 +21,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub(crate) use dense::{DenseArgs, DenseSearchArgs};
 pub(crate) use encode::{EncodeArgs, Role, VectorFormat};
+pub(crate) use engines::{EngineArgs, EngineKind, PushIndexArgs};
 pub(crate) use eval_mteb::EvalMtebArgs;
 pub(crate) use eval_run::{ComparisonArgs, EvalRunArgs, ReportFormat};
 pub(crate) use index::IndexArgs;
@@ -88,6 +90,7 @@ pub(crate) enum Command {
     Verify(VerifyArgs),
     Inspect(InspectArgs),
     Push(PushArgs),
+    PushIndex(PushIndexArgs),
     Doctor(DoctorArgs),
 }
 

@@ -24,6 +24,7 @@ pub(crate) enum Method {
     Get,
     /// headers only
     Head,
+    Delete,
 }
 
 /// Method of a request with a body.
@@ -31,6 +32,7 @@ pub(crate) enum Method {
 pub(crate) enum SendMethod {
     Post,
     Put,
+    Patch,
 }
 
 /// Client that sends one request at a time.
@@ -100,11 +102,12 @@ impl HttpClient {
         let mut request = match method {
             Method::Get => self.agent.get(url),
             Method::Head => self.agent.head(url),
+            Method::Delete => self.agent.delete(url),
         };
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
-        tracing::debug!("{} {url}", if method == Method::Head { "HEAD" } else { "GET" });
+        tracing::debug!("{} {url}", request.method_ref().map_or("", |method| method.as_str()));
         request.call().map_err(NetworkError::from)
     }
 
@@ -123,6 +126,7 @@ impl HttpClient {
         let (name, mut request) = match method {
             SendMethod::Post => ("POST", self.agent.post(url)),
             SendMethod::Put => ("PUT", self.agent.put(url)),
+            SendMethod::Patch => ("PATCH", self.agent.patch(url)),
         };
         for (name, value) in headers {
             request = request.header(*name, *value);

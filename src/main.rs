@@ -12,6 +12,7 @@ mod comparison;
 mod console;
 mod dense;
 mod encoders;
+mod engines;
 mod environment;
 mod evaluation;
 mod failure;
@@ -82,6 +83,7 @@ fn run(cli: &Cli) -> anyhow::Result<()> {
         Command::Verify(args) => commands::verify::run(args),
         Command::Inspect(args) => commands::inspect::run(args),
         Command::Push(args) => commands::push::run(args),
+        Command::PushIndex(args) => commands::push_index::run(args),
         Command::Doctor(args) => commands::doctor::run(args),
     }
 }

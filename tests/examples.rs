@@ -8,8 +8,13 @@ mod util;
 
 use std::io::Write;
 use std::process::Command;
+use std::sync::LazyLock;
 
+use util::qdrant::Qdrant;
 use util::{COMMANDS, Place, fixture, onnx_runtime, ours, setup};
+
+/// Engine that examples find at `http://localhost:6333`, with the collection `nb`.
+static QDRANT: LazyLock<Qdrant> = LazyLock::new(Qdrant::start);
 
 /// A folder with every file that an example names.
 fn place() -> Place {
@@ -36,6 +41,10 @@ fn place() -> Place {
     place.write("corpus.jsonl.gz", packed.finish().unwrap());
     place.ok(&["export-onnx", "demo/model/final", "--no-verify"]);
     place.ok(&["index", "demo/model/final", "--input", "corpus.jsonl", "--index", "demo/help.index"]);
+    run(
+        &place,
+        "splade push-index demo/help.index --to qdrant --url http://localhost:6333 --collection nb --overwrite",
+    );
     let search = ["search", "--index", "demo/help.index", "--queries", "queries.jsonl", "--format", "trec"];
     place.write("run.trec", place.ok(&search));
     place.write("bm25.trec", place.ok(&[&search[..], &["--mode", "bm25"]].concat()));
@@ -76,11 +85,12 @@ fn run(place: &Place, line: &str) {
     std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_splade"), folder.path().join("splade")).unwrap();
     let path = format!("{}:{}", folder.path().display(), std::env::var("PATH").unwrap());
     let output = Command::new("bash")
-        .args(["-c", &format!("set -eo pipefail; {line}")])
+        .args(["-c", &format!("set -eo pipefail; {}", line.replace("http://localhost:6333", QDRANT.address()))])
         .current_dir(place.path(""))
         .env("PATH", path)
         .env("ORT_DYLIB_PATH", onnx_runtime())
         .env("HF_HUB_OFFLINE", "1")
+        .env("NO_PROXY", "127.0.0.1")
         .env("HF_HOME", place.path("huggingface"))
         .env("XDG_CACHE_HOME", place.path("cache"))
         .output()

@@ -191,7 +191,7 @@ pub(crate) fn shortened(text: &str) -> String {
 }
 
 /// The value of a field: of the key `name`, else of keys of inner objects separated by dots.
-fn look_up<'a>(document: &'a Map<String, Json>, name: &str) -> Option<&'a Json> {
+pub(crate) fn look_up<'a>(document: &'a Map<String, Json>, name: &str) -> Option<&'a Json> {
     if let Some(value) = document.get(name) {
         return Some(value);
     }

@@ -6,20 +6,24 @@ mod language;
 mod passing;
 #[cfg(test)]
 mod tests;
+mod tree;
 mod value_range;
+
+use std::ops::Bound;
 
 use serde_json::{Number, Value as Json};
 use tantivy::columnar::NumericalValue;
-use tantivy::query::{PhraseQuery, TermQuery, TermSetQuery};
+use tantivy::query::{ExistsQuery, PhraseQuery, RangeQuery, TermQuery, TermSetQuery};
 use tantivy::schema::IndexRecordOption;
-use tantivy::{Index, Term};
+use tantivy::{DateTime, Index, Term};
 
 use crate::analyzer;
-use crate::schema::{Fields, LONGEST_FILTER_TEXT};
-use crate::{Error, Result};
+use crate::schema::{Fields, LONGEST_FILTER_TEXT, TypedField};
+use crate::{Error, FieldSpec, Result};
 
 use condition::Condition;
 pub(crate) use passing::{FilterCache, Passing, PassingQuery};
+pub use tree::{FilterTree, FilterValue};
 
 /// A condition on documents. Documents that do not meet it are not scored.
 ///
@@ -62,20 +66,90 @@ impl Filter {
         Self::Equals { field: field.into(), value: value.into() }
     }
 
-    /// The condition that the filter stands for.
-    fn condition(&self, index: &Index, fields: &Fields) -> Result<Condition> {
-        let each = |filters: &[Self]| -> Result<Vec<Condition>> {
-            filters.iter().map(|filter| filter.condition(index, fields)).collect()
-        };
+    /// The conditions that the filter stands for, over documents with these typed fields.
+    ///
+    /// ```
+    /// use splade_index::{FieldSpec, Filter, FilterTree};
+    ///
+    /// let fields = FieldSpec::parse_list("lang:keyword,year:int")?;
+    /// let filter: Filter = "NOT lang:nb".parse()?;
+    /// let FilterTree::All(parts) = filter.tree(&fields)? else { panic!() };
+    /// assert!(matches!(&parts[..], [FilterTree::Not(lang)] if matches!(**lang, FilterTree::Range { .. })));
+    /// assert!(filter.tree(&[]).is_err());
+    /// # Ok::<(), splade_index::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// A syntax error, an unknown field, a value of another type than its field's.
+    pub fn tree(&self, fields: &[FieldSpec]) -> Result<FilterTree> {
+        let each = |filters: &[Self]| filters.iter().map(|filter| filter.tree(fields)).collect::<Result<Vec<_>>>();
         Ok(match self {
-            Self::Equals { field, value } => equals(fields, field, value)?,
-            Self::Query(text) => language::condition(text, index, fields)?,
-            Self::Ids(ids) => Condition::query(TermSetQuery::new(ids.iter().map(|id| fields.id_term(id)))),
-            Self::Phrase(text) => phrase(index, fields, text, 0)?,
-            Self::All(filters) => Condition::And(each(filters)?),
-            Self::Any(filters) => Condition::Or(each(filters)?),
-            Self::Not(filter) => Condition::Not(Box::new(filter.condition(index, fields)?)),
+            Self::Equals { field, value } => equality(field, value)?,
+            Self::Query(text) => language::tree(text, fields)?,
+            Self::Ids(ids) => FilterTree::Ids(ids.clone()),
+            Self::Phrase(text) => FilterTree::Phrase { text: text.clone(), slop: 0 },
+            Self::All(filters) => FilterTree::All(each(filters)?),
+            Self::Any(filters) => FilterTree::Any(each(filters)?),
+            Self::Not(filter) => FilterTree::Not(Box::new(filter.tree(fields)?)),
         })
+    }
+
+    /// The condition that the filter stands for, in an index.
+    fn condition(&self, index: &Index, fields: &Fields) -> Result<Condition> {
+        let specs: Vec<FieldSpec> = fields.typed.iter().map(|field| field.spec.clone()).collect();
+        condition(&self.tree(&specs)?, index, fields)
+    }
+}
+
+/// The condition of tantivy that a tree stands for.
+fn condition(tree: &FilterTree, index: &Index, fields: &Fields) -> Result<Condition> {
+    let each =
+        |trees: &[FilterTree]| trees.iter().map(|tree| condition(tree, index, fields)).collect::<Result<Vec<_>>>();
+    Ok(match tree {
+        FilterTree::Everything => Condition::All,
+        FilterTree::Equals { field, value } => equals(fields, field, value),
+        FilterTree::Exists { field } => Condition::query(ExistsQuery::new(typed(fields, field)?.column.clone(), false)),
+        FilterTree::Range { field, lower, upper, .. } => typed(fields, field)?.range(lower, upper),
+        FilterTree::Ids(ids) => match &ids[..] {
+            [id] => Condition::query(TermQuery::new(fields.id_term(id), IndexRecordOption::Basic)),
+            ids => Condition::query(TermSetQuery::new(ids.iter().map(|id| fields.id_term(id)))),
+        },
+        FilterTree::Phrase { text, slop } => phrase(index, fields, text, *slop)?,
+        FilterTree::All(trees) => Condition::And(each(trees)?),
+        FilterTree::Any(trees) => Condition::Or(each(trees)?),
+        FilterTree::Not(tree) => Condition::Not(Box::new(condition(tree, index, fields)?)),
+    })
+}
+
+/// The typed field of this name, which the tree was made with.
+fn typed<'a>(fields: &'a Fields, name: &str) -> Result<&'a TypedField> {
+    let found = fields.typed.iter().find(|field| field.spec.name == name);
+    found.ok_or_else(|| Error::invalid(format!("the index has no typed field {name:?}"), ""))
+}
+
+impl TypedField {
+    /// Documents with a value between two bounds.
+    fn range(&self, lower: &Bound<FilterValue>, upper: &Bound<FilterValue>) -> Condition {
+        match (lower, upper) {
+            (Bound::Included(lower), Bound::Included(upper)) if lower == upper && self.is_indexed() => {
+                Condition::query(TermQuery::new(self.term(lower), IndexRecordOption::Basic))
+            }
+            (lower, upper) => {
+                let term = |bound: &Bound<FilterValue>| bound.as_ref().map(|value| self.term(value));
+                Condition::query(RangeQuery::new(term(lower), term(upper)))
+            }
+        }
+    }
+
+    /// The term of a value.
+    fn term(&self, value: &FilterValue) -> Term {
+        match value {
+            FilterValue::Keyword(text) => Term::from_field_text(self.field, text),
+            FilterValue::Int(value) => Term::from_field_i64(self.field, *value),
+            FilterValue::Float(value) => Term::from_field_f64(self.field, *value),
+            FilterValue::Date(nanos) => Term::from_field_date(self.field, DateTime::from_timestamp_nanos(*nanos)),
+            FilterValue::Bool(value) => Term::from_field_bool(self.field, *value),
+        }
     }
 }
 
@@ -122,8 +196,25 @@ impl std::str::FromStr for Filter {
     }
 }
 
+/// The tree of the condition that a field equals a value.
+///
+/// # Errors
+/// A text that is too long, a value that is not a text, number or boolean.
+fn equality(field: &str, value: &Json) -> Result<FilterTree> {
+    match value {
+        Json::String(text) if text.len() > LONGEST_FILTER_TEXT => Err(Error::invalid(
+            format!("cannot filter {field:?} by a text of {} bytes", text.len()),
+            format!("texts of up to {LONGEST_FILTER_TEXT} bytes can be filtered by"),
+        )),
+        Json::String(_) | Json::Bool(_) | Json::Number(_) => {
+            Ok(FilterTree::Equals { field: field.to_owned(), value: value.clone() })
+        }
+        _ => Err(Error::invalid(format!("cannot filter {field:?} by {value}"), "a text, number or boolean")),
+    }
+}
+
 /// The condition that a field equals a value.
-fn equals(fields: &Fields, field: &str, value: &Json) -> Result<Condition> {
+fn equals(fields: &Fields, field: &str, value: &Json) -> Condition {
     let mut terms = Vec::new();
     for path in paths(field) {
         let mut push = |append: &dyn Fn(&mut Term)| {
@@ -132,12 +223,6 @@ fn equals(fields: &Fields, field: &str, value: &Json) -> Result<Condition> {
             terms.push(term);
         };
         match value {
-            Json::String(text) if text.len() > LONGEST_FILTER_TEXT => {
-                return Err(Error::invalid(
-                    format!("cannot filter {field:?} by a text of {} bytes", text.len()),
-                    format!("texts of up to {LONGEST_FILTER_TEXT} bytes can be filtered by"),
-                ));
-            }
             Json::String(text) => push(&|term| term.append_type_and_str(text)),
             Json::Bool(value) => {
                 push(&|term| term.append_type_and_fast_value(*value));
@@ -153,13 +238,12 @@ fn equals(fields: &Fields, field: &str, value: &Json) -> Result<Condition> {
                     }
                 }
             }
-            _ => {
-                return Err(Error::invalid(format!("cannot filter {field:?} by {value}"), "a text, number or boolean"));
-            }
+            // a tree holds no other values
+            _ => {}
         }
     }
     let one = |term| Condition::query(TermQuery::new(term, IndexRecordOption::Basic));
-    Ok(Condition::Or(terms.into_iter().map(one).collect()))
+    Condition::Or(terms.into_iter().map(one).collect())
 }
 
 /// Paths of a field's name: one with every dot as a step into an object, and one with the whole name as a key.

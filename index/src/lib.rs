@@ -50,6 +50,7 @@ mod bits;
 mod bm25;
 mod check;
 mod checked_json;
+mod convert;
 mod dates;
 mod delete;
 mod dense_plugin;
@@ -88,7 +89,7 @@ pub use writer::{ImpactWriter, Vectors, WriteCounts, WriterOptions};
 // Searching
 pub use bm25::{Bm25Options, WordScore};
 pub use facets::{FieldCounts, ValueCount};
-pub use filter::Filter;
+pub use filter::{Filter, FilterTree, FilterValue};
 pub use hits::{Address, Found, Scoring, SearchOptions, TermScore, to_ranking};
 pub use hybrid::{DensePart, HybridCandidates, HybridQuery};
 pub use hybrid_settings::{HybridSettings, TunedOn};

@@ -24,8 +24,8 @@ impl AnswerHit {
     fn to_json(&self, rank: usize, shown: Shown) -> Value {
         let mut hit = Map::new();
         hit.insert("rank".into(), json!(rank));
-        hit.insert("_id".into(), json!(self.found.hit.id));
-        hit.insert("score".into(), number(self.found.hit.score));
+        hit.insert("_id".into(), json!(self.hit.id));
+        hit.insert("score".into(), number(self.hit.score));
         hit.extend(self.document.title.as_ref().map(|title| ("title".to_owned(), json!(title))));
         hit.insert("text".into(), json!(self.document.text));
         for (name, value) in &self.document.other {

@@ -1,11 +1,11 @@
 //! Flags of `search`, and the modes of ranking.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
 
 use super::values::at_least_one;
-use super::{Bm25Args, DenseSearchArgs, FusionArgs, NetworkArgs, PruneArgs};
+use super::{Bm25Args, DenseSearchArgs, EngineArgs, EngineKind, FusionArgs, NetworkArgs, PruneArgs};
 
 /// Search an index
 #[derive(Debug, Args)]
@@ -17,14 +17,23 @@ use super::{Bm25Args, DenseSearchArgs, FusionArgs, NetworkArgs, PruneArgs};
   splade search --index dense.index --dense dense-model --mode hybrid 'hvor gyter torsken' --explain
   splade search --index wiki.index 'hvor mange bor i Oslo' --snippets 2 --html hits.html
   splade search --index wiki.index --queries queries.jsonl --stats=stats.json --json > hits.jsonl
+  splade search --index wiki.index snø --engine qdrant --url http://localhost:6333 --collection nb
 
 The queries of a file are answered on all threads, one thread each, and printed in their order.
 Pruning (--max-active-dims, --min-weight, --mass) is of the query's vector.
 Snippets in JSON have positions in characters (code points) of the hit's text.")]
 pub(crate) struct SearchArgs {
-    /// Index folder
-    #[arg(long, value_name = "DIR")]
-    pub(crate) index: PathBuf,
+    /// Index folder; with --engine, the index that was pushed, whose query table encodes the queries
+    #[arg(long, value_name = "DIR", required_unless_present = "engine")]
+    index: Option<PathBuf>,
+    /// Search a collection that `push-index` has made, instead of an index
+    #[arg(long, value_name = "ENGINE", requires_all = ["url", "collection"])]
+    pub(crate) engine: Option<EngineKind>,
+    #[command(flatten)]
+    pub(crate) at: EngineArgs,
+    /// Print the request to the engine instead of sending it
+    #[arg(long, requires = "engine")]
+    pub(crate) show_query: bool,
     /// Query
     #[arg(
         required_unless_present_any = ["queries", "query_vectors", "count_by"],
@@ -92,11 +101,23 @@ pub(crate) struct SearchArgs {
     /// Short for --format json
     #[arg(long, conflicts_with = "format")]
     pub(crate) json: bool,
-    /// Model folder or Hub id, for models whose queries need the network
+    /// Model folder or Hub id, for models whose queries need the network, and for engines without --index
     #[arg(long, value_name = "MODEL")]
     pub(crate) model: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) network: NetworkArgs,
+}
+
+impl SearchArgs {
+    /// Index to search.
+    pub(crate) fn index(&self) -> &Path {
+        self.index.as_deref().expect("clap requires --index unless --engine is given")
+    }
+
+    /// Index of the query table of an engine's collection, if it is given.
+    pub(crate) fn index_of_queries(&self) -> Option<&Path> {
+        self.index.as_deref()
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, ValueEnum)]

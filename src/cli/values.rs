@@ -11,8 +11,16 @@ pub(super) fn head_mode() -> impl TypedValueParser<Value = HeadMode> {
 /// Least memory of `--memory`: below it, segments are very small.
 const LEAST_MEMORY: usize = 32_000_000;
 
-/// Parses a number of bytes: `200MB`, `4GB`, `1.5GB`.
+/// Parses the memory of a command: `200MB`, `4GB`, `1.5GB`.
 pub(super) fn size(text: &str) -> Result<usize, String> {
+    match size_of(text)? {
+        LEAST_MEMORY.. => size_of(text),
+        _ => Err(format!("expected at least {}MB", LEAST_MEMORY / 1_000_000)),
+    }
+}
+
+/// Parses a number of bytes above 0: `200MB`, `4GB`, `1.5GB`.
+pub(super) fn size_of(text: &str) -> Result<usize, String> {
     let digits = text.trim_end_matches(|character: char| character.is_ascii_alphabetic());
     let scale = match text[digits.len()..].to_ascii_uppercase().as_str() {
         "" | "B" => 1e0,
@@ -22,9 +30,8 @@ pub(super) fn size(text: &str) -> Result<usize, String> {
         _ => return Err("expected a size, like 200MB or 4GB".to_owned()),
     };
     match digits.trim().parse::<f64>() {
-        Ok(number) if number * scale >= LEAST_MEMORY as f64 && number * scale <= 1e15 => Ok((number * scale) as usize),
-        Ok(_) => Err(format!("expected at least {}MB", LEAST_MEMORY / 1_000_000)),
-        Err(_) => Err("expected a size, like 200MB or 4GB".to_owned()),
+        Ok(number) if number * scale >= 1.0 && number * scale <= 1e15 => Ok((number * scale) as usize),
+        _ => Err("expected a size, like 200MB or 4GB".to_owned()),
     }
 }
 

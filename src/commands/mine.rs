@@ -238,7 +238,7 @@ impl RankingSource {
                 let hits = answerer.hits(&query, answerer.answer(&query)?)?;
                 let candidate = |(rank, hit): (usize, crate::answer::AnswerHit)| {
                     let title = hit.document.title.unwrap_or_default();
-                    RankedDocument::new(rank, hit.found.hit, &title, &hit.document.text)
+                    RankedDocument::new(rank, hit.hit, &title, &hit.document.text)
                 };
                 Ok((1..).zip(hits).map(candidate).collect())
             }

@@ -12,6 +12,7 @@ pub(crate) mod interrupt;
 #[cfg(feature = "train")]
 pub(crate) mod mine;
 pub(crate) mod push;
+pub(crate) mod push_index;
 pub(crate) mod search;
 #[cfg(feature = "train")]
 pub(crate) mod train;

@@ -2,6 +2,7 @@
 
 mod asked;
 mod batch;
+mod engine;
 mod page;
 mod paint;
 mod stats;
@@ -11,9 +12,10 @@ mod warm;
 use std::path::Path;
 
 use anyhow::Result;
+use splade_core::Ranking;
 use splade_eval::Run;
 use splade_files::{Architecture, Query};
-use splade_index::{Filter, Found, ImpactIndex, SearchOptions, to_ranking};
+use splade_index::{Filter, ImpactIndex, SearchOptions, to_ranking};
 
 use crate::answer::{Answer, Answerer, Detail, QuerySide, SearchSettings, Shown, counts, to_json};
 use crate::cli::{HitFormat, Mode, NetworkArgs, SearchArgs};
@@ -36,10 +38,19 @@ const SNIPPET_LENGTH: usize = 160;
 pub(crate) fn run(args: &SearchArgs) -> Result<()> {
     use_threads(args.network.threads);
     refuse_flags_without_effect(args)?;
-    if args.warm {
-        warm::read_all(&args.index)?;
+    if let Some(kind) = args.engine {
+        return engine::run(args, kind);
     }
-    let index = ImpactIndex::open(&args.index)?;
+    if args.at.are_given() {
+        return Err(bad_input(
+            "the address and the collection of an engine need --engine",
+            "name the engine, or leave them out",
+        ));
+    }
+    if args.warm {
+        warm::read_all(args.index())?;
+    }
+    let index = ImpactIndex::open(args.index())?;
     let format = format(args);
     if format == HitFormat::Trec && !args.count_by.is_empty() {
         return Err(bad_input("--count-by has no place in a TREC run", "use --format json"));
@@ -159,7 +170,7 @@ fn answerer(index: &ImpactIndex, args: &SearchArgs) -> Result<Answerer> {
     let explain = detail > Detail::None;
     // vectors of a file need no encoder, but an explanation needs its vocabulary
     let needs_side = args.query_vectors.is_none() || explain;
-    let side = || query_side(index, &args.index, args.mode, explain, args.model.as_deref(), &args.network);
+    let side = || query_side(index, args.index(), args.mode, explain, args.model.as_deref(), &args.network);
     Ok(Answerer {
         side: if needs_side { side()? } else { None },
         dense,
@@ -189,7 +200,7 @@ fn render(
     let counted = answerer.count(query, &answer, &args.count_by)?;
     let mut rendered = Rendered::default();
     if format == HitFormat::Trec {
-        rendered.lines = trec_lines(query, &answer.found)?;
+        rendered.lines = trec_lines(query, to_ranking(&answer.found))?;
         if args.html.is_none() {
             return Ok(rendered);
         }
@@ -236,8 +247,8 @@ fn count_without_query(index: &ImpactIndex, args: &SearchArgs, format: HitFormat
 ///
 /// # Errors
 /// An id that a TREC run cannot hold.
-fn trec_lines(query: &Query, found: &[Found]) -> Result<Vec<u8>> {
-    let run: Run = [(query.id.clone(), to_ranking(found))].into_iter().collect();
+fn trec_lines(query: &Query, ranking: Ranking) -> Result<Vec<u8>> {
+    let run: Run = [(query.id.clone(), ranking)].into_iter().collect();
     let mut lines = Vec::new();
     // a write to memory cannot fail, so the error is about an id
     run.write_trec(&mut lines, "splade")

@@ -98,7 +98,7 @@ impl ExplainedHit {
         Self {
             terms: terms.collect(),
             text: snippet(format!("{title} {}", hit.document.text).trim(), CHARACTERS),
-            score: hit.found.hit.score,
+            score: hit.hit.score,
         }
     }
 }

@@ -3,6 +3,8 @@
 
 pub(crate) mod data_sets;
 pub(crate) mod hub;
+pub(crate) mod loopback;
+pub(crate) mod qdrant;
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -12,7 +14,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 /// All commands.
-pub(crate) const COMMANDS: [&str; 13] = [
+pub(crate) const COMMANDS: [&str; 14] = [
     "train",
     "export-onnx",
     "encode",
@@ -25,6 +27,7 @@ pub(crate) const COMMANDS: [&str; 13] = [
     "verify",
     "inspect",
     "push",
+    "push-index",
     "doctor",
 ];
 

@@ -1,19 +1,14 @@
 //! Filters in tantivy's query language over the typed fields of an index: `lang:nb AND year:[2020 TO *]`.
 
-use std::ops::Bound;
-
-use tantivy::query::{ExistsQuery, Occur, RangeQuery, TermQuery, TermSetQuery};
+use tantivy::query::Occur;
 use tantivy::query_grammar::{
     Delimiter, UserInputAst, UserInputBound, UserInputLeaf, UserInputLiteral, parse_query, parse_query_lenient,
 };
-use tantivy::schema::IndexRecordOption;
-use tantivy::{Index, Term};
 
-use super::condition::Condition;
+use super::tree::FilterTree;
 use super::value_range::ValueRange;
-use crate::fields::{FieldValue, shortened};
-use crate::schema::{Fields, TypedField};
-use crate::{Error, FieldKind, Result};
+use crate::fields::shortened;
+use crate::{Error, FieldKind, FieldSpec, Result};
 
 /// Largest length of a filter in bytes.
 const LONGEST: usize = 1 << 16;
@@ -72,29 +67,28 @@ fn nesting(text: &str) -> usize {
     deepest
 }
 
-/// The condition that a filter stands for.
+/// The conditions that a filter stands for, over these typed fields.
 ///
 /// # Errors
 /// A syntax error, an unknown field, a value of another type than its field's, a part of the language that is not for filters.
-pub(super) fn condition(text: &str, index: &Index, fields: &Fields) -> Result<Condition> {
-    Translation { text, index, fields }.ast(&parse(text)?)
+pub(super) fn tree(text: &str, fields: &[FieldSpec]) -> Result<FilterTree> {
+    Translation { text, fields }.ast(&parse(text)?)
 }
 
 struct Translation<'a> {
     text: &'a str,
-    index: &'a Index,
-    fields: &'a Fields,
+    fields: &'a [FieldSpec],
 }
 
 /// A field that filters know.
 enum Known<'a> {
     Id,
     Text,
-    Typed(&'a TypedField),
+    Typed(&'a FieldSpec),
 }
 
 impl Translation<'_> {
-    fn ast(&self, ast: &UserInputAst) -> Result<Condition> {
+    fn ast(&self, ast: &UserInputAst) -> Result<FilterTree> {
         match ast {
             UserInputAst::Clause(clauses) => self.clauses(clauses),
             UserInputAst::Leaf(leaf) => self.leaf(leaf),
@@ -104,7 +98,7 @@ impl Translation<'_> {
 
     /// Every clause with `AND`, `+` or without an operator must hold, at least one of those with `OR`, and none of those with
     /// `NOT` or `-`.
-    fn clauses(&self, clauses: &[(Option<Occur>, UserInputAst)]) -> Result<Condition> {
+    fn clauses(&self, clauses: &[(Option<Occur>, UserInputAst)]) -> Result<FilterTree> {
         if clauses.is_empty() {
             return Err(self.refuse("", "the filter is empty", "for instance lang:nb"));
         }
@@ -113,25 +107,25 @@ impl Translation<'_> {
             let condition = self.ast(ast)?;
             match occur {
                 Some(Occur::Should) => alternatives.push(condition),
-                Some(Occur::MustNot) => required.push(Condition::Not(Box::new(condition))),
+                Some(Occur::MustNot) => required.push(FilterTree::Not(Box::new(condition))),
                 Some(Occur::Must) | None => required.push(condition),
             }
         }
         if !alternatives.is_empty() {
-            required.push(Condition::Or(alternatives));
+            required.push(FilterTree::Any(alternatives));
         }
-        Ok(Condition::And(required))
+        Ok(FilterTree::All(required))
     }
 
-    fn leaf(&self, leaf: &UserInputLeaf) -> Result<Condition> {
+    fn leaf(&self, leaf: &UserInputLeaf) -> Result<FilterTree> {
         match leaf {
-            UserInputLeaf::All => Ok(Condition::All),
+            UserInputLeaf::All => Ok(FilterTree::Everything),
             UserInputLeaf::Literal(literal) => self.literal(literal),
             UserInputLeaf::Range { field, lower, upper } => self.range(field.as_deref(), lower, upper),
             UserInputLeaf::Set { field, elements } => self.set(field.as_deref(), elements),
             UserInputLeaf::Exists { field } => match self.known(Some(field), "*")? {
-                Known::Typed(field) => Ok(Condition::query(ExistsQuery::new(field.column.clone(), false))),
-                Known::Id => Ok(Condition::All),
+                Known::Typed(field) => Ok(FilterTree::Exists { field: field.name.clone() }),
+                Known::Id => Ok(FilterTree::Everything),
                 Known::Text => Err(self.refuse("text", "every document has a text", "leave text:* out")),
             },
             UserInputLeaf::Regex { pattern, .. } => {
@@ -141,7 +135,7 @@ impl Translation<'_> {
         }
     }
 
-    fn literal(&self, literal: &UserInputLiteral) -> Result<Condition> {
+    fn literal(&self, literal: &UserInputLiteral) -> Result<FilterTree> {
         let UserInputLiteral { field_name, phrase, delimiter, slop, prefix } = literal;
         let known = self.known(field_name.as_deref(), phrase)?;
         if *prefix || *delimiter == Delimiter::None && phrase.ends_with('*') {
@@ -149,31 +143,31 @@ impl Translation<'_> {
             return Err(self.refuse(phrase, "prefixes are not for filters", hint));
         }
         match known {
-            Known::Text => super::phrase(self.index, self.fields, phrase, *slop),
+            Known::Text => Ok(FilterTree::Phrase { text: phrase.clone(), slop: *slop }),
             _ if *slop > 0 => Err(self.refuse(phrase, "a distance of words is for text only", "leave ~ out")),
-            Known::Id => Ok(Condition::query(TermQuery::new(self.fields.id_term(phrase), IndexRecordOption::Basic))),
+            Known::Id => Ok(FilterTree::Ids(vec![phrase.clone()])),
             Known::Typed(field) => self.value(field, phrase),
         }
     }
 
     /// Documents with this value. A date that is a year, month or day has all its instants.
-    fn value(&self, field: &TypedField, value: &str) -> Result<Condition> {
-        let range = ValueRange::of_value(field.spec.kind, value).ok_or_else(|| self.no_value(field, value))?;
-        Ok(range_condition(field, &range))
+    fn value(&self, field: &FieldSpec, value: &str) -> Result<FilterTree> {
+        let range = ValueRange::of_value(field.kind, value).ok_or_else(|| self.no_value(field, value))?;
+        Ok(FilterTree::in_range(&field.name, field.kind, &range))
     }
 
-    fn set(&self, field: Option<&str>, elements: &[String]) -> Result<Condition> {
+    fn set(&self, field: Option<&str>, elements: &[String]) -> Result<FilterTree> {
         match self.known(field, "IN [")? {
             Known::Text => Err(self.refuse("IN [", "sets are not for text", "use text:word OR text:word")),
-            Known::Id => Ok(Condition::query(TermSetQuery::new(elements.iter().map(|id| self.fields.id_term(id))))),
+            Known::Id => Ok(FilterTree::Ids(elements.to_vec())),
             Known::Typed(field) => {
                 let values = elements.iter().map(|value| self.value(field, value));
-                Ok(Condition::Or(values.collect::<Result<_>>()?))
+                Ok(FilterTree::Any(values.collect::<Result<_>>()?))
             }
         }
     }
 
-    fn range(&self, field: Option<&str>, lower: &UserInputBound, upper: &UserInputBound) -> Result<Condition> {
+    fn range(&self, field: Option<&str>, lower: &UserInputBound, upper: &UserInputBound) -> Result<FilterTree> {
         let field = match self.known(field, " TO ")? {
             Known::Typed(field) => field,
             Known::Id | Known::Text => {
@@ -181,7 +175,7 @@ impl Translation<'_> {
             }
         };
         let bound = |bound: &UserInputBound| {
-            let range = ValueRange::of_value(field.spec.kind, bound.term_str());
+            let range = ValueRange::of_value(field.kind, bound.term_str());
             range.ok_or_else(|| self.no_value(field, bound.term_str()))
         };
         let mut range = ValueRange::all();
@@ -196,9 +190,9 @@ impl Translation<'_> {
             UserInputBound::Unbounded => {}
         }
         if range.is_all() {
-            return Ok(Condition::query(ExistsQuery::new(field.column.clone(), false)));
+            return Ok(FilterTree::Exists { field: field.name.clone() });
         }
-        Ok(range_condition(field, &range))
+        Ok(FilterTree::in_range(&field.name, field.kind, &range))
     }
 
     /// The field of this name. `clause` is shown where there is none.
@@ -212,7 +206,7 @@ impl Translation<'_> {
             "text" => return Ok(Known::Text),
             _ => {}
         }
-        match self.fields.typed.iter().find(|field| field.spec.name == name) {
+        match self.fields.iter().find(|field| field.name == name) {
             Some(field) => Ok(Known::Typed(field)),
             None if name == "title" => {
                 let hint = r#"text:"…" finds words of title and text"#;
@@ -223,7 +217,7 @@ impl Translation<'_> {
     }
 
     fn known_fields(&self) -> String {
-        let typed: Vec<String> = self.fields.typed.iter().map(|field| field.spec.to_string()).collect();
+        let typed: Vec<String> = self.fields.iter().map(FieldSpec::to_string).collect();
         if typed.is_empty() {
             return "the index has no typed fields, only id and text; clauses such as lang=nb work for all fields"
                 .into();
@@ -231,8 +225,7 @@ impl Translation<'_> {
         format!("the fields are id, text, {}", typed.join(", "))
     }
 
-    fn no_value(&self, field: &TypedField, value: &str) -> Error {
-        let spec = &field.spec;
+    fn no_value(&self, spec: &FieldSpec, value: &str) -> Error {
         let problem = format!("{:?} is no value of the field {:?} of type {}", shortened(value), spec.name, spec.kind);
         let hint = match spec.kind {
             FieldKind::Date => "a date is written 2020, 2020-02, 2020-02-29 or \"2020-02-29T12:30:00Z\"",
@@ -248,39 +241,5 @@ impl Translation<'_> {
         let place =
             place.map_or_else(String::new, |byte| format!(" at character {}", self.text[..byte].chars().count() + 1));
         Error::invalid(format!("the filter {text:?}{place}: {problem}"), hint)
-    }
-}
-
-/// The documents with a value in a range.
-fn range_condition(field: &TypedField, range: &ValueRange) -> Condition {
-    let Some((lower, upper)) = range.bounds() else { return Condition::none() };
-    if field.spec.kind == FieldKind::Bool {
-        let values = [false, true].map(FieldValue::Bool).into_iter().filter(|value| range.contains(value));
-        return Condition::Or(values.map(|value| field.one(&value)).collect());
-    }
-    match (lower, upper) {
-        (Bound::Included(lower), Bound::Included(upper)) if lower == upper && field.is_indexed() => field.one(&lower),
-        (lower, upper) => {
-            let term = |bound: Bound<FieldValue>| bound.map(|value| field.term(&value));
-            Condition::query(RangeQuery::new(term(lower), term(upper)))
-        }
-    }
-}
-
-impl TypedField {
-    /// Documents with one value, of a field whose values are terms.
-    fn one(&self, value: &FieldValue) -> Condition {
-        Condition::query(TermQuery::new(self.term(value), IndexRecordOption::Basic))
-    }
-
-    /// The term of a value.
-    fn term(&self, value: &FieldValue) -> Term {
-        match value {
-            FieldValue::Keyword(text) => Term::from_field_text(self.field, text),
-            FieldValue::Int(value) => Term::from_field_i64(self.field, *value),
-            FieldValue::Float(value) => Term::from_field_f64(self.field, *value),
-            FieldValue::Date(value) => Term::from_field_date(self.field, *value),
-            FieldValue::Bool(value) => Term::from_field_bool(self.field, *value),
-        }
     }
 }

@@ -47,13 +47,13 @@ pub(super) fn section(query: &Query, mode: Mode, hits: &[AnswerHit]) -> String {
 }
 
 fn hit_item(rank: usize, hit: &AnswerHit) -> String {
-    let id = &hit.found.hit.id;
+    let id = &hit.hit.id;
     let title = hit.document.title.as_deref().unwrap_or(id);
     let mut html = format!(
         "<li class=\"hit\">\n<div class=\"head\"><span class=\"soft\">{rank}</span><h3 dir=\"auto\" lang=\"\">{}</h3>\
          <span class=\"score\">{:.3}</span></div>\n<p class=\"soft\"><bdi>{}</bdi></p>\n",
         escape(title),
-        hit.found.hit.score,
+        hit.hit.score,
         escape(id),
     );
     let text = &hit.document.text;

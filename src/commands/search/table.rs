@@ -32,8 +32,8 @@ pub(super) fn render(query: &Query, hits: &[AnswerHit], style: TableStyle) -> St
     }
     for (rank, hit) in (1..).zip(hits) {
         let title = hit.document.title.as_deref().map(visible).unwrap_or_default();
-        let id = visible(&hit.found.hit.id);
-        let line = format!("{rank:>2}. {:<8.3} {id}  {}", hit.found.hit.score, style.paint.title(&title));
+        let id = visible(&hit.hit.id);
+        let line = format!("{rank:>2}. {:<8.3} {id}  {}", hit.hit.score, style.paint.title(&title));
         text += &format!("{}\n", line.trim_end());
         if !hit.snippets.is_empty() {
             let parts: Vec<String> =

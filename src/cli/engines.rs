@@ -1,0 +1,105 @@
+//! Flags of search engines, and of `push-index`.
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+use clap::{Args, ValueEnum};
+
+use super::NetworkArgs;
+use super::values::{at_least_one, size_of};
+use crate::failure::bad_input;
+
+/// Search engines that take our vectors.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum EngineKind {
+    Qdrant,
+}
+
+/// Address, collection and credentials of an engine.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct EngineArgs {
+    /// Address of the engine: http://localhost:6333
+    #[arg(long, value_name = "URL")]
+    url: Option<String>,
+    /// Collection of the engine
+    #[arg(long, value_name = "NAME")]
+    collection: Option<String>,
+    /// Name of the environment variable with the API key of the engine
+    #[arg(long, value_name = "VARIABLE", conflicts_with = "user")]
+    pub(crate) api_key_env: Option<String>,
+    /// User of the engine
+    #[arg(long, value_name = "NAME", requires = "password_env")]
+    pub(crate) user: Option<String>,
+    /// Name of the environment variable with the password of --user
+    #[arg(long, value_name = "VARIABLE", requires = "user")]
+    pub(crate) password_env: Option<String>,
+    /// Seconds without an answer of the engine after which a request is sent again
+    #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) engine_timeout: u64,
+}
+
+impl EngineArgs {
+    /// The address.
+    ///
+    /// # Errors
+    /// No address.
+    pub(crate) fn url(&self) -> Result<&str> {
+        self.url.as_deref().ok_or_else(|| bad_input("--url is missing", "give the address of the engine"))
+    }
+
+    /// The collection.
+    ///
+    /// # Errors
+    /// No name, an empty one.
+    pub(crate) fn collection(&self) -> Result<&str> {
+        let name = self.collection.as_deref().filter(|name| !name.is_empty());
+        name.ok_or_else(|| bad_input("--collection is missing", "give the name of the collection"))
+    }
+
+    /// True if a flag of an engine is given.
+    pub(crate) fn are_given(&self) -> bool {
+        self.url.is_some() || self.collection.is_some() || self.api_key_env.is_some() || self.user.is_some()
+    }
+}
+
+/// Copy an index or a file of vectors into a search engine
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  splade push-index wiki.index --to qdrant --url http://localhost:6333 --collection wiki
+  splade push-index wiki.index --to qdrant --url http://localhost:6333 --collection wiki --sync
+
+The collection is created if it is not there. A push that was interrupted or killed is continued by the same
+command, which sends only what is missing.")]
+pub(crate) struct PushIndexArgs {
+    /// Index folder, or file of vectors in any form of `index --vectors`
+    #[arg(value_name = "INDEX|VECTORS")]
+    pub(crate) source: PathBuf,
+    /// Search engine
+    #[arg(long, value_name = "ENGINE")]
+    pub(crate) to: EngineKind,
+    #[command(flatten)]
+    pub(crate) engine: EngineArgs,
+    /// Model folder or Hub id that made the vectors; required for a file of vectors
+    #[arg(long, value_name = "MODEL")]
+    pub(crate) model: Option<PathBuf>,
+    /// Read the ids of a file of vectors from this file, one per line. Only for .npz and .safetensors
+    #[arg(long, value_name = "IDS.txt")]
+    pub(crate) vector_ids: Option<PathBuf>,
+    /// Update documents that have changed, and delete those that are no longer in the source
+    #[arg(long)]
+    pub(crate) sync: bool,
+    /// Replace an existing collection that this program made
+    #[arg(long, conflicts_with = "sync")]
+    pub(crate) overwrite: bool,
+    /// Size of a request, about: `8MB`
+    #[arg(long, value_name = "SIZE", default_value = "8MB", value_parser = size_of)]
+    pub(crate) batch_bytes: usize,
+    /// Number of requests at the same time
+    #[arg(long, value_name = "N", default_value_t = 4, value_parser = at_least_one)]
+    pub(crate) concurrency: usize,
+    /// Print the summary as JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) network: NetworkArgs,
+}

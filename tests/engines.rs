@@ -1,0 +1,7 @@
+//! Search engines: `push-index`, `search --engine` and `eval-mteb --engine`, against stubs on this machine, and against the
+//! engines themselves where a test is ignored by default: `make test-engines` starts them.
+#![cfg(feature = "train")]
+
+#[path = "engines/qdrant.rs"]
+mod qdrant;
+mod util;
