@@ -5,6 +5,7 @@ mod encode;
 mod engines;
 mod eval_mteb;
 mod eval_run;
+mod export_vectors;
 mod index;
 #[cfg(feature = "train")]
 mod mine;
@@ -24,6 +25,7 @@ pub(crate) use encode::{EncodeArgs, Role, VectorFormat};
 pub(crate) use engines::{EngineArgs, EngineKind, PushIndexArgs};
 pub(crate) use eval_mteb::EvalMtebArgs;
 pub(crate) use eval_run::{ComparisonArgs, EvalRunArgs, ReportFormat};
+pub(crate) use export_vectors::{ExportFormat, ExportKeys, ExportVectorsArgs};
 pub(crate) use index::IndexArgs;
 #[cfg(feature = "train")]
 pub(crate) use mine::MineArgs;
@@ -80,6 +82,7 @@ pub(crate) enum Command {
     ExportOnnx(ExportOnnxArgs),
     Encode(EncodeArgs),
     Index(IndexArgs),
+    ExportVectors(ExportVectorsArgs),
     Search(SearchArgs),
     #[cfg(feature = "train")]
     Mine(MineArgs),

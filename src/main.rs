@@ -73,6 +73,7 @@ fn run(cli: &Cli) -> anyhow::Result<()> {
         Command::ExportOnnx(args) => commands::export_onnx::run(args),
         Command::Encode(args) => commands::encode::run(args),
         Command::Index(args) => commands::index::run(args),
+        Command::ExportVectors(args) => commands::export_vectors::run(args),
         Command::Search(args) => commands::search::run(args),
         #[cfg(feature = "train")]
         Command::Mine(args) => commands::mine::run(args),

@@ -5,6 +5,8 @@
 mod answers;
 #[path = "cli/dense.rs"]
 mod dense;
+#[path = "cli/export_vectors.rs"]
+mod export_vectors;
 #[path = "cli/fields.rs"]
 mod fields;
 #[path = "cli/killed.rs"]

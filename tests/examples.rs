@@ -58,6 +58,7 @@ fn shortened(example: &str) -> String {
     let writes = [
         "splade export-onnx ",
         "splade index ",
+        "splade export-vectors ",
         "splade eval-mteb ",
         "splade encode ",
         "splade mine ",

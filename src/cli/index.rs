@@ -60,12 +60,12 @@ pub(crate) struct IndexArgs {
     /// Memory for documents and vectors that are not on disk yet, and for merging them: `200MB`, `4GB`
     #[arg(long, value_name = "SIZE", default_value = "512MB", value_parser = size)]
     pub(crate) memory: usize,
-    /// Read vectors from this file instead of encoding: .jsonl, .npz (CSR of SciPy) or .safetensors (CSR: tensors indptr,
-    /// indices, data). With --input, the same ids in the same order; alone, documents without text
+    /// Read vectors from this file instead of encoding: .jsonl, .npz (CSR of SciPy), .safetensors (CSR: tensors indptr,
+    /// indices, data) or .csr (CSR of the Big ANN Benchmarks). With --input, the same ids in the same order; alone, documents without text
     #[arg(long, value_name = "FILE")]
     pub(crate) vectors: Option<PathBuf>,
     /// Read the ids of --vectors from this file, one per line; default: those of --input, else row numbers from 0. Only for
-    /// .npz and .safetensors
+    /// .npz, .safetensors and .csr
     #[arg(long, value_name = "IDS.txt", requires = "vectors")]
     pub(crate) vector_ids: Option<PathBuf>,
     /// Split documents at sentence ends into passages of at most N tokens, special tokens included, of which up to OVERLAP are

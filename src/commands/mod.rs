@@ -6,6 +6,7 @@ pub(crate) mod eval_mteb;
 pub(crate) mod eval_run;
 #[cfg(feature = "train")]
 pub(crate) mod export_onnx;
+pub(crate) mod export_vectors;
 pub(crate) mod index;
 pub(crate) mod inspect;
 pub(crate) mod interrupt;

@@ -14,11 +14,12 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 /// All commands.
-pub(crate) const COMMANDS: [&str; 14] = [
+pub(crate) const COMMANDS: [&str; 15] = [
     "train",
     "export-onnx",
     "encode",
     "index",
+    "export-vectors",
     "search",
     "mine",
     "eval-mteb",

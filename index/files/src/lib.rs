@@ -4,6 +4,7 @@
 //!
 //! * [`read_documents`], [`read_queries`], [`read_texts`] and [`read_vectors`] stream files of any length, with the line in
 //!   every error; [`read_rows`] is under them.
+//! * [`CsrWriter`], [`CiffWriter`], [`PostingTables`] and [`write_weights_by_key`] write vectors for other programs.
 //! * [`ModelDir`] finds everything in a model folder, whichever tool wrote it; [`NewModel`] writes one.
 //! * [`DenseModelDir`] is the folder of a dense encoder of sentence-transformers.
 //! * [`Family`] is the transformer that a `config.json` describes; [`CheckpointFiles`] finds its shards.
@@ -31,6 +32,7 @@ mod query_table;
 mod read;
 mod resumable;
 mod tensors;
+mod vector_export;
 mod vector_file;
 
 // Corpora and vectors
@@ -39,6 +41,10 @@ pub use corpus::{
     read_texts,
 };
 pub use encoded::{EncodedTexts, EncodedWriter};
+pub use vector_export::{
+    CiffStats, CiffWriter, CsrStats, CsrWriter, DocumentRow, Impacts, MAX_CIFF_DOCUMENTS, NegativeWeight,
+    PostingTables, PostingTablesStats, TableNotes, write_impacts_by_key, write_weights_by_key,
+};
 pub use vector_file::{VectorRows, read_vector_rows, read_vectors, read_vectors_named, write_tokens, write_vector};
 // Model folders
 pub use checkpoint_files::{CHECKPOINT_NAMES, CheckpointFiles, CheckpointFormat, is_index, shard_names};

@@ -127,7 +127,7 @@ pub type VectorRows = Box<dyn Iterator<Item = Result<(Option<String>, SparseVect
 ///   `{"id": "d1", "vector": {"oslo": 1.9}}`. The keys of `vector` are dimensions if all keys of the first vector that is not
 ///   empty are whole numbers, else tokens.
 /// * `.npz` of `scipy.sparse.save_npz` in the format csr, and `.safetensors` with the tensors `indptr`, `indices` and `data` of
-///   such a matrix, one row a vector. Their ids are the lines of `ids`, as many as rows; without `ids` they have none.
+///   such a matrix, or `.csr` of the Big ANN Benchmarks, as [`CsrWriter`](crate::CsrWriter) writes it; one row a vector. Their ids are the lines of `ids`, as many as rows; without `ids` they have none.
 ///
 /// ```
 /// # let folder = tempfile::tempdir().unwrap();

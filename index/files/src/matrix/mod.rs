@@ -1,6 +1,7 @@
-//! Sparse matrices in CSR form, one row a vector: `.npz` of `scipy.sparse.save_npz`, and `.safetensors`.
+//! Sparse matrices in CSR form, one row a vector: `.npz` of `scipy.sparse.save_npz`, `.safetensors`, and `.csr`.
 
 mod column;
+mod csr;
 mod npz;
 mod safetensors_file;
 #[cfg(test)]
@@ -24,7 +25,7 @@ struct Arrays {
 /// True if the name of a file is that of a matrix.
 pub(crate) fn is_matrix(path: &Path) -> bool {
     let extension = path.extension().unwrap_or_default().to_string_lossy().to_lowercase();
-    ["npz", "safetensors"].contains(&&extension[..])
+    ["npz", "safetensors", "csr"].contains(&&extension[..])
 }
 
 /// Rows of the matrix in `path`, in its order. Memory does not grow with the matrix.
@@ -35,8 +36,14 @@ pub(crate) fn is_matrix(path: &Path) -> bool {
 /// # Errors
 /// A file of another form; from the iterator, a row that is not a [`SparseVector`]. The first error ends it.
 pub(crate) fn read_matrix(path: &Path) -> Result<impl Iterator<Item = Result<SparseVector>> + Send + use<>> {
-    let is_npz = path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("npz"));
-    let arrays = if is_npz { npz::open(path)? } else { safetensors_file::open(path)? };
+    let has_extension = |wanted: &str| path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case(wanted));
+    let arrays = if has_extension("npz") {
+        npz::open(path)?
+    } else if has_extension("csr") {
+        csr::open(path)?
+    } else {
+        safetensors_file::open(path)?
+    };
     Rows::new(path, arrays)
 }
 
