@@ -11,7 +11,8 @@
 //! Compare the lines of one run with each other; engines run after one another, since alternating them lets the second profit
 //! from the first one's caches.
 //!
-//! `SPLADE_BENCH_DOCUMENTS=500000 cargo bench -p splade-index --bench search` (default 50 000). Numbers are per pass over all
+//! `SPLADE_BENCH_DOCUMENTS=500000 cargo bench -p splade-index --bench search` (default 50 000);
+//! `SPLADE_BENCH_WEIGHTS=u8` or `f16` takes another number format. Numbers are per pass over all
 //! queries (200, or those of the folder); the throughput line is queries a second.
 
 use std::collections::BTreeMap;
@@ -24,6 +25,7 @@ use divan::counter::ItemsCount;
 use divan::{Bencher, black_box};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
+use splade_core::segment::ForwardPrecision;
 use splade_core::{Fusion, Scaling, SparseVector};
 use splade_index::{
     Bm25Options, ImpactIndex, IndexSettings, Scoring, SearchOptions, Searcher, StoredDocument, WriterOptions,
@@ -133,7 +135,12 @@ fn data() -> &'static Data {
 /// Indexes the documents in one segment. The time of making or reading them is not counted.
 fn build(vocabulary_size: u32, documents: impl Iterator<Item = Item>, queries: Vec<Item>) -> Data {
     let folder = tempfile::tempdir().expect("a temporary folder");
-    let settings = IndexSettings::new(vocabulary_size, "bench", "bench");
+    let mut settings = IndexSettings::new(vocabulary_size, "bench", "bench");
+    settings.forward = match std::env::var("SPLADE_BENCH_WEIGHTS").as_deref() {
+        Ok("u8") => ForwardPrecision::U8,
+        Ok("f16") => ForwardPrecision::F16,
+        _ => ForwardPrecision::F32,
+    };
     let index = ImpactIndex::create(folder.path(), &settings).expect("a new index");
     let mut writer = index.writer(WriterOptions::default()).expect("the only writer");
     let mut adding = Duration::ZERO;

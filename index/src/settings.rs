@@ -38,7 +38,7 @@ pub struct IndexSettings {
     /// version of the rules that split texts into words for BM25
     #[serde(default = "AnalyzerVersion::of_old_indexes")]
     pub analyzer: AnalyzerVersion,
-    /// number format of the exact weights
+    /// number format of the weights
     #[serde(default)]
     pub forward: ForwardPrecision,
     /// pruning of every document's vector. None in indexes of older versions, which do not state it

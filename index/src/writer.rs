@@ -63,8 +63,10 @@ pub struct WriteCounts {
     pub documents: u64,
     /// ids given to [`ImpactWriter::delete`]
     pub deletes: u64,
-    /// weights left out because they were zero or negative (or too small for f16)
+    /// weights left out because they were zero or negative (or too small for f16 or u8)
     pub dropped_weights: u64,
+    /// weights above the largest one of an index with 8-bit weights, which take its place
+    pub clipped_weights: u64,
     /// documents, per inferred field, with a value of another type, which filters on the field do not find
     pub unindexed_values: u64,
 }

@@ -2,8 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 use splade_core::PassageLength;
+use splade_core::segment::ForwardPrecision;
 
 use super::values::size;
 use super::{DenseArgs, NetworkArgs, PruneArgs};
@@ -74,6 +75,10 @@ pub(crate) struct IndexArgs {
     pub(crate) passages: Option<PassageLength>,
     #[command(flatten)]
     pub(crate) prune: PruneArgs,
+    /// Number format of the weights: f32; f16, rounded to 11 bits; u8, rounded to multiples of 1/64 up to 3.98, which takes half
+    /// the space of f32; fixed when the index is created; default: f32
+    #[arg(long, value_name = "FORMAT")]
+    pub(crate) weight_format: Option<WeightFormat>,
     /// Stemmer of BM25: none, norwegian (nb, nn), danish (da), swedish (sv), english (en), or auto: as the first documents
     /// are; fixed when the index is created
     #[arg(long, value_name = "LANGUAGE")]
@@ -91,8 +96,26 @@ pub(crate) struct IndexArgs {
     pub(crate) network: NetworkArgs,
 }
 
+/// Number formats of the weights of an index.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum WeightFormat {
+    F32,
+    F16,
+    U8,
+}
+
+impl From<WeightFormat> for ForwardPrecision {
+    fn from(format: WeightFormat) -> Self {
+        match format {
+            WeightFormat::F32 => Self::F32,
+            WeightFormat::F16 => Self::F16,
+            WeightFormat::U8 => Self::U8,
+        }
+    }
+}
+
 /// Arguments of `index` that make no sense with `--check` and `--optimize`.
-const OF_WRITING: [&str; 20] = [
+const OF_WRITING: [&str; 21] = [
     "model",
     "input",
     "index",
@@ -107,6 +130,7 @@ const OF_WRITING: [&str; 20] = [
     "max_active_dims",
     "min_weight",
     "mass",
+    "weight_format",
     "language",
     "fields",
     "passages",

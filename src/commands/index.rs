@@ -110,6 +110,7 @@ fn settings(model: &ModelDir, args: &IndexArgs) -> Result<IndexSettings> {
     let mut settings = IndexSettings::new(terms, &model.fingerprint()?, vocabulary.fingerprint());
     settings.pruning = Some(args.prune.pruning()?);
     settings.language = language(args)?;
+    settings.forward = args.weight_format.map(Into::into).unwrap_or_default();
     // ready vectors do not say how they were made
     settings.encoder_precision = args.vectors.is_none().then(|| Precision::from(args.network.precision).to_string());
     Ok(settings)
@@ -150,6 +151,12 @@ fn expect_same(index: &ImpactIndex, new: &IndexSettings, args: &IndexArgs) -> Re
         return Err(bad_input(
             format!("{}: made for the language {}, not {}", args.index().display(), old.language, new.language),
             "leave --language out, or make the index anew",
+        ));
+    }
+    if args.weight_format.is_some() && old.forward != new.forward {
+        return Err(bad_input(
+            format!("{}: its weights are {}, not {}", args.index().display(), old.forward, new.forward),
+            "leave --weight-format out, or make the index anew",
         ));
     }
     pruning(old.pruning, args)?;

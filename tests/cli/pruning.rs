@@ -157,3 +157,35 @@ fn tune_measures_every_setting_and_names_the_knee() {
         "--qrels",
     );
 }
+
+#[test]
+fn weights_of_an_index_take_the_format_that_is_asked_for() {
+    let place = place();
+    let build = |format: &str| {
+        let dir = format!("{format}.index");
+        let build = ["index", "model", "--input", "corpus.jsonl", "--index", &dir, "--weight-format", format, "--json"];
+        let stats: Value = serde_json::from_str(&place.ok(&build)).unwrap();
+        let inspected: Vec<_> = place.ok(&["inspect", &dir]).split_whitespace().map(str::to_owned).collect();
+        assert!(inspected.join(" ").contains(&format!("weights kept in {format} ")), "{inspected:?}");
+        stats["vector_bytes"].as_u64().unwrap()
+    };
+    let sizes = ["f32", "f16", "u8"].map(build);
+    assert!(sizes.is_sorted_by(|a, b| a > b), "{sizes:?}");
+    // a score is that of the weights rounded to 1/64
+    let search = ["search", "--index", "u8.index", "--queries", "queries.jsonl", "--explain", "--json"];
+    let answers = place.json_lines(&search);
+    let hits = answers.iter().flat_map(|answer| answer["hits"].as_array().unwrap());
+    let terms: Vec<&Value> = hits.flat_map(|hit| hit["terms"].as_array().unwrap()).collect();
+    assert!(!terms.is_empty());
+    for term in terms {
+        let steps = term["document_weight"].as_f64().unwrap() * 64.0;
+        assert!(steps.fract() == 0.0 && (1.0..=255.0).contains(&steps), "{term}");
+    }
+    let append = ["index", "model", "--input", "corpus.jsonl", "--index", "u8.index", "--append"];
+    place.ok(&append);
+    place.run(&with(&append, &["--weight-format", "f32"])).fails(
+        2,
+        "u8.index: its weights are u8, not f32",
+        "--weight-format",
+    );
+}

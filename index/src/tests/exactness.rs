@@ -190,16 +190,26 @@ fn huge_weights() {
 
 #[test]
 fn half_precision_searches_the_rounded_weights() {
-    let rounded = |weight: f32| half::f16::from_f32(weight).to_f32();
+    searches_the_rounded_weights(ForwardPrecision::F16, |weight| half::f16::from_f32(weight).to_f32());
+}
+
+#[test]
+fn eight_bits_search_the_rounded_weights() {
+    searches_the_rounded_weights(ForwardPrecision::U8, |weight| (weight * 64.0).round().min(255.0) / 64.0);
+}
+
+/// Compares an index of this precision with brute force over the weights that `rounded` gives, before and after a merge.
+fn searches_the_rounded_weights(precision: ForwardPrecision, rounded: impl Fn(f32) -> f32) {
     let documents = zipf_collection(21, 300, 70_000, 20);
     let thirds = |vector: &SparseVector| vector.iter().map(|(dim, weight)| (dim, weight / 3.0)).collect::<Vec<_>>();
     let given = Plain(documents.0.iter().map(|(id, v)| (id.clone(), vector(&thirds(v)))).collect());
     let kept = given.0.iter().map(|(id, v)| {
-        (id.clone(), SparseVector::from_pairs(v.iter().map(|(dim, weight)| (dim, rounded(weight)))).unwrap())
+        let kept = v.iter().map(|(dim, weight)| (dim, rounded(weight))).filter(|(_, weight)| *weight > 0.0);
+        (id.clone(), SparseVector::from_pairs(kept).unwrap())
     });
     let kept = Plain(kept.collect());
     let dir = folder();
-    let settings = IndexSettings { forward: ForwardPrecision::F16, ..settings(70_000) };
+    let settings = IndexSettings { forward: precision, ..settings(70_000) };
     let index = ImpactIndex::create(dir.path(), &settings).unwrap();
     fill(&index, &given, &[100]);
     let mut rng = ChaCha8Rng::seed_from_u64(22);

@@ -29,10 +29,7 @@ fn bad_documents_are_refused_by_id_and_the_writer_goes_on() {
     // an id that was deleted is free again
     writer.delete("old");
     writer.add(&document("old", ""), &vector(&[(1, 3.0)])).unwrap();
-    assert_eq!(
-        writer.finish().unwrap(),
-        WriteCounts { documents: 2, deletes: 1, dropped_weights: 0, unindexed_values: 0 }
-    );
+    assert_eq!(writer.finish().unwrap(), WriteCounts { documents: 2, deletes: 1, ..WriteCounts::default() });
     let expected = Plain(vec![("old".into(), vector(&[(1, 3.0)])), ("new".into(), vector(&[(1, 2.0)]))]);
     assert_equal(&index.searcher().unwrap(), &expected, &vector(&[(1, 1.0)]), 10);
 }
@@ -60,6 +57,21 @@ fn a_weight_beyond_half_precision_is_refused_and_one_below_dropped() {
     );
     writer.add(&document("a", ""), &vector(&[(1, 1e-12), (2, 1.0)])).unwrap();
     assert_eq!(writer.finish().unwrap().dropped_weights, 1);
+}
+
+#[test]
+fn weights_beyond_eight_bits_are_clipped_or_dropped_and_counted() {
+    let dir = folder();
+    let settings = IndexSettings { forward: ForwardPrecision::U8, ..settings(10) };
+    let index = ImpactIndex::create(dir.path(), &settings).unwrap();
+    let mut writer = index.writer(UNMERGED).unwrap();
+    writer.add(&document("a", ""), &vector(&[(1, 0.007), (2, 0.008), (3, 1.0), (4, 3.99), (5, 4.0)])).unwrap();
+    let counts = writer.finish().unwrap();
+    assert_eq!((counts.dropped_weights, counts.clipped_weights), (1, 1));
+    let searcher = index.searcher().unwrap();
+    let address = searcher.find("a").unwrap().unwrap();
+    let largest = 255.0 / 64.0;
+    assert_eq!(searcher.vector(address).unwrap(), vector(&[(2, 1.0 / 64.0), (3, 1.0), (4, largest), (5, largest)]));
 }
 
 #[test]

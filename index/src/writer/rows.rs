@@ -77,17 +77,20 @@ impl ImpactWriter {
         Ok(rows)
     }
 
-    /// The vector as the index keeps it: inside the vocabulary, positive.
+    /// The vector as the index keeps it: inside the vocabulary, positive, rounded.
     fn accept<'v>(&mut self, id: &str, vector: &'v SparseVector) -> Result<Cow<'v, SparseVector>> {
         let size = self.settings.vocabulary_size;
         if let Some(dim) = vector.dims().last().filter(|dim| **dim >= size) {
             let message = format!("document {id}: index {dim} is beyond the vocabulary of {size}");
             return Err(Error::invalid(message, "the vectors must come from the model of the index"));
         }
-        if self.settings.forward == ForwardPrecision::F32 && vector.weights().iter().all(|weight| *weight > 0.0) {
+        let precision = self.settings.forward;
+        if precision == ForwardPrecision::F32 && vector.weights().iter().all(|weight| *weight > 0.0) {
             return Ok(Cow::Borrowed(vector));
         }
-        let kept = vector.iter().map(|(dim, weight)| (dim, self.settings.forward.round(weight)));
+        self.counts.clipped_weights +=
+            vector.weights().iter().filter(|weight| precision.is_beyond(**weight)).count() as u64;
+        let kept = vector.iter().map(|(dim, weight)| (dim, precision.round(weight)));
         let kept = SparseVector::from_pairs(kept.filter(|(_, weight)| *weight > 0.0))
             .map_err(|source| splade_core::Error::Vector { of: format!("document {id}"), source })?;
         self.counts.dropped_weights += (vector.active_dims() - kept.active_dims()) as u64;

@@ -10,6 +10,7 @@ use anyhow::Result;
 use indicatif::ProgressBar;
 use serde_json::{Map, Value, json};
 use splade_core::dense::DenseVector;
+use splade_core::segment::ForwardPrecision;
 use splade_core::{DocumentEncoder, Encoder, PassageLength, Pruning, encode_stream_by};
 use splade_files::{AtomicFolder, ModelDir, ResumableFolder};
 use splade_index::{Error, ImpactIndex, ImpactWriter, IndexSettings, StoredDocument, WriteCounts, WriterOptions};
@@ -176,7 +177,17 @@ impl Unfinished {
 
 fn warn_of(counts: &WriteCounts) {
     if counts.dropped_weights > 0 {
-        tracing::warn!("{} weights were zero or negative and were left out", counts.dropped_weights);
+        tracing::warn!(
+            "{} weights were zero or negative, or rounded to zero, and were left out",
+            counts.dropped_weights
+        );
+    }
+    if counts.clipped_weights > 0 {
+        tracing::warn!(
+            "{} weights are above {}, the largest one of --weight-format u8, which takes their place; f16 and f32 hold them",
+            counts.clipped_weights,
+            ForwardPrecision::U8.round(f32::MAX)
+        );
     }
     if counts.unindexed_values > 0 {
         tracing::warn!(

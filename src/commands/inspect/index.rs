@@ -48,7 +48,7 @@ pub(super) fn inspect(path: &Path, args: &InspectArgs) -> Result<Findings> {
             stats.segments
         ),
     );
-    facts.add("weights kept in", format_args!("{:?}", settings.forward).to_string().to_lowercase());
+    facts.add("weights kept in", settings.forward);
     facts.add("documents encoded in", settings.encoder_precision.as_deref().unwrap_or("unknown precision"));
     facts.add("pruning", settings.pruning.map_or("not stated".to_owned(), |pruning| pruning.to_string()));
     facts.add("language of BM25", settings.language);

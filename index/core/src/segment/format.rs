@@ -18,7 +18,7 @@
 //! | short | ids of documents (u32), impacts (u8) |
 //! | windowed | windows + 1 offsets (u32) of the postings of each window, ids inside the window (u16), impacts (u8) |
 //! | dense: a term in more than a quarter of the documents | one impact per document, 0 = absent; number of postings before each block of 128 documents (u32) |
-//! | after each of them | remainders (24 bits; 16 bits of f16 weights), positions (u32) and weights (f32) of the exceptions |
+//! | after each of them | remainders (24 bits; 16 bits of f16 weights; none of 8-bit weights), positions (u32) and weights (f32) of the exceptions |
 //!
 //! An impact is a weight rounded to 1..=255 steps of its term. Impact and *remainder* give back the exact weight, which exact
 //! scores, explanations and merges use. A search reads 3 bytes per posting, and remainders only of its candidates.

@@ -6,7 +6,8 @@
 //! them the nearest value can be another one, and they are in a list of *exceptions* (some 1 % of the postings of trained
 //! models).
 //!
-//! An index with f16 weights has the 16 bits of each weight and no exceptions.
+//! An index with f16 weights has the 16 bits of each weight and no exceptions. One with 8-bit weights has no remainders: all its
+//! terms have the same step, so that a weight is its impact times the step, in every segment and after every merge.
 
 use half::f16;
 
@@ -31,6 +32,7 @@ pub(super) fn remainder_len(precision: ForwardPrecision) -> usize {
     match precision {
         ForwardPrecision::F32 => 3,
         ForwardPrecision::F16 => 2,
+        ForwardPrecision::U8 => 0,
     }
 }
 
@@ -52,6 +54,7 @@ impl Remainders<'_> {
                 let [a, b, c] = self.bytes.as_chunks().0.get(at).copied().unwrap_or_default();
                 u32::from_le_bytes([a, b, c, 0])
             }
+            ForwardPrecision::U8 => 0,
         }
     }
 
@@ -68,6 +71,7 @@ impl Remainders<'_> {
                 }
                 restore(impact, self.step, bits)
             }
+            ForwardPrecision::U8 => f32::from(impact) * self.step,
         }
     }
 
@@ -120,6 +124,7 @@ impl RemainderWriter {
                     self.values.push(weight);
                 }
             }
+            ForwardPrecision::U8 => {}
         }
     }
 

@@ -1,5 +1,7 @@
 //! [`Row`]: the exact weights of a document as bytes: in memory until a segment is written, and in files of version 1.
 
+use std::fmt;
+
 use half::f16;
 
 use serde::{Deserialize, Serialize};
@@ -13,23 +15,71 @@ pub enum ForwardPrecision {
     F32,
     /// 2 bytes: weights are rounded to 11 significant bits, and scores are those of the rounded weights
     F16,
+    /// 1 byte: weights are rounded to multiples of [`STEP_OF_U8`](Self::STEP_OF_U8), and scores are those of the rounded weights.
+    /// In a segment file the impact is the weight, and nothing stands beside it
+    U8,
 }
 
 impl ForwardPrecision {
-    /// Rounds a weight to this format. A weight beyond f16 becomes infinite.
+    /// Distance of two weights of [`U8`](Self::U8): 1/64, so that 255 of them reach to 3.98. Weights of log(1 + logit) lie
+    /// below that for logits up to 52.
+    pub const STEP_OF_U8: f32 = 1.0 / 64.0;
+
+    /// Rounds a positive weight to this format. A weight beyond f16 becomes infinite; a weight beyond the largest one of
+    /// [`U8`](Self::U8) becomes that one, and a weight below half its step becomes 0.
+    ///
+    /// ```
+    /// use splade_core::segment::ForwardPrecision;
+    ///
+    /// assert_eq!(ForwardPrecision::U8.round(1.01), 65.0 / 64.0);
+    /// assert_eq!(ForwardPrecision::U8.round(9.0), 255.0 / 64.0);
+    /// ```
     #[must_use]
     pub fn round(self, weight: f32) -> f32 {
         match self {
             Self::F32 => weight,
             Self::F16 => f16::from_f32(weight).to_f32(),
+            Self::U8 => f32::from(steps_of(weight)) * Self::STEP_OF_U8,
         }
     }
+
+    /// True if this format has no weight as large as this one.
+    #[must_use]
+    pub fn is_beyond(self, weight: f32) -> bool {
+        self == Self::U8 && weight > 255.5 * Self::STEP_OF_U8
+    }
+
+    /// Number of bytes of a weight in a row.
+    fn len(self) -> usize {
+        match self {
+            Self::F32 => 4,
+            Self::F16 => 2,
+            Self::U8 => 1,
+        }
+    }
+}
+
+impl fmt::Display for ForwardPrecision {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::F32 => "f32",
+            Self::F16 => "f16",
+            Self::U8 => "u8",
+        })
+    }
+}
+
+/// Number of steps of [`ForwardPrecision::U8`] nearest to a weight, 0 to 255.
+fn steps_of(weight: f32) -> u8 {
+    (weight / ForwardPrecision::STEP_OF_U8).round().clamp(0.0, 255.0) as u8
 }
 
 /// Flag: ids are u32 instead of u16.
 const WIDE_IDS: u32 = 1;
 /// Flag: weights are f16 instead of f32.
 const HALF_WEIGHTS: u32 = 2;
+/// Flag: weights are steps of u8 instead of f32.
+const BYTE_WEIGHTS: u32 = 4;
 
 /// Layout of a forward row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,17 +105,17 @@ impl RowLayout {
 
     /// Number of bytes of an id and its weight.
     pub fn entry_len(self) -> usize {
-        self.id_len()
-            + match self.precision {
-                ForwardPrecision::F32 => 4,
-                ForwardPrecision::F16 => 2,
-            }
+        self.id_len() + self.precision.len()
     }
 
     /// Flags of the layout in the header of a file.
     pub(super) fn flags(self) -> u32 {
-        let half = if self.precision == ForwardPrecision::F16 { HALF_WEIGHTS } else { 0 };
-        half | if self.wide { WIDE_IDS } else { 0 }
+        let weights = match self.precision {
+            ForwardPrecision::F32 => 0,
+            ForwardPrecision::F16 => HALF_WEIGHTS,
+            ForwardPrecision::U8 => BYTE_WEIGHTS,
+        };
+        weights | if self.wide { WIDE_IDS } else { 0 }
     }
 
     /// Appends a row to `rows`. The ids must be ascending.
@@ -85,6 +135,7 @@ impl RowLayout {
             ForwardPrecision::F16 => {
                 weights.for_each(|weight| rows.extend_from_slice(&f16::from_f32(weight).to_le_bytes()))
             }
+            ForwardPrecision::U8 => rows.extend(weights.map(steps_of)),
         }
     }
 
@@ -140,6 +191,9 @@ impl Row<'_> {
             ForwardPrecision::F32 => self.weights.as_chunks().0.get(at).map_or(0.0, |w| f32::from_le_bytes(*w)),
             ForwardPrecision::F16 => {
                 self.weights.as_chunks().0.get(at).map_or(0.0, |w| f16::from_le_bytes(*w).to_f32())
+            }
+            ForwardPrecision::U8 => {
+                self.weights.get(at).map_or(0.0, |steps| f32::from(*steps) * ForwardPrecision::STEP_OF_U8)
             }
         }
     }

@@ -182,7 +182,7 @@ fn both_versions_over_several_windows_equal_brute_force() {
 
 #[test]
 fn files_of_both_versions_are_searched_together_and_merged() {
-    for precision in [ForwardPrecision::F32, ForwardPrecision::F16] {
+    for precision in [ForwardPrecision::F32, ForwardPrecision::F16, ForwardPrecision::U8] {
         let identity = identity(precision);
         let mut parts = [documents(3, 9000), documents(4, 17_000), documents(5, 40), documents(6, 1)];
         for (_, weight) in parts.iter_mut().flatten().flatten() {
@@ -220,6 +220,17 @@ fn files_of_both_versions_are_searched_together_and_merged() {
             assert!(postings(&file) == postings(&written));
         }
     }
+}
+
+#[test]
+fn eight_bit_weights_take_half_the_bytes() {
+    let documents = documents(1, 2 * WINDOW + 77);
+    let per_posting = |precision| {
+        let file = version_2(&documents, &identity(precision));
+        file.len_bytes() as f64 / file.n_postings() as f64
+    };
+    let (exact, rounded) = (per_posting(ForwardPrecision::F32), per_posting(ForwardPrecision::U8));
+    assert!(rounded < exact - 2.9, "{rounded} {exact}");
 }
 
 #[test]

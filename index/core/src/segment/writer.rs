@@ -4,6 +4,7 @@ use std::io::{self, Write};
 
 use super::header::{Header, Identity, Section, WINDOW, WINDOW_BITS, padding};
 use super::remainder::RemainderWriter;
+use super::row::ForwardPrecision;
 use super::term::{COUNT_BLOCK, PostingsKind, SEED_DEPTHS, TermEntry};
 
 /// Writes a segment file from the start to the end. It holds one list and the table of terms in memory.
@@ -41,10 +42,13 @@ impl<'a, W: Write> SegmentWriter<'a, W> {
     /// documents is left out.
     pub(super) fn term(&mut self, id: u32, docs: &[u32], weights: &[f32]) -> io::Result<()> {
         let Some(largest) = weights.iter().copied().reduce(f32::max) else { return Ok(()) };
-        let step = step_of(largest);
+        let precision = self.identity.layout.precision();
+        let step = match precision {
+            ForwardPrecision::F32 | ForwardPrecision::F16 => step_of(largest),
+            ForwardPrecision::U8 => ForwardPrecision::STEP_OF_U8,
+        };
         let impacts: Vec<u8> = weights.iter().map(|weight| impact_of(*weight, step)).collect();
         self.remainders.clear();
-        let precision = self.identity.layout.precision();
         let mut error = 0_f32;
         for (at, (&weight, &impact)) in weights.iter().zip(&impacts).enumerate() {
             let difference = (f64::from(weight) - f64::from(impact) * f64::from(step)).abs();
