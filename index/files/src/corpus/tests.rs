@@ -4,6 +4,7 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use ::parquet::basic::Compression as Codec;
 use ::parquet::data_type::{
     BoolType, ByteArray, ByteArrayType, DoubleType, FixedLenByteArray, FixedLenByteArrayType, FloatType, Int64Type,
 };
@@ -164,13 +165,16 @@ fn missing_files_and_folders_are_named() {
 
 /// Two rows: strings (one null), an integer, a float, a boolean and a list of strings (one empty).
 fn parquet_bytes() -> Vec<u8> {
+    parquet_bytes_in(Codec::SNAPPY)
+}
+
+fn parquet_bytes_in(codec: Codec) -> Vec<u8> {
     let schema = "message schema {
         required binary _id (UTF8); optional binary text (UTF8); required int64 year; required double score;
         required boolean open; required group tags (LIST) { repeated group list { optional binary element (UTF8); } }
     }";
     let schema = Arc::new(parse_message_type(schema).unwrap());
-    let compression = ::parquet::basic::Compression::SNAPPY;
-    let properties = Arc::new(WriterProperties::builder().set_compression(compression).build());
+    let properties = Arc::new(WriterProperties::builder().set_compression(codec).build());
     let mut writer = SerializedFileWriter::new(Vec::new(), schema, properties).unwrap();
     let mut group = writer.next_row_group().unwrap();
     let strings = |texts: &[&str]| texts.iter().map(|text| ByteArray::from(*text)).collect::<Vec<_>>();
@@ -198,29 +202,46 @@ fn parquet_bytes() -> Vec<u8> {
 
 #[test]
 fn parquet_rows_have_json_values() {
-    let (_folder, path) = file("rows.parquet", &parquet_bytes());
-    let rows: Vec<InputRow> = read_rows(&path).unwrap().collect::<Result<_>>().unwrap();
-    let values: Vec<Value> = rows.iter().map(|row| Value::Object(row.value().clone())).collect();
     let expected = [
         json!({"_id": "d1", "text": "Blåbær", "year": 2024, "score": 0.5, "open": true, "tags": ["a", "b"]}),
         json!({"_id": "d2", "text": null, "year": -1, "score": null, "open": false, "tags": []}),
     ];
-    assert_eq!(values, expected);
+    let codecs = [
+        Codec::UNCOMPRESSED,
+        Codec::SNAPPY,
+        Codec::GZIP(Default::default()),
+        Codec::ZSTD(Default::default()),
+        Codec::BROTLI(Default::default()),
+        Codec::LZ4,
+        Codec::LZ4_RAW,
+    ];
+    for codec in codecs {
+        let (_folder, path) = file("rows.parquet", &parquet_bytes_in(codec));
+        let rows: Vec<InputRow> = read_rows(&path).unwrap().collect::<Result<_>>().unwrap();
+        let values: Vec<Value> = rows.iter().map(|row| Value::Object(row.value().clone())).collect();
+        assert_eq!(values, expected, "{codec:?}");
+    }
+    let (_folder, path) = file("rows.parquet", &parquet_bytes());
     let error = read_documents(&path).unwrap().nth(1).unwrap().unwrap_err();
     assert!(error.to_string().contains("rows.parquet:2: missing text"), "{error}");
 }
 
 #[test]
 fn damaged_parquet_is_an_error_and_never_a_panic() {
-    let sound = parquet_bytes();
-    for at in 0..sound.len() {
-        let mut bytes = sound.clone();
-        bytes[at] ^= 0x55;
-        let (_folder, path) = file("rows.parquet", &bytes);
-        if let Ok(rows) = read_rows(&path) {
-            assert!(rows.take(1000).count() <= 1000);
+    // every byte of one, and a sample of those of the others
+    let codecs = [Codec::SNAPPY, Codec::ZSTD(Default::default()), Codec::BROTLI(Default::default()), Codec::LZ4_RAW];
+    for (codec, step) in codecs.into_iter().zip([1, 5, 5, 5]) {
+        let sound = parquet_bytes_in(codec);
+        for at in (0..sound.len()).step_by(step) {
+            let mut bytes = sound.clone();
+            bytes[at] ^= 0x55;
+            let (_folder, path) = file("rows.parquet", &bytes);
+            if let Ok(rows) = read_rows(&path) {
+                assert!(rows.take(1000).count() <= 1000);
+            }
         }
     }
+    let sound = parquet_bytes();
     assert!(message("rows.parquet", b"PAR1").contains("not a readable parquet file"));
     assert!(message("rows.parquet", &sound[..sound.len() / 2]).contains("not a readable parquet file"));
 }
