@@ -8,6 +8,7 @@ mod matches;
 mod passage;
 mod snippet;
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
@@ -17,6 +18,8 @@ use splade_files::Query;
 use splade_index::{Address, DensePart, Filter, Found, HybridQuery, SearchOptions, Searcher, StoredDocument};
 
 pub(crate) use explain::{Explanation, share};
+#[cfg(feature = "serve")]
+pub(crate) use json::{AnswerJson, ExplainedJson};
 pub(crate) use json::{Shown, to_json};
 pub(crate) use snippet::{Mark, Snippet};
 
@@ -50,7 +53,35 @@ impl QuerySide {
         let vocabulary = explain.then(|| vocabulary.with_max_length(usize::MAX)).transpose()?;
         Ok(Self { encoder, runs_network, vocabulary })
     }
+
+    /// Number of tokens of a text, of which no more than the first `most` and one are counted, about; 0 without a vocabulary.
+    #[cfg(feature = "serve")]
+    pub(crate) fn count_tokens(&self, text: &str, most: usize) -> Result<usize> {
+        // a text of so many bytes has more tokens whatever its words are
+        let longest = most.saturating_mul(LONGEST_TOKEN);
+        match &self.vocabulary {
+            Some(_) if text.len() > longest => Ok(most + 1),
+            Some(vocabulary) => Ok(vocabulary.tokenize(text)?.len()),
+            None => Ok(0),
+        }
+    }
+
+    /// Vectors of texts as queries.
+    #[cfg(feature = "serve")]
+    pub(crate) fn encode(&self, texts: &[&str]) -> Result<Vec<SparseVector>> {
+        Ok(self.encoder.encode(texts)?)
+    }
+
+    /// Vocabulary that explains hits.
+    #[cfg(feature = "serve")]
+    pub(crate) fn vocabulary(&self) -> Option<&Vocabulary> {
+        self.vocabulary.as_ref()
+    }
 }
+
+/// Most bytes of a token that are taken into account in a limit of tokens: longer texts are refused without splitting them.
+#[cfg(feature = "serve")]
+const LONGEST_TOKEN: usize = 64;
 
 /// Ranking mode, number of hits, fusion and filter of a search.
 pub(crate) struct SearchSettings {
@@ -100,9 +131,9 @@ pub(crate) enum Detail {
 /// Snapshot of an index with everything needed to answer queries.
 pub(crate) struct Answerer {
     /// none for the modes that need no sparse vectors
-    pub(crate) side: Option<QuerySide>,
+    pub(crate) side: Option<Arc<QuerySide>>,
     /// none without a dense ranking
-    pub(crate) dense: Option<DenseSide>,
+    pub(crate) dense: Option<Arc<DenseSide>>,
     pub(crate) searcher: Searcher,
     pub(crate) settings: SearchSettings,
 }
@@ -141,7 +172,7 @@ pub(crate) struct AnswerHit {
 impl Answerer {
     /// True if queries are encoded faster by [`encode`](Self::encode) in blocks than one by one on all threads.
     pub(crate) fn encodes_in_blocks(&self) -> bool {
-        let dense = self.dense.as_ref().is_some_and(DenseSide::runs_network);
+        let dense = self.dense.as_ref().is_some_and(|side| side.runs_network());
         dense || self.side.as_ref().is_some_and(|side| side.runs_network)
     }
 

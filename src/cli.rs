@@ -13,6 +13,8 @@ mod models;
 mod network;
 mod ranking;
 mod search;
+#[cfg(feature = "serve")]
+mod serve;
 #[cfg(feature = "train")]
 mod train;
 mod tune;
@@ -33,6 +35,8 @@ pub(crate) use models::{InspectArgs, PushArgs};
 pub(crate) use network::{Backend, DeviceChoice, NetworkArgs, PruneArgs, ReadingArgs};
 pub(crate) use ranking::{Bm25Args, FusionArgs, RankingWeights, Switch};
 pub(crate) use search::{ColorChoice, HitFormat, Mode, SearchArgs};
+#[cfg(feature = "serve")]
+pub(crate) use serve::{NamedIndex, ServeArgs};
 #[cfg(feature = "train")]
 pub(crate) use train::{ExportOnnxArgs, HeadChoice, TrainArgs, VerifyArgs};
 pub(crate) use tune::TuneArgs;
@@ -84,6 +88,8 @@ pub(crate) enum Command {
     Index(IndexArgs),
     ExportVectors(ExportVectorsArgs),
     Search(SearchArgs),
+    #[cfg(feature = "serve")]
+    Serve(ServeArgs),
     #[cfg(feature = "train")]
     Mine(MineArgs),
     EvalMteb(EvalMtebArgs),

@@ -23,6 +23,8 @@ mod mlflow;
 mod outputs;
 mod ranking;
 mod report;
+#[cfg(feature = "serve")]
+mod server;
 mod sparsity;
 mod tasks;
 #[cfg(feature = "train")]
@@ -75,6 +77,8 @@ fn run(cli: &Cli) -> anyhow::Result<()> {
         Command::Index(args) => commands::index::run(args),
         Command::ExportVectors(args) => commands::export_vectors::run(args),
         Command::Search(args) => commands::search::run(args),
+        #[cfg(feature = "serve")]
+        Command::Serve(args) => commands::serve::run(args),
         #[cfg(feature = "train")]
         Command::Mine(args) => commands::mine::run(args),
         Command::EvalMteb(args) => commands::eval_mteb::run(args),

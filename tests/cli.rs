@@ -17,6 +17,9 @@ mod passages;
 mod pruning;
 #[path = "cli/resume.rs"]
 mod resume;
+#[cfg(all(feature = "serve", unix))]
+#[path = "cli/serve.rs"]
+mod serve;
 #[path = "cli/snippets.rs"]
 mod snippets;
 #[path = "cli/tune.rs"]

@@ -29,6 +29,7 @@ fn place() -> Place {
     place.copy(&ours("data/lohelp-nb/train"), "tests/data/lohelp-nb/train");
     place.copy(&ours("fixtures/models/bert-tiny"), "demo/pretrained/final");
     place.copy(&ours("data/dense-tiny/model"), "dense-model");
+    place.write("keys.txt", "0123456789abcdef0123456789abcdef\n");
     place.write("more.jsonl", "{\"_id\": \"new\", \"text\": \"Et nytt dokument om fjorden.\"}\n");
     place.write("gone.txt", "d1\n");
     place.write(
@@ -45,12 +46,19 @@ fn place() -> Place {
         &place,
         "splade push-index demo/help.index --to qdrant --url http://localhost:6333 --collection nb --overwrite",
     );
+    place.ok(&["index", "demo/model/final", "--input", "corpus.jsonl", "--index", "news.index"]);
     let search = ["search", "--index", "demo/help.index", "--queries", "queries.jsonl", "--format", "trec"];
     place.write("run.trec", place.ok(&search));
     place.write("bm25.trec", place.ok(&[&search[..], &["--mode", "bm25"]].concat()));
     let reference = ["encode", "demo/model/final", "--input", "texts.jsonl", "--role", "document"];
     place.write("python.jsonl", place.ok(&reference));
     place
+}
+
+/// Arguments after that of `--port`.
+fn after_port(example: &str) -> String {
+    let rest = example.split_once(" --port ").map_or("", |(_, rest)| rest);
+    rest.split_once(' ').map_or_else(String::new, |(_, rest)| format!(" {rest}"))
 }
 
 /// Adds `--dry-run` to trainings and uploads, and `--overwrite` where an earlier example wrote the same files.
@@ -70,6 +78,10 @@ fn shortened(example: &str) -> String {
     let is_dry = ["splade train ", "splade push "].iter().any(|command| example.contains(command));
     if is_dry && !example.contains("--dry-run") {
         format!("{example} --dry-run")
+    } else if example.starts_with("splade serve ") {
+        // a server ends at a signal, and then in order; port 0 is free whatever else runs
+        let example = example.split(" --port ").next().unwrap_or_default().to_owned() + &after_port(example);
+        format!("timeout --preserve-status --signal TERM 2 {example} --port 0")
     } else if example.starts_with("splade verify ") {
         // random weights lose more in 8 bits than `verify` allows for a trained model
         format!("rm -f demo/model/final/*/onnx/*int8*; {example}")

@@ -6,6 +6,8 @@ mod util;
 use std::process::Command;
 
 use serde_json::Value;
+#[cfg(all(feature = "serve", unix))]
+use util::server::Server;
 use util::{Place, fixture, ours, setup};
 
 /// Shows a page in frames of two widths and writes what a reader would notice into the document.
@@ -51,12 +53,17 @@ onload = async () => {
 
 /// Runs Chromium without a window on a file of the place.
 fn chromium(place: &Place, arguments: &[&str], file: &str) -> String {
+    browse(place, arguments, &format!("file://{}", place.path(file).display()))
+}
+
+/// Runs Chromium without a window on an address.
+fn browse(place: &Place, arguments: &[&str], address: &str) -> String {
     let program = std::env::var("SPLADE_CHROMIUM").unwrap_or_else(|_| "chromium".to_owned());
     let ran = Command::new(program)
         .args(["--headless", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=20000"])
         .arg(format!("--user-data-dir={}", place.path("browser").display()))
         .args(arguments)
-        .arg(format!("file://{}", place.path(file).display()))
+        .arg(address)
         .output()
         .unwrap();
     assert!(ran.status.success(), "{}", String::from_utf8_lossy(&ran.stderr));
@@ -104,4 +111,75 @@ fn pages_are_readable_on_a_phone_in_the_dark_and_in_print() {
     let question = "which city is the capital of Norway";
     place.ok(&["search", "--index", "toy.index", "--mode", "hybrid", "--explain", "--html", "hits.html", question]);
     check(&place, "hits.html");
+}
+
+/// A page of the server without requests: `fetch` gives the answers that the server gave before. The rest of a visit, as a reader
+/// would make it, follows the page's script.
+#[cfg(all(feature = "serve", unix))]
+const STUB: &str = "<script>const answers = ANSWERS;
+window.fetch = async path => ({ ok: true, json: async () => answers[path] });
+history.replaceState = () => {};</script>";
+#[cfg(all(feature = "serve", unix))]
+const VISIT: &str = "<script>const later = () => new Promise(done => setTimeout(done));
+const finished = (async () => {
+  await later();
+  document.getElementById('query').value = 'QUERY';
+  document.getElementById('search').requestSubmit();
+  await later(); await later();
+  document.querySelectorAll('.title')[0].click();
+  document.querySelectorAll('.facts input')[0].click();
+  document.querySelectorAll('.facts input')[1].click();
+})();
+</script>";
+
+#[cfg(all(feature = "serve", unix))]
+fn server() -> (Place, Server) {
+    let place = setup();
+    place.copy(&fixture("inference-free/model"), "model");
+    place.copy(&ours("data/toy"), "toy");
+    let awkward = r#"{"_id": "<b>x</b>", "title": "<img src=x onerror=\"document.title='broken'\">", "text": "hovedstaden </script><script>document.title='broken'</script> i Norge", "theme": "<i>by</i>"}"#;
+    place.write("corpus.jsonl", format!("{}{awkward}\n", place.read("toy/corpus.jsonl")));
+    place.ok(&["index", "model", "--input", "corpus.jsonl", "--index", "toy.index", "--language", "norwegian"]);
+    let server = Server::start(&place, &["--index", "toy.index"]);
+    (place, server)
+}
+
+#[test]
+#[cfg(all(feature = "serve", unix))]
+#[ignore = "needs Chromium, found as `chromium` or named by SPLADE_CHROMIUM; \
+            run with `cargo test --workspace --test pages -- --ignored`"]
+fn the_page_of_the_server_is_readable() {
+    let (place, server) = server();
+    let page = server.get("/").body;
+    let query = "hovedstaden i Norge";
+    let body = serde_json::json!({"query": query, "mode": "hybrid", "k": 10, "explain": true, "snippets": 2, "count_by": ["theme", "year"]});
+    let answers = serde_json::json!({
+        "/v1/indexes": server.get("/v1/indexes").ok(),
+        "/v1/search": server.post("/v1/search", &body).ok(),
+    });
+    let answers = answers.to_string().replace("</", "<\\/");
+    let page = page.replacen("<script>", &format!("{}<script>", STUB.replace("ANSWERS", &answers)), 1);
+    place.write("served.html", page.replace("</body>", &format!("{}</body>", VISIT.replace("QUERY", query))));
+    check(&place, "served.html");
+}
+
+#[test]
+#[cfg(all(feature = "serve", unix))]
+#[ignore = "needs Chromium, found as `chromium` or named by SPLADE_CHROMIUM; \
+            run with `cargo test --workspace --test pages -- --ignored`"]
+fn the_page_of_the_server_searches_under_its_policy() {
+    let (place, server) = server();
+    let address = |query: &str| format!("http://{}/?{query}", server.address);
+    let shown = browse(&place, &["--dump-dom"], &address("q=hovedstaden%20i%20Norge&mode=bm25"));
+    assert!(shown.matches("class=\"hit\"").count() > 1, "{shown}");
+    assert!(shown.contains("hits in ") && shown.contains("<mark>"), "{shown}");
+    // a text of a document is never markup
+    assert!(shown.contains("&lt;img src=x onerror=") && !shown.contains("<title>broken"), "{shown}");
+    let filtered = browse(&place, &["--dump-dom"], &address("q=hovedstaden&value=theme:by"));
+    assert!(filtered.contains("Remove theme by"), "{filtered}");
+    let refused = browse(&place, &["--dump-dom"], &address("q=hovedstaden&filter=colour:red"));
+    assert!(refused.contains("filter: ") && refused.contains("colour"), "{refused}");
+    // an inline script that is not the server's own does not run
+    let reply = server.get("/");
+    assert!(reply.head.contains("content-security-policy: default-src 'none'"), "{}", reply.head);
 }

@@ -3,6 +3,7 @@
 use std::fmt::Write;
 
 use anyhow::Result;
+use serde::Serialize;
 use serde_json::{Map, Value, json};
 use splade_files::Query;
 use splade_index::{Address, FieldCounts, Filter, SearchOptions, Searcher};
@@ -48,14 +49,34 @@ impl Answerer {
     }
 }
 
-/// Returns an object with the counts of each field: `values`, the most frequent first and at most 100, `distinct`, the number of
-/// different values, and `missing`, the number of documents without one.
+/// Counts of the values of a field.
+#[derive(Serialize)]
+#[cfg_attr(feature = "serve", derive(utoipa::ToSchema), schema(as = Counts))]
+pub(crate) struct CountsJson<'a> {
+    /// values, the most frequent first, at most 100
+    values: Vec<ValueJson<'a>>,
+    /// number of different values
+    distinct: usize,
+    /// number of documents without a value
+    missing: u64,
+}
+
+/// Value of a field and the number of its documents.
+#[derive(Serialize)]
+#[cfg_attr(feature = "serve", derive(utoipa::ToSchema), schema(as = ValueCount))]
+pub(crate) struct ValueJson<'a> {
+    /// text, number or boolean
+    value: &'a Value,
+    count: u64,
+}
+
+/// Returns an object with the counts of each field.
 pub(crate) fn to_json(counts: &[FieldCounts]) -> Value {
     let field = |counts: &FieldCounts| {
         let values = counts.values.iter().take(MOST_VALUES[0]);
-        let values: Vec<Value> = values.map(|value| json!({"value": value.value, "count": value.count})).collect();
-        let counted = json!({"values": values, "distinct": counts.values.len(), "missing": counts.missing});
-        (counts.field.clone(), counted)
+        let values = values.map(|value| ValueJson { value: &value.value, count: value.count }).collect();
+        let counted = CountsJson { values, distinct: counts.values.len(), missing: counts.missing };
+        (counts.field.clone(), json!(counted))
     };
     Value::Object(counts.iter().map(field).collect::<Map<_, _>>())
 }

@@ -1,9 +1,11 @@
 //! [`AnswerPassage`]: the part of a document's text that a hit is about.
 
-use serde_json::{Value, json};
+use serde::Serialize;
 use splade_index::{Passage, StoredDocument};
 
-/// Passage of a hit, in an index whose documents are split.
+/// Passage of a hit, in an index whose documents are split. Positions are in characters (code points).
+#[derive(Serialize)]
+#[cfg_attr(feature = "serve", derive(utoipa::ToSchema), schema(as = Passage))]
 pub(crate) struct AnswerPassage {
     /// number of the passage in its document, from 1
     number: usize,
@@ -30,12 +32,6 @@ impl AnswerPassage {
             text: text.to_owned(),
         }
     }
-
-    /// Returns `number`, `count`, `start` and `end` in characters, and `text`.
-    pub(super) fn to_json(&self) -> Value {
-        let Self { number, count, start, end, text } = self;
-        json!({"number": number, "count": count, "start": start, "end": end, "text": text})
-    }
 }
 
 #[cfg(test)]
@@ -50,6 +46,6 @@ mod tests {
         let passage = Passage { number: 1, count: 2, range: whole.find("Den").unwrap()..whole.len() };
         let passage = AnswerPassage::of(&document, &passage);
         assert_eq!((passage.start, passage.end, passage.text.as_str()), (11, 24, "Den er grønn."));
-        assert_eq!(passage.to_json()["number"], 2);
+        assert_eq!(serde_json::json!(passage)["number"], 2);
     }
 }

@@ -120,7 +120,10 @@ impl SearchArgs {
     }
 }
 
+/// Ranking mode.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, ValueEnum)]
+#[cfg_attr(feature = "serve", derive(serde::Deserialize, serde::Serialize, utoipa::ToSchema))]
+#[cfg_attr(feature = "serve", serde(rename_all = "lowercase"))]
 pub(crate) enum Mode {
     Sparse,
     Bm25,

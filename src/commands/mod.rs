@@ -15,6 +15,8 @@ pub(crate) mod mine;
 pub(crate) mod push;
 pub(crate) mod push_index;
 pub(crate) mod search;
+#[cfg(feature = "serve")]
+pub(crate) mod serve;
 #[cfg(feature = "train")]
 pub(crate) mod train;
 pub(crate) mod tune;

@@ -10,6 +10,7 @@ pub(crate) mod table;
 mod warm;
 
 use std::path::Path;
+use std::sync::Arc;
 
 use anyhow::Result;
 use splade_core::Ranking;
@@ -173,7 +174,7 @@ fn answerer(index: &ImpactIndex, args: &SearchArgs) -> Result<Answerer> {
     let side = || query_side(index, args.index(), args.mode, explain, args.model.as_deref(), &args.network);
     Ok(Answerer {
         side: if needs_side { side()? } else { None },
-        dense,
+        dense: dense.map(Arc::new),
         searcher: index.searcher()?,
         settings: SearchSettings {
             mode: args.mode,
@@ -213,12 +214,8 @@ fn render(
             rendered.lines = (hits + &counts::to_text(&counted)).into_bytes();
         }
         HitFormat::Json => {
-            let shown = Shown { explanation: args.explain, snippets: args.snippets.is_some() };
-            let mut json = to_json(query, &hits, shown);
-            if !counted.is_empty() {
-                json["counts"] = counts::to_json(&counted);
-            }
-            rendered.lines = format!("{json}\n").into_bytes();
+            let shown = Shown { explanation: args.explain, snippets: args.snippets.is_some(), fields: None };
+            rendered.lines = format!("{}\n", to_json(query, &hits, &shown, &counted)?).into_bytes();
         }
         HitFormat::Trec => {}
     }
@@ -261,14 +258,14 @@ fn filter(args: &SearchArgs) -> Result<Option<Filter>> {
 }
 
 /// Query side of `--model`, else of the index; none for modes without sparse vectors.
-pub(super) fn query_side(
+pub(crate) fn query_side(
     index: &ImpactIndex,
     path: &Path,
     mode: Mode,
     explain: bool,
     model: Option<&Path>,
     network: &NetworkArgs,
-) -> Result<Option<QuerySide>> {
+) -> Result<Option<Arc<QuerySide>>> {
     if matches!(mode, Mode::Bm25 | Mode::Dense) {
         return Ok(None);
     }
@@ -280,7 +277,8 @@ pub(super) fn query_side(
         let fingerprint = model.fingerprint_like(&index.settings().model_fingerprint)?;
         index.expect_model(terms, &fingerprint, vocabulary.fingerprint())?;
         let runs_network = model.architecture() == Architecture::Splade;
-        return Ok(Some(QuerySide::new(query_encoder(&model, network)?, runs_network, &vocabulary, explain)?));
+        let side = QuerySide::new(query_encoder(&model, network)?, runs_network, &vocabulary, explain)?;
+        return Ok(Some(Arc::new(side)));
     }
     let encoder = index.read_query_encoder()?.ok_or_else(|| {
         bad_input(
@@ -289,5 +287,5 @@ pub(super) fn query_side(
         )
     })?;
     let vocabulary = encoder.vocabulary().clone();
-    Ok(Some(QuerySide::new(Box::new(encoder), false, &vocabulary, explain)?))
+    Ok(Some(Arc::new(QuerySide::new(Box::new(encoder), false, &vocabulary, explain)?)))
 }

@@ -1,6 +1,7 @@
 //! Parts of the report of `eval-mteb` that need the index of a task: costs of modes, and explained queries.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::Result;
@@ -80,7 +81,7 @@ pub(crate) fn source(searcher: Searcher, task: &EncodedTask, vocabulary: &Vocabu
     Ok(QuerySource {
         texts: task.queries().iter().map(|query| (query.id.clone(), query.text.clone())).collect(),
         answerer: Some(Answerer {
-            side: Some(QuerySide::new(Box::new(known), false, vocabulary, true)?),
+            side: Some(Arc::new(QuerySide::new(Box::new(known), false, vocabulary, true)?)),
             dense: None,
             searcher,
             settings,

@@ -93,7 +93,7 @@ impl ExplainedHit {
             let weights = [term.query_weight, term.document_weight, term.score].map(|weight| format!("{weight:.3}"));
             let [query, document, score] = weights;
             let expansion = if term.expansion { "expansion".to_owned() } else { String::new() };
-            (term.to_json(total), [term.token.clone(), query, document, score, expansion])
+            (json!(term.to_json(total)), [term.token.clone(), query, document, score, expansion])
         });
         Self {
             terms: terms.collect(),

@@ -5,6 +5,8 @@ pub(crate) mod data_sets;
 pub(crate) mod hub;
 pub(crate) mod loopback;
 pub(crate) mod qdrant;
+#[cfg(feature = "serve")]
+pub(crate) mod server;
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -14,13 +16,14 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 /// All commands.
-pub(crate) const COMMANDS: [&str; 15] = [
+pub(crate) const COMMANDS: [&str; 16] = [
     "train",
     "export-onnx",
     "encode",
     "index",
     "export-vectors",
     "search",
+    "serve",
     "mine",
     "eval-mteb",
     "eval-run",

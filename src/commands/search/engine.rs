@@ -88,8 +88,8 @@ fn render(args: &SearchArgs, query: &Query, hits: Vec<EngineHit>) -> Result<Vec<
         })
         .collect();
     if format(args) == HitFormat::Json {
-        let shown = Shown { explanation: false, snippets: false };
-        return Ok(format!("{}\n", to_json(query, &hits, shown)).into_bytes());
+        let shown = Shown { explanation: false, snippets: false, fields: None };
+        return Ok(format!("{}\n", to_json(query, &hits, &shown, &[])?).into_bytes());
     }
     let style = TableStyle { paint: Paint::new(args.color), many: args.query.is_none(), explain: false };
     Ok(table::render(query, &hits, style).into_bytes())

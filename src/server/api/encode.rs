@@ -1,0 +1,139 @@
+//! `POST /v1/encode`: texts → sparse vectors.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use axum::extract::State;
+use serde::{Deserialize, Serialize};
+use splade_core::{Pruning, SparseVector};
+use utoipa::ToSchema;
+
+use super::openapi::Problems;
+use super::settings::PruningBody;
+use super::vector::VectorBody;
+use crate::answer::QuerySide;
+use crate::server::App;
+use crate::server::body::Json;
+use crate::server::problem::{Answered, Problem};
+
+/// Side of the model that encodes texts.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum RoleBody {
+    /// as queries
+    #[default]
+    Query,
+    /// as documents, by the network: the server needs `--model`
+    Document,
+}
+
+/// Form of vectors.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum FormatBody {
+    /// `indices` and `values`
+    #[default]
+    Indices,
+    /// weights by token
+    Tokens,
+}
+
+/// Texts to encode.
+#[derive(Debug, Clone, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(example = json!({"texts": ["hvor mange bor i Oslo"], "format": "tokens"}))]
+pub(crate) struct EncodeBody {
+    /// name of the index whose queries are encoded; it may be left out where only one is served
+    index: Option<String>,
+    /// texts
+    #[schema(min_items = 1)]
+    texts: Vec<String>,
+    /// side of the model; default: query
+    #[serde(default)]
+    role: RoleBody,
+    /// form of the vectors; default: indices
+    #[serde(default)]
+    format: FormatBody,
+    /// pruning of the vectors
+    pruning: Option<PruningBody>,
+}
+
+/// Vectors in the order of the texts.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct EncodeAnswer {
+    vectors: Vec<EncodedBody>,
+}
+
+/// Vector of a text.
+#[derive(Serialize, ToSchema)]
+#[serde(untagged)]
+pub(crate) enum EncodedBody {
+    /// dimensions and weights
+    Indices(VectorBody),
+    /// weights by token
+    Tokens {
+        /// weights by token
+        tokens: BTreeMap<String, f32>,
+    },
+}
+
+/// Encode texts
+///
+/// The vectors are those of `splade encode`. Texts are truncated to what the model reads.
+#[utoipa::path(
+    post,
+    path = "/v1/encode",
+    tag = "encode",
+    request_body = EncodeBody,
+    responses((status = 200, description = "A vector of every text", body = EncodeAnswer), Problems)
+)]
+pub(crate) async fn encode(
+    State(app): State<Arc<App>>,
+    Json(body): Json<EncodeBody>,
+) -> Answered<axum::Json<EncodeAnswer>> {
+    let EncodeBody { index, texts, role, format, pruning } = body;
+    let served = app.catalog.get(index.as_deref())?;
+    let most = app.limits.batch;
+    if texts.is_empty() || texts.len() > most {
+        return Err(Problem::invalid("/texts", format!("{} texts, expected 1 to {most}", texts.len())));
+    }
+    let pruning = pruning.map_or(Ok(Pruning::default()), |pruning| pruning.parse("/pruning"))?;
+    if role == RoleBody::Query {
+        for (at, text) in texts.iter().enumerate() {
+            served.expect_short(text, app.limits.tokens, &format!("/texts/{at}"))?;
+        }
+    }
+    let side = Arc::clone(&served.side);
+    let vectors = app.pool.answer(encode_as(&app, Arc::clone(&side), texts, role)).await?;
+    let vectors = vectors.into_iter().map(|vector| in_format(&pruning.apply(vector), format, &side));
+    Ok(axum::Json(EncodeAnswer { vectors: vectors.collect() }))
+}
+
+/// Encodes texts by a side of the model.
+pub(crate) async fn encode_as(
+    app: &App,
+    side: Arc<QuerySide>,
+    texts: Vec<String>,
+    role: RoleBody,
+) -> Answered<Vec<SparseVector>> {
+    match (role, &app.documents) {
+        (RoleBody::Query, _) => {
+            let work = move || side.encode(&texts.iter().map(String::as_str).collect::<Vec<_>>());
+            Ok(app.pool.run(work).await??)
+        }
+        (RoleBody::Document, Some(documents)) => documents.encode(texts).await,
+        (RoleBody::Document, None) => Err(Problem::invalid("/role", NO_NETWORK)),
+    }
+}
+
+/// Advice where there is no network.
+pub(crate) const NO_NETWORK: &str = "documents are encoded by a network: start the server with --model";
+
+fn in_format(vector: &SparseVector, format: FormatBody, side: &QuerySide) -> EncodedBody {
+    if format == FormatBody::Indices {
+        return EncodedBody::Indices(vector.into());
+    }
+    let token = |dim: u32| side.vocabulary().and_then(|vocabulary| vocabulary.token(dim));
+    let name = |dim: u32| token(dim).unwrap_or_else(|| format!("[{dim}]"));
+    EncodedBody::Tokens { tokens: vector.iter().map(|(dim, weight)| (name(dim), weight)).collect() }
+}
