@@ -3,6 +3,7 @@
 
 mod cache;
 mod dense;
+mod engine;
 mod facts;
 mod side;
 mod watch;
@@ -33,6 +34,7 @@ use crate::tasks::label;
 
 use self::dense::DenseTexts;
 pub(crate) use cache::{VectorCache, fingerprint};
+pub(crate) use engine::EvaluatedEngine;
 pub(crate) use facts::{DenseFacts, Facts};
 pub(crate) use side::{Lengths, Side, Survey};
 
@@ -73,6 +75,8 @@ pub(crate) struct Examination<'a> {
     /// name and results to compare with
     pub(crate) baseline: Option<(&'a str, &'a Baseline)>,
     pub(crate) resampling: Resampling,
+    /// search engine that gives the sparse rankings; none for the index
+    pub(crate) engine: Option<&'a EvaluatedEngine>,
 }
 
 impl Examination<'_> {
@@ -163,7 +167,10 @@ pub(crate) fn evaluate_task(
         interrupt::check()?;
         let start = Instant::now();
         let Some(found) = searcher_of(&searchers, *system) else { continue };
-        evaluations.push(evaluate_mode(system.mode, &found.searcher, ranking, &encoded)?);
+        evaluations.push(match examination.engine.filter(|_| system.mode == Mode::Sparse) {
+            Some(engine) => engine.evaluate(&found.index, &encoded)?,
+            None => evaluate_mode(system.mode, &found.searcher, ranking, &encoded)?,
+        });
         search_seconds.push(start.elapsed().as_secs_f64());
     }
     remark_own_documents(task, &evaluations);

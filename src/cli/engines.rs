@@ -7,12 +7,22 @@ use clap::{Args, ValueEnum};
 
 use super::NetworkArgs;
 use super::values::{at_least_one, size_of};
+use crate::engines::{DEFAULT_BATCH_BYTES, DEFAULT_CONCURRENCY};
 use crate::failure::bad_input;
 
 /// Search engines that take our vectors.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum EngineKind {
     Qdrant,
+}
+
+impl EngineKind {
+    /// Name of the engine, as in the flags.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Qdrant => "qdrant",
+        }
+    }
 }
 
 /// Address, collection and credentials of an engine.
@@ -69,7 +79,8 @@ impl EngineArgs {
   splade push-index wiki.index --to qdrant --url http://localhost:6333 --collection wiki --sync
 
 The collection is created if it is not there. A push that was interrupted or killed is continued by the same
-command, which sends only what is missing.")]
+command, which sends only what is missing. After the push, scores of the collection are compared with exact
+ones; the exit code is 1 if they differ by more than the engine states.")]
 pub(crate) struct PushIndexArgs {
     /// Index folder, or file of vectors in any form of `index --vectors`
     #[arg(value_name = "INDEX|VECTORS")]
@@ -91,12 +102,21 @@ pub(crate) struct PushIndexArgs {
     /// Replace an existing collection that this program made
     #[arg(long, conflicts_with = "sync")]
     pub(crate) overwrite: bool,
-    /// Size of a request, about: `8MB`
-    #[arg(long, value_name = "SIZE", default_value = "8MB", value_parser = size_of)]
+    /// Size of a request, about; default: 8MB
+    #[arg(long, value_name = "SIZE", default_value_t = DEFAULT_BATCH_BYTES, hide_default_value = true, value_parser = size_of)]
     pub(crate) batch_bytes: usize,
     /// Number of requests at the same time
-    #[arg(long, value_name = "N", default_value_t = 4, value_parser = at_least_one)]
+    #[arg(long, value_name = "N", default_value_t = DEFAULT_CONCURRENCY, value_parser = at_least_one)]
     pub(crate) concurrency: usize,
+    /// Queries to verify the collection with after the push, encoded by the model; default: terms of a sample of documents
+    #[arg(long, value_name = "FILE", conflicts_with = "no_verify")]
+    pub(crate) queries: Option<PathBuf>,
+    /// Do not compare scores of the collection with exact ones after the push
+    #[arg(long)]
+    pub(crate) no_verify: bool,
+    /// Compare scores of an existing collection with exact ones, and push nothing
+    #[arg(long, conflicts_with_all = ["no_verify", "sync", "overwrite"])]
+    pub(crate) verify_only: bool,
     /// Print the summary as JSON
     #[arg(long)]
     pub(crate) json: bool,

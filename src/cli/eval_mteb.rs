@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::{Bm25Args, ComparisonArgs, DenseArgs, FusionArgs, Mode, NetworkArgs, ReportFormat};
+use super::{Bm25Args, ComparisonArgs, DenseArgs, EngineArgs, EngineKind, FusionArgs, Mode, NetworkArgs, ReportFormat};
 use crate::tasks::NANO_BEIR_ID;
 
 /// Evaluate a model on retrieval tasks with the metrics of MTEB
@@ -42,6 +42,11 @@ pub(crate) struct EvalMtebArgs {
     pub(crate) modes: Vec<Mode>,
     #[command(flatten)]
     pub(crate) dense: DenseArgs,
+    /// Search engine that gives the rankings of the mode sparse: each task fills a collection, which is removed afterwards
+    #[arg(long, value_name = "ENGINE", requires_all = ["url", "collection"])]
+    pub(crate) engine: Option<EngineKind>,
+    #[command(flatten)]
+    pub(crate) at: EngineArgs,
     /// Split of the judgements; default: the task's own, else test
     #[arg(long, value_name = "SPLIT")]
     pub(crate) split: Option<String>,

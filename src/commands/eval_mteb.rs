@@ -27,7 +27,8 @@ use crate::cli::{EvalMtebArgs, Mode, ReportFormat};
 use crate::dense::DenseModel;
 use crate::encoders::read_as;
 use crate::evaluation::{
-    Encoders, Examination, Facts, Survey, System, TaskEvaluation, VectorCache, evaluate_task, model_name,
+    Encoders, EvaluatedEngine, Examination, Facts, Survey, System, TaskEvaluation, VectorCache, evaluate_task,
+    model_name,
 };
 use crate::failure::bad_input;
 use crate::hub::{self, Origin, Wants};
@@ -41,6 +42,7 @@ pub(crate) fn run(args: &EvalMtebArgs) -> Result<()> {
     let systems = systems(args, tuned.as_ref())?;
     let rankings = rankings(&systems, tuned.as_ref(), args)?;
     refuse_unread_dense(args)?;
+    refuse_unread_engine(args)?;
     let imported = imported::read(&args.run, &args.modes)?;
     let tasks = tasks(args)?;
     let place = hub::locate(name, Wants::encoder(&args.network))?;
@@ -61,6 +63,7 @@ pub(crate) fn run(args: &EvalMtebArgs) -> Result<()> {
     let vocabulary = vocabulary(&model, args)?;
     let examination = Examination {
         names: systems.iter().map(|system| name_of(*system, &systems)).collect(),
+        engine: None,
         vocabulary: vocabulary.as_ref(),
         analyses_sparsity: args.analyze_sparsity || is_full(args),
         is_reported: is_full(args),
@@ -68,6 +71,8 @@ pub(crate) fn run(args: &EvalMtebArgs) -> Result<()> {
         resampling: args.comparison.into(),
     };
     let plans = plans(&tasks, &output, args)?;
+    let engine = args.engine.map(|kind| EvaluatedEngine::open(kind, &args.at)).transpose()?;
+    let examination = Examination { engine: engine.as_ref(), ..examination };
     let cache = if args.no_cache { VectorCache::NONE } else { VectorCache::of_user() };
     let encoders = Encoders { dense: dense.as_ref(), ..encoders(&model, output.conditions(), &cache, args)? };
     let mut finished: Vec<FinishedTask> = Vec::new();
@@ -106,6 +111,20 @@ fn refuse_unread_dense(args: &EvalMtebArgs) -> Result<()> {
         true if !has(Mode::Dense) && !has(Mode::Hybrid) => Err(bad_input(
             "--dense has no effect without the modes dense and hybrid",
             "add one of these modes, or leave it out",
+        )),
+        _ => Ok(()),
+    }
+}
+
+/// Refuses an engine without the mode that it answers, and the address of one that is not named.
+fn refuse_unread_engine(args: &EvalMtebArgs) -> Result<()> {
+    match args.engine {
+        Some(_) if !args.modes.contains(&Mode::Sparse) => {
+            Err(bad_input("--engine has no effect without the mode sparse", "add it to --modes, or leave --engine out"))
+        }
+        None if args.at.are_given() => Err(bad_input(
+            "the address and the collection of an engine need --engine",
+            "name the engine, or leave them out",
         )),
         _ => Ok(()),
     }

@@ -1,35 +1,87 @@
 //! `splade push-index`: index folder or vectors → collection of a search engine.
 
 use anyhow::Result;
-use serde_json::json;
+use serde_json::{Value as Json, json};
+use splade_files::{Query, read_queries};
 use splade_index::ImpactIndex;
 
 use crate::cli::PushIndexArgs;
 use crate::encoders::use_threads;
-use crate::engines::{self, CollectionManifest, Engine, PushOptions, Pushed, QueryModel, Source, push};
+use crate::engines::{
+    self, Engine, EngineClient, PushOptions, Pushed, QueryModel, Source, Verified, push, sample_queries, verify,
+};
 use crate::failure::bad_input;
 use crate::outputs::say;
 
 pub(crate) fn run(args: &PushIndexArgs) -> Result<()> {
     use_threads(args.network.threads);
     let engine = engines::open(args.to, &args.engine)?;
-    let (source, manifest) = source(args)?;
+    let (source, model) = source(args)?;
     let options = PushOptions {
         sync: args.sync,
         overwrite: args.overwrite,
         batch_bytes: args.batch_bytes,
         concurrency: args.concurrency,
-        retries: Default::default(),
+        ..PushOptions::default()
     };
-    let pushed = push(engine.as_ref(), &source, manifest, &options)?;
-    for line in pushed.changes.lines(&engine.limits()) {
-        tracing::warn!("{}: {line}", engine.place());
+    let pushed = if args.verify_only {
+        None
+    } else {
+        let pushed = push(engine.as_ref(), &source, model.manifest().clone(), &options)?;
+        remark(engine.as_ref(), &pushed);
+        Some(pushed)
+    };
+    let verified = if args.no_verify { None } else { Some(verification(args, engine, &source, &model)) };
+    // the summary of what was pushed comes before the error of a verification that failed
+    let (verified, failed) = verified.transpose().map_or_else(|error| (None, Some(error)), |verified| (verified, None));
+    match failed {
+        Some(error) if pushed.is_none() => return Err(error),
+        _ => report(args, pushed.as_ref(), verified.as_ref())?,
     }
-    report(args, engine.as_ref(), &pushed)
+    failed.map_or(Ok(()), Err)
 }
 
-/// The documents to push, and the manifest of a new collection for them.
-fn source(args: &PushIndexArgs) -> Result<(Source, CollectionManifest)> {
+/// Logs what was changed so that the engine can hold it.
+fn remark(engine: &dyn Engine, pushed: &Pushed) {
+    let place = engine.place();
+    for line in pushed.changes.lines(&engine.limits()) {
+        tracing::warn!("{place}: {line}");
+    }
+    if pushed.manifest.document_scale != 1.0 {
+        tracing::warn!("{place}: all weights of documents are scaled by {}", pushed.manifest.document_scale);
+    }
+    if let Some(numbers) = &pushed.manifest.renumbering {
+        tracing::warn!("{place}: {} dimensions are renumbered from 0", numbers.len());
+    }
+}
+
+/// Compares scores of the collection with exact ones.
+fn verification(
+    args: &PushIndexArgs,
+    engine: Box<dyn Engine>,
+    source: &Source,
+    model: &QueryModel,
+) -> Result<Verified> {
+    let client = EngineClient::open(engine)?;
+    model.expect(client.manifest(), &client.place())?;
+    let queries = match &args.queries {
+        None => sample_queries(source)?,
+        Some(path) => {
+            let queries = read_queries(path)?.collect::<Result<Vec<Query>, _>>()?;
+            let texts: Vec<&str> = queries.iter().map(|query| query.text.as_str()).collect();
+            let vectors = model.encode(&texts)?;
+            queries.into_iter().zip(vectors).collect()
+        }
+    };
+    let verified = verify(&client, source, &queries)?;
+    if verified.hits == 0 {
+        tracing::warn!("{}: no query has a hit, so nothing was compared", client.place());
+    }
+    Ok(verified)
+}
+
+/// The documents to push, and their model.
+fn source(args: &PushIndexArgs) -> Result<(Source, QueryModel)> {
     if ImpactIndex::is_at(&args.source) {
         if args.vector_ids.is_some() {
             return Err(bad_input("--vector-ids: an index has ids of its own", "leave it out"));
@@ -39,8 +91,9 @@ fn source(args: &PushIndexArgs) -> Result<(Source, CollectionManifest)> {
         if let Some(folder) = &args.model {
             let model = QueryModel::of_folder(folder, &args.network)?;
             model.expect(of_index.manifest(), &args.source.display().to_string())?;
+            return Ok((Source::of_index(&index)?, model.with_documents_of(&of_index)));
         }
-        return Ok((Source::of_index(&index)?, of_index.manifest().clone()));
+        return Ok((Source::of_index(&index)?, of_index));
     }
     if args.source.is_dir() {
         return Err(bad_input(
@@ -55,47 +108,83 @@ fn source(args: &PushIndexArgs) -> Result<(Source, CollectionManifest)> {
         ));
     };
     let model = QueryModel::of_folder(folder, &args.network)?;
-    let manifest = model.manifest().clone();
     let vocabulary = model.vocabulary().cloned();
     let vocabulary = vocabulary.ok_or_else(|| bad_input(format!("{}: it has no tokenizer", folder.display()), ""))?;
-    let source = Source::of_vectors(&args.source, args.vector_ids.as_deref(), vocabulary, manifest.vocabulary_size);
-    Ok((source, manifest))
+    let dimensions = model.manifest().vocabulary_size;
+    Ok((Source::of_vectors(&args.source, args.vector_ids.as_deref(), vocabulary, dimensions), model))
 }
 
-/// Prints the summary.
-fn report(args: &PushIndexArgs, engine: &dyn Engine, pushed: &Pushed) -> Result<()> {
-    let per_second = pushed.sent as f64 / pushed.seconds.max(1e-9);
+/// Prints the summary: of the push, of the verification, or of both.
+fn report(args: &PushIndexArgs, pushed: Option<&Pushed>, verified: Option<&Verified>) -> Result<()> {
     if args.json {
-        let changes = &pushed.changes;
-        return say(format_args!(
-            "{:#}",
-            json!({
-                "engine": engine.name(),
-                "documents": pushed.documents,
-                "sent": pushed.sent,
-                "unchanged": pushed.unchanged,
-                "deleted": pushed.deleted,
-                "seconds": pushed.seconds,
-                "documents_per_second": per_second,
-                "changes": {
-                    "negative_weights_dropped": changes.negative_weights,
-                    "small_weights_dropped": changes.small_weights,
-                    "large_weights_lowered": changes.large_weights,
-                    "vectors_truncated": changes.long_vectors,
-                    "empty_vectors": changes.empty_vectors,
-                    "field_values_left_out": changes.field_values,
-                    "document_scale": pushed.manifest.document_scale,
-                    "renumbered_dimensions": pushed.manifest.renumbering.as_ref().map(Vec::len),
-                },
-            })
-        ));
+        let mut json = json!({"engine": args.to.name(), "collection": args.engine.collection()?});
+        if let Some(pushed) = pushed {
+            json["push"] = push_json(pushed);
+        }
+        if let Some(verified) = verified {
+            json["verification"] = verification_json(verified);
+        }
+        return say(format_args!("{json:#}"));
     }
-    say(format_args!(
-        "{}: {} documents; {} sent, {per_second:.0} a second; {} unchanged, {} deleted",
-        engine.place(),
-        pushed.documents,
-        pushed.sent,
-        pushed.unchanged,
-        pushed.deleted,
-    ))
+    let place = format!("{} collection {}", args.to.name(), args.engine.collection()?);
+    if let Some(pushed) = pushed {
+        say(format_args!(
+            "{place}: {} documents; {} sent, {:.0} a second; {} unchanged, {} deleted",
+            pushed.documents,
+            pushed.sent,
+            per_second(pushed),
+            pushed.unchanged,
+            pushed.deleted,
+        ))?;
+    }
+    if let Some(verified) = verified {
+        say(format_args!(
+            "{place}: verified by {} queries with {} hits: largest difference of scores {:.1e} ({:.1e} of the score), {} \
+             queries in another order, recall {:.3}",
+            verified.queries,
+            verified.hits,
+            verified.difference,
+            verified.relative_difference,
+            verified.rank_differences,
+            verified.recall,
+        ))?;
+    }
+    Ok(())
+}
+
+fn per_second(pushed: &Pushed) -> f64 {
+    pushed.sent as f64 / pushed.seconds.max(1e-9)
+}
+
+fn push_json(pushed: &Pushed) -> Json {
+    let changes = &pushed.changes;
+    json!({
+        "documents": pushed.documents,
+        "sent": pushed.sent,
+        "unchanged": pushed.unchanged,
+        "deleted": pushed.deleted,
+        "seconds": pushed.seconds,
+        "documents_per_second": per_second(pushed),
+        "changes": {
+            "negative_weights_dropped": changes.negative_weights,
+            "small_weights_dropped": changes.small_weights,
+            "large_weights_lowered": changes.large_weights,
+            "vectors_truncated": changes.long_vectors,
+            "empty_vectors": changes.empty_vectors,
+            "field_values_left_out": changes.field_values,
+            "document_scale": pushed.manifest.document_scale,
+            "renumbered_dimensions": pushed.manifest.renumbering.as_ref().map(Vec::len),
+        },
+    })
+}
+
+fn verification_json(verified: &Verified) -> Json {
+    json!({
+        "queries": verified.queries,
+        "hits": verified.hits,
+        "largest_difference": verified.difference,
+        "largest_relative_difference": verified.relative_difference,
+        "queries_in_another_order": verified.rank_differences,
+        "recall": verified.recall,
+    })
 }

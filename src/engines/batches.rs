@@ -65,7 +65,7 @@ mod tests {
     }
 
     fn sizes(records: Vec<Result<Record>>) -> Vec<Option<usize>> {
-        Batches::new(records.into_iter(), 3, 1000).map(|batch| batch.ok().map(|batch| batch.len())).collect()
+        Batches::new(records.into_iter(), 3, 1300).map(|batch| batch.ok().map(|batch| batch.len())).collect()
     }
 
     #[test]

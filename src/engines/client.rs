@@ -9,7 +9,7 @@ use splade_index::Filter;
 
 use super::limits::{Fit, FittedQuery};
 use super::retry::Retries;
-use super::{CollectionManifest, Engine, EngineHit, EngineHybrid, EngineQuery};
+use super::{CollectionManifest, Engine, EngineHit, EngineHybrid, EngineQuery, Tolerance};
 use crate::failure::bad_input;
 
 /// A collection that can be searched.
@@ -46,7 +46,7 @@ impl EngineClient {
         let retries = Retries::default();
         let place = engine.place();
         let hint = "`splade push-index` makes a collection";
-        let Some(collection) = retries.run(|| engine.state())? else {
+        let Some(collection) = Retries::FIRST_CONTACT.run(|| engine.state())? else {
             return Err(bad_input(format!("{place}: there is no such collection"), hint));
         };
         let Some(manifest) = collection.manifest else {
@@ -54,6 +54,16 @@ impl EngineClient {
         };
         let fit = Fit::new(engine.limits(), &manifest);
         Ok(Self { engine, manifest, fit, retries, remarks: Mutex::default() })
+    }
+
+    /// Fit of vectors to the collection.
+    pub(super) fn fit(&self) -> &Fit {
+        &self.fit
+    }
+
+    /// Largest difference of scores that the engine states.
+    pub(super) fn tolerance(&self) -> Tolerance {
+        self.engine.tolerance()
     }
 
     /// The collection's manifest.
@@ -103,7 +113,9 @@ impl EngineClient {
         fitted: &FittedQuery,
         run: impl FnOnce(&EngineQuery<'_>) -> Result<T>,
     ) -> Result<T> {
-        let filter = wanted.filter.map(|filter| filter.tree(&self.manifest.fields)).transpose()?;
+        let fields = &self.manifest.fields;
+        let filter = wanted.filter.map(|filter| filter.tree(fields)).transpose()?;
+        let filter = filter.map(|tree| tree.over_typed_values(fields));
         let Wanted { hybrid, k, with_documents, .. } = *wanted;
         run(&EngineQuery { vector: &fitted.vector, hybrid, k, filter: filter.as_ref(), with_documents })
     }

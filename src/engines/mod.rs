@@ -15,8 +15,10 @@ mod qdrant;
 mod query_model;
 mod retry;
 mod source;
+mod verify;
 
 use std::collections::HashMap;
+use std::fmt;
 
 use anyhow::Result;
 use serde_json::{Map, Value as Json};
@@ -26,9 +28,10 @@ use splade_index::{FilterTree, StoredDocument};
 pub(crate) use client::{EngineClient, Wanted};
 pub(crate) use error::EngineError;
 pub(crate) use manifest::CollectionManifest;
-pub(crate) use push::{PushOptions, Pushed, push};
+pub(crate) use push::{DEFAULT_BATCH_BYTES, DEFAULT_CONCURRENCY, PushOptions, Pushed, push};
 pub(crate) use query_model::QueryModel;
 pub(crate) use source::Source;
+pub(crate) use verify::{Verified, sample_queries, verify};
 
 use crate::cli::{EngineArgs, EngineKind};
 use limits::Limits;
@@ -176,10 +179,20 @@ pub(crate) struct EngineHit {
 pub(crate) enum Tolerance {
     /// Scores differ by at most this number times the larger of 1 and the exact score, in either direction.
     Exact { per_unit_of_score: f32 },
-    /// Scores are at most this share below the exact one, and never above it by more than rounding.
+    /// Scores are at most this share below the exact one, and above it by no more than the rounding of sums.
     Below { share: f32 },
     /// The ranking is approximate: at least this share of the exact best documents is found. Scores are not compared.
     Recall { share: f32 },
+}
+
+impl fmt::Display for Tolerance {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Exact { per_unit_of_score } => write!(f, "{per_unit_of_score:e} for each unit of score"),
+            Self::Below { share } => write!(f, "up to {:.2} % below the exact score", share * 100.0),
+            Self::Recall { share } => write!(f, "at least {:.0} % of the exact best documents", share * 100.0),
+        }
+    }
 }
 
 /// Connects to an engine. No request is sent yet.

@@ -20,6 +20,10 @@ use crate::commands::interrupt;
 use crate::console;
 use crate::failure::{Failure, bad_input};
 
+/// Bytes of a request, about, unless a flag says otherwise: as engines recommend for bulk requests.
+pub(crate) const DEFAULT_BATCH_BYTES: usize = 8_000_000;
+/// Requests at the same time, unless a flag says otherwise.
+pub(crate) const DEFAULT_CONCURRENCY: usize = 4;
 /// Most documents of a batch, whatever their size.
 const BATCH_DOCUMENTS: usize = 1000;
 /// Ids that are deleted in one request.
@@ -42,6 +46,13 @@ pub(crate) struct PushOptions {
     pub(crate) concurrency: usize,
     /// attempts of each request
     pub(crate) retries: Retries,
+}
+
+impl Default for PushOptions {
+    fn default() -> Self {
+        let (batch_bytes, concurrency) = (DEFAULT_BATCH_BYTES, DEFAULT_CONCURRENCY);
+        Self { sync: false, overwrite: false, batch_bytes, concurrency, retries: Retries::default() }
+    }
 }
 
 /// Numbers of a push.
@@ -134,7 +145,7 @@ fn prepare(
             format!("rename the field: names with {OWN_FIELDS} at their start are reserved"),
         ));
     }
-    let mut state = options.retries.run(|| engine.state())?;
+    let mut state = Retries::FIRST_CONTACT.run(|| engine.state())?;
     if let Some(collection) = &state
         && collection.manifest.is_none()
     {

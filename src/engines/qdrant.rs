@@ -3,6 +3,8 @@
 //! Weights are f32 and every u32 is a dimension, so vectors are held as they are and scores are exact dot products. The id of a
 //! point is the UUIDv5 of the document's id in the namespace OID; the id itself is the payload's `_id`.
 
+mod filter;
+
 use std::collections::HashMap;
 
 use anyhow::Result;
@@ -89,18 +91,21 @@ impl Qdrant {
     fn query_body(&self, query: &EngineQuery<'_>) -> EngineResult<Json> {
         if query.hybrid.is_some() {
             return Err(EngineError::input(
-                format!("{}: hybrid rankings are not supported there", self.place()),
-                "leave --mode hybrid out",
-            ));
-        }
-        if query.filter.is_some() {
-            return Err(EngineError::input(
-                format!("{}: filters are not supported there", self.place()),
-                "leave --filter out",
+                format!("{}: its points have no vectors of words to fuse with", self.place()),
+                "fuse two runs of `search` outside, or leave --mode hybrid out",
             ));
         }
         let with_payload = if query.with_documents { json!(true) } else { json!([ID]) };
-        Ok(json!({"query": sparse_json(query.vector), "using": VECTOR, "limit": query.k, "with_payload": with_payload}))
+        let mut body = json!({
+            "query": sparse_json(query.vector),
+            "using": VECTOR,
+            "limit": query.k,
+            "with_payload": with_payload,
+        });
+        if let Some(tree) = query.filter {
+            body["filter"] = filter::filter(tree)?;
+        }
+        Ok(body)
     }
 }
 

@@ -67,6 +67,14 @@ impl QueryModel {
         Ok(Self { name, manifest, encoder: Some(encoder), vocabulary: Some(vocabulary), folder: Some(model) })
     }
 
+    /// This model with the typed fields and the language of the documents of `other`, an index of the same model.
+    pub(crate) fn with_documents_of(mut self, other: &Self) -> Self {
+        self.manifest.fields.clone_from(&other.manifest.fields);
+        self.manifest.language.clone_from(&other.manifest.language);
+        self.manifest.model.clone_from(&other.manifest.model);
+        self
+    }
+
     /// Manifest of a new collection for this model.
     pub(crate) fn manifest(&self) -> &CollectionManifest {
         &self.manifest

@@ -25,6 +25,11 @@ pub(crate) struct Retries {
     pub(crate) first_pause: Duration,
 }
 
+impl Retries {
+    /// Few attempts, for the first request to an address that may be wrong.
+    pub(crate) const FIRST_CONTACT: Self = Self { attempts: 5, first_pause: Duration::from_millis(250) };
+}
+
 impl Default for Retries {
     fn default() -> Self {
         Self { attempts: 8, first_pause: Duration::from_millis(250) }

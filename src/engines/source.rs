@@ -1,11 +1,12 @@
 //! [`Source`]: the documents to push, of an index folder or of a file of vectors.
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
-use splade_core::{SparseVector, Vocabulary};
+use splade_core::{Hit, SparseVector, Vocabulary};
 use splade_files::read_vector_rows;
-use splade_index::{ImpactIndex, Searcher, StoredDocument};
+use splade_index::{ImpactIndex, SearchOptions, Searcher, StoredDocument};
 
 use crate::failure::bad_input;
 
@@ -87,7 +88,121 @@ impl Source {
     }
 }
 
+impl Source {
+    /// About `count` documents, evenly spread over all.
+    ///
+    /// # Errors
+    /// Documents that cannot be read.
+    pub(crate) fn sample(&self, count: usize) -> Result<Vec<(String, SparseVector)>> {
+        match self {
+            Self::Index(searcher) => {
+                let step = (searcher.len() / count.max(1)).max(1);
+                let sampled = searcher.addresses().step_by(step).take(count);
+                sampled.map(|address| Ok((searcher.id(address)?, searcher.vector(address)?))).collect()
+            }
+            Self::Vectors(source) => {
+                let mut sampled = Sample::new(count);
+                for found in source.documents()? {
+                    let (document, vector) = found?;
+                    sampled.offer(|| (document.id, vector));
+                }
+                Ok(sampled.kept)
+            }
+        }
+    }
+
+    /// Ids of the best `k` documents of each query by exact scores.
+    ///
+    /// # Errors
+    /// Documents that cannot be read.
+    pub(crate) fn best(&self, queries: &[&SparseVector], k: usize) -> Result<Vec<Vec<String>>> {
+        match self {
+            Self::Index(searcher) => {
+                let search = |query: &&SparseVector| {
+                    let found = searcher.search(query, k, &SearchOptions::default())?;
+                    Ok(found.into_iter().map(|found| found.hit.id).collect())
+                };
+                queries.iter().map(search).collect()
+            }
+            Self::Vectors(source) => source.best(queries, k),
+        }
+    }
+
+    /// Vectors of the documents with these ids. An id without a document is left out.
+    ///
+    /// # Errors
+    /// Documents that cannot be read.
+    pub(crate) fn vectors_of(&self, ids: &HashSet<String>) -> Result<Vec<(String, SparseVector)>> {
+        let mut vectors = Vec::new();
+        match self {
+            Self::Index(searcher) => {
+                for id in ids {
+                    if let Some(address) = searcher.find(id)? {
+                        vectors.push((id.clone(), searcher.vector(address)?));
+                    }
+                }
+            }
+            Self::Vectors(source) => {
+                for found in source.documents()? {
+                    let (document, vector) = found?;
+                    if ids.contains(&document.id) {
+                        vectors.push((document.id, vector));
+                    }
+                }
+            }
+        }
+        Ok(vectors)
+    }
+}
+
+/// Items spread evenly over a sequence of unknown length: every one of `step`, which doubles whenever there are too many.
+struct Sample<T> {
+    kept: Vec<T>,
+    count: usize,
+    step: usize,
+    seen: usize,
+}
+
+impl<T> Sample<T> {
+    fn new(count: usize) -> Self {
+        Self { kept: Vec::new(), count: count.max(1), step: 1, seen: 0 }
+    }
+
+    /// Takes the next item of the sequence if it is one of the sample.
+    fn offer(&mut self, item: impl FnOnce() -> T) {
+        if self.seen % self.step == 0 {
+            self.kept.push(item());
+        }
+        self.seen += 1;
+        if self.kept.len() > 2 * self.count {
+            let mut at = 0;
+            self.kept.retain(|_| {
+                at += 1;
+                at % 2 == 1
+            });
+            self.step *= 2;
+        }
+    }
+}
+
 impl VectorSource {
+    /// Best documents of each query, by a scan over all vectors.
+    fn best(&self, queries: &[&SparseVector], k: usize) -> Result<Vec<Vec<String>>> {
+        let mut best: Vec<Vec<Hit>> = vec![Vec::new(); queries.len()];
+        for found in self.documents()? {
+            let (document, vector) = found?;
+            for (query, hits) in queries.iter().zip(&mut best) {
+                let hit = Hit { id: document.id.clone(), score: query.dot(&vector) };
+                if hit.score > 0.0 {
+                    let at = hits.partition_point(|other| other.rank_order(&hit).is_lt());
+                    hits.insert(at, hit);
+                    hits.truncate(k);
+                }
+            }
+        }
+        Ok(best.into_iter().map(|hits| hits.into_iter().map(|hit| hit.id).collect()).collect())
+    }
+
     fn documents(&self) -> Result<Documents<'_>> {
         let vocabulary = self.vocabulary.clone();
         let rows = read_vector_rows(&self.path, self.ids.as_deref(), move |token| vocabulary.dim(token))?;

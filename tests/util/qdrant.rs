@@ -63,7 +63,12 @@ impl Qdrant {
         self.collections.lock().unwrap()[name].fields.clone()
     }
 
-    /// Changes a weight of a document, as a defect of the engine would.
+    /// Adds a collection that another program made.
+    pub(crate) fn create_foreign(&self, name: &str) {
+        self.collections.lock().unwrap().insert(name.to_owned(), Collection::default());
+    }
+
+    /// Changes the weights of a document, as a defect of the engine would.
     pub(crate) fn damage(&self, name: &str, id: &str) {
         let mut collections = self.collections.lock().unwrap();
         let points = &mut collections.get_mut(name).unwrap().points;

@@ -7,7 +7,7 @@ use tantivy::DateTime;
 
 use super::value_range::ValueRange;
 use crate::fields::FieldValue;
-use crate::{FieldKind, dates};
+use crate::{FieldKind, FieldSpec, dates};
 
 /// Conditions that a [`Filter`](crate::Filter) stands for. Names of typed fields and types of values are checked, and written
 /// dates are ranges of instants.
@@ -102,6 +102,28 @@ impl From<FieldValue> for FilterValue {
 }
 
 impl FilterTree {
+    /// The tree with [`Equals`](Self::Equals) over a typed field as a range of its values, for engines that hold typed fields as
+    /// [`FieldSpec::convert`] makes them: a text that is a date is then its first instant, and a text that is no value of the
+    /// type equals nothing.
+    #[must_use]
+    pub fn over_typed_values(self, fields: &[FieldSpec]) -> Self {
+        let each = |trees: Vec<Self>| trees.into_iter().map(|tree| tree.over_typed_values(fields)).collect();
+        match self {
+            Self::Equals { field, value } => match fields.iter().find(|spec| spec.name == field) {
+                Some(spec) => {
+                    let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+                    let range = ValueRange::of_value(spec.kind, &text);
+                    range.map_or_else(Self::nothing, |range| Self::in_range(&field, spec.kind, &range.first()))
+                }
+                None => Self::Equals { field, value },
+            },
+            Self::All(trees) => Self::All(each(trees)),
+            Self::Any(trees) => Self::Any(each(trees)),
+            Self::Not(tree) => Self::Not(Box::new(tree.over_typed_values(fields))),
+            other => other,
+        }
+    }
+
     /// No document meets this condition.
     pub(super) fn nothing() -> Self {
         Self::Any(Vec::new())

@@ -36,6 +36,14 @@ impl ValueRange {
         Some(Self { lower: Bound::Included(value.clone()), upper: Bound::Included(value) })
     }
 
+    /// The first value of a range with an included lower bound.
+    pub(super) fn first(self) -> Self {
+        match self.lower {
+            Bound::Included(first) => Self { lower: Bound::Included(first.clone()), upper: Bound::Included(first) },
+            lower => Self { lower, upper: self.upper },
+        }
+    }
+
     /// Sets the lower bound to the first value of `range`.
     pub(super) fn starts_with(&mut self, range: Self) {
         self.lower = range.lower;

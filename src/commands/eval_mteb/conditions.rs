@@ -10,7 +10,7 @@ use splade_eval::{MTEB_DEPTH, Task};
 use splade_files::{ModelDir, Precision, read_file};
 use splade_index::{DenseSettings, Language};
 
-use crate::cli::{EvalMtebArgs, Mode};
+use crate::cli::{EngineKind, EvalMtebArgs, Mode};
 use crate::dense::DenseModel;
 use crate::evaluation::{Survey, System, fingerprint};
 use crate::ranking::RankingSettings;
@@ -31,6 +31,8 @@ pub(super) struct Conditions {
     systems: Vec<System>,
     /// settings of each system
     rankings: Vec<RankingSettings>,
+    /// name of the engine of the sparse rankings; none for the index
+    engine: Option<&'static str>,
 }
 
 impl Conditions {
@@ -71,7 +73,17 @@ impl Conditions {
         let max_length = (limit < usize::MAX as u64).then_some(limit);
         let systems = systems.to_vec();
         let dense = dense.map(|dense| Ok::<_, anyhow::Error>(fingerprint_of_dense(&dense.settings()?))).transpose()?;
-        Ok(Self { model: fingerprint_of_model, precision, max_length, settings, encoder, dense, systems, rankings })
+        Ok(Self {
+            model: fingerprint_of_model,
+            precision,
+            max_length,
+            settings,
+            encoder,
+            dense,
+            systems,
+            rankings,
+            engine: args.engine.map(EngineKind::name),
+        })
     }
 
     /// Settings of BM25 and hybrid rankings of each system, in their order.
@@ -85,6 +97,11 @@ impl Conditions {
         found.map(|(_, ranking)| ranking.record(system.mode)).unwrap_or_default()
     }
 
+    /// Name of the engine that gives the rankings of a system; none for the index.
+    pub(super) fn engine(&self, system: System) -> Option<&'static str> {
+        self.engine.filter(|_| system.mode == Mode::Sparse)
+    }
+
     /// Fingerprint of the encoder of a role.
     pub(super) fn encoder(&self, role: &str) -> String {
         fingerprint("splade side 1", &[("encoder", &self.encoder), ("role", role)])
@@ -96,6 +113,9 @@ impl Conditions {
         let mut kwargs = if has_sparse { self.settings.clone() } else { BTreeMap::new() };
         if system.mode != Mode::Sparse {
             kwargs.insert("mode".to_owned(), json!(system.mode.name()));
+        }
+        if let Some(engine) = self.engine(system) {
+            kwargs.insert("engine".to_owned(), json!(engine));
         }
         if let Some(dense) = self.dense.as_deref().filter(|_| matches!(system.mode, Mode::Dense | Mode::Hybrid)) {
             kwargs.insert("dense".to_owned(), json!(dense.chars().take(8).collect::<String>()));
@@ -140,18 +160,19 @@ impl Conditions {
         }
         let encoder = if matches!(system.mode, Mode::Sparse | Mode::Hybrid) { self.encoder.as_str() } else { "" };
         let dense = self.dense.as_deref().filter(|_| matches!(system.mode, Mode::Dense | Mode::Hybrid)).unwrap_or("");
-        fingerprint(
-            "splade scores 1",
-            &[
-                ("mode", system.mode.name()),
-                ("encoder", encoder),
-                ("dense", dense),
-                ("stemmer", system.language.name()),
-                ("ranking", &json!(self.ranking(system)).to_string()),
-                ("mteb", splade_eval::MTEB_VERSION),
-                ("data", &hex(&data.finalize())),
-            ],
-        )
+        let (ranking, data) = (json!(self.ranking(system)).to_string(), hex(&data.finalize()));
+        let mut parts = vec![
+            ("mode", system.mode.name()),
+            ("encoder", encoder),
+            ("dense", dense),
+            ("stemmer", system.language.name()),
+            ("ranking", &ranking),
+            ("mteb", splade_eval::MTEB_VERSION),
+            ("data", &data),
+        ];
+        // results of the index keep the fingerprints of versions without engines
+        parts.extend(self.engine(system).map(|engine| ("engine", engine)));
+        fingerprint("splade scores 1", &parts)
     }
 }
 

@@ -1,0 +1,63 @@
+//! [`EvaluatedEngine`]: sparse rankings of a task by a search engine instead of the index.
+
+use anyhow::Result;
+use splade_core::{EncodedQuery, ErrorKind, Hit, Ranking, Retriever};
+use splade_eval::{EncodedTask, Evaluation, evaluate};
+use splade_index::ImpactIndex;
+
+use crate::cli::{EngineArgs, EngineKind};
+use crate::engines::{self, EngineClient, PushOptions, QueryModel, Source, Wanted, push};
+use crate::failure::bad_input;
+
+/// Engine with a collection that each task fills in turn.
+pub(crate) struct EvaluatedEngine {
+    kind: EngineKind,
+    args: EngineArgs,
+}
+
+impl EvaluatedEngine {
+    /// The engine and the collection of the flags.
+    ///
+    /// # Errors
+    /// A collection that exists: it would be replaced.
+    pub(crate) fn open(kind: EngineKind, args: &EngineArgs) -> Result<Self> {
+        let engine = engines::open(kind, args)?;
+        if engine.state()?.is_some() {
+            return Err(bad_input(
+                format!("{}: it exists, and an evaluation makes and removes one of its own", engine.place()),
+                "choose another --collection",
+            ));
+        }
+        tracing::info!("sparse rankings are those of {}", engine.place());
+        Ok(Self { kind, args: args.clone() })
+    }
+
+    /// Evaluates a task whose documents are in `index`. The collection is removed afterwards.
+    ///
+    /// # Errors
+    /// An engine that fails, an index that is damaged.
+    pub(super) fn evaluate(&self, index: &ImpactIndex, task: &EncodedTask) -> Result<Evaluation> {
+        let engine = engines::open(self.kind, &self.args)?;
+        let manifest = QueryModel::of_index(index)?.manifest().clone();
+        let evaluated = push(engine.as_ref(), &Source::of_index(index)?, manifest, &PushOptions::default())
+            .and_then(|_| EngineClient::open(engines::open(self.kind, &self.args)?))
+            .and_then(|client| Ok(evaluate(&EngineRetriever(client), task)?));
+        // also after a failure, so that the next run can start
+        let removed = engine.remove();
+        let evaluation = evaluated?;
+        removed?;
+        Ok(evaluation)
+    }
+}
+
+/// Documents of a collection by the engine's dot product.
+struct EngineRetriever(EngineClient);
+
+impl Retriever for EngineRetriever {
+    fn retrieve(&self, query: EncodedQuery<'_>, depth: usize) -> splade_core::Result<Ranking> {
+        let wanted = Wanted { vector: query.vector, hybrid: None, k: depth, filter: None, with_documents: false };
+        let failed = |error: anyhow::Error| splade_core::Error::retriever(ErrorKind::Io, error.into_boxed_dyn_error());
+        let hits = self.0.search(&wanted).map_err(failed)?;
+        Ok(Ranking::from_hits(hits.into_iter().map(|hit| Hit { id: hit.document.id, score: hit.score }).collect()))
+    }
+}
