@@ -1,5 +1,8 @@
 //! Qdrant, by a stub that checks every request.
 
+#[path = "qdrant/live.rs"]
+mod live;
+
 use serde_json::{Value as Json, json};
 
 use crate::util::loopback::Fault;
