@@ -168,7 +168,7 @@ impl HttpAnswer {
         }
     }
 
-    /// What the engine says, shortened, after a comma.
+    /// Explanation by the engine, shortened, after a comma.
     fn explanation(&self) -> String {
         let paths = ["/status/error", "/error/reason", "/error/root_cause/0/reason", "/message", "/error"];
         let found = paths.iter().find_map(|path| self.body.pointer(path)?.as_str());

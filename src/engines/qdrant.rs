@@ -145,7 +145,11 @@ impl Engine for Qdrant {
             "sparse_vectors": {VECTOR: {"index": {"on_disk": false, "datatype": "float32"}}},
             "metadata": {MANIFEST: manifest.to_json()?},
         });
-        self.http.send(SendMethod::Put, &self.path, &body)?.expect_success(&self.place())?;
+        let answer = self.http.send(SendMethod::Put, &self.path, &body)?;
+        // it exists if the answer to an earlier attempt was lost; the manifest is read and compared afterwards
+        if answer.status != 409 {
+            answer.expect_success(&self.place())?;
+        }
         for field in &manifest.fields {
             let schema = match field.kind {
                 FieldKind::Keyword => "keyword",

@@ -31,7 +31,7 @@ pub(crate) struct Verified {
     pub(crate) hits: usize,
     /// largest difference from an exact score
     pub(crate) difference: f32,
-    /// the same as a share of the exact score
+    /// largest difference as a share of the exact score
     pub(crate) relative_difference: f32,
     /// queries whose documents are in another order, equal scores aside
     pub(crate) rank_differences: usize,

@@ -175,6 +175,8 @@ fn nothing_is_lost_or_doubled_by_faults() {
         Fault::Slow(Duration::from_millis(500)),
     ];
     let case = Case::new();
+    // the collection is made, and the answer is lost
+    case.qdrant.http.fault("PUT /collections/docs", Fault::CutAfter);
     for fault in faults {
         for request in [UPSERT, UPSERT, "POST /collections/docs/points/query"] {
             case.qdrant.http.fault(request, fault);
