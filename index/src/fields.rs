@@ -151,6 +151,22 @@ impl FieldSpec {
         usable.take(MOST_INFERRED).map(|(name, kind)| Self { name, kind, inferred: true }).collect()
     }
 
+    /// The value of this field in a document: that of the key with its name, or of an object before a dot of the name.
+    ///
+    /// ```
+    /// use serde_json::json;
+    /// use splade_index::{FieldKind, FieldSpec};
+    ///
+    /// let document = json!({"meta": {"pages": 7}});
+    /// let pages = FieldSpec::new("meta.pages", FieldKind::Int)?;
+    /// assert_eq!(pages.find(document.as_object().unwrap()), Some(&json!(7)));
+    /// # Ok::<(), splade_index::Error>(())
+    /// ```
+    #[must_use]
+    pub fn find<'a>(&self, document: &'a Map<String, Json>) -> Option<&'a Json> {
+        look_up(document, &self.name)
+    }
+
     /// Values of this field in a document.
     ///
     /// # Errors

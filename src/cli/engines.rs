@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 use clap::{Args, ValueEnum};
+use serde::{Deserialize, Serialize};
+use serde_json::Value as Json;
 
 use super::NetworkArgs;
 use super::values::{at_least_one, size_of};
@@ -14,6 +16,8 @@ use crate::failure::bad_input;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum EngineKind {
     Qdrant,
+    Milvus,
+    Postgres,
 }
 
 impl EngineKind {
@@ -21,6 +25,8 @@ impl EngineKind {
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Qdrant => "qdrant",
+            Self::Milvus => "milvus",
+            Self::Postgres => "postgres",
         }
     }
 }
@@ -28,7 +34,7 @@ impl EngineKind {
 /// Address, collection and credentials of an engine.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct EngineArgs {
-    /// Address of the engine: http://localhost:6333
+    /// Address of the engine: http://localhost:6333, postgresql://localhost/db
     #[arg(long, value_name = "URL")]
     url: Option<String>,
     /// Collection of the engine
@@ -72,6 +78,39 @@ impl EngineArgs {
     }
 }
 
+/// Settings of a new collection.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Args, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct CollectionArgs {
+    /// Make an HNSW index after the push: searches are approximate, and vectors keep their 1000 heaviest entries. For
+    /// postgres
+    #[arg(long)]
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) hnsw: bool,
+}
+
+impl CollectionArgs {
+    /// The settings that are given, as JSON; null for none.
+    pub(crate) fn to_json(&self) -> Json {
+        match serde_json::to_value(self) {
+            Ok(Json::Object(settings)) if !settings.is_empty() => Json::Object(settings),
+            _ => Json::Null,
+        }
+    }
+
+    /// Checks that no setting is given but those of `known`.
+    ///
+    /// # Errors
+    /// A setting that the engine does not have.
+    pub(crate) fn expect_only(&self, engine: EngineKind, known: &[&str]) -> Result<()> {
+        let given = self.to_json();
+        let mut names = given.as_object().into_iter().flatten().map(|(name, _)| name.as_str());
+        let Some(unknown) = names.find(|name| !known.contains(name)) else { return Ok(()) };
+        let (flag, engine) = (unknown.replace('_', "-"), engine.name());
+        Err(bad_input(format!("--{flag}: {engine} has no such setting"), "leave it out"))
+    }
+}
+
 /// Copy an index or a file of vectors into a search engine
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
@@ -90,10 +129,12 @@ pub(crate) struct PushIndexArgs {
     pub(crate) to: EngineKind,
     #[command(flatten)]
     pub(crate) engine: EngineArgs,
+    #[command(flatten)]
+    pub(crate) new_collection: CollectionArgs,
     /// Model folder or Hub id that made the vectors; required for a file of vectors
     #[arg(long, value_name = "MODEL")]
     pub(crate) model: Option<PathBuf>,
-    /// Read the ids of a file of vectors from this file, one per line. Only for .npz and .safetensors
+    /// Read the ids of a file of vectors from this file, one per line. Only for .npz, .safetensors and .csr
     #[arg(long, value_name = "IDS.txt")]
     pub(crate) vector_ids: Option<PathBuf>,
     /// Update documents that have changed, and delete those that are no longer in the source

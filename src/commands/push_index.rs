@@ -15,7 +15,7 @@ use crate::outputs::say;
 
 pub(crate) fn run(args: &PushIndexArgs) -> Result<()> {
     use_threads(args.network.threads);
-    let engine = engines::open(args.to, &args.engine)?;
+    let engine = engines::open(args.to, &args.engine, &args.new_collection)?;
     let (source, model) = source(args)?;
     let options = PushOptions {
         sync: args.sync,
@@ -27,7 +27,9 @@ pub(crate) fn run(args: &PushIndexArgs) -> Result<()> {
     let pushed = if args.verify_only {
         None
     } else {
-        let pushed = push(engine.as_ref(), &source, model.manifest().clone(), &options)?;
+        let mut manifest = model.manifest().clone();
+        manifest.driver = engine.settings();
+        let pushed = push(engine.as_ref(), &source, manifest, &options)?;
         remark(engine.as_ref(), &pushed);
         Some(pushed)
     };

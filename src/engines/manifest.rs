@@ -128,6 +128,14 @@ impl CollectionManifest {
         let first = all.into_iter().find(|(_, ours, theirs)| ours != theirs);
         first.map(|(what, ours, theirs)| format!("its {what} is {ours}, not {theirs}"))
     }
+
+    /// The first of the settings `asked` that the collection does not have, with both values.
+    pub(crate) fn other_setting(&self, asked: &Json) -> Option<String> {
+        let mut asked = asked.as_object().into_iter().flatten();
+        let (name, wanted) = asked.find(|(name, wanted)| self.driver.get(name.as_str()) != Some(*wanted))?;
+        let ours = self.driver.get(name).map_or("the default".to_owned(), Json::to_string);
+        Some(format!("its {} is {ours}, not {wanted}", name.replace('_', " ")))
+    }
 }
 
 /// Fingerprint of everything that turns the tokens of a query into a vector: weights, prompt and largest number of entries.

@@ -10,11 +10,14 @@ mod error;
 mod http;
 mod limits;
 mod manifest;
+mod milvus;
+mod postgres;
 mod push;
 mod qdrant;
 mod query_model;
 mod retry;
 mod source;
+mod typed;
 mod verify;
 
 use std::collections::HashMap;
@@ -33,7 +36,7 @@ pub(crate) use query_model::QueryModel;
 pub(crate) use source::Source;
 pub(crate) use verify::{Verified, sample_queries, verify};
 
-use crate::cli::{EngineArgs, EngineKind};
+use crate::cli::{CollectionArgs, EngineArgs, EngineKind};
 use limits::Limits;
 
 /// Result of a call to an engine.
@@ -54,6 +57,11 @@ pub(crate) trait Engine: Send + Sync {
 
     /// Largest difference between the engine's scores and exact ones, by design.
     fn tolerance(&self) -> Tolerance;
+
+    /// Settings of a new collection that were asked for, for its manifest; null for none.
+    fn settings(&self) -> Json {
+        Json::Null
+    }
 
     /// Reads the manifest and the number of documents of the collection; none if there is no such collection.
     fn state(&self) -> EngineResult<Option<Collection>>;
@@ -195,12 +203,23 @@ impl fmt::Display for Tolerance {
     }
 }
 
-/// Connects to an engine. No request is sent yet.
+/// Connects to an engine. `collection` has the settings of a new collection. No request is sent yet.
 ///
 /// # Errors
-/// Flags that are missing or contradict one another, an address that cannot be used.
-pub(crate) fn open(kind: EngineKind, args: &EngineArgs) -> Result<Box<dyn Engine>> {
-    match kind {
-        EngineKind::Qdrant => Ok(Box::new(qdrant::Qdrant::new(args)?)),
-    }
+/// Flags that are missing or contradict one another, settings that the engine does not have, an address that cannot be used.
+pub(crate) fn open(kind: EngineKind, args: &EngineArgs, collection: &CollectionArgs) -> Result<Box<dyn Engine>> {
+    Ok(match kind {
+        EngineKind::Qdrant => {
+            collection.expect_only(kind, &[])?;
+            Box::new(qdrant::Qdrant::new(args)?)
+        }
+        EngineKind::Milvus => {
+            collection.expect_only(kind, &[])?;
+            Box::new(milvus::Milvus::new(args)?)
+        }
+        EngineKind::Postgres => {
+            collection.expect_only(kind, &["hnsw"])?;
+            Box::new(postgres::Postgres::new(args, collection)?)
+        }
+    })
 }

@@ -172,7 +172,7 @@ fn prepare(
         }
         return Ok((wanted, true));
     };
-    if let Some(difference) = existing.difference(&wanted) {
+    if let Some(difference) = existing.difference(&wanted).or_else(|| existing.other_setting(&wanted.driver)) {
         return Err(bad_input(
             format!("{place}: it exists and {difference}"),
             "choose another --collection, or replace it with --overwrite",

@@ -257,7 +257,7 @@ fn sparse_json(vector: &SparseVector) -> Json {
 }
 
 /// The shortest decimal number that reads back as the same f32.
-fn number(weight: f32) -> f64 {
+pub(super) fn number(weight: f32) -> f64 {
     weight.to_string().parse().unwrap_or(weight.into())
 }
 

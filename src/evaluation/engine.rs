@@ -5,7 +5,7 @@ use splade_core::{EncodedQuery, ErrorKind, Hit, Ranking, Retriever};
 use splade_eval::{EncodedTask, Evaluation, evaluate};
 use splade_index::ImpactIndex;
 
-use crate::cli::{EngineArgs, EngineKind};
+use crate::cli::{CollectionArgs, EngineArgs, EngineKind};
 use crate::engines::{self, EngineClient, PushOptions, QueryModel, Source, Wanted, push};
 use crate::failure::bad_input;
 
@@ -21,7 +21,7 @@ impl EvaluatedEngine {
     /// # Errors
     /// A collection that exists: it would be replaced.
     pub(crate) fn open(kind: EngineKind, args: &EngineArgs) -> Result<Self> {
-        let engine = engines::open(kind, args)?;
+        let engine = engines::open(kind, args, &CollectionArgs::default())?;
         if engine.state()?.is_some() {
             return Err(bad_input(
                 format!("{}: it exists, and an evaluation makes and removes one of its own", engine.place()),
@@ -37,10 +37,10 @@ impl EvaluatedEngine {
     /// # Errors
     /// An engine that fails, an index that is damaged.
     pub(super) fn evaluate(&self, index: &ImpactIndex, task: &EncodedTask) -> Result<Evaluation> {
-        let engine = engines::open(self.kind, &self.args)?;
+        let engine = engines::open(self.kind, &self.args, &CollectionArgs::default())?;
         let manifest = QueryModel::of_index(index)?.manifest().clone();
         let evaluated = push(engine.as_ref(), &Source::of_index(index)?, manifest, &PushOptions::default())
-            .and_then(|_| EngineClient::open(engines::open(self.kind, &self.args)?))
+            .and_then(|_| EngineClient::open(engines::open(self.kind, &self.args, &CollectionArgs::default())?))
             .and_then(|client| Ok(evaluate(&EngineRetriever(client), task)?));
         // also after a failure, so that the next run can start
         let removed = engine.remove();

@@ -9,7 +9,7 @@ use super::paint::Paint;
 use super::table::TableStyle;
 use super::{format, table, trec_lines};
 use crate::answer::{AnswerHit, Shown, to_json};
-use crate::cli::{EngineKind, HitFormat, Mode, SearchArgs};
+use crate::cli::{CollectionArgs, EngineKind, HitFormat, Mode, SearchArgs};
 use crate::commands::interrupt;
 use crate::engines::{self, EngineClient, EngineHit, EngineHybrid, QueryModel, Wanted};
 use crate::failure::bad_input;
@@ -19,7 +19,7 @@ use crate::ranking::{DEPTH, Defaults, RankingSettings, resolve};
 /// Searches a collection of an engine.
 pub(super) fn run(args: &SearchArgs, kind: EngineKind) -> Result<()> {
     refuse_flags_of_indexes(args)?;
-    let client = EngineClient::open(engines::open(kind, &args.at)?)?;
+    let client = EngineClient::open(engines::open(kind, &args.at, &CollectionArgs::default())?)?;
     let model = query_model(args)?;
     model.expect(client.manifest(), &client.place())?;
     let pruning = args.prune.pruning()?;
