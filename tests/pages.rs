@@ -10,7 +10,8 @@ use serde_json::Value;
 use util::server::Server;
 use util::{Place, fixture, ours, setup};
 
-/// Shows a page in frames of two widths and writes what a reader would notice into the document.
+/// Shows a page in frames of two widths and writes what a reader would notice into the document. A page with a visit of its own is
+/// looked at when its promise `finished` is fulfilled.
 const MEASURE: &str = r#"<!doctype html><meta charset="utf-8"><pre id="found"></pre><script>
 const page = PAGE;
 const channels = text => (text.match(/[\d.]+/g) || []).map(Number);
@@ -28,8 +29,9 @@ const backdrop = (element, view) => {
 const show = width => new Promise(done => {
   const frame = document.createElement('iframe');
   frame.width = width; frame.height = 800; frame.srcdoc = page;
-  frame.onload = () => {
+  frame.onload = async () => {
     const view = frame.contentWindow, root = frame.contentDocument;
+    await view.finished;
     const texts = [...root.body.querySelectorAll('*')].filter(element => !element.closest('svg') &&
       [...element.childNodes].some(node => node.nodeType == 3 && node.data.trim()) && element.getClientRects().length);
     const contrasts = texts.map(element => {
@@ -121,7 +123,7 @@ window.fetch = async path => ({ ok: true, json: async () => answers[path] });
 history.replaceState = () => {};</script>";
 #[cfg(all(feature = "serve", unix))]
 const VISIT: &str = "<script>const later = () => new Promise(done => setTimeout(done));
-const finished = (async () => {
+window.finished = (async () => {
   await later();
   document.getElementById('query').value = 'QUERY';
   document.getElementById('search').requestSubmit();

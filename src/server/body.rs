@@ -54,8 +54,12 @@ async fn read(request: Request, most: usize) -> Answered<axum::body::Bytes> {
     }
 }
 
-/// Parses a whole body.
+/// Parses a whole body, which is an object.
 fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Answered<T> {
+    // a list of all members in their order would be read too
+    if bytes.trim_ascii_start().starts_with(b"[") {
+        return Err(Problem::invalid("", "the body is a list, expected an object"));
+    }
     let mut reader = serde_json::Deserializer::from_slice(bytes);
     let value = serde_path_to_error::deserialize(&mut reader).map_err(|error| {
         let pointer = pointer(error.path());

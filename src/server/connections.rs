@@ -1,4 +1,4 @@
-//! Connections: accepted up to a number, with limits of time for clients that send or read slowly, and ended in order.
+//! Connections: accepted up to a number, with limits of time for clients that send or read slowly, and an orderly end.
 
 use std::sync::Arc;
 use std::time::Duration;

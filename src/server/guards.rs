@@ -12,7 +12,7 @@ use axum::response::{IntoResponse, Response};
 use super::App;
 use super::problem::Problem;
 
-/// Lets in requests with a key.
+/// Refuses requests without a key.
 pub(super) async fn expect_key(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
     if app.keys.allow(request.headers()) {
         return next.run(request).await;

@@ -15,7 +15,7 @@ const SHORTEST: usize = 16;
 
 type Hash = [u8; 32];
 
-/// Keys that requests are let in with; everyone is let in without a file.
+/// Keys that admit requests; without a file, every request is admitted.
 pub(crate) struct Keys {
     file: Option<PathBuf>,
     hashes: RwLock<Vec<Hash>>,
@@ -47,7 +47,7 @@ impl Keys {
         self.file.is_some()
     }
 
-    /// True if a request with these headers is let in.
+    /// True if a request with these headers is admitted.
     ///
     /// Hashes of one length are compared, with all keys, so that the time tells nothing about them.
     pub(crate) fn allow(&self, headers: &HeaderMap) -> bool {

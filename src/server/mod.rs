@@ -1,8 +1,10 @@
 //! `splade serve`: indexes over HTTP.
 //!
 //! `api` has the requests and answers, `catalog` the indexes by name with their newest snapshots, `models` their encoders,
-//! `documents` the thread of the network, `writers` those that write, `pool` the limits of the work at a time, `connections` the sockets, `guards` who is
-//! let in and the metrics of every request, `follow` new commits and signals, `page` the page for people. The only place with an async runtime: searches run on threads that may block.
+//! `documents` the thread of the network, `writers` those that write, `pool` the limits of the work at a time, `connections` the
+//! sockets, `guards` keys, hosts and the metrics of every request, `follow` new commits and signals, `page` the page for people.
+//!
+//! The only place with an async runtime: a request is a task, and every search a thread that may block.
 
 mod api;
 mod body;

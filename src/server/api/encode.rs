@@ -1,10 +1,9 @@
 //! `POST /v1/encode`: texts → sparse vectors.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use axum::extract::State;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 use splade_core::{Pruning, SparseVector};
 use utoipa::ToSchema;
 
@@ -72,8 +71,10 @@ pub(crate) enum EncodedBody {
     Indices(VectorBody),
     /// weights by token
     Tokens {
-        /// weights by token
-        tokens: BTreeMap<String, f32>,
+        /// weights by token, the largest first
+        #[serde(serialize_with = "as_map")]
+        #[schema(value_type = HashMap<String, f32>)]
+        tokens: Vec<(String, f32)>,
     },
 }
 
@@ -135,5 +136,11 @@ fn in_format(vector: &SparseVector, format: FormatBody, side: &QuerySide) -> Enc
     }
     let token = |dim: u32| side.vocabulary().and_then(|vocabulary| vocabulary.token(dim));
     let name = |dim: u32| token(dim).unwrap_or_else(|| format!("[{dim}]"));
-    EncodedBody::Tokens { tokens: vector.iter().map(|(dim, weight)| (name(dim), weight)).collect() }
+    let weights = vector.by_decreasing_weight().into_iter();
+    EncodedBody::Tokens { tokens: weights.map(|(dim, weight)| (name(dim), weight)).collect() }
+}
+
+/// Writes pairs as an object, in their order.
+fn as_map<S: Serializer>(pairs: &[(String, f32)], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_map(pairs.iter().map(|(name, value)| (name, value)))
 }

@@ -117,10 +117,9 @@ fn vectors_are_those_of_encode() {
         &format!("{}\n", json!({"_id": "x", "text": texts[0]})),
     );
     let expected: Value = serde_json::from_str(&expected.done()).unwrap();
-    let (found, expected) =
-        (tokens["vectors"][0]["tokens"].as_object().unwrap(), expected["tokens"].as_object().unwrap());
-    assert!(!found.is_empty() && found.len() == expected.len());
-    found.iter().for_each(|(token, weight)| assert_eq!(weight, &expected[token], "{token}"));
+    let found = tokens["vectors"][0]["tokens"].to_string();
+    assert_eq!(found, expected["tokens"].to_string(), "the largest weight first");
+    assert!(found.len() > 10, "{found}");
 }
 
 #[test]
@@ -255,7 +254,7 @@ fn a_problem_has_the_place_of_the_member() {
             "/vector/indices",
             "31 terms, more than 30",
         ),
-        (json!([]), "", "invalid type: sequence"),
+        (json!([]), "", "expected an object"),
     ] {
         server.post("/v1/search", &body).fails(422, pointer, detail);
     }

@@ -88,11 +88,19 @@ fn a_limit_of_requests_is_told_with_the_time_to_wait() {
     let texts = vec!["torsken gyter i Lofoten om vinteren ".repeat(60); 100];
     let body = json!({"texts": texts, "role": "document"});
     let refused = std::thread::scope(|scope| {
-        let busy = scope.spawn(|| server.post("/v1/encode", &body));
+        let encode = || loop {
+            // the only place may be taken by a search
+            let reply = server.post("/v1/encode", &body);
+            if reply.status != 429 {
+                return reply;
+            }
+        };
+        let busy = scope.spawn(encode);
         let mut refused = None;
         while !busy.is_finished() && refused.is_none() {
             let reply = server.post("/v1/search", &json!({"query": "torsk"}));
             refused = (reply.status != 200).then_some(reply);
+            std::thread::sleep(Duration::from_millis(5));
         }
         assert_eq!(busy.join().unwrap().status, 200);
         refused
@@ -230,7 +238,7 @@ fn searches_are_right_while_the_folder_is_replaced() {
             std::thread::sleep(Duration::from_millis(150));
         }
     });
-    assert!(count > 20, "{count}");
+    assert!(count >= 5, "{count}");
     assert!(server.log().contains("opened anew"), "{}", server.log());
 }
 
@@ -240,9 +248,10 @@ fn written_documents_survive_a_kill_under_load() {
     let mut acknowledged: Vec<String> = Vec::new();
     for round in 0..4 {
         let server = Server::start(&place, &with(&INDEXES, &["--writable"]));
+        let count = AtomicUsize::new(0);
         let found: Vec<Vec<String>> = std::thread::scope(|scope| {
             let write = |thread: usize| {
-                let server = &server;
+                let (server, count) = (&server, &count);
                 move || {
                     let mut done = Vec::new();
                     for number in 0.. {
@@ -251,7 +260,10 @@ fn written_documents_survive_a_kill_under_load() {
                         let body = json!({"documents": [document]}).to_string();
                         let head = ["content-type: application/json"];
                         match server.send("POST", "/v1/documents", &head, body.as_bytes()) {
-                            Ok(reply) if reply.status == 200 => done.push(id),
+                            Ok(reply) if reply.status == 200 => {
+                                done.push(id);
+                                count.fetch_add(1, Ordering::SeqCst);
+                            }
                             Ok(reply) => assert_eq!(reply.status, 503, "{reply:?}"),
                             Err(_) => break,
                         }
@@ -260,13 +272,15 @@ fn written_documents_survive_a_kill_under_load() {
                 }
             };
             let threads: Vec<_> = (0..3).map(|thread| scope.spawn(write(thread))).collect();
-            std::thread::sleep(Duration::from_millis(400 + 137 * round));
+            wait_until("some documents are written", || count.load(Ordering::SeqCst) >= 5);
+            // at another moment of a commit in each round
+            std::thread::sleep(Duration::from_millis(17 * round));
             server.signal("KILL");
             threads.into_iter().map(|thread| thread.join().unwrap()).collect()
         });
         acknowledged.extend(found.into_iter().flatten());
     }
-    assert!(acknowledged.len() > 10, "{}", acknowledged.len());
+    assert!(acknowledged.len() >= 20, "{}", acknowledged.len());
     place.ok(&["index", "model", "--index", "toy.index", "--append", "--delete", {
         place.write("none.txt", "nobody\n");
         "none.txt"
@@ -294,5 +308,5 @@ fn searches_are_right_while_documents_are_written() {
             server.post("/v1/documents", &json!({"documents": [document], "delete": delete})).ok();
         }
     });
-    assert!(count > 20, "{count}");
+    assert!(count >= 5, "{count}");
 }
