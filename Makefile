@@ -1,5 +1,5 @@
 # `make test` and `make demo`: each sets up what it needs.
-.PHONY: setup demo lint check test
+.PHONY: setup demo lint check test test-engines
 .DEFAULT_GOAL := test
 
 PYTHON ?= python3
@@ -28,3 +28,7 @@ check: setup
 test: lint
 	cargo test --workspace
 	@PYTHON=$(PYTHON) scripts/check.sh
+
+# tests against real engines: each is set up in .engines/, or skipped with the reason; within ENGINES_MINUTES, 15 by default
+test-engines: setup
+	@$(PYTHON) scripts/test_engines.py

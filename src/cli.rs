@@ -24,7 +24,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub(crate) use dense::{DenseArgs, DenseSearchArgs};
 pub(crate) use encode::{EncodeArgs, Role, VectorFormat};
-pub(crate) use engines::{CollectionArgs, EngineArgs, EngineKind, PushIndexArgs};
+pub(crate) use engines::{CollectionArgs, EngineArgs, EngineKind, FieldType, PushIndexArgs};
 pub(crate) use eval_mteb::EvalMtebArgs;
 pub(crate) use eval_run::{ComparisonArgs, EvalRunArgs, ReportFormat};
 pub(crate) use export_vectors::{ExportFormat, ExportKeys, ExportVectorsArgs};

@@ -8,6 +8,8 @@ mod files;
 mod live;
 #[path = "engines/milvus.rs"]
 mod milvus;
+#[path = "engines/opensearch.rs"]
+mod opensearch;
 #[path = "engines/postgres.rs"]
 mod postgres;
 #[path = "engines/qdrant.rs"]

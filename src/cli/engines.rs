@@ -18,6 +18,8 @@ pub(crate) enum EngineKind {
     Qdrant,
     Milvus,
     Postgres,
+    Opensearch,
+    Elasticsearch,
 }
 
 impl EngineKind {
@@ -27,6 +29,8 @@ impl EngineKind {
             Self::Qdrant => "qdrant",
             Self::Milvus => "milvus",
             Self::Postgres => "postgres",
+            Self::Opensearch => "opensearch",
+            Self::Elasticsearch => "elasticsearch",
         }
     }
 }
@@ -78,6 +82,18 @@ impl EngineArgs {
     }
 }
 
+/// Type of the field that an OpenSearch index keeps vectors in.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[value(rename_all = "snake_case")]
+pub(crate) enum FieldType {
+    // every document with a term of the query is scored
+    #[default]
+    RankFeatures,
+    // approximate in large segments
+    SparseVector,
+}
+
 /// Settings of a new collection.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Args, Serialize, Deserialize)]
 #[serde(default)]
@@ -87,6 +103,28 @@ pub(crate) struct CollectionArgs {
     #[arg(long)]
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub(crate) hnsw: bool,
+    /// Number of shards of a new collection. For opensearch and elasticsearch
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) shards: Option<u32>,
+    /// Number of further copies of each shard of a new collection. For opensearch and elasticsearch
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(..=100))]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) replicas: Option<u32>,
+    /// Leave vectors out of the stored documents, which takes less disk; `_update` and `_reindex` lose them. For opensearch and
+    /// elasticsearch
+    #[arg(long)]
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) exclude_vectors: bool,
+    /// Type of the field of vectors; sparse_vector: approximate search, version 3.3 or later; default: rank_features. For
+    /// opensearch
+    #[arg(long, value_name = "TYPE")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) field_type: Option<FieldType>,
+    /// Number of documents of a segment from which on a sparse_vector is searched approximately. For opensearch
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) approximate_threshold: Option<u32>,
 }
 
 impl CollectionArgs {
@@ -116,6 +154,7 @@ impl CollectionArgs {
 #[command(after_help = "Examples:
   splade push-index wiki.index --to qdrant --url http://localhost:6333 --collection wiki
   splade push-index wiki.index --to qdrant --url http://localhost:6333 --collection wiki --sync
+  splade push-index wiki.index --to opensearch --url http://localhost:9200 --collection wiki
 
 The collection is created if it is not there. A push that was interrupted or killed is continued by the same
 command, which sends only what is missing. After the push, scores of the collection are compared with exact

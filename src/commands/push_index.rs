@@ -16,6 +16,13 @@ use crate::outputs::say;
 pub(crate) fn run(args: &PushIndexArgs) -> Result<()> {
     use_threads(args.network.threads);
     let engine = engines::open(args.to, &args.engine, &args.new_collection)?;
+    let settings = engine.settings();
+    if args.verify_only && !settings.is_null() {
+        return Err(bad_input(
+            format!("--verify-only makes no collection, and these are settings of a new one: {settings}"),
+            "leave them out",
+        ));
+    }
     let (source, model) = source(args)?;
     let options = PushOptions {
         sync: args.sync,
@@ -28,7 +35,7 @@ pub(crate) fn run(args: &PushIndexArgs) -> Result<()> {
         None
     } else {
         let mut manifest = model.manifest().clone();
-        manifest.driver = engine.settings();
+        manifest.driver = settings;
         let pushed = push(engine.as_ref(), &source, manifest, &options)?;
         remark(engine.as_ref(), &pushed);
         Some(pushed)

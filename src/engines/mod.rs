@@ -6,11 +6,14 @@
 
 mod batches;
 mod client;
+mod elasticsearch;
 mod error;
 mod http;
 mod limits;
+mod lucene;
 mod manifest;
 mod milvus;
+mod opensearch;
 mod postgres;
 mod push;
 mod qdrant;
@@ -208,6 +211,7 @@ impl fmt::Display for Tolerance {
 /// # Errors
 /// Flags that are missing or contradict one another, settings that the engine does not have, an address that cannot be used.
 pub(crate) fn open(kind: EngineKind, args: &EngineArgs, collection: &CollectionArgs) -> Result<Box<dyn Engine>> {
+    let of_lucene = ["shards", "replicas", "exclude_vectors", "field_type", "approximate_threshold"];
     Ok(match kind {
         EngineKind::Qdrant => {
             collection.expect_only(kind, &[])?;
@@ -220,6 +224,14 @@ pub(crate) fn open(kind: EngineKind, args: &EngineArgs, collection: &CollectionA
         EngineKind::Postgres => {
             collection.expect_only(kind, &["hnsw"])?;
             Box::new(postgres::Postgres::new(args, collection)?)
+        }
+        EngineKind::Opensearch => {
+            collection.expect_only(kind, &of_lucene)?;
+            Box::new(opensearch::OpenSearch::new(args, collection)?)
+        }
+        EngineKind::Elasticsearch => {
+            collection.expect_only(kind, &of_lucene[..3])?;
+            Box::new(elasticsearch::Elasticsearch::new(args, collection)?)
         }
     })
 }

@@ -4,6 +4,7 @@
 pub(crate) mod data_sets;
 pub(crate) mod hub;
 pub(crate) mod loopback;
+pub(crate) mod lucene;
 pub(crate) mod qdrant;
 #[cfg(feature = "serve")]
 pub(crate) mod server;
