@@ -11,10 +11,12 @@ mod index;
 mod mine;
 mod models;
 mod network;
+mod pages;
 mod ranking;
 mod search;
 #[cfg(feature = "serve")]
 mod serve;
+mod shard;
 #[cfg(feature = "train")]
 mod train;
 mod tune;
@@ -33,10 +35,12 @@ pub(crate) use index::IndexArgs;
 pub(crate) use mine::MineArgs;
 pub(crate) use models::{InspectArgs, PushArgs};
 pub(crate) use network::{Backend, DeviceChoice, NetworkArgs, PruneArgs, ReadingArgs};
+pub(crate) use pages::{CompletionsArgs, ManArgs};
 pub(crate) use ranking::{Bm25Args, FusionArgs, RankingWeights, Switch};
 pub(crate) use search::{ColorChoice, HitFormat, Mode, SearchArgs};
 #[cfg(feature = "serve")]
 pub(crate) use serve::{NamedIndex, ServeArgs};
+pub(crate) use shard::{MergeArgs, ShardArgs};
 #[cfg(feature = "train")]
 pub(crate) use train::{ExportOnnxArgs, HeadChoice, TrainArgs, VerifyArgs};
 pub(crate) use tune::TuneArgs;
@@ -87,6 +91,7 @@ pub(crate) enum Command {
     Encode(EncodeArgs),
     Index(IndexArgs),
     ExportVectors(ExportVectorsArgs),
+    Merge(MergeArgs),
     Search(SearchArgs),
     #[cfg(feature = "serve")]
     Serve(ServeArgs),
@@ -101,6 +106,8 @@ pub(crate) enum Command {
     Push(PushArgs),
     PushIndex(PushIndexArgs),
     Doctor(DoctorArgs),
+    Completions(CompletionsArgs),
+    Man(ManArgs),
 }
 
 /// Show what this machine has and lacks: ONNX Runtime, devices, processor, memory

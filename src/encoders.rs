@@ -48,9 +48,17 @@ pub(crate) fn read_as(model: ModelDir, args: &ReadingArgs) -> Result<ModelDir> {
 
 /// Encoder of queries: the query table of an inference-free model, else the network.
 pub(crate) fn query_encoder(model: &ModelDir, args: &NetworkArgs) -> Result<Box<dyn Encoder>> {
+    Ok(named_query_encoder(model, args)?.0)
+}
+
+/// As [`query_encoder`], with the name of its backend: `query table`, `onnx` or `candle`.
+pub(crate) fn named_query_encoder(model: &ModelDir, args: &NetworkArgs) -> Result<(Box<dyn Encoder>, &'static str)> {
     match model.architecture() {
-        Architecture::InferenceFree => Ok(Box::new(static_query_encoder(model, args)?)),
-        Architecture::Splade => Ok(Box::new(network_encoder(model, args, model.query_prompt())?)),
+        Architecture::InferenceFree => Ok((Box::new(static_query_encoder(model, args)?), QUERY_TABLE)),
+        Architecture::Splade => {
+            let (encoder, backend) = named_encoder(model, args, model.query_prompt())?;
+            Ok((Box::new(encoder), backend))
+        }
     }
 }
 
@@ -84,15 +92,13 @@ pub(crate) fn named_encoder(
 
 /// Encoder of documents.
 pub(crate) fn document_encoder(model: &ModelDir, args: &NetworkArgs) -> Result<DocumentEncoder> {
-    network_encoder(model, args, model.document_prompt())
+    Ok(named_encoder(model, args, model.document_prompt())?.0)
 }
 
-fn network_encoder(model: &ModelDir, args: &NetworkArgs, prompt: &str) -> Result<DocumentEncoder> {
-    Ok(named_encoder(model, args, prompt)?.0)
-}
-
+/// Name of the encoder of queries that needs no network.
+pub(crate) const QUERY_TABLE: &str = "query table";
 /// Name of the backend ONNX Runtime.
-const ONNX: &str = "onnx";
+pub(crate) const ONNX: &str = "onnx";
 /// Name of the backend Candle.
 const CANDLE: &str = "candle";
 

@@ -11,6 +11,7 @@ mod commands;
 mod comparison;
 mod console;
 mod dense;
+mod digest;
 mod encoders;
 mod engines;
 mod environment;
@@ -25,6 +26,7 @@ mod ranking;
 mod report;
 #[cfg(feature = "serve")]
 mod server;
+mod share;
 mod sparsity;
 mod tasks;
 #[cfg(feature = "train")]
@@ -76,6 +78,7 @@ fn run(cli: &Cli) -> anyhow::Result<()> {
         Command::Encode(args) => commands::encode::run(args),
         Command::Index(args) => commands::index::run(args),
         Command::ExportVectors(args) => commands::export_vectors::run(args),
+        Command::Merge(args) => commands::merge::run(args),
         Command::Search(args) => commands::search::run(args),
         #[cfg(feature = "serve")]
         Command::Serve(args) => commands::serve::run(args),
@@ -90,5 +93,7 @@ fn run(cli: &Cli) -> anyhow::Result<()> {
         Command::Push(args) => commands::push::run(args),
         Command::PushIndex(args) => commands::push_index::run(args),
         Command::Doctor(args) => commands::doctor::run(args),
+        Command::Completions(args) => commands::completions::run(args),
+        Command::Man(args) => commands::man::run(args),
     }
 }

@@ -68,6 +68,17 @@ impl Output {
         self.put(|output| output.write_all(bytes))
     }
 
+    /// Writes all bytes of a file to disk, so that [`finish`](Self::finish) has little left that can fail.
+    ///
+    /// # Errors
+    /// A full disk.
+    pub(crate) fn sync(&mut self) -> Result<()> {
+        match self {
+            Self::Stdout(stdout) => Ok(stdout.flush().map_err(Error::io(STDOUT))?),
+            Self::File { file, .. } => Ok(file.sync()?),
+        }
+    }
+
     /// Flushes the output and commits a file.
     pub(crate) fn finish(self) -> Result<()> {
         match self {

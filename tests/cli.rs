@@ -11,15 +11,21 @@ mod export_vectors;
 mod fields;
 #[path = "cli/killed.rs"]
 mod killed;
+#[path = "cli/pages.rs"]
+mod pages;
 #[path = "cli/passages.rs"]
 mod passages;
 #[path = "cli/pruning.rs"]
 mod pruning;
 #[path = "cli/resume.rs"]
 mod resume;
+#[path = "cli/scale.rs"]
+mod scale;
 #[cfg(all(feature = "serve", unix))]
 #[path = "cli/serve.rs"]
 mod serve;
+#[path = "cli/shards.rs"]
+mod shards;
 #[path = "cli/snippets.rs"]
 mod snippets;
 #[path = "cli/tune.rs"]

@@ -51,6 +51,12 @@ fn place() -> Place {
     );
     place.ok(&["index", "demo/model/final", "--input", "corpus.jsonl", "--index", "news.index"]);
     let search = ["search", "--index", "demo/help.index", "--queries", "queries.jsonl", "--format", "trec"];
+    for (at, shard) in ["0/2", "1/2"].iter().enumerate() {
+        let input = ["--input", "corpus.jsonl", "--shard", shard];
+        place.ok(&[&["index", "demo/model/final", "--index", &format!("shards/{at}.index")][..], &input].concat());
+        let vectors = format!("shards/{at}.jsonl");
+        place.ok(&[&["encode", "demo/model/final", "--role", "document", "--output", &vectors][..], &input].concat());
+    }
     place.write("run.trec", place.ok(&search));
     place.write("bm25.trec", place.ok(&[&search[..], &["--mode", "bm25"]].concat()));
     let reference = ["encode", "demo/model/final", "--input", "texts.jsonl", "--role", "document"];
@@ -75,6 +81,8 @@ fn shortened(example: &str) -> String {
         "splade mine ",
         "splade eval-run ",
         "splade tune ",
+        "splade merge ",
+        "splade man --output ",
     ];
     let no_file = ["--append", "--hybrid"].iter().any(|flag| example.contains(flag));
     let writes = writes.iter().any(|command| example.contains(command)) && !no_file;

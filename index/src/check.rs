@@ -5,7 +5,7 @@ use std::ffi::OsStr;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
-use splade_files::is_temporary;
+use splade_files::{SHARD_FILE, is_temporary};
 use tantivy::TantivyDocument;
 use tantivy::directory::INDEX_WRITER_LOCK;
 
@@ -253,7 +253,7 @@ impl<'a> Check<'a> {
     fn check_names(&mut self) -> Result<()> {
         let tantivy = self.dir.join(TANTIVY_DIR);
         let is_written = is_written(&tantivy);
-        let in_index = |name: &str| [MANIFEST_FILE, TANTIVY_DIR, QUERY_DIR].contains(&name);
+        let in_index = |name: &str| [MANIFEST_FILE, TANTIVY_DIR, QUERY_DIR, SHARD_FILE].contains(&name);
         self.check_names_in(self.dir, is_written, in_index)?;
         if tantivy.is_dir() {
             self.check_names_in(&tantivy, is_written, is_known)?;

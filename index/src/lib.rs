@@ -65,6 +65,7 @@ mod hits;
 mod hybrid;
 mod hybrid_settings;
 mod impact_index;
+mod join;
 mod passages;
 mod plugin;
 mod retrievers;

@@ -1,12 +1,12 @@
 //! Flags of `encode`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
 use splade_core::Pruning;
 
 use super::values::at_least_one;
-use super::{NetworkArgs, PruneArgs};
+use super::{NetworkArgs, PruneArgs, ShardArgs};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Role {
@@ -18,6 +18,7 @@ pub(crate) enum Role {
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   splade encode demo/model/final --input corpus.jsonl --role document --output vectors.jsonl
+  splade encode demo/model/final --input corpus.jsonl --role document --output 0.jsonl --shard 0/2
   echo 'Hvem bor i Oslo?' | splade encode demo/model/final --input - --role query")]
 pub(crate) struct EncodeArgs {
     /// Model folder, or Hub id: owner/name or owner/name@revision
@@ -43,10 +44,17 @@ pub(crate) struct EncodeArgs {
     #[arg(long)]
     pub(crate) overwrite: bool,
     #[command(flatten)]
+    pub(crate) share: ShardArgs,
+    #[command(flatten)]
     pub(crate) network: NetworkArgs,
 }
 
 impl EncodeArgs {
+    /// Output file; none for stdout.
+    pub(crate) fn file(&self) -> Option<&Path> {
+        self.output.as_deref().filter(|path| path.as_os_str() != "-")
+    }
+
     /// Pruning of the vectors.
     pub(crate) fn pruning(&self) -> splade_core::Result<Pruning> {
         PruneArgs { max_active_dims: self.top_k.or(self.prune.max_active_dims), ..self.prune }.pruning()

@@ -7,7 +7,7 @@ use splade_core::PassageLength;
 use splade_core::segment::ForwardPrecision;
 
 use super::values::size;
-use super::{DenseArgs, NetworkArgs, PruneArgs};
+use super::{DenseArgs, NetworkArgs, PruneArgs, ShardArgs};
 
 /// Encode a corpus into an index
 #[derive(Debug, Args)]
@@ -17,6 +17,7 @@ use super::{DenseArgs, NetworkArgs, PruneArgs};
   splade index demo/model/final --input corpus.jsonl --index long.index --passages 48/12
   splade index demo/model/final --index wiki.index --append --input more.jsonl --delete gone.txt
   splade index demo/model/final --input corpus.jsonl --index dense.index --dense dense-model
+  splade index demo/model/final --input corpus.jsonl --index 0.index --shard 0/2
   splade index --optimize wiki.index
   splade index --check wiki.index
 
@@ -44,13 +45,13 @@ pub(crate) struct IndexArgs {
     #[arg(long, value_name = "DIR", conflicts_with_all = OF_WRITING)]
     pub(crate) optimize: Option<PathBuf>,
     /// Add to an existing index; a document with the id of an indexed one replaces it
-    #[arg(long, conflicts_with = "overwrite")]
+    #[arg(long, conflicts_with_all = ["overwrite", "shard"])]
     pub(crate) append: bool,
     /// Replace an existing index
     #[arg(long)]
     pub(crate) overwrite: bool,
     /// Delete the documents with these ids, one per line and taken exactly, before adding; requires --append
-    #[arg(long, value_name = "IDS.txt", requires = "append")]
+    #[arg(long, value_name = "IDS.txt", requires = "append", conflicts_with = "shard")]
     pub(crate) delete: Option<PathBuf>,
     /// Discard what an interrupted run left in DIR.unfinished, instead of resuming it
     #[arg(long)]
@@ -89,6 +90,8 @@ pub(crate) struct IndexArgs {
     pub(crate) fields: Option<String>,
     #[command(flatten)]
     pub(crate) dense: DenseArgs,
+    #[command(flatten)]
+    pub(crate) share: ShardArgs,
     /// Print the statistics, or what --check found, as JSON
     #[arg(long)]
     pub(crate) json: bool,
@@ -115,7 +118,7 @@ impl From<WeightFormat> for ForwardPrecision {
 }
 
 /// Arguments of `index` that make no sense with `--check` and `--optimize`.
-const OF_WRITING: [&str; 21] = [
+const OF_WRITING: [&str; 23] = [
     "model",
     "input",
     "index",
@@ -137,6 +140,8 @@ const OF_WRITING: [&str; 21] = [
     "dense",
     "dense_query_prompt",
     "dense_document_prompt",
+    "shard",
+    "presplit",
 ];
 
 impl IndexArgs {

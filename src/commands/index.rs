@@ -6,22 +6,24 @@ mod fields;
 mod input;
 mod journal;
 mod passages;
+mod shard;
 
 use std::path::Path;
 
 use anyhow::Result;
-use splade_core::Pruning;
+use splade_core::{DocumentEncoder, Pruning};
 use splade_files::{Architecture, Document, ModelDir, Precision, read_documents, read_ids};
 use splade_index::{DenseSettings, FindingKind, ImpactIndex, ImpactWriter, IndexSettings, Language, WriterOptions};
 
-use self::bulk::Unfinished;
+use self::bulk::{Sources, Unfinished};
 use crate::cli::IndexArgs;
 use crate::console::size;
 use crate::dense::DenseModel;
-use crate::encoders::{read_as, static_query_encoder};
+use crate::encoders::{named_encoder, read_as, static_query_encoder};
 use crate::failure::{Failure, bad_input};
 use crate::hub::{self, Wants};
 use crate::outputs::{refuse_existing, say};
+use crate::share::{Share, warn_of_batches};
 
 /// Documents in which `--language auto` detects the language.
 const LANGUAGE_SAMPLE: usize = 1000;
@@ -33,7 +35,7 @@ pub(crate) fn run(args: &IndexArgs) -> Result<()> {
     if let Some(dir) = &args.optimize {
         let index = ImpactIndex::open(dir)?;
         index.optimize()?;
-        return report(&index, args, None);
+        return report(&index, args.json, None);
     }
     let model = hub::open(args.model(), Wants::encoder(&args.network).and_weights())?;
     let model = read_as(model, &args.network.reading)?;
@@ -45,19 +47,46 @@ pub(crate) fn run(args: &IndexArgs) -> Result<()> {
     if args.append {
         return append(&model, dense.as_ref(), settings, args);
     }
-    refuse_existing(args.index(), args.overwrite)?;
+    let share = Share::of(&args.share);
+    // an index with a manifest may be the shard itself
+    let may_be_shard = share.is_some() && shard::has_manifest(args.index());
+    if !may_be_shard {
+        refuse_existing(args.index(), args.overwrite)?;
+    }
     refuse_other(args.index())?;
     let settings = IndexSettings { fields: fields::typed_fields(args)?, passages: args.passages, ..settings };
     let has_table = model.architecture() == Architecture::InferenceFree;
     let table = has_table.then(|| static_query_encoder(&model, &args.network)).transpose()?;
-    let unfinished = Unfinished::open(bulk::open_place(args)?, &settings, args)?;
+    let sources =
+        Sources { encoder: encoder(&model, args, share.as_ref())?, model: &model, dense: dense.as_ref(), share };
+    if may_be_shard && !args.overwrite && shard::is_complete(&sources, &settings, args)? {
+        return report(&ImpactIndex::open(args.index())?, args.json, None);
+    }
+    let unfinished = Unfinished::open(bulk::open_place(args)?, &settings, args, &sources)?;
     if let Some(table) = table.filter(|_| unfinished.is_new()) {
         unfinished.index.write_query_encoder(&table)?;
     }
-    let Unfinished { index, place, truncated, .. } = unfinished.fill(&model, dense.as_ref(), args)?;
+    let Unfinished { index, place, truncated, .. } = unfinished.fill(&sources, args)?;
+    shard::write_manifest(&index, &sources, args)?;
     drop(index);
     place.commit()?;
-    report(&ImpactIndex::open(args.index())?, args, truncated)
+    report(&ImpactIndex::open(args.index())?, args.json, truncated)
+}
+
+/// Encoder of the documents, and the name of its backend; none if the input has vectors.
+fn encoder(
+    model: &ModelDir,
+    args: &IndexArgs,
+    share: Option<&Share>,
+) -> Result<Option<(DocumentEncoder, &'static str)>> {
+    if args.vectors.is_some() {
+        return Ok(None);
+    }
+    let (encoder, backend) = named_encoder(model, &args.network, model.document_prompt())?;
+    if share.is_some() {
+        warn_of_batches(&args.network, backend);
+    }
+    Ok(Some((encoder, backend)))
 }
 
 /// Checks an index and prints the findings. Fails if there are any.
@@ -93,7 +122,7 @@ fn check(dir: &Path, json: bool) -> Result<()> {
 }
 
 /// Refuses to replace a folder that is not an index: it may have been given by mistake.
-fn refuse_other(place: &Path) -> Result<()> {
+pub(super) fn refuse_other(place: &Path) -> Result<()> {
     let is_empty = || std::fs::read_dir(place).is_ok_and(|mut entries| entries.next().is_none());
     if place.exists() && !ImpactIndex::is_at(place) && !is_empty() {
         return Err(bad_input(
@@ -226,21 +255,22 @@ fn append(model: &ModelDir, dense: Option<&DenseModel>, settings: IndexSettings,
     }
     if args.input.is_none() && args.vectors.is_none() {
         writer.finish()?;
-        return report(&index, args, None);
+        return report(&index, args.json, None);
     }
     let place = bulk::open_place(args)?;
     let mark = place.run().map(|run| format!("added by run {run}"));
     if mark.is_some() && index.note()? == mark {
         tracing::info!("the interrupted command had added its documents already");
         place.remove()?;
-        return report(&index, args, None);
+        return report(&index, args.json, None);
     }
-    let unfinished = Unfinished::open(place, index.settings(), args)?.fill(model, dense, args)?;
+    let sources = Sources { encoder: encoder(model, args, None)?, model, dense, share: None };
+    let unfinished = Unfinished::open(place, index.settings(), args, &sources)?.fill(&sources, args)?;
     writer.adopt(&unfinished.index)?;
     writer.finish_with_note(mark.as_deref())?;
     drop(unfinished.index);
     unfinished.place.remove()?;
-    report(&index, args, unfinished.truncated)
+    report(&index, args.json, unfinished.truncated)
 }
 
 fn delete(writer: &mut ImpactWriter, path: &Path) -> Result<()> {
@@ -256,9 +286,9 @@ fn delete(writer: &mut ImpactWriter, path: &Path) -> Result<()> {
 }
 
 /// Prints the statistics, and the number of truncated texts if texts were encoded.
-fn report(index: &ImpactIndex, args: &IndexArgs, truncated: Option<u64>) -> Result<()> {
+pub(super) fn report(index: &ImpactIndex, as_json: bool, truncated: Option<u64>) -> Result<()> {
     let stats = index.stats()?;
-    if args.json {
+    if as_json {
         let mut json = serde_json::to_value(&stats)?;
         if let Some(truncated) = truncated {
             json["truncated"] = truncated.into();

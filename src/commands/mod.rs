@@ -1,5 +1,6 @@
 //! The commands, one file each.
 
+pub(crate) mod completions;
 pub(crate) mod doctor;
 pub(crate) mod encode;
 pub(crate) mod eval_mteb;
@@ -10,6 +11,8 @@ pub(crate) mod export_vectors;
 pub(crate) mod index;
 pub(crate) mod inspect;
 pub(crate) mod interrupt;
+pub(crate) mod man;
+pub(crate) mod merge;
 #[cfg(feature = "train")]
 pub(crate) mod mine;
 pub(crate) mod push;

@@ -17,12 +17,13 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 /// All commands.
-pub(crate) const COMMANDS: [&str; 16] = [
+pub(crate) const COMMANDS: [&str; 19] = [
     "train",
     "export-onnx",
     "encode",
     "index",
     "export-vectors",
+    "merge",
     "search",
     "serve",
     "mine",
@@ -34,6 +35,8 @@ pub(crate) const COMMANDS: [&str; 16] = [
     "push",
     "push-index",
     "doctor",
+    "completions",
+    "man",
 ];
 
 /// Temporary folder in which the program runs, with the cache of the program beside it.

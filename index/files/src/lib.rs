@@ -8,6 +8,7 @@
 //! * [`ModelDir`] finds everything in a model folder, whichever tool wrote it; [`NewModel`] writes one.
 //! * [`DenseModelDir`] is the folder of a dense encoder of sentence-transformers.
 //! * [`Family`] is the transformer that a `config.json` describes; [`CheckpointFiles`] finds its shards.
+//! * [`Shard`] selects the documents of one of many machines; [`ShardManifest`] and [`merge_vectors`] join the shards.
 //! * [`AtomicFile`] and [`AtomicFolder`] make outputs atomic; [`ResumableFolder`] makes one that an interrupted process leaves
 //!   for the next.
 
@@ -31,6 +32,7 @@ mod precision;
 mod query_table;
 mod read;
 mod resumable;
+mod shard;
 mod tensors;
 mod vector_export;
 mod vector_file;
@@ -46,6 +48,11 @@ pub use vector_export::{
     PostingTables, PostingTablesStats, TableNotes, write_impacts_by_key, write_weights_by_key,
 };
 pub use vector_file::{VectorRows, read_vector_rows, read_vectors, read_vectors_named, write_tokens, write_vector};
+// Shards of a job on many machines
+pub use shard::{
+    DistinctIds, IdsDigest, Partition, SHARD_FILE, Shard, ShardFile, ShardInput, ShardKind, ShardManifest, add_row,
+    complete_set, merge_vectors,
+};
 // Model folders
 pub use checkpoint_files::{CHECKPOINT_NAMES, CheckpointFiles, CheckpointFormat, is_index, shard_names};
 pub use dense_model::{DENSE_ONNX_FILES, DenseModelDir, DensePooling};

@@ -10,6 +10,7 @@ mod fields;
 mod folder;
 mod hybrid;
 mod input;
+mod join;
 mod lifecycle;
 mod passages;
 mod retrievers;

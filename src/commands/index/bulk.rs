@@ -8,7 +8,6 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use indicatif::ProgressBar;
-use serde_json::{Map, Value, json};
 use splade_core::dense::DenseVector;
 use splade_core::segment::ForwardPrecision;
 use splade_core::{DocumentEncoder, Encoder, PassageLength, Pruning, encode_stream_by};
@@ -16,19 +15,30 @@ use splade_files::{AtomicFolder, ModelDir, ResumableFolder};
 use splade_index::{Error, ImpactIndex, ImpactWriter, IndexSettings, StoredDocument, WriteCounts, WriterOptions};
 
 use super::input::{Item, read_items};
-use super::journal::{InputDigest, Journal};
+use super::journal::{Journal, expect_same, left_by_interrupted, options};
 use super::passages::{Vectors, encode_documents};
 use crate::cli::IndexArgs;
 use crate::commands::interrupt;
 use crate::console;
 use crate::dense::DenseModel;
-use crate::encoders::document_encoder;
+use crate::digest::InputDigest;
 use crate::failure::bad_input;
+use crate::share::Share;
 
 /// Longest time between two commits.
 const TIME_PER_COMMIT: Duration = Duration::from_secs(60);
 /// Advice where an unfinished run cannot be continued.
-const RESTART: &str = "give the arguments and the input of that run, or --restart to discard it";
+pub(super) const RESTART: &str = "give the arguments and the input of that run, or --restart to discard it";
+
+/// Model, encoders and share of the documents of a bulk run.
+pub(super) struct Sources<'a> {
+    pub(super) model: &'a ModelDir,
+    /// encoder of sparse vectors, and the name of its backend; none if the input has them
+    pub(super) encoder: Option<(DocumentEncoder, &'static str)>,
+    pub(super) dense: Option<&'a DenseModel>,
+    /// none if all documents of the input are indexed
+    pub(super) share: Option<Share>,
+}
 
 /// An index that is filled beside its destination.
 pub(super) struct Unfinished {
@@ -89,8 +99,13 @@ pub(super) fn open_place(args: &IndexArgs) -> Result<Place> {
 
 impl Unfinished {
     /// Opens the index that an interrupted command with the same arguments left, else creates one.
-    pub(super) fn open(mut place: Place, settings: &IndexSettings, args: &IndexArgs) -> Result<Self> {
-        let options = options(args);
+    pub(super) fn open(
+        mut place: Place,
+        settings: &IndexSettings,
+        args: &IndexArgs,
+        sources: &Sources<'_>,
+    ) -> Result<Self> {
+        let options = options(args, sources);
         if let Place::Resumable(folder) = &mut place {
             if let Some((index, journal)) = left_by_interrupted(folder)? {
                 expect_same(folder, &index, &journal, settings, &options)?;
@@ -118,12 +133,12 @@ impl Unfinished {
     }
 
     /// Reads the input to its end. Returns the index with all documents committed and its segments merged.
-    pub(super) fn fill(mut self, model: &ModelDir, dense: Option<&DenseModel>, args: &IndexArgs) -> Result<Self> {
+    pub(super) fn fill(mut self, sources: &Sources<'_>, args: &IndexArgs) -> Result<Self> {
         if self.journal.is_complete {
             tracing::info!("all {} documents are indexed already", self.journal.documents);
         }
         let mut sink = Sink::new(&self, args)?;
-        if let Err(error) = sink.read_all(model, dense) {
+        if let Err(error) = sink.read_all(sources) {
             return Err(self.give_up(sink, args, error));
         }
         sink.bar.finish_and_clear();
@@ -198,52 +213,6 @@ fn warn_of(counts: &WriteCounts) {
     }
 }
 
-/// Options that change the result.
-fn options(args: &IndexArgs) -> Map<String, Value> {
-    let network = &args.network;
-    let options = json!({
-        "append": args.append,
-        "vectors": args.vectors.is_some(),
-        "input": args.input.is_some(),
-        "pruning": args.prune.pruning().ok().map(|pruning| pruning.to_string()),
-        "max_length": network.max_length,
-        "drop_special_terms": network.drop_special_terms,
-        "mlm_head": network.reading.mlm_head.map(|mode| format!("{mode:?}")),
-    });
-    options.as_object().cloned().unwrap_or_default()
-}
-
-/// The index of a run that was killed or interrupted after a commit; none if there is none.
-fn left_by_interrupted(folder: &ResumableFolder) -> Result<Option<(ImpactIndex, Journal)>> {
-    if !ImpactIndex::is_at(&folder.path()) {
-        return Ok(None);
-    }
-    let index = ImpactIndex::open(&folder.path())?;
-    let journal = index.note()?.as_deref().and_then(Journal::parse).filter(|journal| journal.run == folder.run());
-    Ok(journal.map(|journal| (index, journal)))
-}
-
-fn expect_same(
-    folder: &ResumableFolder,
-    index: &ImpactIndex,
-    journal: &Journal,
-    settings: &IndexSettings,
-    options: &Map<String, Value>,
-) -> Result<()> {
-    let aside = folder.aside().display();
-    // a pruning is a setting too, and its flag is the clearer name
-    if let Some((option, value)) = journal.other_option(options) {
-        return Err(bad_input(
-            format!("{aside}: an interrupted run with another {option}, which was {value}"),
-            RESTART,
-        ));
-    }
-    if index.settings() != settings {
-        return Err(bad_input(format!("{aside}: an interrupted run with another model or other settings"), RESTART));
-    }
-    Ok(())
-}
-
 /// Vectors that were computed from the text of a document.
 #[derive(Default)]
 struct Encoded {
@@ -308,31 +277,33 @@ impl<'a> Sink<'a> {
         self.args.input.as_deref().or(self.args.vectors.as_deref()).unwrap_or(Path::new("-"))
     }
 
-    fn read_all(&mut self, model: &ModelDir, dense: Option<&DenseModel>) -> Result<()> {
-        if self.journal.is_complete {
+    fn read_all(&mut self, sources: &Sources<'_>) -> Result<()> {
+        let Sources { share, dense, .. } = sources;
+        if self.journal.is_complete && share.is_none() {
             return Ok(());
         }
-        let mut items = read_items(self.args, model)?;
+        let mut items = read_items(self.args, sources.model, share.clone())?;
         self.skip_committed(&mut items)?;
+        if self.journal.is_complete {
+            // the manifest of a shard counts the whole input
+            return items.try_for_each(|item| item.map(drop));
+        }
         let n_before = self.n_read;
         let text = |item: &Item| item.document.full_text().into_owned();
-        let encoder = match self.args.vectors {
-            Some(_) => None,
-            None => Some(document_encoder(model, &self.args.network)?),
-        };
-        match (&encoder, dense) {
+        let encoder = sources.encoder.as_ref().map(|(encoder, _)| encoder);
+        match (encoder, dense) {
             (None, None) => items.try_for_each(|item| self.add(item?, Encoded::default()))?,
             (Some(encoder), None) => {
                 let passages = self.passages;
                 encode_documents(encoder, passages, items, text, |item, vectors| self.add(item, vectors.into()))?;
             }
             (encoder, Some(dense)) => {
-                let encode = |texts: &[&str]| encode(encoder.as_ref(), dense, texts);
+                let encode = |texts: &[&str]| encode(encoder, dense, texts);
                 encode_stream_by(encode, items, text, |item, encoded| self.add(item, encoded))?;
             }
         }
         self.truncated = encoder.map(|encoder| encoder.truncated());
-        if self.n_read == 0 {
+        if share.as_ref().map_or(self.n_read, Share::documents) == 0 {
             return Err(bad_input(
                 format!("{}: there are no documents in it", self.input().display()),
                 "one JSON object a line is needed: {\"_id\": \"d1\", \"text\": \"…\"}",

@@ -6,6 +6,7 @@ use splade_files::{Document, ModelDir, read_documents, read_vector_rows};
 
 use super::ahead::Ahead;
 use crate::cli::IndexArgs;
+use crate::share::Share;
 use crate::vectors::paired;
 
 /// A document, with its vector if the input has one.
@@ -26,15 +27,26 @@ impl Item {
 /// Items in their order.
 type Items = Box<dyn Iterator<Item = Result<Item>> + Send>;
 
-/// Reads the input: a corpus, a corpus with a file of vectors in the same order, or vectors alone.
+/// Reads the input, of a shard its documents alone: a corpus, a corpus with a file of vectors in the same order, or vectors alone.
 ///
 /// Vectors are read ahead, since reading them takes about as long as adding them. Texts are not: encoding them takes far longer.
-pub(super) fn read_items(args: &IndexArgs, model: &ModelDir) -> Result<Items> {
+pub(super) fn read_items(args: &IndexArgs, model: &ModelDir, share: Option<Share>) -> Result<Items> {
     let items = items(args, model)?;
+    let items = match share {
+        Some(share) => of_shard(items, share),
+        None => items,
+    };
     if args.vectors.is_none() {
         return Ok(items);
     }
     Ok(Box::new(Ahead::of(items, |item| item.as_ref().map_or(0, Item::bytes))?))
+}
+
+/// The items of a shard. All items are counted.
+fn of_shard(items: Items, share: Share) -> Items {
+    let is_ours =
+        move |item: &Item| share.take(&item.document.id, |digest| digest.add(&item.document, item.vector.as_ref()));
+    Box::new(items.filter(move |item| item.as_ref().map_or(true, &is_ours)))
 }
 
 fn items(args: &IndexArgs, model: &ModelDir) -> Result<Items> {

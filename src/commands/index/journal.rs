@@ -1,9 +1,14 @@
 //! [`Journal`]: how far the input of a bulk run was read, kept with every commit of the unfinished index.
 
+use anyhow::Result;
 use serde_json::{Map, Value, json};
-use sha2::{Digest, Sha256};
-use splade_core::SparseVector;
-use splade_files::Document;
+use splade_files::ResumableFolder;
+use splade_index::{ImpactIndex, IndexSettings};
+
+use super::bulk::{RESTART, Sources};
+use crate::cli::IndexArgs;
+use crate::digest::InputDigest;
+use crate::failure::bad_input;
 
 /// Position in the input, and what a later run must have in common with this one.
 #[derive(Debug, Clone, PartialEq)]
@@ -64,44 +69,60 @@ impl Journal {
     }
 }
 
-/// Digest of the documents of an input, and of their vectors where the input has them.
-#[derive(Debug, Clone, Default)]
-pub(super) struct InputDigest {
-    hash: Sha256,
-    /// bytes of one document: hashing them together takes less time
-    bytes: Vec<u8>,
+/// Options that change the result.
+pub(super) fn options(args: &IndexArgs, sources: &Sources<'_>) -> Map<String, Value> {
+    let network = &args.network;
+    let mut options = json!({
+        "append": args.append,
+        "vectors": args.vectors.is_some(),
+        "input": args.input.is_some(),
+        "pruning": args.prune.pruning().ok().map(|pruning| pruning.to_string()),
+        "max_length": network.max_length,
+        "drop_special_terms": network.drop_special_terms,
+        "mlm_head": network.reading.mlm_head.map(|mode| format!("{mode:?}")),
+    });
+    if let (Some(shard), Some(options)) = (args.share.shard, options.as_object_mut()) {
+        options.insert("shard".into(), shard.to_string().into());
+        options.insert("presplit".into(), args.share.presplit.into());
+        options.insert("backend".into(), sources.encoder.as_ref().map(|(_, backend)| *backend).into());
+    }
+    options.as_object().cloned().unwrap_or_default()
 }
 
-impl InputDigest {
-    /// Takes the next document.
-    pub(super) fn add(&mut self, document: &Document, vector: Option<&SparseVector>) {
-        let fields = if document.fields.is_empty() { String::new() } else { json!(document.fields).to_string() };
-        for text in [&document.id, &document.title, &document.text, &fields] {
-            // with the length: `ab`, `c` is not `a`, `bc`
-            self.bytes.extend_from_slice(&(text.len() as u64).to_le_bytes());
-            self.bytes.extend_from_slice(text.as_bytes());
-        }
-        for (dim, weight) in vector.into_iter().flat_map(SparseVector::iter) {
-            self.bytes.extend_from_slice(&dim.to_le_bytes());
-            self.bytes.extend_from_slice(&weight.to_le_bytes());
-        }
-        self.hash.update(&self.bytes);
-        self.bytes.clear();
+/// The index of a run that was killed or interrupted after a commit; none if there is none.
+pub(super) fn left_by_interrupted(folder: &ResumableFolder) -> Result<Option<(ImpactIndex, Journal)>> {
+    if !ImpactIndex::is_at(&folder.path()) {
+        return Ok(None);
     }
+    let index = ImpactIndex::open(&folder.path())?;
+    let journal = index.note()?.as_deref().and_then(Journal::parse).filter(|journal| journal.run == folder.run());
+    Ok(journal.map(|journal| (index, journal)))
+}
 
-    /// The digest so far, in hexadecimal.
-    pub(super) fn text(&self) -> String {
-        self.hash.clone().finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+pub(super) fn expect_same(
+    folder: &ResumableFolder,
+    index: &ImpactIndex,
+    journal: &Journal,
+    settings: &IndexSettings,
+    options: &Map<String, Value>,
+) -> Result<()> {
+    let aside = folder.aside().display();
+    // a pruning is a setting too, and its flag is the clearer name
+    if let Some((option, value)) = journal.other_option(options) {
+        return Err(bad_input(
+            format!("{aside}: an interrupted run with another {option}, which was {value}"),
+            RESTART,
+        ));
     }
+    if index.settings() != settings {
+        return Err(bad_input(format!("{aside}: an interrupted run with another model or other settings"), RESTART));
+    }
+    Ok(())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn document(id: &str, text: &str) -> Document {
-        Document { id: id.into(), text: text.into(), ..Document::default() }
-    }
 
     #[test]
     fn a_journal_is_read_back() {
@@ -114,28 +135,5 @@ mod tests {
         for text in ["", "{}", "[1]", "added by run a1", r#"{"run": 1}"#] {
             assert_eq!(Journal::parse(text), None, "{text}");
         }
-    }
-
-    #[test]
-    fn the_digest_depends_on_every_part_of_a_document() {
-        let digest = |document: &Document, vector: Option<&SparseVector>| {
-            let mut digest = InputDigest::default();
-            digest.add(document, vector);
-            digest.text()
-        };
-        let vector = SparseVector::from_pairs([(1, 0.5)]).unwrap();
-        let with_field = Document { fields: json!({"a": 1}).as_object().unwrap().clone(), ..document("a", "bc") };
-        let titled = Document { title: "bc".into(), ..document("a", "") };
-        let mut digests = vec![
-            digest(&document("a", "bc"), None),
-            digest(&document("ab", "c"), None),
-            digest(&document("a", "bc"), Some(&vector)),
-            digest(&with_field, None),
-            digest(&titled, None),
-            InputDigest::default().text(),
-        ];
-        digests.sort_unstable();
-        digests.dedup();
-        assert_eq!(digests.len(), 6);
     }
 }
