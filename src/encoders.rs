@@ -91,6 +91,7 @@ pub(crate) fn named_encoder(
 }
 
 /// Encoder of documents.
+#[cfg(any(feature = "serve", feature = "train"))]
 pub(crate) fn document_encoder(model: &ModelDir, args: &NetworkArgs) -> Result<DocumentEncoder> {
     Ok(named_encoder(model, args, model.document_prompt())?.0)
 }

@@ -15,7 +15,7 @@ pub(crate) enum Source {
     /// a snapshot of an index
     Index(Box<Searcher>),
     /// a file of vectors of documents without text
-    Vectors(VectorSource),
+    Vectors(Box<VectorSource>),
 }
 
 /// A file of vectors.
@@ -51,7 +51,7 @@ impl Source {
     /// The vectors of a file in any form of `index --vectors`.
     pub(crate) fn of_vectors(path: &Path, ids: Option<&Path>, vocabulary: Vocabulary, dimensions: u32) -> Self {
         let ids = ids.map(Path::to_owned);
-        Self::Vectors(VectorSource { path: path.to_owned(), ids, vocabulary, dimensions })
+        Self::Vectors(Box::new(VectorSource { path: path.to_owned(), ids, vocabulary, dimensions }))
     }
 
     /// Number of documents; none if it is not known before they are read.
@@ -170,7 +170,7 @@ impl<T> Sample<T> {
 
     /// Takes the next item of the sequence if it is one of the sample.
     fn offer(&mut self, item: impl FnOnce() -> T) {
-        if self.seen % self.step == 0 {
+        if self.seen.is_multiple_of(self.step) {
             self.kept.push(item());
         }
         self.seen += 1;

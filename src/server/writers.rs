@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TryRecvError, sync_channel};
+use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
 use std::time::Duration;
 
 use anyhow::Result;
@@ -130,10 +130,7 @@ impl Thread {
                 break;
             }
             writer = self.write_batch(served, writer, batch);
-            next = match jobs.recv_timeout(IDLE) {
-                Ok(job) => Some(job),
-                Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => None,
-            };
+            next = jobs.recv_timeout(IDLE).ok();
         }
         if let Some(Err(error)) = writer.map(ImpactWriter::finish) {
             tracing::error!("{}: merging failed: {error}", self.name);

@@ -77,11 +77,11 @@ pub(crate) fn corpus() -> String {
     let lines = (0..60).map(|id: usize| {
         let text: Vec<&str> = (0..4 + id % 5).map(|at| words[(id * 7 + at * 3) % words.len()]).collect();
         let lang = ["nb", "nn", "se"][id % 3];
-        let year = if id % 2 == 0 { json!(2000 + id) } else { json!([2000 + id, 1990]) };
+        let year = if id.is_multiple_of(2) { json!(2000 + id) } else { json!([2000 + id, 1990]) };
         let mut document = json!({
             "_id": format!("d{id}"), "title": format!("Tittel {id} “é\"'\u{1f600}"), "text": text.join(" "),
             "lang": lang, "year": year,
-            "price": id as f64 / 4.0, "on": format!("20{:02}-02-03T04:05:06.{}Z", id % 30, id % 7), "new": id % 4 == 0,
+            "price": id as f64 / 4.0, "on": format!("20{:02}-02-03T04:05:06.{}Z", id % 30, id % 7), "new": id.is_multiple_of(4),
             "meta": {"pages": id}, "tags": ["a", id.to_string()], "a.b": {"c": id % 5},
         });
         if id % 9 == 8 {

@@ -112,7 +112,7 @@ impl Server {
 
     /// Sends JSON.
     pub(crate) fn post(&self, path: &str, body: &Value) -> Reply {
-        self.post_text(path, &body.to_string())
+        self.post_text(path, body.to_string())
     }
 
     /// Sends a text as JSON.

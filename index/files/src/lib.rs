@@ -50,8 +50,8 @@ pub use vector_export::{
 pub use vector_file::{VectorRows, read_vector_rows, read_vectors, read_vectors_named, write_tokens, write_vector};
 // Shards of a job on many machines
 pub use shard::{
-    DistinctIds, IdsDigest, Partition, SHARD_FILE, Shard, ShardFile, ShardInput, ShardKind, ShardManifest, add_row,
-    complete_set, merge_vectors,
+    DistinctIds, Double, IdsDigest, Partition, SHARD_FILE, Shard, ShardFile, ShardInput, ShardKind, ShardManifest,
+    add_row, complete_set, merge_vectors,
 };
 // Model folders
 pub use checkpoint_files::{CHECKPOINT_NAMES, CheckpointFiles, CheckpointFormat, is_index, shard_names};

@@ -16,6 +16,9 @@ pub struct DistinctIds {
     buckets: Vec<BufWriter<File>>,
 }
 
+/// An id that occurs twice, with the source and the row of both.
+pub type Double = (String, [(u32, u64); 2]);
+
 /// An id and where it stands: the number of its source, and its row there.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 struct Placed {
@@ -50,11 +53,11 @@ impl DistinctIds {
         write().map_err(Error::io(&self.folder))
     }
 
-    /// An id that was added twice, with the source and the row of both; none if all are distinct.
+    /// An id that was added twice; none if all are distinct.
     ///
     /// # Errors
     /// A full disk.
-    pub fn find_double(self) -> Result<Option<(String, [(u32, u64); 2])>> {
+    pub fn find_double(self) -> Result<Option<Double>> {
         for bucket in self.buckets {
             let mut ids = read_all(bucket).map_err(Error::io(&self.folder))?;
             ids.sort_unstable();

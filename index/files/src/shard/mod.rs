@@ -15,7 +15,7 @@ use std::str::FromStr;
 use sha2::{Digest, Sha256};
 use splade_core::hex;
 
-pub use self::distinct::DistinctIds;
+pub use self::distinct::{DistinctIds, Double};
 pub use self::manifest::{Partition, SHARD_FILE, ShardFile, ShardInput, ShardKind, ShardManifest, complete_set};
 pub use self::merge::merge_vectors;
 pub use self::row::add_row;
