@@ -289,7 +289,7 @@ impl Run<'_> {
         batch.retain(|record| !is_equal(record));
         match batch.iter().find(|record| digests.contains_key(&record.id)) {
             Some(changed) if !self.options.sync => Err(bad_input(
-                format!("{}: document {} differs from that of the source", self.engine.place(), changed.id),
+                format!("{}: document {:?} differs from that of the source", self.engine.place(), changed.id),
                 "update it and all others that differ with --sync",
             )),
             _ => Ok(batch),

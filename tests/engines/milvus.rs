@@ -59,7 +59,8 @@ impl Live {
         let at = ["push-index", source, "--model", "model", "--to", "milvus", "--url", &self.address];
         let ran = self.run(&[&at[..], &["--collection", "docs", "--json"], more].concat());
         let stderr = ran.stderr.clone();
-        (serde_json::from_str(&ran.done()).unwrap(), stderr)
+        let mut summary: Json = serde_json::from_str(&ran.done()).unwrap();
+        (summary["push"].take(), stderr)
     }
 
     fn search(&self, more: &[&str]) -> Ran {

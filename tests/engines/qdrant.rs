@@ -236,7 +236,7 @@ fn sync_updates_changed_documents_and_deletes_those_that_are_gone() {
     let changed =
         corpus(10..70).replace("\"_id\":\"d20\",\"title\":\"Tittel 20", "\"_id\":\"d20\",\"title\":\"Ny tittel");
     case.index(&changed);
-    case.push(&[]).fails(2, "document d20 differs from that of the source", "--sync");
+    case.push(&[]).fails(2, "document \"d20\" differs from that of the source", "--sync");
     let shown = case.push_json(&["--sync"]);
     let numbers = ["documents", "deleted", "unchanged"].map(|name| counted(&shown, name));
     assert_eq!(numbers, [60, 10, 49]);
