@@ -8,16 +8,18 @@ mod util;
 
 use std::io::Write;
 use std::process::Command;
-use std::sync::LazyLock;
 
 use util::lucene::Lucene;
 use util::qdrant::Qdrant;
 use util::{COMMANDS, Place, fixture, onnx_runtime, ours, setup};
 
-/// Engine that examples find at `http://localhost:6333`, with the collection `nb`.
-static QDRANT: LazyLock<Qdrant> = LazyLock::new(Qdrant::start);
-/// Engine that examples find at `http://localhost:9200`.
-static OPENSEARCH: LazyLock<Lucene> = LazyLock::new(|| Lucene::start("3.6.0"));
+// one of each for every test, which runs on a thread of its own: all use the same collections
+thread_local! {
+    /// Engine that examples find at `http://localhost:6333`, with the collection `nb`.
+    static QDRANT: Qdrant = Qdrant::start();
+    /// Engine that examples find at `http://localhost:9200`.
+    static OPENSEARCH: Lucene = Lucene::start("3.6.0");
+}
 
 /// A folder with every file that an example names.
 fn place() -> Place {
@@ -108,8 +110,8 @@ fn run(place: &Place, line: &str) {
     let folder = tempfile::tempdir().unwrap();
     std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_splade"), folder.path().join("splade")).unwrap();
     let path = format!("{}:{}", folder.path().display(), std::env::var("PATH").unwrap());
-    let addressed = line.replace("http://localhost:6333", QDRANT.address());
-    let addressed = addressed.replace("http://localhost:9200", OPENSEARCH.address());
+    let addressed = QDRANT.with(|engine| line.replace("http://localhost:6333", engine.address()));
+    let addressed = OPENSEARCH.with(|engine| addressed.replace("http://localhost:9200", engine.address()));
     let output = Command::new("bash")
         .args(["-c", &format!("set -eo pipefail; {addressed}")])
         .current_dir(place.path(""))
