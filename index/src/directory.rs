@@ -21,6 +21,7 @@ use std::io::{self, BufWriter, Write};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::{Duration, Instant};
 
 use splade_core::guarded;
 use splade_core::segment::Defect;
@@ -481,13 +482,23 @@ impl Directory for CheckedDirectory {
         if lock.filepath == META_LOCK.filepath {
             return Ok(DirectoryLock::from(Box::new(())));
         }
-        self.inner.mapped.acquire_lock(lock)
+        // a process that is being started shares the files of this one, and their locks, until it runs its own program
+        let end = Instant::now() + LOCK_TIME;
+        loop {
+            match self.inner.mapped.acquire_lock(lock) {
+                Err(LockError::LockBusy) if Instant::now() < end => std::thread::sleep(LOCK_TIME / 20),
+                result => return result,
+            }
+        }
     }
 
     fn watch(&self, callback: WatchCallback) -> tantivy::Result<WatchHandle> {
         self.inner.mapped.watch(callback)
     }
 }
+
+/// Longest time to wait for a lock.
+const LOCK_TIME: Duration = Duration::from_millis(200);
 
 /// A file whose parts are checked when they are read.
 struct CheckedFile {
