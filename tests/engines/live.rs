@@ -6,6 +6,8 @@ use rand::{Rng as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
 use serde_json::{Value as Json, json};
 
+use crate::util::Place;
+
 /// Number of terms of the model's vocabulary that vectors use.
 const TERMS: u32 = 300;
 /// Text of a query with several terms.
@@ -95,4 +97,17 @@ pub(crate) fn corpus() -> String {
 /// Ids of hits, in their order.
 pub(crate) fn ids(hits: &[(String, f32)]) -> Vec<&str> {
     hits.iter().map(|(id, _)| id.as_str()).collect()
+}
+
+/// Compares the hits under filters with those of `docs.index`, in their order; `hits` searches the engine. Returns their number.
+pub(crate) fn assert_filters(place: &Place, filters: &[&str], hits: impl Fn(&[&str]) -> Vec<(String, f32)>) -> usize {
+    assert!(!filters.is_empty());
+    let compare = |filter: &&str| {
+        let more = [QUERY, "-k", "60", "--filter", filter];
+        let local = place.json(&[&["search", "--index", "docs.index", "--json"], &more[..]].concat());
+        let (here, there) = (scored(&local), hits(&more));
+        assert_eq!(ids(&here), ids(&there), "{filter}");
+        here.len()
+    };
+    filters.iter().map(compare).sum()
 }

@@ -6,7 +6,7 @@ use std::process::{Child, Command, Stdio};
 
 use serde_json::Value as Json;
 
-use crate::live::{FIELDS, QUERY, Weights, assert_exact, corpus, exact, ids, lines_of, scored, vectors};
+use crate::live::{FIELDS, QUERY, Weights, assert_exact, assert_filters, corpus, exact, lines_of, scored, vectors};
 use crate::util::{Place, Ran, finish, fixture, ours, setup};
 
 /// A folder with a model, and a bridge that is stopped at the end.
@@ -142,14 +142,7 @@ fn filters_and_fields_are_those_of_the_index() {
         "new=true",
         "lang:>nb",
     ];
-    let mut found = 0;
-    for filter in filters {
-        let more = [QUERY, "-k", "60", "--filter", filter];
-        let local = live.place.json(&[&["search", "--index", "docs.index", "--json"], &more[..]].concat());
-        let (here, there) = (scored(&local), live.hits(&more));
-        assert_eq!(ids(&here), ids(&there), "{filter}");
-        found += here.len();
-    }
+    let found = assert_filters(&live.place, &filters, |more| live.hits(more));
     assert!(found > 150, "{found}");
     let first = |answer: &str| serde_json::from_str::<Json>(answer).unwrap()["hits"][0].clone();
     let here = first(&live.place.ok(&["search", "--index", "docs.index", "--json", QUERY]));

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value as Json;
 
-use crate::live::{FIELDS, QUERY, Weights, assert_exact, corpus, exact, ids, lines_of, scored, vectors};
+use crate::live::{FIELDS, QUERY, Weights, assert_exact, assert_filters, corpus, exact, lines_of, scored, vectors};
 use crate::util::{Place, Ran, finish, fixture, ours, setup};
 
 /// A folder with a model, and a server that is stopped at the end.
@@ -205,14 +205,7 @@ fn filters_and_fields_are_those_of_the_index() {
         "id:d7 OR id:d9",
         "lang:>nb",
     ];
-    let mut found = 0;
-    for filter in filters {
-        let more = [QUERY, "-k", "60", "--filter", filter];
-        let local = live.place.json(&[&["search", "--index", "docs.index", "--json"], &more[..]].concat());
-        let (here, there) = (scored(&local), live.hits("docs", &more));
-        assert_eq!(ids(&here), ids(&there), "{filter}");
-        found += here.len();
-    }
+    let found = assert_filters(&live.place, &filters, |more| live.hits("docs", more));
     assert!(found > 200, "{found}");
     let answer: Json = serde_json::from_str(&live.search("docs", &[QUERY, "--json", "-k", "60"]).done()).unwrap();
     let local = live.place.json(&["search", "--index", "docs.index", "--json", QUERY, "-k", "60"]);

@@ -3,7 +3,7 @@
 mod upload;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::process::Command;
@@ -11,6 +11,8 @@ use std::sync::{Arc, Mutex};
 
 use serde_json::json;
 use sha2::{Digest, Sha256};
+
+use super::loopback::{Request, read_head};
 
 /// Commit of the models that are added.
 pub(crate) const COMMIT: &str = "a94a8fe5ccb19ba61c4c0873d391e987982fbbd3";
@@ -73,13 +75,6 @@ struct State {
 pub(crate) struct Hub {
     address: String,
     state: Arc<Mutex<State>>,
-}
-
-struct Request {
-    method: String,
-    path: String,
-    headers: BTreeMap<String, String>,
-    body: Vec<u8>,
 }
 
 struct Answer {
@@ -210,19 +205,6 @@ fn listen(
             });
         }
     });
-}
-
-fn read_head(reader: &mut BufReader<&TcpStream>) -> Option<Request> {
-    let mut lines = reader.lines();
-    let first = lines.next()?.ok()?;
-    let mut words = first.split(' ').map(str::to_owned);
-    let (method, path) = (words.next()?, words.next()?);
-    let mut headers = BTreeMap::new();
-    for line in lines.map_while(Result::ok).take_while(|line| !line.is_empty()) {
-        let (name, value) = line.split_once(':')?;
-        headers.insert(name.to_lowercase(), value.trim().to_owned());
-    }
-    Some(Request { method, path, headers, body: Vec::new() })
 }
 
 /// Reads the body of a request, or the first bytes of it.

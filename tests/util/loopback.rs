@@ -102,9 +102,9 @@ impl Loopback {
     }
 }
 
-fn read(stream: &TcpStream) -> Option<Request> {
-    let mut reader = BufReader::new(stream);
-    let mut lines = reader.by_ref().lines();
+/// Reads the line and the headers of a request; none if the connection ends before, or is of another protocol.
+pub(super) fn read_head(reader: &mut BufReader<&TcpStream>) -> Option<Request> {
+    let mut lines = reader.lines();
     let first = lines.next()?.ok()?;
     let mut words = first.split(' ').map(str::to_owned);
     let (method, path) = (words.next()?, words.next()?);
@@ -113,10 +113,16 @@ fn read(stream: &TcpStream) -> Option<Request> {
         let (name, value) = line.split_once(':')?;
         headers.insert(name.to_lowercase(), value.trim().to_owned());
     }
-    let length = headers.get("content-length").map_or(0, |length| length.parse().unwrap());
-    let mut body = vec![0; length];
-    reader.read_exact(&mut body).ok()?;
-    Some(Request { method, path, headers, body })
+    Some(Request { method, path, headers, body: Vec::new() })
+}
+
+fn read(stream: &TcpStream) -> Option<Request> {
+    let mut reader = BufReader::new(stream);
+    let mut request = read_head(&mut reader)?;
+    let length = request.headers.get("content-length").map_or(0, |length| length.parse().unwrap());
+    request.body = vec![0; length];
+    reader.read_exact(&mut request.body).ok()?;
+    Some(request)
 }
 
 fn answer(
