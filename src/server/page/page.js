@@ -1,3 +1,4 @@
+// Script of the search page: searches, results, explanations, keys.
 'use strict';
 // The page of `splade serve`. Texts are set as text nodes, and never as HTML.
 
