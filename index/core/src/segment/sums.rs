@@ -1,9 +1,17 @@
 //! The loops over the accumulators of a window, in the widest vector instructions of the machine.
 
+use prefetch_index::prefetch_index;
 use pulp::{Arch, Simd, WithSimd};
 
 use super::header::WINDOW;
 use super::term::{Postings, window_range};
+
+/// Number of postings whose ids take two cache lines, and whose impacts take one.
+const BLOCK: usize = 64;
+/// Distance in postings at which ids and impacts are prefetched. The processor's own prefetching stops at the end of each page of
+/// 4 KB, and a list goes on where its last window ended, so that the next window of the list profits as well. Measured: 256 to 1024
+/// are alike.
+const AHEAD: usize = 512;
 
 /// One accumulator per document of the window.
 pub(super) type Sums = [u16; WINDOW];
@@ -53,9 +61,11 @@ impl Products {
 /// Product of an impact and `factor` / 256, rounded down, but at least 1 for an impact that is not 0.
 #[inline(always)]
 fn dense_product(impact: u8, factor: u16) -> u16 {
-    // the high half of a product of 16 bits, which is one vector instruction
-    let product = (u32::from(u16::from(impact) << 8) * u32::from(factor)) >> 16;
-    (product as u16).max(u16::from(impact).min(1))
+    // byte by byte of the factor, so that no product needs more than 16 bits, of which a vector has twice as many as of 32
+    let [low, high] = factor.to_le_bytes().map(u16::from);
+    let impact = u16::from(impact);
+    let product = impact * high + (impact * low >> 8);
+    product.max(impact.min(1))
 }
 
 /// A term of a query in one segment.
@@ -134,10 +144,14 @@ fn add_term(term: &PlannedTerm<'_>, window: usize, window_len: usize, sums: &mut
         }
         Postings::Windowed { ids, impacts, offsets } => {
             let range = window_range(offsets, window);
-            let (ids, impacts) = (ids.get(range.clone()), impacts.get(range));
-            let (ids, impacts) = (ids.unwrap_or_default(), impacts.unwrap_or_default());
-            let places = ids.iter().map(|id| usize::from(u16::from_le_bytes(*id)));
-            scatter(sums, places, impacts, products, negative);
+            let (Some(inside), Some(_)) = (ids.get(range.clone()), impacts.get(range.clone())) else { return };
+            for (block, from) in inside.chunks(BLOCK).zip(range.step_by(BLOCK)) {
+                prefetch_index(ids, from + AHEAD);
+                prefetch_index(ids, from + AHEAD + BLOCK / 2);
+                prefetch_index(impacts, from + AHEAD);
+                let places = block.iter().map(|id| usize::from(u16::from_le_bytes(*id)));
+                scatter(sums, places, &impacts[from..from + block.len()], products, negative);
+            }
         }
         Postings::Short { docs, impacts } => {
             let below =
