@@ -7,7 +7,7 @@
 //! `SPLADE_BENCH_DOCUMENTS=500000 cargo bench --workspace --bench filters` (default 50 000).
 
 use std::collections::BTreeMap;
-use std::sync::OnceLock;
+use std::sync::{Mutex, OnceLock};
 
 use divan::counter::ItemsCount;
 use divan::{Bencher, black_box};
@@ -36,12 +36,14 @@ struct Data {
     index: ImpactIndex,
     searcher: Searcher,
     queries: Vec<SparseVector>,
-    _folder: tempfile::TempDir,
+    /// removed at the end: a static is never dropped
+    folder: Mutex<Option<tempfile::TempDir>>,
 }
 
 fn main() {
     data();
     divan::main();
+    drop(data().folder.lock().expect("nobody panics with it").take());
 }
 
 fn vector(rng: &mut ChaCha8Rng, first: f64, active_dims: usize) -> SparseVector {
@@ -71,7 +73,7 @@ fn data() -> &'static Data {
         writer.finish_merged().expect("a disk with room");
         let queries = (0..QUERIES).map(|_| vector(&mut rng, FIRST_QUERY_TERM, QUERY_TERMS)).collect();
         println!("{n} documents");
-        Data { searcher: index.searcher().expect("a sound index"), queries, index, _folder: folder }
+        Data { searcher: index.searcher().expect("a sound index"), queries, index, folder: Mutex::new(Some(folder)) }
     })
 }
 

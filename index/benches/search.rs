@@ -18,7 +18,7 @@
 use std::collections::BTreeMap;
 use std::io::BufRead;
 use std::path::Path;
-use std::sync::OnceLock;
+use std::sync::{Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 use divan::counter::ItemsCount;
@@ -41,12 +41,14 @@ const FIRST_QUERY_TERM: f64 = 40.0;
 struct Data {
     searcher: Searcher,
     queries: Vec<(SparseVector, String)>,
-    _folder: tempfile::TempDir,
+    /// removed at the end: a static is never dropped
+    folder: Mutex<Option<tempfile::TempDir>>,
 }
 
 fn main() {
     data();
     divan::main();
+    drop(data().folder.lock().expect("nobody panics with it").take());
 }
 
 /// A dimension between `first` and the end of the vocabulary, its frequency in inverse proportion to its rank.
@@ -184,7 +186,7 @@ fn build(vocabulary_size: u32, documents: impl Iterator<Item = Item>, queries: V
         let mean = times.iter().sum::<Duration>() / times.len() as u32;
         println!("exact, k = 10: mean {mean:.1?}, p99 {:.1?}", times[times.len() * 99 / 100]);
     }
-    Data { searcher, queries, _folder: folder }
+    Data { searcher, queries, folder: Mutex::new(Some(folder)) }
 }
 
 /// Runs `search` for every query.
