@@ -29,6 +29,6 @@ test: lint
 	cargo test --workspace
 	@PYTHON=$(PYTHON) scripts/check.sh
 
-# tests against real engines: each is set up in .engines/, or skipped with the reason; within ENGINES_MINUTES, 15 by default
+# tests against real engines and clusters: each is set up in .engines/, or skipped with the reason; within ENGINES_MINUTES, 18 by default
 test-engines: setup
 	@$(PYTHON) scripts/test_engines.py

@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
-"""Runs the tests against real engines: sets each one up in `.engines/`, then runs its ignored tests of `cargo test --test engines`.
+"""Runs the tests against real engines, clusters of Spark and Ray, and generated requests: sets each suite up in `.engines/`, then runs
+its ignored tests of `cargo test --test engines`.
 
-An engine that cannot be set up here is skipped, with the reason. A failed test fails the run; time that runs out does not, and
+A suite that cannot be set up here is skipped, with the reason. A failed test fails the run; time that runs out does not, and
 is named. Whatever the tests started is stopped at the end. Arguments are names of suites; without any, all run. The variable
 ENGINES_MINUTES limits the whole run.
 """
@@ -23,7 +24,7 @@ import zipfile
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 SOURCES = ROOT / "tests" / "engines"
 ENGINES = ROOT / ".engines"
-MINUTES = float(os.environ.get("ENGINES_MINUTES", "15"))
+MINUTES = float(os.environ.get("ENGINES_MINUTES", "18"))
 SETUP_SECONDS_MAX = 300
 MAVEN_DEPENDENCY = "org.apache.maven.plugins:maven-dependency-plugin:3.8.1"
 # SHA-256 of the archives of plug-ins, for which the repository has no checksums
@@ -41,11 +42,14 @@ class Missing(Exception):
     """Reason why an engine cannot be had here."""
 
 
-def wheels(name):
-    """A Python environment in `.engines/NAME/venv` with the wheels of `tests/engines/NAME/requirements.txt`."""
+def wheels(name, java=None):
+    """A Python environment in `.engines/NAME/venv` with the wheels of `tests/engines/NAME/requirements.txt`, and in
+    `.engines/NAME/jvm` a Java of this range of versions."""
     requirements = SOURCES / name / "requirements.txt"
 
     def fill(folder):
+        if java is not None:
+            (folder / "jvm").symlink_to(pathlib.Path(find_java(*java)).resolve().parent.parent)
         quietly([sys.executable, "-m", "venv", str(folder / "venv")])
         pip = [str(folder / "venv" / "bin" / "python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check",
                "--only-binary=:all:", "-r", str(requirements)]
@@ -125,6 +129,9 @@ SUITES = {
     "postgres": lambda: wheels("postgres"),
     "milvus": lambda: wheels("milvus"),
     "files": lambda: wheels("files"),
+    "openapi": lambda: wheels("openapi"),
+    "clusters::spark": lambda: wheels("clusters/spark", java=(17, 21)),
+    "clusters::ray": lambda: wheels("clusters/ray"),
     "opensearch::v2": lambda: jars("opensearch/v2", 17, 23),
     "opensearch::v3": lambda: jars("opensearch/v3", 21, 99),
 }
