@@ -7,10 +7,13 @@
 //! fixed k1 and b only, so [`scorer`] computes all other scores, and those of single documents.
 
 mod compounds;
+mod encoder;
 mod options;
+mod saturation;
 mod scorer;
 
 pub(crate) use compounds::Compounds;
+pub use encoder::Bm25Encoder;
 pub use options::Bm25Options;
 
 use tantivy::Term;
@@ -118,6 +121,16 @@ impl Searcher {
     pub fn bm25_words(&self, text: &str) -> Result<Vec<String>> {
         let words = terms(self.tantivy().index(), self.fields().body, text)?;
         Ok(words.iter().map(|(_, term)| term.value().as_str().unwrap_or_default().to_owned()).collect())
+    }
+
+    /// Mean number of words of a document, as BM25 counts them, with documents deleted since the last merge; 0 in an empty
+    /// index.
+    ///
+    /// # Errors
+    /// A damaged index.
+    pub fn bm25_mean_length(&self) -> Result<f32> {
+        let mean = self.run(|| Ok(DocumentStatistics::of(self)?.mean_length(self.fields().body)?))?;
+        Ok(if mean.is_finite() { mean } else { 0.0 })
     }
 
     /// The address of the row that has a document's words.

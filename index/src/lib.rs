@@ -88,7 +88,7 @@ pub use settings::{DenseSettings, IndexSettings};
 pub use stored::StoredDocument;
 pub use writer::{ImpactWriter, Vectors, WriteCounts, WriterOptions};
 // Searching
-pub use bm25::{Bm25Options, WordScore};
+pub use bm25::{Bm25Encoder, Bm25Options, WordScore};
 pub use facets::{FieldCounts, ValueCount};
 pub use filter::{Filter, FilterTree, FilterValue};
 pub use hits::{Address, Found, Scoring, SearchOptions, TermScore, to_ranking};

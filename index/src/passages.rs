@@ -120,6 +120,11 @@ impl<'a> DocumentStatistics<'a> {
         Ok(Self { searcher: searcher.tantivy(), n_docs })
     }
 
+    /// Mean number of words of a document; not a number in an index without documents.
+    pub(crate) fn mean_length(&self, field: Field) -> tantivy::Result<f32> {
+        Ok(self.total_num_tokens(field)? as f32 / self.n_docs as f32)
+    }
+
     /// tantivy's searcher of the snapshot.
     pub(crate) fn searcher(&self) -> &'a tantivy::Searcher {
         self.searcher

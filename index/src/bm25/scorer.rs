@@ -1,6 +1,5 @@
 //! [`QueryScorer`]: BM25 scores with any parameters, from tantivy's postings.
 
-use tantivy::fieldnorm::FieldNormReader;
 use tantivy::index::SegmentReader;
 use tantivy::postings::Postings;
 use tantivy::query::Bm25StatisticsProvider;
@@ -8,6 +7,7 @@ use tantivy::schema::{Field, IndexRecordOption};
 use tantivy::{DocSet, TERMINATED, TantivyError, Term};
 
 use super::Bm25Options;
+use super::saturation::Saturation;
 use crate::Result;
 use crate::hits::Address;
 use crate::passages::DocumentStatistics;
@@ -34,8 +34,7 @@ pub(super) struct QueryScorer<'a> {
     searcher: &'a tantivy::Searcher,
     field: Field,
     groups: Vec<ScoredGroup>,
-    /// k1 · (1 − b + b · length / mean length), for each of the 256 lengths that the index distinguishes
-    norms: [f32; 256],
+    saturation: Saturation,
 }
 
 struct ScoredGroup {
@@ -56,13 +55,7 @@ impl<'a> QueryScorer<'a> {
     ) -> Result<Self> {
         let searcher = statistics.searcher();
         let documents = statistics.total_num_docs()?;
-        let mean_length = searcher.total_num_tokens(field)? as f32 / documents as f32;
-        let (k1, b) = (options.k1(), options.b());
-        let mut norms = [0.0; 256];
-        for (id, norm) in (0..=u8::MAX).zip(&mut norms) {
-            let length = FieldNormReader::id_to_fieldnorm(id) as f32;
-            *norm = k1 * (1.0 - b + b * length / mean_length);
-        }
+        let saturation = Saturation::new(options, statistics.mean_length(field)?);
         let mut scored = Vec::with_capacity(groups.len());
         for Group { weight, words } in groups {
             let merged = if words.len() > 1 { Some(merge(searcher, field, &words)?) } else { None };
@@ -72,9 +65,14 @@ impl<'a> QueryScorer<'a> {
                 None => searcher.doc_freq(&word)?,
             };
             let text = word.value().as_str().unwrap_or_default().to_owned();
-            scored.push(ScoredGroup { word, text, factor: weight * (idf(df, documents) * (1.0 + k1)), merged });
+            scored.push(ScoredGroup {
+                word,
+                text,
+                factor: weight * (idf(df, documents) * (1.0 + options.k1())),
+                merged,
+            });
         }
-        Ok(Self { searcher, field, groups: scored, norms })
+        Ok(Self { searcher, field, groups: scored, saturation })
     }
 
     /// Word of a group, by the number that [`parts`](Self::parts) gives.
@@ -163,8 +161,7 @@ impl<'a> QueryScorer<'a> {
 
     /// Part of a word of frequency `tf` in a document of the length with this number.
     fn part(&self, factor: f32, tf: u32, length: u8) -> f32 {
-        let tf = tf as f32;
-        factor * (tf / (tf + self.norms[length as usize]))
+        factor * self.saturation.of(tf, length)
     }
 }
 

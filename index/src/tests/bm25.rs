@@ -126,6 +126,48 @@ proptest! {
     }
 }
 
+/// Weights of the encoder, multiplied by idf and added up, are the scores of the index: in documents of any length, with titles.
+#[test]
+fn the_encoder_is_a_twin_of_the_scorer() {
+    let dir = folder();
+    let mut texts = texts(5, 300, 60.0);
+    texts.push(("long".into(), (0..2000).map(|n| format!("o{} ", n % 90)).collect()));
+    let index =
+        ImpactIndex::create(dir.path(), &IndexSettings { language: Language::Norwegian, ..settings(1) }).unwrap();
+    let mut writer = index.writer(UNMERGED).unwrap();
+    let title = |n: usize| n.is_multiple_of(3).then(|| format!("Titlene o{} O{}", n % 7, n % 5));
+    for (n, (id, text)) in texts.iter().enumerate() {
+        writer.add(&StoredDocument { title: title(n), ..document(id, text) }, &SparseVector::default()).unwrap();
+    }
+    writer.finish().unwrap();
+    let searcher = index.searcher().unwrap();
+    let bm25 = Bm25Options::new(0.9, 0.4).unwrap();
+    let mean = searcher.bm25_mean_length().unwrap();
+    let encoder = Bm25Encoder::new(Language::Norwegian, AnalyzerVersion::NEWEST, bm25, mean).unwrap();
+    let documents: Vec<BTreeMap<String, f32>> = (0..)
+        .zip(&texts)
+        .map(|(n, (_, text))| encoder.document(title(n).as_deref().into_iter().chain([text.as_str()])))
+        .collect();
+    let addresses: Vec<Address> = texts.iter().map(|(id, _)| searcher.find(id).unwrap().unwrap()).collect();
+    let mut compared = 0;
+    for query in ["o1", "o2 o3 O3", "tittel o1 o4 o88", "o5 o6 o7 o1 o0 titler", "ukjent"] {
+        let words = encoder.query(query);
+        let idf = |word: &String| {
+            let df = documents.iter().filter(|document| document.contains_key(word)).count() as f32;
+            (1.0 + (texts.len() as f32 - df + 0.5) / (df + 0.5)).ln()
+        };
+        let words: Vec<(&String, f32)> = words.iter().map(|word| (word, idf(word))).collect();
+        let scores = searcher.bm25_scores(query, &addresses, bm25).unwrap();
+        for (score, document) in scores.iter().zip(&documents) {
+            let ours: f32 = words.iter().filter_map(|(word, idf)| Some(idf * document.get(*word)?)).sum();
+            assert!((ours - score).abs() <= 4e-6 * score, "{query}: {ours} {score}");
+            compared += usize::from(*score > 0.0);
+        }
+    }
+    assert!(compared > 300, "{compared}");
+    assert!(Bm25Encoder::new(Language::None, AnalyzerVersion::NEWEST, bm25, 0.5).is_err());
+}
+
 #[test]
 fn scores_follow_the_formula() {
     let dir = folder();
