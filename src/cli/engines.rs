@@ -56,6 +56,9 @@ pub(crate) struct EngineArgs {
     /// Seconds without an answer of the engine after which a request is sent again
     #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) engine_timeout: u64,
+    /// Number of requests to the engine at the same time; default: 4
+    #[arg(long, value_name = "N", value_parser = at_least_one)]
+    concurrency: Option<usize>,
 }
 
 impl EngineArgs {
@@ -76,9 +79,15 @@ impl EngineArgs {
         name.ok_or_else(|| bad_input("--collection is missing", "give the name of the collection"))
     }
 
+    /// Number of requests at the same time.
+    pub(crate) fn concurrency(&self) -> usize {
+        self.concurrency.unwrap_or(DEFAULT_CONCURRENCY)
+    }
+
     /// True if a flag of an engine is given.
     pub(crate) fn are_given(&self) -> bool {
-        self.url.is_some() || self.collection.is_some() || self.api_key_env.is_some() || self.user.is_some()
+        let texts = [&self.url, &self.collection, &self.api_key_env, &self.user];
+        texts.iter().any(|text| text.is_some()) || self.concurrency.is_some()
     }
 }
 
@@ -125,6 +134,10 @@ pub(crate) struct CollectionArgs {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) approximate_threshold: Option<u32>,
+    /// Leave out the vectors of words, which `search --mode bm25` and `--mode hybrid` need. For qdrant
+    #[arg(long)]
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) no_bm25: bool,
 }
 
 impl CollectionArgs {
@@ -185,9 +198,6 @@ pub(crate) struct PushIndexArgs {
     /// Size of a request, about; default: 8MB
     #[arg(long, value_name = "SIZE", default_value_t = DEFAULT_BATCH_BYTES, hide_default_value = true, value_parser = size_of)]
     pub(crate) batch_bytes: usize,
-    /// Number of requests at the same time
-    #[arg(long, value_name = "N", default_value_t = DEFAULT_CONCURRENCY, value_parser = at_least_one)]
-    pub(crate) concurrency: usize,
     /// Queries to verify the collection with after the push, encoded by the model; default: terms of a sample of documents
     #[arg(long, value_name = "FILE", conflicts_with = "no_verify")]
     pub(crate) queries: Option<PathBuf>,

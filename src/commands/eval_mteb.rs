@@ -123,7 +123,7 @@ fn refuse_unread_engine(args: &EvalMtebArgs) -> Result<()> {
             Err(bad_input("--engine has no effect without the mode sparse", "add it to --modes, or leave --engine out"))
         }
         None if args.at.are_given() => Err(bad_input(
-            "the address and the collection of an engine need --engine",
+            "--url, --collection, --concurrency and the credentials of an engine need --engine",
             "name the engine, or leave them out",
         )),
         _ => Ok(()),

@@ -8,7 +8,8 @@ use splade_index::ImpactIndex;
 use crate::cli::PushIndexArgs;
 use crate::encoders::use_threads;
 use crate::engines::{
-    self, Engine, EngineClient, PushOptions, Pushed, QueryModel, Source, Verified, push, sample_queries, verify,
+    self, CollectionManifest, Engine, EngineClient, PushOptions, Pushed, QueryModel, Source, Verified, WordSettings,
+    push, sample_queries, sample_texts, verify, verify_words,
 };
 use crate::failure::bad_input;
 use crate::outputs::say;
@@ -28,14 +29,13 @@ pub(crate) fn run(args: &PushIndexArgs) -> Result<()> {
         sync: args.sync,
         overwrite: args.overwrite,
         batch_bytes: args.batch_bytes,
-        concurrency: args.concurrency,
+        concurrency: args.engine.concurrency(),
         ..PushOptions::default()
     };
     let pushed = if args.verify_only {
         None
     } else {
-        let mut manifest = model.manifest().clone();
-        manifest.driver = settings;
+        let manifest = manifest(args, engine.as_ref(), &model)?;
         let pushed = push(engine.as_ref(), &source, manifest, &options)?;
         remark(engine.as_ref(), &pushed);
         Some(pushed)
@@ -48,6 +48,17 @@ pub(crate) fn run(args: &PushIndexArgs) -> Result<()> {
         _ => report(args, pushed.as_ref(), verified.as_ref())?,
     }
     failed.map_or(Ok(()), Err)
+}
+
+/// Manifest of a new collection.
+fn manifest(args: &PushIndexArgs, engine: &dyn Engine, model: &QueryModel) -> Result<CollectionManifest> {
+    let mut manifest = model.manifest().clone();
+    manifest.driver = engine.settings();
+    // a file of vectors has no texts
+    if engine.takes_word_vectors() && ImpactIndex::is_at(&args.source) {
+        manifest.words = Some(WordSettings::of(&ImpactIndex::open(&args.source)?)?);
+    }
+    Ok(manifest)
 }
 
 /// Logs what was changed so that the engine can hold it.
@@ -64,29 +75,37 @@ fn remark(engine: &dyn Engine, pushed: &Pushed) {
     }
 }
 
+/// Results of the comparisons after a push.
+struct Verification {
+    vectors: Verified,
+    /// none for a collection or a source without vectors of words
+    words: Option<Verified>,
+}
+
 /// Compares scores of the collection with exact ones.
 fn verification(
     args: &PushIndexArgs,
     engine: Box<dyn Engine>,
     source: &Source,
     model: &QueryModel,
-) -> Result<Verified> {
-    let client = EngineClient::open(engine)?;
+) -> Result<Verification> {
+    let client = EngineClient::open(engine, args.engine.concurrency())?;
     model.expect(client.manifest(), &client.place())?;
-    let queries = match &args.queries {
-        None => sample_queries(source)?,
+    let (texts, queries) = match &args.queries {
+        None => (sample_texts(source)?, sample_queries(source)?),
         Some(path) => {
             let queries = read_queries(path)?.collect::<Result<Vec<Query>, _>>()?;
             let texts: Vec<&str> = queries.iter().map(|query| query.text.as_str()).collect();
             let vectors = model.encode(&texts)?;
-            queries.into_iter().zip(vectors).collect()
+            (queries.clone(), queries.into_iter().zip(vectors).collect())
         }
     };
-    let verified = verify(&client, source, &queries)?;
-    if verified.hits == 0 {
+    let vectors = verify(&client, source, &queries)?;
+    if vectors.hits == 0 {
         tracing::warn!("{}: no query has a hit, so nothing was compared", client.place());
     }
-    Ok(verified)
+    let words = verify_words(&client, source, &texts)?;
+    Ok(Verification { vectors, words })
 }
 
 /// The documents to push, and their model.
@@ -124,14 +143,17 @@ fn source(args: &PushIndexArgs) -> Result<(Source, QueryModel)> {
 }
 
 /// Prints the summary: of the push, of the verification, or of both.
-fn report(args: &PushIndexArgs, pushed: Option<&Pushed>, verified: Option<&Verified>) -> Result<()> {
+fn report(args: &PushIndexArgs, pushed: Option<&Pushed>, verified: Option<&Verification>) -> Result<()> {
     if args.json {
         let mut json = json!({"engine": args.to.name(), "collection": args.engine.collection()?});
         if let Some(pushed) = pushed {
             json["push"] = push_json(pushed);
         }
         if let Some(verified) = verified {
-            json["verification"] = verification_json(verified);
+            json["verification"] = verified_json(&verified.vectors);
+            if let Some(words) = &verified.words {
+                json["verification"]["bm25"] = verified_json(words);
+            }
         }
         return say(format_args!("{json:#}"));
     }
@@ -146,19 +168,20 @@ fn report(args: &PushIndexArgs, pushed: Option<&Pushed>, verified: Option<&Verif
             pushed.deleted,
         ))?;
     }
-    if let Some(verified) = verified {
-        say(format_args!(
-            "{place}: verified by {} queries with {} hits: largest difference of scores {:.1e} ({:.1e} of the score), {} \
-             queries in another order, recall {:.3}",
-            verified.queries,
-            verified.hits,
-            verified.difference,
-            verified.relative_difference,
-            verified.rank_differences,
-            verified.recall,
-        ))?;
+    let Some(verified) = verified else { return Ok(()) };
+    say(format_args!("{place}: verified by {}", verified_text(&verified.vectors)))?;
+    match &verified.words {
+        Some(words) => say(format_args!("{place}: BM25 verified by {}", verified_text(words))),
+        None => Ok(()),
     }
-    Ok(())
+}
+
+fn verified_text(verified: &Verified) -> String {
+    let Verified { queries, hits, difference, relative_difference, rank_differences, recall } = verified;
+    format!(
+        "{queries} queries with {hits} hits: largest difference of scores {difference:.1e} ({relative_difference:.1e} of the \
+         score), {rank_differences} queries in another order, recall {recall:.3}"
+    )
 }
 
 fn per_second(pushed: &Pushed) -> f64 {
@@ -187,7 +210,7 @@ fn push_json(pushed: &Pushed) -> Json {
     })
 }
 
-fn verification_json(verified: &Verified) -> Json {
+fn verified_json(verified: &Verified) -> Json {
     json!({
         "queries": verified.queries,
         "hits": verified.hits,

@@ -44,7 +44,7 @@ pub(crate) fn run(args: &SearchArgs) -> Result<()> {
     }
     if args.at.are_given() {
         return Err(bad_input(
-            "the address and the collection of an engine need --engine",
+            "--url, --collection, --concurrency and the credentials of an engine need --engine",
             "name the engine, or leave them out",
         ));
     }
@@ -79,7 +79,8 @@ pub(crate) fn run(args: &SearchArgs) -> Result<()> {
     let mut stats = args.stats.is_some().then(Stats::start);
     let mut n_queries = 0_usize;
     let render = |query: &Query, answer: Answer| render(&answerer, args, format, query, answer);
-    batch::answer_all(&answerer, asked::read(&index, args)?, render, |answered| {
+    let queries = asked::read(args, || asked::token_dims(&index, args))?;
+    batch::answer_all(&answerer, queries, render, |answered| {
         output.write_bytes(&answered.rendered.lines)?;
         if let Some(page) = &mut page {
             page.write_bytes(answered.rendered.section.as_bytes())?;
@@ -91,11 +92,7 @@ pub(crate) fn run(args: &SearchArgs) -> Result<()> {
         Ok(())
     })?;
     if n_queries == 0 {
-        let path = args.queries.as_deref().or(args.query_vectors.as_deref()).unwrap_or(Path::new("-"));
-        return Err(bad_input(
-            format!("{}: there are no queries in it", path.display()),
-            "one JSON object a line is needed: {\"_id\": \"q1\", \"text\": \"…\"}",
-        ));
+        return Err(asked::no_queries(args));
     }
     output.finish()?;
     if let Some(mut page) = page {

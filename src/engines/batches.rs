@@ -60,6 +60,7 @@ mod tests {
             text: "x".repeat(length),
             fields: serde_json::Map::new(),
             vector: splade_core::SparseVector::default(),
+            words: None,
             digest: String::new(),
         })
     }

@@ -3,20 +3,23 @@
 //! A document is stored under its own id, with its fields, title and text as they are. Three fields are added: the vector, the
 //! digest, and the id once more, by which equal scores and pages are ordered. Fields without a type are kept and not indexed.
 
-pub(super) mod filter;
+mod dialect;
+mod documents;
+mod filter;
 mod query;
 
 use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use anyhow::Result;
-use serde::ser::SerializeMap;
-use serde::{Serialize, Serializer};
+use serde::Deserialize as _;
 use serde_json::{Map, Value as Json, json};
-use splade_core::SparseVector;
-use splade_index::{FieldKind, Language, StoredDocument};
+use splade_index::{FieldKind, Language};
 
-pub(super) use query::{filtered, number, order, rank_constant, shares, weights, words_query};
+pub(super) use dialect::Dialect;
+pub(super) use query::{filtered, order, words_query};
 
+use self::documents::{Document, hit, item_failure, push_line, reason};
 use super::http::{HttpAnswer, JsonHttp, KeyHeader};
 use super::{
     Collection, CollectionManifest, EngineError, EngineHit, EngineQuery, EngineResult, IdPage, ItemFailure, Record,
@@ -50,35 +53,10 @@ pub(super) struct LuceneIndex {
     name: String,
     /// `/NAME`
     path: String,
-}
-
-/// Document as it is stored.
-#[derive(Serialize)]
-struct Document<'a> {
-    #[serde(skip_serializing_if = "Option::is_none")]
-    title: Option<&'a str>,
-    text: &'a str,
-    #[serde(rename = "_splade_digest")]
-    digest: &'a str,
-    #[serde(rename = "_splade_id")]
-    id: &'a str,
-    #[serde(rename = "_splade_vector", skip_serializing_if = "Option::is_none")]
-    vector: Option<Weights<'a>>,
-    #[serde(flatten)]
-    fields: &'a Map<String, Json>,
-}
-
-/// A vector as an object of weights by dimension. An f32 is written with the fewest digits that it is read back from.
-struct Weights<'a>(&'a SparseVector);
-
-impl Serialize for Weights<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut map = serializer.serialize_map(Some(self.0.active_dims()))?;
-        for (dim, weight) in self.0.iter() {
-            map.serialize_entry(&dim.to_string(), &weight)?;
-        }
-        map.end()
-    }
+    /// settings of a new index
+    args: CollectionArgs,
+    /// manifest of the index, once it is read or written
+    known: Mutex<Option<CollectionManifest>>,
 }
 
 impl LuceneIndex {
@@ -86,11 +64,35 @@ impl LuceneIndex {
     ///
     /// # Errors
     /// An address that cannot be used, a variable that is not set.
-    pub(super) fn new(engine: &'static str, args: &EngineArgs) -> Result<Self> {
+    pub(super) fn new(engine: &'static str, args: &EngineArgs, new_index: &CollectionArgs) -> Result<Self> {
         let http = JsonHttp::new(args, KeyHeader { name: "authorization", prefix: "ApiKey " })?;
         let name = args.collection()?.to_owned();
         let path = format!("/{}", escaped(&name, false));
-        Ok(Self { http, engine, name, path })
+        Ok(Self { http, engine, name, path, args: new_index.clone(), known: Mutex::default() })
+    }
+
+    fn known(&self) -> MutexGuard<'_, Option<CollectionManifest>> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Settings of the index, which exists or is to be made.
+    pub(super) fn settings(&self) -> CollectionArgs {
+        let settings = self.known().as_ref().map(|manifest| CollectionArgs::deserialize(&manifest.driver));
+        settings.and_then(Result::ok).unwrap_or_else(|| self.args.clone())
+    }
+
+    /// Largest weight of a document, where the index states it.
+    pub(super) fn ceiling(&self) -> Option<f32> {
+        self.known().as_ref()?.document_ceiling
+    }
+
+    /// The condition of a search.
+    ///
+    /// # Errors
+    /// A condition that the engine cannot express, by name.
+    pub(super) fn condition(&self, query: &EngineQuery<'_>) -> EngineResult<Option<Json>> {
+        let fields = self.known().as_ref().map(|manifest| manifest.fields.clone()).unwrap_or_default();
+        query.filter.map(|tree| filter::query(tree, &fields, &self.place())).transpose()
     }
 
     /// Engine and index, for messages.
@@ -110,7 +112,13 @@ impl LuceneIndex {
     }
 
     /// Manifest and number of documents; none if there is no such index.
-    pub(super) fn state(&self) -> EngineResult<Option<Collection>> {
+    fn state(&self) -> EngineResult<Option<Collection>> {
+        let collection = self.read_state()?;
+        *self.known() = collection.as_ref().and_then(|collection| collection.manifest.clone());
+        Ok(collection)
+    }
+
+    fn read_state(&self) -> EngineResult<Option<Collection>> {
         let answer: HttpAnswer = self.http.get(&format!("{}/_mapping", self.path))?;
         if answer.status == 404 {
             return Ok(None);
@@ -129,13 +137,13 @@ impl LuceneIndex {
     }
 
     /// Creates the index with this mapping of vectors and these further settings.
-    pub(super) fn create(
+    fn create(
         &self,
         manifest: &CollectionManifest,
-        args: &CollectionArgs,
-        mut settings: Map<String, Json>,
         vector: &Json,
+        mut settings: Map<String, Json>,
     ) -> EngineResult<()> {
+        let args = &self.args;
         for (name, value) in [("number_of_shards", args.shards), ("number_of_replicas", args.replicas)] {
             settings.extend(value.map(|value| (name.to_owned(), json!(value))));
         }
@@ -146,10 +154,11 @@ impl LuceneIndex {
         let body = json!({"settings": {"index": settings}, "mappings": mappings});
         let answer = self.http.send(SendMethod::Put, &self.path, &body)?;
         // after an answer that was lost, the same request finds the index that it made
-        if answer.error_type() == Some("resource_already_exists_exception") {
-            return Ok(());
+        if answer.error_type() != Some("resource_already_exists_exception") {
+            answer.expect_success(&self.place())?;
         }
-        answer.expect_success(&self.place()).map(drop)
+        *self.known() = Some(manifest.clone());
+        Ok(())
     }
 
     fn mappings(&self, manifest: &CollectionManifest, vector: &Json) -> EngineResult<Json> {
@@ -177,39 +186,36 @@ impl LuceneIndex {
     }
 
     /// Replaces the manifest.
-    pub(super) fn write_manifest(&self, manifest: &CollectionManifest) -> EngineResult<()> {
+    fn write_manifest(&self, manifest: &CollectionManifest) -> EngineResult<()> {
         let body = json!({"_meta": {MANIFEST: manifest.to_json()?}});
         let path = format!("{}/_mapping", self.path);
-        self.http.send(SendMethod::Put, &path, &body)?.expect_success(&self.place()).map(drop)
+        self.http.send(SendMethod::Put, &path, &body)?.expect_success(&self.place())?;
+        *self.known() = Some(manifest.clone());
+        Ok(())
     }
 
     /// Removes the index.
-    pub(super) fn remove(&self) -> EngineResult<()> {
+    fn remove(&self) -> EngineResult<()> {
         let answer = self.http.delete(&self.path)?;
-        if answer.status == 404 { Ok(()) } else { answer.expect_success(&self.place()).map(drop) }
+        if answer.status != 404 {
+            answer.expect_success(&self.place())?;
+        }
+        *self.known() = None;
+        Ok(())
     }
 
     /// Adds or replaces documents, and returns those that were not taken.
-    pub(super) fn upsert(&self, records: &[Record]) -> EngineResult<Vec<ItemFailure>> {
+    fn upsert(&self, records: &[Record]) -> EngineResult<Vec<ItemFailure>> {
         let mut lines = String::new();
         for record in records {
-            let vector = (!record.vector.is_empty()).then_some(Weights(&record.vector));
-            let document = Document {
-                title: record.title.as_deref(),
-                text: &record.text,
-                digest: &record.digest,
-                id: &record.id,
-                vector,
-                fields: &record.fields,
-            };
             push_line(&mut lines, &json!({"index": {"_id": record.id}}))?;
-            push_line(&mut lines, &document)?;
+            push_line(&mut lines, &Document::of(record))?;
         }
         self.bulk(lines)
     }
 
     /// Deletes documents.
-    pub(super) fn delete(&self, ids: &[String]) -> EngineResult<()> {
+    fn delete(&self, ids: &[String]) -> EngineResult<()> {
         let mut lines = String::new();
         for id in ids {
             push_line(&mut lines, &json!({"delete": {"_id": id}}))?;
@@ -235,7 +241,7 @@ impl LuceneIndex {
     }
 
     /// Digests of the documents with these ids, by id.
-    pub(super) fn digests(&self, ids: &[String]) -> EngineResult<HashMap<String, String>> {
+    fn digests(&self, ids: &[String]) -> EngineResult<HashMap<String, String>> {
         if ids.is_empty() {
             return Ok(HashMap::new());
         }
@@ -258,7 +264,7 @@ impl LuceneIndex {
     }
 
     /// A page of the ids of all documents.
-    pub(super) fn ids(&self, after: Option<&Json>) -> EngineResult<IdPage> {
+    fn ids(&self, after: Option<&Json>) -> EngineResult<IdPage> {
         let mut body = json!({
             "size": PAGE, "query": {"match_all": {}}, "_source": false, "track_total_hits": false, "sort": [{ID: "asc"}],
         });
@@ -273,7 +279,7 @@ impl LuceneIndex {
     }
 
     /// Makes every document that was sent visible to searches.
-    pub(super) fn refresh(&self) -> EngineResult<()> {
+    fn refresh(&self) -> EngineResult<()> {
         let answer = self.http.send(SendMethod::Post, &format!("{}/_refresh", self.path), &json!({}))?;
         let answer = answer.expect_success(&self.place())?;
         match answer.pointer("/_shards/failed").and_then(Json::as_u64) {
@@ -287,7 +293,7 @@ impl LuceneIndex {
     }
 
     /// Method and path of a search, as people copy it.
-    pub(super) fn search_line(&self) -> String {
+    fn search_line(&self) -> String {
         format!("POST {}", self.search_path())
     }
 
@@ -363,46 +369,4 @@ fn analyzer(manifest: &CollectionManifest) -> EngineResult<&'static str> {
         Language::None => "standard",
         other => other.name(),
     })
-}
-
-fn push_line(lines: &mut String, value: &impl Serialize) -> EngineResult<()> {
-    let line = serde_json::to_string(value);
-    lines.push_str(&line.map_err(|error| EngineError::run(format!("line of a request: {error}"), ""))?);
-    lines.push('\n');
-    Ok(())
-}
-
-/// The failure of an item of a bulk request; none if it was done, or if it deletes what is not there.
-fn item_failure(item: &Json) -> Option<ItemFailure> {
-    let error = item.get("error")?;
-    let status = item["status"].as_u64().unwrap_or_default();
-    let id = item["_id"].as_str().unwrap_or_default().to_owned();
-    Some(ItemFailure { id, message: reason(error), retryable: matches!(status, 429 | 500 | 502 | 503 | 504) })
-}
-
-/// What the engine says about an error, with its innermost cause.
-fn reason(error: &Json) -> String {
-    let text = |error: &Json| error["reason"].as_str().unwrap_or("no reason is given").to_owned();
-    let mut inner = error;
-    while let Some(cause) = inner.get("caused_by") {
-        inner = cause;
-    }
-    let (outer, inner) = (text(error), text(inner));
-    if outer == inner { outer } else { format!("{outer}: {inner}") }
-}
-
-/// The document of a hit.
-fn hit(mut hit: Json) -> Option<EngineHit> {
-    let score = hit["_score"].as_f64()? as f32;
-    let id = hit["_id"].as_str()?.to_owned();
-    let mut other = match hit["_source"].take() {
-        Json::Object(source) => source,
-        _ => Map::new(),
-    };
-    let mut take = |key: &str| match other.shift_remove(key) {
-        Some(Json::String(text)) => Some(text),
-        _ => None,
-    };
-    let (title, text) = (take(TITLE), take(TEXT).unwrap_or_default());
-    Some(EngineHit { score, document: StoredDocument { id, title, text, other } })
 }

@@ -6,7 +6,7 @@ use sha2::{Digest, Sha256};
 use splade_core::QueryEncoder;
 use splade_index::{FieldSpec, Language};
 
-use super::{EngineError, EngineResult};
+use super::{EngineError, EngineResult, WordSettings};
 
 const FORMAT: &str = "splade-collection";
 /// Version that is written and read.
@@ -43,6 +43,9 @@ pub(crate) struct CollectionManifest {
     /// largest weight of a document after scaling, for engines that quantize up to a ceiling; none if it was not computed
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) document_ceiling: Option<f32>,
+    /// settings of the vectors of words; none if documents have no such vectors
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) words: Option<WordSettings>,
     /// settings of the driver that its requests depend on, in its own form; null for none
     #[serde(default, skip_serializing_if = "Json::is_null")]
     pub(crate) driver: Json,
@@ -71,6 +74,7 @@ impl CollectionManifest {
             renumbering: None,
             document_scale: 1.0,
             document_ceiling: None,
+            words: None,
             driver: Json::Null,
         }
     }

@@ -10,15 +10,13 @@ use std::sync::{Mutex, PoisonError};
 
 use anyhow::Result;
 use serde_json::{Value as Json, json};
-use splade_core::SparseVector;
 use splade_index::{FieldSpec, FilterTree, StoredDocument};
 
 use super::http::{JsonHttp, KeyHeader};
 use super::limits::Limits;
-use super::qdrant::number;
 use super::{
-    Collection, CollectionManifest, Engine, EngineError, EngineHit, EngineQuery, EngineResult, IdPage, ItemFailure,
-    Record, Tolerance, typed,
+    Collection, CollectionManifest, Engine, EngineError, EngineHit, EngineQuery, EngineRanking, EngineResult, IdPage,
+    ItemFailure, Record, Tolerance, parts, typed,
 };
 use crate::cli::EngineArgs;
 use crate::http::SendMethod;
@@ -37,6 +35,9 @@ const FIELDS: &str = "fields";
 const TYPED: &str = "typed";
 /// Object in [`DOCUMENT`] with a key for each typed field that has several values.
 const LISTS: &str = "lists";
+/// Fields of a collection and their types.
+const SCHEMA: [(&str, &str); 4] =
+    [(ID, "VarChar"), (VECTOR, "SparseFloatVector"), (DIGEST, "VarChar"), (DOCUMENT, "JSON")];
 /// Key of the manifest in the properties of the collection.
 const MANIFEST: &str = "splade.manifest";
 /// Longest id, in bytes: the largest `max_length` of a VARCHAR.
@@ -105,6 +106,21 @@ impl Milvus {
         }
     }
 
+    /// Description of the collection; none if it does not exist.
+    fn description(&self) -> EngineResult<Option<Json>> {
+        match self.answer("collections/describe", json!({}))? {
+            (NO_COLLECTION, _) => Ok(None),
+            (SUCCESS, mut answer) => Ok(Some(answer["data"].take())),
+            (code, answer) => Err(self.refusal(code, &answer)),
+        }
+    }
+
+    /// Number of documents.
+    fn count(&self) -> EngineResult<u64> {
+        let count = self.query(String::new(), &["count(*)"], 0)?;
+        Ok(count.first().and_then(|row| row["count(*)"].as_u64()).unwrap_or_default())
+    }
+
     /// Documents that meet a condition: the wanted fields of each.
     fn query(&self, filter: String, fields: &[&str], limit: usize) -> EngineResult<Vec<Json>> {
         let body = json!({"filter": filter, "outputFields": fields, "limit": limit, "consistencyLevel": "Strong"});
@@ -135,10 +151,10 @@ impl Milvus {
     /// Body of a search.
     fn search_body(&self, query: &EngineQuery<'_>) -> EngineResult<Json> {
         let place = self.place();
-        if query.hybrid.is_some() {
+        if !matches!(query.ranking, EngineRanking::Vectors) {
             return Err(EngineError::input(
                 format!("{place}: the collection has no ranking by words"),
-                "leave --mode hybrid out",
+                "choose --mode sparse",
             ));
         }
         if query.k > HITS_MAX {
@@ -148,7 +164,7 @@ impl Milvus {
         let fields: &[&str] = if query.with_documents { &[ID, DOCUMENT] } else { &[ID] };
         let mut body = json!({
             "collectionName": self.collection,
-            "data": [sparse(query.vector)],
+            "data": [parts::weights(query.vector)],
             "annsField": VECTOR,
             "limit": query.k,
             "outputFields": fields,
@@ -180,36 +196,34 @@ impl Engine for Milvus {
     }
 
     fn state(&self) -> EngineResult<Option<Collection>> {
-        let (code, mut answer) = self.answer("collections/describe", json!({}))?;
-        if code == NO_COLLECTION {
-            return Ok(None);
-        }
-        if code != SUCCESS {
-            return Err(self.refusal(code, &answer));
-        }
-        let properties = answer["data"]["properties"].take();
+        let Some(mut description) = self.description()? else { return Ok(None) };
+        let properties = description["properties"].take();
         let properties = properties.as_array().into_iter().flatten();
         let kept =
             properties.filter(|property| property["key"] == MANIFEST).find_map(|property| property["value"].as_str());
         let kept = kept.and_then(|text| serde_json::from_str::<Json>(text).ok());
         let manifest = kept.map(|json| CollectionManifest::from_json(&json, &self.place())).transpose()?;
         self.set_fields(manifest.as_ref());
-        let count = self.query(String::new(), &["count(*)"], 0)?;
-        let n_docs = count.first().and_then(|row| row["count(*)"].as_u64()).unwrap_or_default();
-        Ok(Some(Collection { manifest, n_docs }))
+        let n_docs = self.count()?;
+        // the manifest follows the creation in a second request, and a push may be interrupted between the two
+        let is_unfinished = manifest.is_none() && n_docs == 0 && has_our_fields(&description);
+        Ok((!is_unfinished).then_some(Collection { manifest, n_docs }))
     }
 
     fn create(&self, manifest: &CollectionManifest) -> EngineResult<()> {
-        let schema = json!({
-            "autoID": false,
-            "enableDynamicField": false,
-            "fields": [
-                {"fieldName": ID, "dataType": "VarChar", "isPrimary": true, "elementTypeParams": {"max_length": ID_BYTES_MAX}},
-                {"fieldName": VECTOR, "dataType": "SparseFloatVector", "elementTypeParams": {}},
-                {"fieldName": DIGEST, "dataType": "VarChar", "elementTypeParams": {"max_length": 64}},
-                {"fieldName": DOCUMENT, "dataType": "JSON", "elementTypeParams": {}},
-            ],
+        // an unfinished collection may lack its index
+        if self.description()?.is_some() && self.state()?.is_none() {
+            self.remove()?;
+        }
+        let fields = SCHEMA.map(|(name, kind)| {
+            let parameters = match name {
+                ID => json!({"max_length": ID_BYTES_MAX}),
+                DIGEST => json!({"max_length": 64}),
+                _ => json!({}),
+            };
+            json!({"fieldName": name, "dataType": kind, "isPrimary": name == ID, "elementTypeParams": parameters})
         });
+        let schema = json!({"autoID": false, "enableDynamicField": false, "fields": fields});
         // no `drop_ratio_build`, which would drop weights
         let index = json!({
             "fieldName": VECTOR, "indexName": VECTOR, "metricType": "IP",
@@ -276,6 +290,13 @@ impl Engine for Milvus {
     }
 }
 
+/// True if a collection has the fields that this program gives it, and no others.
+fn has_our_fields(description: &Json) -> bool {
+    let fields = description["fields"].as_array().map(Vec::as_slice).unwrap_or_default();
+    fields.len() == SCHEMA.len()
+        && SCHEMA.iter().all(|(name, kind)| fields.iter().any(|field| field["name"] == *name && field["type"] == *kind))
+}
+
 fn row(record: &Record, fields: &[FieldSpec]) -> Json {
     let typed = typed::values(&record.fields, fields);
     let lists = typed.iter().filter(|(_, value)| value.is_array()).map(|(name, _)| (name.clone(), Json::from(true)));
@@ -284,12 +305,7 @@ fn row(record: &Record, fields: &[FieldSpec]) -> Json {
     if let Some(title) = &record.title {
         document[TITLE] = Json::from(title.as_str());
     }
-    json!({ID: record.id, VECTOR: sparse(&record.vector), DIGEST: record.digest, DOCUMENT: document})
-}
-
-/// Weights by dimension: `{"17": 0.8}`.
-fn sparse(vector: &SparseVector) -> Json {
-    Json::Object(vector.iter().map(|(dim, weight)| (dim.to_string(), json!(number(weight)))).collect())
+    json!({ID: record.id, VECTOR: parts::weights(&record.vector), DIGEST: record.digest, DOCUMENT: document})
 }
 
 /// The document of a row that was found. A JSON field comes as a text or as an object, by the version of Milvus.

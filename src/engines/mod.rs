@@ -1,8 +1,8 @@
 //! Search engines that hold a copy of an index: one file an engine, behind the trait [`Engine`].
 //!
-//! `push` sends documents and their vectors, `limits` fits vectors to what an engine can hold, `manifest` describes a
-//! collection, `verify` compares an engine's scores with local ones, and `client` searches. `http`, `retry` and `batches` serve the
-//! drivers and `push`.
+//! `prepare` makes a collection, `push` sends documents and their vectors, `limits` fits vectors to what an engine can hold,
+//! `manifest` describes a collection, `words` makes vectors of words for engines without BM25, `verify` compares an engine's
+//! scores with local ones, and `client` searches. `http`, `retry`, `batches`, `parts` and `typed` serve the drivers and `push`.
 
 mod batches;
 mod client;
@@ -14,7 +14,9 @@ mod lucene;
 mod manifest;
 mod milvus;
 mod opensearch;
+mod parts;
 mod postgres;
+mod prepare;
 mod push;
 mod qdrant;
 mod query_model;
@@ -22,6 +24,7 @@ mod retry;
 mod source;
 mod typed;
 mod verify;
+mod words;
 
 use std::collections::HashMap;
 use std::fmt;
@@ -31,13 +34,14 @@ use serde_json::{Map, Value as Json};
 use splade_core::{Fusion, SparseVector};
 use splade_index::{FilterTree, StoredDocument};
 
-pub(crate) use client::{EngineClient, Wanted};
+pub(crate) use client::{EngineClient, Wanted, WantedRanking};
 pub(crate) use error::EngineError;
 pub(crate) use manifest::CollectionManifest;
 pub(crate) use push::{DEFAULT_BATCH_BYTES, DEFAULT_CONCURRENCY, PushOptions, Pushed, push};
 pub(crate) use query_model::QueryModel;
 pub(crate) use source::Source;
-pub(crate) use verify::{Verified, sample_queries, verify};
+pub(crate) use verify::{Verified, sample_queries, sample_texts, verify, verify_words};
+pub(crate) use words::WordSettings;
 
 use crate::cli::{CollectionArgs, EngineArgs, EngineKind};
 use limits::Limits;
@@ -66,11 +70,21 @@ pub(crate) trait Engine: Send + Sync {
         Json::Null
     }
 
+    /// True if a new collection gets vectors of words from this program, because the engine has no BM25 over its texts.
+    fn takes_word_vectors(&self) -> bool {
+        false
+    }
+
     /// Reads the manifest and the number of documents of the collection; none if there is no such collection.
     fn state(&self) -> EngineResult<Option<Collection>>;
 
     /// Creates the collection with the mapping that the manifest asks for, and keeps the manifest in it.
     fn create(&self, manifest: &CollectionManifest) -> EngineResult<()>;
+
+    /// Makes the parts of a collection that [`create`](Self::create) had not yet made when it was interrupted.
+    fn complete(&self, _manifest: &CollectionManifest) -> EngineResult<()> {
+        Ok(())
+    }
 
     /// Replaces the manifest of the collection. Its fields are those of before.
     fn write_manifest(&self, manifest: &CollectionManifest) -> EngineResult<()>;
@@ -118,6 +132,8 @@ pub(crate) struct Record {
     pub(crate) fields: Map<String, Json>,
     /// vector, fitted to the limits of the engine and in the numbers of the collection; it may be empty
     pub(crate) vector: SparseVector,
+    /// vector of the words of title and text, in collections that have such vectors; it may be empty
+    pub(crate) words: Option<SparseVector>,
     /// digest of document and vector before they were fitted
     pub(crate) digest: String,
 }
@@ -155,8 +171,8 @@ pub(crate) struct IdPage {
 pub(crate) struct EngineQuery<'a> {
     /// vector, fitted to the limits of the engine and in the numbers of the collection
     pub(crate) vector: &'a SparseVector,
-    /// the engine's own ranking by words, to be fused with that by vectors; none for a search by vectors alone
-    pub(crate) hybrid: Option<EngineHybrid<'a>>,
+    /// ranking that is returned
+    pub(crate) ranking: EngineRanking<'a>,
     /// number of hits
     pub(crate) k: usize,
     /// condition on the documents
@@ -165,11 +181,41 @@ pub(crate) struct EngineQuery<'a> {
     pub(crate) with_documents: bool,
 }
 
+impl EngineQuery<'_> {
+    /// Hits of each ranking that the search needs.
+    pub(crate) fn depth(&self) -> usize {
+        match self.ranking {
+            EngineRanking::Hybrid(hybrid) => hybrid.depth.max(self.k),
+            EngineRanking::Vectors | EngineRanking::Words(_) => self.k,
+        }
+    }
+}
+
+/// Rankings of an engine. A driver refuses those that its engine does not have.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum EngineRanking<'a> {
+    /// by the dot product with the vector of the query
+    Vectors,
+    /// by BM25
+    Words(EngineWords<'a>),
+    /// both, fused
+    Hybrid(EngineHybrid<'a>),
+}
+
+/// Words of a query.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct EngineWords<'a> {
+    /// text of the query
+    pub(crate) text: &'a str,
+    /// vector of its words, in collections whose documents have vectors of words
+    pub(crate) vector: Option<&'a SparseVector>,
+}
+
 /// A ranking by words and its fusion with that by vectors, the vectors first.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct EngineHybrid<'a> {
-    /// text of the query
-    pub(crate) text: &'a str,
+    /// words of the query
+    pub(crate) words: EngineWords<'a>,
     /// number of hits taken from each ranking
     pub(crate) depth: usize,
     /// fusion of the two rankings; a driver refuses what its engine does not have
@@ -192,6 +238,9 @@ pub(crate) enum Tolerance {
     Exact { per_unit_of_score: f32 },
     /// Scores are at most this share below the exact one, and above it by no more than the rounding of sums.
     Below { share: f32 },
+    /// Scores of BM25 differ by at most this share of the exact score, in either direction, and ranks with them: the engine
+    /// computes idf over each of its shards, and counts deleted documents for a while.
+    Idf { share: f32 },
     /// The ranking is approximate: at least this share of the exact best documents is found. Scores are not compared.
     Recall { share: f32 },
 }
@@ -201,6 +250,7 @@ impl fmt::Display for Tolerance {
         match self {
             Self::Exact { per_unit_of_score } => write!(f, "{per_unit_of_score:e} for each unit of score"),
             Self::Below { share } => write!(f, "up to {:.2} % below the exact score", share * 100.0),
+            Self::Idf { share } => write!(f, "{:.0} % of the BM25 score, whose idf is the engine's", share * 100.0),
             Self::Recall { share } => write!(f, "at least {:.0} % of the exact best documents", share * 100.0),
         }
     }
@@ -214,8 +264,8 @@ pub(crate) fn open(kind: EngineKind, args: &EngineArgs, collection: &CollectionA
     let of_lucene = ["shards", "replicas", "exclude_vectors", "field_type", "approximate_threshold"];
     Ok(match kind {
         EngineKind::Qdrant => {
-            collection.expect_only(kind, &[])?;
-            Box::new(qdrant::Qdrant::new(args)?)
+            collection.expect_only(kind, &["no_bm25"])?;
+            Box::new(qdrant::Qdrant::new(args, collection)?)
         }
         EngineKind::Milvus => {
             collection.expect_only(kind, &[])?;

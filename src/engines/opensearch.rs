@@ -5,21 +5,18 @@
 //! alike and refuses weights above 64. The field type `sparse_vector` is approximate in large segments: its weights have 8 bits
 //! below a ceiling, and its dimensions end at 32 767.
 
-use std::collections::HashMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
-
 use anyhow::Result;
-use serde::Deserialize as _;
 use serde_json::{Map, Value as Json, json};
 use splade_core::{Scaling, SparseVector};
 
 use super::limits::Limits;
-use super::lucene::{self, CLAUSES_MAX, LuceneIndex, SHARE_BELOW, VECTOR};
+use super::lucene::{self, CLAUSES_MAX, Dialect, LuceneIndex, SHARE_BELOW, VECTOR};
 use super::{
-    Collection, CollectionManifest, Engine, EngineError, EngineHit, EngineHybrid, EngineQuery, EngineResult, IdPage,
-    ItemFailure, Record, Tolerance,
+    CollectionManifest, EngineError, EngineHit, EngineHybrid, EngineQuery, EngineRanking, EngineResult, Tolerance,
+    parts,
 };
 use crate::cli::{CollectionArgs, EngineArgs, FieldType};
+use crate::ranking::decimal;
 
 /// Largest dimension of a `sparse_vector`. Larger ones wrap, or make the merge of segments fail.
 const SPARSE_VECTOR_DIM_MAX: u32 = 32_767;
@@ -41,10 +38,6 @@ const RECALL_MIN: f32 = 0.9;
 /// An index of OpenSearch.
 pub(super) struct OpenSearch {
     index: LuceneIndex,
-    /// settings of a new index
-    args: CollectionArgs,
-    /// manifest of the index, once it is read or written
-    known: Mutex<Option<CollectionManifest>>,
 }
 
 impl OpenSearch {
@@ -52,59 +45,74 @@ impl OpenSearch {
     ///
     /// # Errors
     /// An address that cannot be used, a variable that is not set, flags that exclude one another.
-    pub(super) fn new(args: &EngineArgs, collection: &CollectionArgs) -> Result<Self> {
-        if collection.approximate_threshold.is_some() && collection.field_type != Some(FieldType::SparseVector) {
+    pub(super) fn new(args: &EngineArgs, new_index: &CollectionArgs) -> Result<Self> {
+        if new_index.approximate_threshold.is_some() && new_index.field_type != Some(FieldType::SparseVector) {
             return Err(crate::failure::bad_input(
                 "--approximate-threshold: only the field type sparse_vector has approximate searches",
                 "add --field-type sparse_vector, or leave it out",
             ));
         }
-        let index = LuceneIndex::new("opensearch", args)?;
-        Ok(Self { index, args: collection.clone(), known: Mutex::default() })
-    }
-
-    fn known(&self) -> MutexGuard<'_, Option<CollectionManifest>> {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+        Ok(Self { index: LuceneIndex::new("opensearch", args, new_index)? })
     }
 
     fn field_type(&self) -> FieldType {
-        let settings = self.known().as_ref().map(|manifest| CollectionArgs::deserialize(&manifest.driver));
-        let settings = settings.and_then(Result::ok).unwrap_or_else(|| self.args.clone());
-        settings.field_type.unwrap_or_default()
+        self.index.settings().field_type.unwrap_or_default()
     }
 
-    /// The body of a search with this number of candidates, and the factor from its scores to those of the query.
-    fn body(&self, query: &EngineQuery<'_>, candidates: usize) -> EngineResult<(Json, f32)> {
+    /// True if a search may find fewer documents than there are.
+    fn is_approximate(&self, query: &EngineQuery<'_>) -> bool {
+        self.field_type() == FieldType::SparseVector && !matches!(query.ranking, EngineRanking::Words(_))
+    }
+
+    /// Body of a search with this number of candidates, and the factor from its scores to those of the query.
+    fn body_with(&self, query: &EngineQuery<'_>, candidates: usize) -> EngineResult<(Json, f32)> {
         let mut body = self.index.frame(query)?;
-        let fields = self.known().as_ref().map(|manifest| manifest.fields.clone()).unwrap_or_default();
-        let place = self.place();
-        let condition = query.filter.map(|tree| lucene::filter::query(tree, &fields, &place)).transpose()?;
+        let condition = self.index.condition(query)?;
         let (vectors, factor) = match self.field_type() {
             FieldType::RankFeatures => (lucene::filtered(rank_features(query.vector), condition.as_ref()), 1.0),
             FieldType::SparseVector => sparse_vector(query.vector, candidates, condition.as_ref()),
         };
-        let Some(hybrid) = query.hybrid else {
-            body["query"] = vectors;
-            // other orders than by score are for exact searches alone
-            if self.field_type() == FieldType::RankFeatures {
-                body["sort"] = lucene::order();
-            }
-            return Ok((body, factor));
+        let words = |text: &str| lucene::filtered(lucene::words_query(text), condition.as_ref());
+        if let EngineRanking::Hybrid(hybrid) = query.ranking {
+            let queries = [vectors, words(hybrid.words.text)];
+            body["query"] = json!({"hybrid": {"queries": queries, "pagination_depth": query.depth()}});
+            let processor = processor(&self.index.place(), &hybrid)?;
+            body["search_pipeline"] = json!({"phase_results_processors": [processor]});
+            return Ok((body, 1.0));
+        }
+        let (ranked, factor) = match query.ranking {
+            EngineRanking::Words(of_query) => (words(of_query.text), 1.0),
+            _ => (vectors, factor),
         };
-        let words = lucene::filtered(lucene::words_query(hybrid.text), condition.as_ref());
-        body["query"] = json!({"hybrid": {"queries": [vectors, words], "pagination_depth": depth(query)}});
-        body["search_pipeline"] = json!({"phase_results_processors": [processor(&place, &hybrid)?]});
-        Ok((body, 1.0))
+        body["query"] = ranked;
+        // other orders than by score are for exact searches alone
+        if !self.is_approximate(query) {
+            body["sort"] = lucene::order();
+        }
+        Ok((body, factor))
+    }
+
+    /// Mapping of an approximate field, with ceilings from the data.
+    fn seismic(&self, manifest: &CollectionManifest) -> EngineResult<Json> {
+        if self.index.version()? < SPARSE_VECTOR_SINCE {
+            let (major, minor) = SPARSE_VECTOR_SINCE;
+            let message = format!("{}: no field type sparse_vector before version {major}.{minor}", self.index.place());
+            return Err(EngineError::input(message, "choose --field-type rank_features"));
+        }
+        let ceiling = manifest.document_ceiling.unwrap_or_default().max(CEILING_MIN);
+        let mut parameters = json!({
+            "quantization_ceiling_ingest": decimal(ceiling), "quantization_ceiling_search": QUERY_CEILING,
+        });
+        if let Some(threshold) = self.index.settings().approximate_threshold {
+            parameters["approximate_threshold"] = json!(threshold);
+        }
+        Ok(json!({"type": "sparse_vector", "method": {"name": "seismic", "parameters": parameters}}))
     }
 }
 
-impl Engine for OpenSearch {
-    fn name(&self) -> &'static str {
-        "opensearch"
-    }
-
-    fn place(&self) -> String {
-        self.index.place()
+impl Dialect for OpenSearch {
+    fn index(&self) -> &LuceneIndex {
+        &self.index
     }
 
     fn limits(&self) -> Limits {
@@ -114,11 +122,10 @@ impl Engine for OpenSearch {
             query_terms_max: CLAUSES_MAX,
             ..Limits::NONE
         };
-        let ceiling = self.known().as_ref().and_then(|manifest| manifest.document_ceiling);
         match self.field_type() {
             FieldType::RankFeatures => exact,
             FieldType::SparseVector => Limits {
-                document_weight_max: ceiling.unwrap_or(f32::INFINITY),
+                document_weight_max: self.index.ceiling().unwrap_or(f32::INFINITY),
                 dim_max: SPARSE_VECTOR_DIM_MAX,
                 needs_ceiling: true,
                 ..exact
@@ -133,87 +140,30 @@ impl Engine for OpenSearch {
         }
     }
 
-    fn settings(&self) -> Json {
-        self.args.to_json()
-    }
-
-    fn state(&self) -> EngineResult<Option<Collection>> {
-        let collection = self.index.state()?;
-        *self.known() = collection.as_ref().and_then(|collection| collection.manifest.clone());
-        Ok(collection)
-    }
-
-    fn create(&self, manifest: &CollectionManifest) -> EngineResult<()> {
+    fn vectors(&self, manifest: &CollectionManifest) -> EngineResult<(Json, Map<String, Json>)> {
         let mut settings = Map::new();
         let vector = match self.field_type() {
             FieldType::RankFeatures => json!({"type": "rank_features"}),
             FieldType::SparseVector => {
-                if self.index.version()? < SPARSE_VECTOR_SINCE {
-                    let (major, minor) = SPARSE_VECTOR_SINCE;
-                    let message =
-                        format!("{}: no field type sparse_vector before version {major}.{minor}", self.place());
-                    return Err(EngineError::input(message, "choose --field-type rank_features"));
-                }
                 settings.insert("sparse".to_owned(), json!(true));
-                let ceiling = manifest.document_ceiling.unwrap_or_default().max(CEILING_MIN);
-                let mut parameters = json!({
-                    "quantization_ceiling_ingest": lucene::number(ceiling), "quantization_ceiling_search": QUERY_CEILING,
-                });
-                if let Some(threshold) = self.args.approximate_threshold {
-                    parameters["approximate_threshold"] = json!(threshold);
-                }
-                json!({"type": "sparse_vector", "method": {"name": "seismic", "parameters": parameters}})
+                self.seismic(manifest)?
             }
         };
-        self.index.create(manifest, &self.args, settings, &vector)?;
-        *self.known() = Some(manifest.clone());
-        Ok(())
+        Ok((vector, settings))
     }
 
-    fn write_manifest(&self, manifest: &CollectionManifest) -> EngineResult<()> {
-        self.index.write_manifest(manifest)?;
-        *self.known() = Some(manifest.clone());
-        Ok(())
-    }
-
-    fn remove(&self) -> EngineResult<()> {
-        self.index.remove()?;
-        *self.known() = None;
-        Ok(())
-    }
-
-    fn upsert(&self, records: &[Record]) -> EngineResult<Vec<ItemFailure>> {
-        self.index.upsert(records)
-    }
-
-    fn digests(&self, ids: &[String]) -> EngineResult<HashMap<String, String>> {
-        self.index.digests(ids)
-    }
-
-    fn ids(&self, after: Option<&Json>) -> EngineResult<IdPage> {
-        self.index.ids(after)
-    }
-
-    fn delete(&self, ids: &[String]) -> EngineResult<()> {
-        self.index.delete(ids)
-    }
-
-    fn settle(&self) -> EngineResult<()> {
-        self.index.refresh()
-    }
-
-    fn request(&self, query: &EngineQuery<'_>) -> EngineResult<String> {
-        Ok(format!("{}\n{:#}", self.index.search_line(), self.body(query, candidates(query))?.0))
+    fn body(&self, query: &EngineQuery<'_>) -> EngineResult<Json> {
+        Ok(self.body_with(query, candidates(query))?.0)
     }
 
     fn search(&self, query: &EngineQuery<'_>) -> EngineResult<Vec<EngineHit>> {
         let mut candidates = candidates(query);
         loop {
-            let (body, factor) = self.body(query, candidates)?;
+            let (body, factor) = self.body_with(query, candidates)?;
             let hits = self.index.search(&body)?;
-            let is_approximate = self.field_type() == FieldType::SparseVector && query.filter.is_some();
+            let has_too_few = self.is_approximate(query) && query.filter.is_some() && hits.len() < query.k;
             // the filter left too few of the candidates: more candidates leave more of them
-            if is_approximate && hits.len() < query.k && candidates < CANDIDATES_MAX {
+            if has_too_few && candidates < CANDIDATES_MAX {
                 candidates = (candidates * CANDIDATES_PER_HIT).min(CANDIDATES_MAX);
                 continue;
             }
@@ -222,22 +172,17 @@ impl Engine for OpenSearch {
     }
 }
 
-/// Hits of each ranking that a search needs.
-fn depth(query: &EngineQuery<'_>) -> usize {
-    query.hybrid.map_or(query.k, |hybrid| hybrid.depth.max(query.k))
-}
-
 /// Candidates of the first approximate search.
 fn candidates(query: &EngineQuery<'_>) -> usize {
     let per_hit = if query.filter.is_some() { CANDIDATES_PER_HIT } else { 1 };
-    (depth(query) * per_hit).min(CANDIDATES_MAX)
+    (query.depth() * per_hit).min(CANDIDATES_MAX)
 }
 
 /// Dot product with the cut weights of each document.
 fn rank_features(vector: &SparseVector) -> Json {
     let clauses = vector.iter().map(|(dim, weight)| {
         // without a function, `saturation` would be taken, which is no dot product
-        json!({"rank_feature": {"field": format!("{VECTOR}.{dim}"), "linear": {}, "boost": lucene::number(weight)}})
+        json!({"rank_feature": {"field": format!("{VECTOR}.{dim}"), "linear": {}, "boost": decimal(weight)}})
     });
     json!({"bool": {"should": clauses.collect::<Vec<_>>()}})
 }
@@ -248,7 +193,7 @@ fn sparse_vector(vector: &SparseVector, k: usize, condition: Option<&Json>) -> (
     let factor = if largest > 0.0 { largest / QUERY_CEILING } else { 1.0 };
     let tokens = vector.iter().map(|(dim, weight)| {
         let scaled = (weight / factor).clamp(f32::MIN_POSITIVE, QUERY_CEILING);
-        (dim.to_string(), json!(lucene::number(scaled)))
+        (dim.to_string(), decimal(scaled))
     });
     // every token of the query is used, and not only the heaviest
     let mut parameters = json!({"k": k, "top_n": vector.active_dims(), "heap_factor": HEAP_FACTOR});
@@ -265,7 +210,7 @@ fn sparse_vector(vector: &SparseVector, k: usize, condition: Option<&Json>) -> (
 /// A fusion or a scaling that the plugin does not have.
 fn processor(place: &str, hybrid: &EngineHybrid<'_>) -> EngineResult<Json> {
     if hybrid.fusion.name() == "rrf" {
-        let constant = lucene::rank_constant(place, hybrid)?;
+        let constant = parts::rank_constant(place, hybrid)?;
         return Ok(json!({"score-ranker-processor": {"combination": {"technique": "rrf", "rank_constant": constant}}}));
     }
     let technique = match hybrid.fusion.parameters().scaling {
@@ -278,6 +223,6 @@ fn processor(place: &str, hybrid: &EngineHybrid<'_>) -> EngineResult<Json> {
     };
     Ok(json!({"normalization-processor": {
         "normalization": {"technique": technique},
-        "combination": {"technique": "arithmetic_mean", "parameters": {"weights": lucene::shares(hybrid)}},
+        "combination": {"technique": "arithmetic_mean", "parameters": {"weights": parts::shares(hybrid)}},
     }}))
 }

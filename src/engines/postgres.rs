@@ -22,8 +22,8 @@ use self::statements::{Binder, Table};
 use super::error::EngineErrorKind;
 use super::limits::Limits;
 use super::{
-    Collection, CollectionManifest, Engine, EngineHit, EngineQuery, EngineResult, IdPage, ItemFailure, Record,
-    Tolerance,
+    Collection, CollectionManifest, Engine, EngineError, EngineHit, EngineQuery, EngineRanking, EngineResult, IdPage,
+    ItemFailure, Record, Tolerance,
 };
 use crate::cli::{CollectionArgs, EngineArgs};
 
@@ -83,20 +83,23 @@ impl Postgres {
             .map_or((0, "none".to_owned()), |manifest| (manifest.vocabulary_size, manifest.language.clone()));
         let vector = binder.text(rows::vector_text(query.vector, dimensions));
         let condition = query.filter.map(|tree| filter::condition(tree, binder, &self.place())).transpose()?;
-        match &query.hybrid {
-            None => Ok(self.table.search(query, &vector, condition.as_deref(), self.has_hnsw())),
-            Some(hybrid) => {
+        match &query.ranking {
+            EngineRanking::Vectors => Ok(self.table.search(query, &vector, condition.as_deref(), self.has_hnsw())),
+            EngineRanking::Hybrid(hybrid) => {
                 let rrf = statements::Rrf::of(hybrid, &self.place())?;
-                let words = statements::words_query(&language, &binder.text(hybrid.text.to_owned()));
+                let words = statements::words_query(&language, &binder.text(hybrid.words.text.to_owned()));
                 Ok(self.table.hybrid_search(query, &vector, &words, condition.as_deref(), &rrf))
             }
+            EngineRanking::Words(_) => Err(EngineError::input(
+                format!("{}: PostgreSQL ranks words by ts_rank, which is not BM25", self.place()),
+                "choose --mode hybrid, which fuses it with the vectors, or --mode sparse",
+            )),
         }
     }
 
     /// Statements before a search: an HNSW index returns no more than it was told to look at.
     fn search_settings(&self, query: &EngineQuery<'_>) -> Option<String> {
-        let depth = query.hybrid.map_or(query.k, |hybrid| hybrid.depth.max(query.k));
-        self.has_hnsw().then(|| statements::hnsw_settings(depth))
+        self.has_hnsw().then(|| statements::hnsw_settings(query.depth()))
     }
 }
 

@@ -12,10 +12,12 @@ use splade_core::SparseVector;
 use splade_index::{FieldSpec, StoredDocument};
 
 use super::batches::Batches;
-use super::limits::{Changes, Fit, Survey};
+use super::limits::{Changes, Fit};
 use super::manifest::hex;
+use super::prepare::prepare;
 use super::retry::Retries;
-use super::{Collection, CollectionManifest, Engine, ItemFailure, Record, Source};
+use super::words::WordVectors;
+use super::{CollectionManifest, Engine, ItemFailure, Record, Source};
 use crate::commands::interrupt;
 use crate::console;
 use crate::failure::{Failure, bad_input};
@@ -30,8 +32,6 @@ const BATCH_DOCUMENTS: usize = 1000;
 const DELETED_AT_ONCE: usize = 1000;
 /// Bytes of a digest that are kept.
 const DIGEST_BYTES: usize = 16;
-/// Prefix of the names of fields that drivers add to documents.
-pub(super) const OWN_FIELDS: &str = "_splade";
 
 /// Settings of a push.
 #[derive(Debug, Clone, Copy)]
@@ -88,20 +88,7 @@ pub(crate) fn push(
 ) -> Result<Pushed> {
     let (manifest, is_new) = prepare(engine, source, manifest, options)?;
     let start = Instant::now();
-    let bar = console::progress("pushing", source.count());
-    let run = Run {
-        engine,
-        options,
-        is_new,
-        fields: &manifest.fields,
-        fit: Fit::new(engine.limits(), &manifest),
-        keeps_empty: engine.limits().empty_vectors,
-        bar,
-        sent: AtomicU64::new(0),
-        unchanged: AtomicU64::new(0),
-        stopped: AtomicBool::new(false),
-        refused: Mutex::default(),
-    };
+    let run = Run::new(engine, options, &manifest, is_new, source)?;
     let (seen, changes) = run.send_all(source)?;
     let deleted = if options.sync && !is_new { run.delete_others(&seen)? } else { 0 };
     options.retries.run(|| engine.settle())?;
@@ -110,94 +97,22 @@ pub(crate) fn push(
     let documents = options.retries.run(|| engine.state())?.map_or(0, |collection| collection.n_docs);
     run.expect_none_refused()?;
     let expected = seen.len() as u64 - if run.keeps_empty { 0 } else { changes.empty_vectors };
+    expect_count(engine, options, documents, expected)?;
+    let (sent, unchanged) = (run.sent.into_inner(), run.unchanged.into_inner());
+    Ok(Pushed { manifest, sent, unchanged, deleted, documents, changes, seconds })
+}
+
+/// Warns of documents of others, and refuses fewer documents than were sent.
+fn expect_count(engine: &dyn Engine, options: &PushOptions, documents: u64, expected: u64) -> Result<()> {
+    let place = engine.place();
     if documents > expected && !options.sync {
-        tracing::warn!(
-            "{}: {} of its documents are not in the source; --sync deletes them",
-            engine.place(),
-            documents - expected
-        );
+        let others = documents - expected;
+        tracing::warn!("{place}: {others} of its documents are not in the source; --sync deletes them");
     } else if documents < expected {
-        let message = format!("{}: it has {documents} documents after {expected} were sent", engine.place());
+        let message = format!("{place}: it has {documents} documents after {expected} were sent");
         return Err(Failure::run(message, "run the same command again: it sends those that are missing").into());
     }
-    Ok(Pushed {
-        sent: run.sent.into_inner(),
-        unchanged: run.unchanged.into_inner(),
-        manifest,
-        deleted,
-        documents,
-        changes,
-        seconds,
-    })
-}
-
-/// Creates the collection, or checks the one that exists. Returns its manifest, and true if it has no documents.
-fn prepare(
-    engine: &dyn Engine,
-    source: &Source,
-    mut wanted: CollectionManifest,
-    options: &PushOptions,
-) -> Result<(CollectionManifest, bool)> {
-    let place = engine.place();
-    if let Some(field) = wanted.fields.iter().find(|field| field.name.starts_with(OWN_FIELDS)) {
-        return Err(bad_input(
-            format!("the field {:?} has a name that this program uses in engines", field.name),
-            format!("rename the field: names with {OWN_FIELDS} at their start are reserved"),
-        ));
-    }
-    let mut state = Retries::FIRST_CONTACT.run(|| engine.state())?;
-    if let Some(collection) = &state
-        && collection.manifest.is_none()
-    {
-        return Err(bad_input(
-            format!("{place}: it exists, and this program did not make it"),
-            "choose another --collection, or remove it yourself",
-        ));
-    }
-    if state.is_some() && options.overwrite {
-        options.retries.run(|| engine.remove())?;
-        state = None;
-    }
-    let limits = engine.limits();
-    let survey = if limits.needs_survey(wanted.vocabulary_size) { Some(survey(source)?) } else { None };
-    let Some(Collection { manifest: Some(existing), n_docs }) = state else {
-        if let Some(survey) = survey {
-            survey.complete(&mut wanted, &limits, true)?;
-        }
-        options.retries.run(|| engine.create(&wanted))?;
-        let kept = options.retries.run(|| engine.state())?.and_then(|collection| collection.manifest);
-        if kept.as_ref() != Some(&wanted) {
-            let message = format!("{place}: the engine did not keep the manifest of the collection");
-            return Err(Failure::run(message, "docs/engines.md names the version that is needed").into());
-        }
-        return Ok((wanted, true));
-    };
-    if let Some(difference) = existing.difference(&wanted).or_else(|| existing.other_setting(&wanted.driver)) {
-        return Err(bad_input(
-            format!("{place}: it exists and {difference}"),
-            "choose another --collection, or replace it with --overwrite",
-        ));
-    }
-    let mut manifest = existing.clone();
-    if let Some(survey) = survey {
-        survey.complete(&mut manifest, &limits, false)?;
-    }
-    if manifest != existing {
-        options.retries.run(|| engine.write_manifest(&manifest))?;
-    }
-    Ok((manifest, n_docs == 0))
-}
-
-fn survey(source: &Source) -> Result<Survey> {
-    let bar = console::progress("reading vectors", source.count());
-    let mut survey = Survey::default();
-    for vector in source.vectors()? {
-        interrupt::check()?;
-        survey.add(&vector?);
-        bar.inc(1);
-    }
-    bar.finish_and_clear();
-    Ok(survey)
+    Ok(())
 }
 
 /// Ids of documents, by their hash.
@@ -207,10 +122,12 @@ type Seen = HashSet<[u8; 16]>;
 struct Run<'a> {
     engine: &'a dyn Engine,
     options: &'a PushOptions,
-    /// true if the collection was empty
+    /// true if this push made the collection
     is_new: bool,
     fields: &'a [FieldSpec],
     fit: Fit,
+    /// none for collections without vectors of words
+    words: Option<WordVectors>,
     keeps_empty: bool,
     bar: ProgressBar,
     sent: AtomicU64,
@@ -218,6 +135,31 @@ struct Run<'a> {
     /// true after an error: the other threads end too
     stopped: AtomicBool,
     refused: Mutex<Vec<ItemFailure>>,
+}
+
+impl<'a> Run<'a> {
+    fn new(
+        engine: &'a dyn Engine,
+        options: &'a PushOptions,
+        manifest: &'a CollectionManifest,
+        is_new: bool,
+        source: &Source,
+    ) -> Result<Self> {
+        Ok(Self {
+            engine,
+            options,
+            is_new,
+            fields: &manifest.fields,
+            fit: Fit::new(engine.limits(), manifest),
+            words: WordVectors::of(manifest)?,
+            keeps_empty: engine.limits().empty_vectors,
+            bar: console::progress("pushing", source.count()),
+            sent: AtomicU64::new(0),
+            unchanged: AtomicU64::new(0),
+            stopped: AtomicBool::new(false),
+            refused: Mutex::default(),
+        })
+    }
 }
 
 impl Run<'_> {
@@ -304,7 +246,8 @@ impl Run<'_> {
             changes.field_values += u64::from(!field.convert(&id, &mut fields)?);
         }
         let vector = self.fit.document(vector, changes);
-        Ok(Some(Record { id, title, text, fields, vector, digest }))
+        let words = self.words.as_ref().map(|words| words.document(title.as_deref(), &text));
+        Ok(Some(Record { id, title, text, fields, vector, words, digest }))
     }
 
     /// Deletes the documents of the collection that are not in the source. Returns their number.
@@ -373,7 +316,8 @@ impl Record {
         const ENTRY: usize = 20;
         let fields: usize = self.fields.iter().map(|(name, value)| name.len() + size_of_json(value)).sum();
         let title = self.title.as_ref().map_or(0, String::len);
-        self.id.len() + title + self.text.len() + fields + self.vector.active_dims() * ENTRY + 200
+        let entries = self.vector.active_dims() + self.words.as_ref().map_or(0, SparseVector::active_dims);
+        self.id.len() + title + self.text.len() + fields + entries * ENTRY + 200
     }
 }
 

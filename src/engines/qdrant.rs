@@ -1,9 +1,11 @@
 //! Qdrant, over its HTTP interface: version 1.16 or later, which keeps metadata of a collection.
 //!
-//! Weights are f32 and every u32 is a dimension, so vectors are held as they are and scores are exact dot products. The id of a
-//! point is the UUIDv5 of the document's id in the namespace OID; the id itself is the payload's `_id`.
+//! Weights are f32 and every u32 is a dimension, so vectors are held as they are and scores are exact dot products. A second
+//! vector has the words of a document, whose dot product with those of a query is BM25. The id of a point is the UUIDv5 of the
+//! document's id in the namespace OID; the id itself is the payload's `_id`.
 
 mod filter;
+mod query;
 
 use std::collections::HashMap;
 
@@ -12,7 +14,7 @@ use serde::Serialize;
 use serde_json::{Map, Value as Json, json};
 use sha1::{Digest as _, Sha1};
 use splade_core::SparseVector;
-use splade_index::{FieldKind, StoredDocument};
+use splade_index::{FieldKind, FieldSpec, StoredDocument};
 use uuid::Uuid;
 
 use super::http::{HttpAnswer, JsonHttp, KeyHeader};
@@ -21,11 +23,13 @@ use super::{
     Collection, CollectionManifest, Engine, EngineError, EngineHit, EngineQuery, EngineResult, IdPage, ItemFailure,
     Record, Tolerance,
 };
-use crate::cli::EngineArgs;
+use crate::cli::{CollectionArgs, EngineArgs};
 use crate::http::{SendMethod, escaped};
 
-/// Name of the sparse vectors.
+/// Name of the vectors of the model.
 const VECTOR: &str = "splade";
+/// Name of the vectors of words.
+const WORDS: &str = "words";
 /// Key of the manifest in the metadata of the collection.
 const MANIFEST: &str = "splade";
 const ID: &str = "_id";
@@ -41,6 +45,8 @@ pub(super) struct Qdrant {
     collection: String,
     /// `/collections/NAME`
     path: String,
+    /// settings of a new collection
+    args: CollectionArgs,
 }
 
 /// Body of an upsert.
@@ -56,11 +62,13 @@ struct Point<'a> {
     payload: Map<String, Json>,
 }
 
+/// Vectors of a point by name; an empty one is left out.
 #[derive(Serialize)]
 struct Vectors<'a> {
-    // the value of `VECTOR`; an empty vector is left out
     #[serde(skip_serializing_if = "Option::is_none")]
     splade: Option<Sparse<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    words: Option<Sparse<'a>>,
 }
 
 #[derive(Serialize)]
@@ -69,16 +77,23 @@ struct Sparse<'a> {
     values: &'a [f32],
 }
 
+impl<'a> Sparse<'a> {
+    /// The vector; none if it is empty.
+    fn of(vector: &'a SparseVector) -> Option<Self> {
+        (!vector.is_empty()).then(|| Self { indices: vector.dims(), values: vector.weights() })
+    }
+}
+
 impl Qdrant {
     /// Connects to `--url`, with the API key that `--api-key-env` names.
     ///
     /// # Errors
     /// An address that cannot be used, a variable that is not set.
-    pub(super) fn new(args: &EngineArgs) -> Result<Self> {
+    pub(super) fn new(args: &EngineArgs, new_collection: &CollectionArgs) -> Result<Self> {
         let http = JsonHttp::new(args, KeyHeader { name: "api-key", prefix: "" })?;
         let collection = args.collection()?.to_owned();
         let path = format!("/collections/{}", escaped(&collection, false));
-        Ok(Self { http, collection, path })
+        Ok(Self { http, collection, path, args: new_collection.clone() })
     }
 
     fn post(&self, path: &str, body: &Json) -> EngineResult<Json> {
@@ -87,25 +102,26 @@ impl Qdrant {
         Ok(answer["result"].take())
     }
 
-    /// Body of a search.
-    fn query_body(&self, query: &EngineQuery<'_>) -> EngineResult<Json> {
-        if query.hybrid.is_some() {
-            return Err(EngineError::input(
-                format!("{}: its points have no vectors of words to fuse with", self.place()),
-                "fuse two runs of `search` outside, or leave --mode hybrid out",
-            ));
-        }
-        let with_payload = if query.with_documents { json!(true) } else { json!([ID]) };
-        let mut body = json!({
-            "query": sparse_json(query.vector),
-            "using": VECTOR,
-            "limit": query.k,
-            "with_payload": with_payload,
-        });
-        if let Some(tree) = query.filter {
-            body["filter"] = filter::filter(tree)?;
-        }
-        Ok(body)
+    /// Description of the collection; none if it does not exist.
+    fn info(&self) -> EngineResult<Option<Json>> {
+        let answer: HttpAnswer = self.http.get(&self.path)?;
+        if answer.status == 404 { Ok(None) } else { answer.expect_success(&self.place()).map(Some) }
+    }
+
+    /// Makes the index of a typed field. A field that no filter can name needs none.
+    fn index_field(&self, field: &FieldSpec) -> EngineResult<()> {
+        let Some(name) = filter::path(&field.name) else { return Ok(()) };
+        let schema = match field.kind {
+            FieldKind::Keyword => "keyword",
+            FieldKind::Int => "integer",
+            FieldKind::Float => "float",
+            FieldKind::Date => "datetime",
+            FieldKind::Bool => "bool",
+            kind => return Err(EngineError::input(format!("{}: no field of type {kind}", self.place()), "")),
+        };
+        let body = json!({"field_name": name, "field_schema": schema});
+        let path = format!("{}/index?wait=true", self.path);
+        self.http.send(SendMethod::Put, &path, &body)?.expect_success(&self.place()).map(drop)
     }
 }
 
@@ -126,12 +142,16 @@ impl Engine for Qdrant {
         Tolerance::Exact { per_unit_of_score: 1e-5 }
     }
 
+    fn settings(&self) -> Json {
+        self.args.to_json()
+    }
+
+    fn takes_word_vectors(&self) -> bool {
+        !self.args.no_bm25
+    }
+
     fn state(&self) -> EngineResult<Option<Collection>> {
-        let answer: HttpAnswer = self.http.get(&self.path)?;
-        if answer.status == 404 {
-            return Ok(None);
-        }
-        let info = answer.expect_success(&self.place())?;
+        let Some(info) = self.info()? else { return Ok(None) };
         let manifest = info.pointer("/result/config/metadata").and_then(|metadata| metadata.get(MANIFEST));
         let manifest = manifest.map(|json| CollectionManifest::from_json(json, &self.place())).transpose()?;
         let count = self.post("/points/count", &json!({"exact": true}))?;
@@ -139,31 +159,31 @@ impl Engine for Qdrant {
     }
 
     fn create(&self, manifest: &CollectionManifest) -> EngineResult<()> {
-        let body = json!({
-            "vectors": {},
-            // no modifier: `idf` would change the weights of queries
-            "sparse_vectors": {VECTOR: {"index": {"on_disk": false, "datatype": "float32"}}},
-            "metadata": {MANIFEST: manifest.to_json()?},
-        });
+        let index = json!({"on_disk": false, "datatype": "float32"});
+        // no modifier: `idf` would change the weights of queries
+        let mut vectors = json!({VECTOR: {"index": index}});
+        if manifest.words.is_some() {
+            vectors[WORDS] = json!({"index": index, "modifier": "idf"});
+        }
+        let body = json!({"vectors": {}, "sparse_vectors": vectors, "metadata": {MANIFEST: manifest.to_json()?}});
         let answer = self.http.send(SendMethod::Put, &self.path, &body)?;
         // it exists if the answer to an earlier attempt was lost; the manifest is read and compared afterwards
         if answer.status != 409 {
             answer.expect_success(&self.place())?;
         }
-        for field in &manifest.fields {
-            let schema = match field.kind {
-                FieldKind::Keyword => "keyword",
-                FieldKind::Int => "integer",
-                FieldKind::Float => "float",
-                FieldKind::Date => "datetime",
-                FieldKind::Bool => "bool",
-                kind => return Err(EngineError::input(format!("{}: no field of type {kind}", self.place()), "")),
-            };
-            let body = json!({"field_name": field.name, "field_schema": schema});
-            let path = format!("{}/index?wait=true", self.path);
-            self.http.send(SendMethod::Put, &path, &body)?.expect_success(&self.place())?;
-        }
-        Ok(())
+        manifest.fields.iter().try_for_each(|field| self.index_field(field))
+    }
+
+    fn complete(&self, manifest: &CollectionManifest) -> EngineResult<()> {
+        let info = self.info()?.unwrap_or_default();
+        let known = &info["result"]["payload_schema"];
+        // Qdrant writes a path with quotes or without, as it needs them
+        let is_known = |name: &str| known.get(name).is_some();
+        let is_missing = |field: &&FieldSpec| {
+            !is_known(&field.name) && !filter::path(&field.name).is_some_and(|path| is_known(&path))
+        };
+        let mut missing = manifest.fields.iter().filter(is_missing);
+        missing.try_for_each(|field| self.index_field(field))
     }
 
     fn write_manifest(&self, manifest: &CollectionManifest) -> EngineResult<()> {
@@ -215,12 +235,15 @@ impl Engine for Qdrant {
     }
 
     fn request(&self, query: &EngineQuery<'_>) -> EngineResult<String> {
-        let body = self.query_body(query)?;
+        let body = query::body(query, &self.place())?;
         Ok(format!("POST {}/points/query\n{body:#}", self.path))
     }
 
     fn search(&self, query: &EngineQuery<'_>) -> EngineResult<Vec<EngineHit>> {
-        let mut found = self.post("/points/query", &self.query_body(query)?)?;
+        if query::is_empty(query) {
+            return Ok(Vec::new());
+        }
+        let mut found = self.post("/points/query", &query::body(query, &self.place())?)?;
         let Json::Array(points) = found["points"].take() else { return Ok(Vec::new()) };
         Ok(points.into_iter().filter_map(hit).collect())
     }
@@ -234,12 +257,8 @@ fn point(record: &Record) -> Point<'_> {
     }
     payload.insert(TEXT.to_owned(), json!(record.text));
     payload.insert(DIGEST.to_owned(), json!(record.digest));
-    let sparse = Sparse { indices: record.vector.dims(), values: record.vector.weights() };
-    Point {
-        id: point_id(&record.id),
-        vector: Vectors { splade: (!record.vector.is_empty()).then_some(sparse) },
-        payload,
-    }
+    let vector = Vectors { splade: Sparse::of(&record.vector), words: record.words.as_ref().and_then(Sparse::of) };
+    Point { id: point_id(&record.id), vector, payload }
 }
 
 /// UUIDv5 of a document's id: `uuid.uuid5(uuid.NAMESPACE_OID, id)` in Python.
@@ -250,15 +269,6 @@ fn point_id(id: &str) -> Uuid {
     let mut bytes = [0; 16];
     bytes.copy_from_slice(&hasher.finalize()[..16]);
     uuid::Builder::from_sha1_bytes(bytes).into_uuid()
-}
-
-fn sparse_json(vector: &SparseVector) -> Json {
-    json!({"indices": vector.dims(), "values": vector.weights().iter().map(|weight| number(*weight)).collect::<Vec<_>>()})
-}
-
-/// The shortest decimal number that reads back as the same f32.
-pub(super) fn number(weight: f32) -> f64 {
-    weight.to_string().parse().unwrap_or(weight.into())
 }
 
 fn text(payload: &Json, key: &str) -> Option<String> {

@@ -6,7 +6,7 @@ use splade_eval::{EncodedTask, Evaluation, evaluate};
 use splade_index::ImpactIndex;
 
 use crate::cli::{CollectionArgs, EngineArgs, EngineKind};
-use crate::engines::{self, EngineClient, PushOptions, QueryModel, Source, Wanted, push};
+use crate::engines::{self, EngineClient, PushOptions, QueryModel, Source, Wanted, WantedRanking, push};
 use crate::failure::bad_input;
 
 /// Engine with a collection that each task fills in turn.
@@ -39,9 +39,12 @@ impl EvaluatedEngine {
     pub(super) fn evaluate(&self, index: &ImpactIndex, task: &EncodedTask) -> Result<Evaluation> {
         let engine = engines::open(self.kind, &self.args, &CollectionArgs::default())?;
         let manifest = QueryModel::of_index(index)?.manifest().clone();
-        let evaluated = push(engine.as_ref(), &Source::of_index(index)?, manifest, &PushOptions::default())
-            .and_then(|_| EngineClient::open(engines::open(self.kind, &self.args, &CollectionArgs::default())?))
-            .and_then(|client| Ok(evaluate(&EngineRetriever(client), task)?));
+        let concurrency = self.args.concurrency();
+        let options = PushOptions { concurrency, ..PushOptions::default() };
+        let open = || engines::open(self.kind, &self.args, &CollectionArgs::default());
+        let evaluated = push(engine.as_ref(), &Source::of_index(index)?, manifest, &options)
+            .and_then(|_| EngineClient::open(open()?, concurrency))
+            .and_then(|client| Ok(client.on_threads(|| evaluate(&EngineRetriever(&client), task))?));
         // also after a failure, so that the next run can start
         let removed = engine.remove();
         let evaluation = evaluated?;
@@ -51,12 +54,16 @@ impl EvaluatedEngine {
 }
 
 /// Documents of a collection by the engine's dot product.
-struct EngineRetriever(EngineClient);
+struct EngineRetriever<'a>(&'a EngineClient);
 
-impl Retriever for EngineRetriever {
+impl Retriever for EngineRetriever<'_> {
     fn retrieve(&self, query: EncodedQuery<'_>, depth: usize) -> splade_core::Result<Ranking> {
-        let wanted = Wanted { vector: query.vector, hybrid: None, k: depth, filter: None, with_documents: false };
-        let failed = |error: anyhow::Error| splade_core::Error::retriever(ErrorKind::Io, error.into_boxed_dyn_error());
+        let ranking = WantedRanking::Vectors;
+        let wanted = Wanted { vector: query.vector, ranking, k: depth, filter: None, with_documents: false };
+        let failed = |error: anyhow::Error| {
+            let error = error.context(format!("query {:?}", query.text));
+            splade_core::Error::retriever(ErrorKind::Io, error.into_boxed_dyn_error())
+        };
         let hits = self.0.search(&wanted).map_err(failed)?;
         Ok(Ranking::from_hits(hits.into_iter().map(|hit| Hit { id: hit.document.id, score: hit.score }).collect()))
     }

@@ -218,6 +218,56 @@ fn requests_without_an_answer_are_repeated() {
 }
 
 #[test]
+fn a_push_is_completed_after_any_request() {
+    let cases = [
+        ("opensearch", "2.19.6", &[][..]),
+        ("opensearch", "3.6.0", &["--field-type", "sparse_vector"]),
+        ("elasticsearch", "9.2.1", &["--overwrite"]),
+    ];
+    for (engine, version, more) in cases {
+        let small = ["--batch-bytes", "10kB", "--concurrency", "1", "--no-verify"];
+        let args = [&small[..], more].concat();
+        let mut case = Case::new(engine, version);
+        let content = |case: &Case| {
+            let content = case.server.content();
+            (content.index.clone(), content.documents.clone())
+        };
+        case.push(&args).done();
+        let undisturbed = content(&case);
+        let mut killed = 0;
+        for handled in 1.. {
+            case.server = Lucene::start(version);
+            if args.contains(&"--overwrite") {
+                case.push(&[]).done();
+            }
+            case.server.http.fall_silent_after(handled);
+            let at = ["--to", case.engine, "--url", case.server.address(), "--collection", "docs"];
+            let push = [&["push-index", "docs.index"], &at[..], &args].concat();
+            if !case.server.http.kill_when_silent(case.place.command(&push).spawn().unwrap()) {
+                break;
+            }
+            case.push(&args).done();
+            assert!(content(&case) == undisturbed, "{engine} {version}: killed after request {handled}");
+            killed += 1;
+        }
+        assert!(killed > 5, "{engine} {version}: {killed} requests");
+    }
+}
+
+#[test]
+fn rankings_by_words_alone_are_requests_of_the_engine() {
+    for (engine, version) in [("opensearch", "2.19.6"), ("elasticsearch", "9.2.1")] {
+        let case = Case::new(engine, version);
+        case.push(&[]).done();
+        let shown = case.search(&["--mode", "bm25", "--filter", "lang:nb", "--show-query"]).done();
+        let body: Json = serde_json::from_str(shown.split_once('\n').unwrap().1).unwrap();
+        let words = &body["query"]["bool"]["must"][0]["multi_match"];
+        assert_eq!(words["query"], "oslo om vinteren", "{body}");
+        assert!(body["query"]["bool"]["filter"][0].is_object() && body["sort"][0]["_score"] == "desc", "{body}");
+    }
+}
+
+#[test]
 fn answers_that_would_be_wrong_are_refused() {
     let case = Case::new("opensearch", "2.19.6");
     case.push(&[]).done();
@@ -231,7 +281,7 @@ fn answers_that_would_be_wrong_are_refused() {
     );
     case.search(&["--mode", "hybrid", "--weights", "2,1"]).fails(
         2,
-        "reciprocal rank fusion has no weights there",
+        "its reciprocal rank fusion takes no weights",
         "weighted",
     );
 }

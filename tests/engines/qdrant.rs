@@ -1,7 +1,13 @@
 //! Qdrant, by a stub that checks every request.
 
+#[path = "qdrant/interrupted.rs"]
+mod interrupted;
 #[path = "qdrant/live.rs"]
 mod live;
+#[path = "qdrant/queries.rs"]
+mod queries;
+#[path = "qdrant/words.rs"]
+mod words;
 
 use serde_json::{Value as Json, json};
 
@@ -88,6 +94,29 @@ fn assert_close(engine: &str, local: &str) {
         hits.iter().map(|hit| (hit.0.clone(), hit.1.clone())).collect::<std::collections::BTreeSet<_>>()
     };
     assert_eq!(ids(&engine), ids(&local));
+}
+
+/// Checks that the hits of a hybrid search have the sums of their reciprocal ranks in two rankings, whose documents of equal score
+/// may be in any order.
+fn assert_fused(hybrid: &str, rankings: [&str; 2], depth: usize) {
+    let rankings = rankings.map(hits);
+    let mut compared = 0;
+    for (query, id, score) in hits(hybrid) {
+        let (mut least, mut most) = (0.0, 0.0);
+        for ranking in &rankings {
+            let of_query: Vec<_> = ranking.iter().filter(|hit| hit.0 == query).collect();
+            let Some(found) = of_query.iter().find(|hit| hit.1 == id).map(|hit| hit.2) else { continue };
+            let is_equal = |other: f32| (other - found).abs() <= 1e-5 * found.max(1.0);
+            let above = of_query.iter().filter(|hit| hit.2 > found && !is_equal(hit.2)).count();
+            let equal = of_query.iter().filter(|hit| is_equal(hit.2)).count();
+            let share = |rank: usize| if rank > depth { 0.0 } else { 1.0 / (60 + rank) as f32 };
+            least += share(above + equal);
+            most += share(above + 1);
+        }
+        assert!((least - 1e-6..=most + 1e-6).contains(&score), "{query} {id}: {score}, not {least} to {most}");
+        compared += 1;
+    }
+    assert!(compared > 10, "{compared}");
 }
 
 #[test]
@@ -297,7 +326,7 @@ fn wrong_scores_end_with_exit_code_1() {
     assert!(verification["largest_difference"].as_f64().unwrap() < 1e-5, "{shown}");
     assert_eq!(verification["queries_in_another_order"], 0, "{shown}");
     case.push(&["--verify-only"]).done();
-    case.qdrant.damage("docs", "d11");
+    case.qdrant.damage("docs", "d11", "splade", 1.5);
     let ran = case.push(&["--verify-only"]);
     ran.fails(1, "document d11: its score is", "its tolerance is 1e-5 for each unit of score");
     case.push(&["--no-verify"]).done();
@@ -343,6 +372,25 @@ fn filters_select_as_in_the_index() {
 }
 
 #[test]
+fn fields_of_any_name_are_indexed() {
+    let case = Case::new();
+    let document = |id: usize| json!({"_id": format!("d{id}"), "text": "oslo om vinteren", "antall sider": id, "a\"b": id, "år": id});
+    case.place.write("corpus.jsonl", (0..5).map(|id| format!("{}\n", document(id))).collect::<String>());
+    let fields = ["--fields", "antall sider:int,a\"b:int,år:int", "--overwrite"];
+    case.place.ok(&[&["index", "model", "--input", "corpus.jsonl", "--index", "docs.index"], &fields[..]].concat());
+    case.push(&[]).done();
+    assert!(case.qdrant.fields("docs").keys().eq(["\"antall sider\"", "\"år\""]));
+    for filter in ["\"antall sider\"=3", "år:[3 TO 4]"] {
+        let args = ["oslo om vinteren", "--format", "trec", "--filter", filter];
+        assert_close(&case.search(&args).done(), &case.local(&args));
+    }
+    // a complete collection gets no further index
+    case.qdrant.http.requests();
+    case.push(&[]).done();
+    assert!(case.qdrant.http.requests().iter().all(|request| !request.contains("/index")));
+}
+
+#[test]
 fn the_request_is_shown_as_it_is_sent() {
     let case = Case::new();
     case.push(&[]).done();
@@ -352,7 +400,6 @@ fn the_request_is_shown_as_it_is_sent() {
     let body: Json = serde_json::from_str(body).unwrap();
     assert_eq!((&body["using"], &body["limit"], &body["with_payload"]), (&json!("splade"), &json!(2), &json!(true)));
     assert_eq!(body["filter"]["must"][0], json!({"key": "lang", "match": {"value": "nb"}}));
-    case.search(&["oslo", "--mode", "hybrid"]).fails(2, "no vectors of words to fuse with", "--mode hybrid");
 }
 
 #[test]
@@ -414,7 +461,12 @@ fn an_evaluation_by_an_engine_has_the_scores_of_the_index() {
     case.place.copy(&ours("data/toy"), "toy");
     let evaluate = ["eval-mteb", "model", "--data", "toy", "--json", "--no-cache"];
     let index: Json = serde_json::from_str(&case.run(&evaluate).done()).unwrap();
-    let at = ["--engine", "qdrant", "--url", case.qdrant.address(), "--collection", "evaluation"];
+    let at = ["--engine", "qdrant", "--url", case.qdrant.address(), "--collection", "evaluation", "--concurrency", "2"];
+    // a pause that no search waits for
+    case.qdrant.http.fault("points/query", Fault::Status(503, Some(3600)));
+    let failed = case.run(&[&evaluate[..], &at].concat());
+    assert!(failed.code == Some(1) && failed.stderr.contains("error: query \""), "{failed:?}");
+    assert!(case.qdrant.payloads("evaluation").is_empty());
     let ran = case.run(&[&evaluate[..], &at].concat());
     assert!(ran.stderr.contains("sparse rankings are those of qdrant collection evaluation"), "{}", ran.stderr);
     let engine: Json = serde_json::from_str(&ran.done()).unwrap();

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::process::Child;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -48,6 +49,9 @@ struct Shared {
     requests: Vec<String>,
     faults: Vec<(String, Fault)>,
     keys: Vec<Option<String>>,
+    /// answers until the server falls silent; none if it does not
+    until_silence: Option<usize>,
+    is_silent: bool,
 }
 
 /// The server. It ends with the test.
@@ -91,6 +95,28 @@ impl Loopback {
         self.shared.lock().unwrap().faults.len()
     }
 
+    /// Lets the server handle this number of requests, and answer all but the last. Later ones are neither handled nor answered.
+    pub(crate) fn fall_silent_after(&self, handled: usize) {
+        self.shared.lock().unwrap().until_silence = Some(handled);
+    }
+
+    /// Kills the client once the server has fallen silent, and lets the server answer again. False if the client ended before.
+    pub(crate) fn kill_when_silent(&self, mut client: Child) -> bool {
+        loop {
+            if self.shared.lock().unwrap().is_silent {
+                client.kill().unwrap();
+                client.wait().unwrap();
+                let mut shared = self.shared.lock().unwrap();
+                (shared.until_silence, shared.is_silent) = (None, false);
+                return true;
+            }
+            if client.try_wait().unwrap().is_some() {
+                return false;
+            }
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+
     /// Returns the requests since the last call, as `METHOD path`.
     pub(crate) fn requests(&self) -> Vec<String> {
         std::mem::take(&mut self.shared.lock().unwrap().requests)
@@ -132,6 +158,11 @@ fn answer(
     handle: &(dyn Fn(&Request) -> Answer + Send + Sync),
 ) -> std::io::Result<()> {
     let line = format!("{} {}", request.method, request.path);
+    if gets_no_answer(request, shared, handle) {
+        // the client waits for an answer until the test ends it
+        let _ = (&mut &*stream).read(&mut [0]);
+        return Ok(());
+    }
     let fault = {
         let mut shared = shared.lock().unwrap();
         shared.requests.push(line.clone());
@@ -160,6 +191,29 @@ fn answer(
             send(stream, status, "", &body)
         }
     }
+}
+
+/// Counts a request towards the silence of the server. True if it gets no answer; the first such request is handled.
+fn gets_no_answer(
+    request: &Request,
+    shared: &Mutex<Shared>,
+    handle: &(dyn Fn(&Request) -> Answer + Send + Sync),
+) -> bool {
+    let mut shared = shared.lock().unwrap();
+    let Some(left) = &mut shared.until_silence else { return false };
+    match *left {
+        0 => {}
+        1 => {
+            *left = 0;
+            handle(request);
+            shared.is_silent = true;
+        }
+        _ => {
+            *left -= 1;
+            return false;
+        }
+    }
+    true
 }
 
 fn send(mut stream: &TcpStream, status: u16, headers: &str, body: &Json) -> std::io::Result<()> {

@@ -10,18 +10,23 @@ use super::loopback::{Answer, Loopback, Request};
 /// A document with this text is refused, with the whole request that it comes in.
 pub(crate) const REFUSED_TEXT: &str = "this document is refused";
 
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq)]
 struct Collection {
     metadata: Map<String, Json>,
+    /// names of the sparse vectors, and true for those with the modifier `idf`
+    vectors: BTreeMap<String, bool>,
     fields: BTreeMap<String, String>,
     points: BTreeMap<String, Point>,
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 struct Point {
-    weights: BTreeMap<u32, f32>,
+    /// sparse vectors by name
+    vectors: BTreeMap<String, Sparse>,
     payload: Map<String, Json>,
 }
+
+type Sparse = BTreeMap<u32, f32>;
 
 type Collections = Arc<Mutex<BTreeMap<String, Collection>>>;
 
@@ -63,17 +68,22 @@ impl Qdrant {
         self.collections.lock().unwrap()[name].fields.clone()
     }
 
+    /// The collections as text, for comparisons of everything that they have.
+    pub(crate) fn content(&self) -> String {
+        format!("{:#?}", self.collections.lock().unwrap())
+    }
+
     /// Adds a collection that another program made.
     pub(crate) fn create_foreign(&self, name: &str) {
         self.collections.lock().unwrap().insert(name.to_owned(), Collection::default());
     }
 
-    /// Changes the weights of a document, as a defect of the engine would.
-    pub(crate) fn damage(&self, name: &str, id: &str) {
+    /// Multiplies the weights of a vector of a document, as a defect of the engine would.
+    pub(crate) fn damage(&self, name: &str, id: &str, vector: &str, factor: f32) {
         let mut collections = self.collections.lock().unwrap();
         let points = &mut collections.get_mut(name).unwrap().points;
         let point = points.values_mut().find(|point| point.payload["_id"] == id).unwrap();
-        point.weights.values_mut().for_each(|weight| *weight *= 1.5);
+        point.vectors.get_mut(vector).unwrap().values_mut().for_each(|weight| *weight *= factor);
     }
 }
 
@@ -132,12 +142,21 @@ impl Api for BTreeMap<String, Collection> {
 fn create(body: &Json) -> Result<Collection, String> {
     keys(body, &["vectors", "sparse_vectors", "metadata", "shard_number", "replication_factor"], &["sparse_vectors"])?;
     let sparse = &body["sparse_vectors"];
-    keys(sparse, &["splade"], &["splade"])?;
-    // a modifier would change scores
+    keys(sparse, &["splade", "words"], &["splade"])?;
+    // a modifier would change the scores of the model's vectors
     keys(&sparse["splade"], &["index"], &["index"])?;
-    keys(&sparse["splade"]["index"], &["on_disk", "datatype"], &[])?;
+    let mut vectors = BTreeMap::new();
+    for (name, parameters) in sparse.as_object().ok_or("sparse_vectors")? {
+        keys(parameters, &["index", "modifier"], &["index"])?;
+        keys(&parameters["index"], &["on_disk", "datatype"], &[])?;
+        let modifier = &parameters["modifier"];
+        if !modifier.is_null() && modifier != "idf" {
+            return Err(format!("modifier {modifier}"));
+        }
+        vectors.insert(name.clone(), modifier == "idf");
+    }
     let metadata = body["metadata"].as_object().cloned().unwrap_or_default();
-    Ok(Collection { metadata, ..Collection::default() })
+    Ok(Collection { metadata, vectors, ..Collection::default() })
 }
 
 impl Collection {
@@ -155,7 +174,11 @@ impl Collection {
         if !["keyword", "integer", "float", "datetime", "bool"].contains(&schema) {
             return Err(format!("unknown schema {schema}"));
         }
-        self.fields.insert(body["field_name"].as_str().ok_or("field_name")?.to_owned(), schema.to_owned());
+        let name = body["field_name"].as_str().ok_or("field_name")?;
+        if name.contains(' ') && !name.contains('"') {
+            return Err(format!("invalid JSON path {name}"));
+        }
+        self.fields.insert(name.to_owned(), schema.to_owned());
         Ok(done())
     }
 
@@ -164,17 +187,19 @@ impl Collection {
         let mut points = Vec::new();
         for point in body["points"].as_array().ok_or("points")? {
             keys(point, &["id", "vector", "payload"], &["id", "vector"])?;
-            keys(&point["vector"], &["splade"], &[])?;
-            let weights = match point["vector"].get("splade") {
-                Some(sparse) => weights(sparse)?,
-                None => BTreeMap::new(),
-            };
+            let mut vectors = BTreeMap::new();
+            for (name, sparse) in point["vector"].as_object().ok_or("vector")? {
+                if !self.vectors.contains_key(name) {
+                    return Err(format!("Not existing vector name error: {name}"));
+                }
+                vectors.insert(name.clone(), weights(sparse)?);
+            }
             let payload = point["payload"].as_object().ok_or("payload")?.clone();
             if payload["text"] == REFUSED_TEXT {
                 return Err("a document of this text".to_owned());
             }
             self.check_types(&payload)?;
-            points.push((uuid(&point["id"])?, Point { weights, payload }));
+            points.push((uuid(&point["id"])?, Point { vectors, payload }));
         }
         let ids: BTreeSet<&String> = points.iter().map(|(id, _)| id).collect();
         if ids.len() < points.len() {
@@ -233,30 +258,71 @@ impl Collection {
     }
 
     fn query(&self, body: &Json) -> Result<Json, String> {
-        keys(body, &["query", "using", "limit", "with_payload", "filter"], &["query", "using", "limit"])?;
-        if body["using"] != "splade" {
-            return Err(format!("no vector {}", body["using"]));
-        }
-        let query = weights(&body["query"])?;
-        let mut scored = Vec::new();
-        for (id, point) in &self.points {
-            let common: Vec<f32> =
-                query.iter().filter_map(|(dim, weight)| Some(weight * point.weights.get(dim)?)).collect();
-            if !common.is_empty() && body.get("filter").map_or(Ok(true), |filter| passes(filter, id, &point.payload))? {
-                scored.push((common.iter().sum::<f32>(), id, point));
+        let scored = match body.get("prefetch") {
+            None => {
+                keys(body, &["query", "using", "limit", "with_payload", "filter"], &["query", "using", "limit"])?;
+                self.ranking(body)?
             }
-        }
-        scored.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(b.1)));
-        scored.truncate(body["limit"].as_u64().ok_or("limit")? as usize);
+            Some(rankings) => self.fused(rankings, body)?,
+        };
         let points: Result<Vec<Json>, String> = scored
             .into_iter()
-            .map(|(score, id, point)| {
-                let payload = shown(&point.payload, &body["with_payload"])?;
+            .map(|(score, id)| {
+                let payload = shown(&self.points[id].payload, &body["with_payload"])?;
                 Ok(json!({"id": id, "version": 0, "score": score, "payload": payload}))
             })
             .collect();
         Ok(json!({"points": points?}))
     }
+
+    /// Ranking by one kind of vector.
+    fn ranking(&self, body: &Json) -> Result<Vec<(f32, &String)>, String> {
+        let name = body["using"].as_str().ok_or("using")?;
+        let has_idf = *self.vectors.get(name).ok_or_else(|| format!("Not existing vector name error: {name}"))?;
+        let mut query = weights(&body["query"])?;
+        if has_idf {
+            query.iter_mut().for_each(|(dim, weight)| *weight *= self.idf(name, *dim));
+        }
+        let mut scored = Vec::new();
+        for (id, point) in &self.points {
+            let Some(vector) = point.vectors.get(name) else { continue };
+            let common: Vec<f32> = query.iter().filter_map(|(dim, weight)| Some(weight * vector.get(dim)?)).collect();
+            if !common.is_empty() && body.get("filter").map_or(Ok(true), |filter| passes(filter, id, &point.payload))? {
+                scored.push((common.iter().sum::<f32>(), id));
+            }
+        }
+        best(scored, body)
+    }
+
+    /// Inverse document frequency over the points with such a vector.
+    fn idf(&self, name: &str, dim: u32) -> f32 {
+        let vectors = || self.points.values().filter_map(|point| point.vectors.get(name));
+        let (n, df) = (vectors().count() as f32, vectors().filter(|vector| vector.contains_key(&dim)).count() as f32);
+        (1.0 + (n - df + 0.5) / (df + 0.5)).ln()
+    }
+
+    /// Fusion by reciprocal ranks, where the first rank is 0.
+    fn fused(&self, rankings: &Json, body: &Json) -> Result<Vec<(f32, &String)>, String> {
+        keys(body, &["prefetch", "query", "limit", "with_payload"], &["prefetch", "query", "limit"])?;
+        keys(&body["query"], &["rrf"], &["rrf"])?;
+        keys(&body["query"]["rrf"], &["k"], &["k"])?;
+        let k = body["query"]["rrf"]["k"].as_u64().filter(|k| *k > 0).ok_or("k")? as f32;
+        let mut sums: BTreeMap<&String, f32> = BTreeMap::new();
+        for ranking in rankings.as_array().ok_or("prefetch")? {
+            keys(ranking, &["query", "using", "limit", "filter"], &["query", "using", "limit"])?;
+            for (rank, (_, id)) in self.ranking(ranking)?.into_iter().enumerate() {
+                *sums.entry(id).or_default() += 1.0 / (k + rank as f32);
+            }
+        }
+        best(sums.into_iter().map(|(id, score)| (score, id)).collect(), body)
+    }
+}
+
+/// The best of scored points, as many as the body wants.
+fn best<'a>(mut scored: Vec<(f32, &'a String)>, body: &Json) -> Result<Vec<(f32, &'a String)>, String> {
+    scored.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(b.1)));
+    scored.truncate(body["limit"].as_u64().ok_or("limit")? as usize);
+    Ok(scored)
 }
 
 fn done() -> Json {
@@ -281,14 +347,14 @@ fn uuid(json: &Json) -> Result<String, String> {
     if is_uuid { Ok(text.to_owned()) } else { Err(format!("{text} is no UUID")) }
 }
 
-fn weights(sparse: &Json) -> Result<BTreeMap<u32, f32>, String> {
+fn weights(sparse: &Json) -> Result<Sparse, String> {
     keys(sparse, &["indices", "values"], &["indices", "values"])?;
     let (indices, values) =
         (sparse["indices"].as_array().ok_or("indices")?, sparse["values"].as_array().ok_or("values")?);
     let dims = indices.iter().map(|dim| dim.as_u64().and_then(|dim| u32::try_from(dim).ok()).ok_or("an index"));
     let values = values.iter().map(|value| value.as_f64().map(|value| value as f32).ok_or("a value"));
     let (dims, values) = (dims.collect::<Result<Vec<_>, _>>()?, values.collect::<Result<Vec<_>, _>>()?);
-    let weights: BTreeMap<u32, f32> = dims.iter().copied().zip(values.iter().copied()).collect();
+    let weights: Sparse = dims.iter().copied().zip(values.iter().copied()).collect();
     if dims.len() != values.len() || weights.len() != dims.len() {
         return Err("indices are not unique, or not as many as values".to_owned());
     }

@@ -67,7 +67,10 @@ pub(super) fn answer_all(
 }
 
 /// Queries in blocks of `size`. The first error ends them.
-fn blocks(queries: impl Iterator<Item = Result<Asked>>, size: usize) -> impl Iterator<Item = Vec<Result<Asked>>> {
+pub(super) fn blocks(
+    queries: impl Iterator<Item = Result<Asked>>,
+    size: usize,
+) -> impl Iterator<Item = Vec<Result<Asked>>> {
     let mut queries = queries.fuse();
     let mut ended = false;
     std::iter::from_fn(move || {

@@ -1,74 +1,170 @@
 //! `splade search --engine`: the same output for the hits of a search engine.
 
 use anyhow::Result;
-use splade_core::{Hit, Ranking};
-use splade_files::{Query, read_queries};
+use splade_core::{Fusion, Hit, Pruning, Ranking, SparseVector};
+use splade_files::Query;
 use splade_index::{Filter, ImpactIndex};
 
+use super::asked::{self, Asked, dims_of};
+use super::batch::blocks;
 use super::paint::Paint;
 use super::table::TableStyle;
 use super::{format, table, trec_lines};
 use crate::answer::{AnswerHit, Shown, to_json};
 use crate::cli::{CollectionArgs, EngineKind, HitFormat, Mode, SearchArgs};
 use crate::commands::interrupt;
-use crate::engines::{self, EngineClient, EngineHit, EngineHybrid, QueryModel, Wanted};
+use crate::engines::{self, EngineClient, EngineHit, QueryModel, Wanted, WantedRanking};
 use crate::failure::bad_input;
 use crate::outputs::Output;
 use crate::ranking::{DEPTH, Defaults, RankingSettings, resolve};
 
+/// Queries that are answered before the first of them is written.
+const QUERIES_OF_A_BLOCK: usize = 256;
+
+/// Collection with everything that does not change from query to query.
+struct EngineSearch<'a> {
+    args: &'a SearchArgs,
+    client: EngineClient,
+    /// none for a ranking by words without a model
+    model: Option<QueryModel>,
+    pruning: Pruning,
+    filter: Option<Filter>,
+    fusion: Fusion,
+    /// hits taken from each ranking before fusion
+    depth: usize,
+}
+
 /// Searches a collection of an engine.
 pub(super) fn run(args: &SearchArgs, kind: EngineKind) -> Result<()> {
     refuse_flags_of_indexes(args)?;
-    let client = EngineClient::open(engines::open(kind, &args.at, &CollectionArgs::default())?)?;
-    let model = query_model(args)?;
-    model.expect(client.manifest(), &client.place())?;
-    let pruning = args.prune.pruning()?;
-    let filter: Option<Filter> = args.filter.as_deref().map(str::parse).transpose()?;
-    let defaults = Defaults { tuned: None, language: client.manifest().language()?, depth: DEPTH, rankings: 2 };
-    let RankingSettings { fusion, depth, .. } = resolve(&[args.mode], &args.fusion, &args.bm25, defaults)?;
+    if args.query.is_none() && args.queries.is_none() && args.query_vectors.is_none() {
+        return Err(bad_input("--engine: there is no query", "give a query, or --queries FILE"));
+    }
+    let engine = engines::open(kind, &args.at, &CollectionArgs::default())?;
+    let search = EngineSearch::open(args, EngineClient::open(engine, args.at.concurrency())?)?;
+    let vocabulary = search.model.as_ref().and_then(QueryModel::vocabulary).cloned();
+    let queries = asked::read(args, || Ok(dims_of(vocabulary)))?;
     let mut output = Output::open(None, false)?;
-    for query in queries(args)? {
+    let mut n_queries = 0;
+    for block in blocks(queries, QUERIES_OF_A_BLOCK) {
         interrupt::check()?;
-        let query = query?;
-        let vector = pruning.apply(model.encode(&[&query.text])?.pop().unwrap_or_default());
-        let hybrid = EngineHybrid { text: &query.text, depth: depth.max(args.k), fusion: &fusion };
-        let wanted = Wanted {
-            vector: &vector,
-            hybrid: (args.mode == Mode::Hybrid).then_some(hybrid),
-            k: args.k,
-            filter: filter.as_ref(),
-            with_documents: args.show_query || format(args) != HitFormat::Trec,
-        };
-        let lines = if args.show_query {
-            format!("{}\n", client.request(&wanted)?).into_bytes()
-        } else {
-            render(args, &query, client.search(&wanted)?)?
-        };
-        output.write_bytes(&lines)?;
+        n_queries += block.len();
+        search.answer(block, |lines| output.write_bytes(lines))?;
+    }
+    if n_queries == 0 {
+        return Err(asked::no_queries(args));
     }
     output.finish()
 }
 
-/// The model of `--model`, else of the index that was pushed.
-fn query_model(args: &SearchArgs) -> Result<QueryModel> {
+impl<'a> EngineSearch<'a> {
+    /// Reads the flags, and the model, which must be that of the collection.
+    fn open(args: &'a SearchArgs, client: EngineClient) -> Result<Self> {
+        let model = query_model(args)?;
+        if let Some(model) = &model {
+            model.expect(client.manifest(), &client.place())?;
+        }
+        let defaults = Defaults { tuned: None, language: client.manifest().language()?, depth: DEPTH, rankings: 2 };
+        let RankingSettings { fusion, depth, .. } = resolve(&[args.mode], &args.fusion, &args.bm25, defaults)?;
+        Ok(Self {
+            args,
+            client,
+            model,
+            pruning: args.prune.pruning()?,
+            filter: args.filter.as_deref().map(str::parse).transpose()?,
+            fusion,
+            depth: depth.max(args.k),
+        })
+    }
+
+    /// Answers queries, and writes the lines of each in their order, up to the first error.
+    fn answer(&self, block: Vec<Result<Asked>>, mut write: impl FnMut(&[u8]) -> Result<()>) -> Result<()> {
+        let (mut queries, mut failure) = (Vec::with_capacity(block.len()), None);
+        for asked in block {
+            match asked.and_then(|asked| self.encoded(asked)) {
+                Ok(query) => queries.push(query),
+                Err(error) => {
+                    failure = Some(error);
+                    break;
+                }
+            }
+        }
+        let wanted: Vec<Wanted<'_>> = queries.iter().map(|(query, vector)| self.wanted(query, vector)).collect();
+        if self.args.show_query {
+            for wanted in &wanted {
+                write(format!("{}\n", self.client.request(wanted)?).as_bytes())?;
+            }
+            return failure.map_or(Ok(()), Err);
+        }
+        let answers = self.client.search_all(&wanted);
+        for ((query, _), hits) in queries.iter().zip(answers.hits) {
+            write(&render(self.args, query, hits)?)?;
+        }
+        match answers.failure {
+            Some((at, error)) => Err(self.of_query(&queries[at].0, error)),
+            None => failure.map_or(Ok(()), Err),
+        }
+    }
+
+    /// The error with the id of its query, unless there is one query alone.
+    fn of_query(&self, query: &Query, error: anyhow::Error) -> anyhow::Error {
+        if self.args.query.is_some() { error } else { error.context(format!("query {}", query.id)) }
+    }
+
+    /// A query with its vector, which is empty for a ranking by words.
+    fn encoded(&self, asked: Asked) -> Result<(Query, SparseVector)> {
+        let Asked { query, vector } = asked;
+        let model = self.model.as_ref().filter(|_| self.args.mode != Mode::Bm25);
+        let vector = match (vector, model) {
+            (Some(vector), _) => self.in_vocabulary(&query, vector)?,
+            (None, Some(model)) => {
+                let vectors = model.encode(&[&query.text]).map_err(|error| self.of_query(&query, error))?;
+                vectors.into_iter().next().unwrap_or_default()
+            }
+            (None, None) => SparseVector::default(),
+        };
+        Ok((query, self.pruning.apply(vector)))
+    }
+
+    /// Refuses a given vector with a dimension that the model does not have.
+    fn in_vocabulary(&self, query: &Query, vector: SparseVector) -> Result<SparseVector> {
+        let terms = self.client.manifest().vocabulary_size;
+        match vector.dims().last().filter(|dim| **dim >= terms) {
+            Some(dim) => Err(bad_input(
+                format!("query {}: its vector has the dimension {dim}, and the model has {terms}", query.id),
+                "give vectors of the model that the collection was made with",
+            )),
+            None => Ok(vector),
+        }
+    }
+
+    fn wanted<'q>(&'q self, query: &'q Query, vector: &'q SparseVector) -> Wanted<'q> {
+        let text = query.text.as_str();
+        Wanted {
+            vector,
+            ranking: match self.args.mode {
+                Mode::Bm25 => WantedRanking::Words(text),
+                Mode::Hybrid => WantedRanking::Hybrid { text, depth: self.depth, fusion: &self.fusion },
+                Mode::Sparse | Mode::Dense => WantedRanking::Vectors,
+            },
+            k: self.args.k,
+            filter: self.filter.as_ref(),
+            with_documents: self.args.show_query || format(self.args) != HitFormat::Trec,
+        }
+    }
+}
+
+/// The model of `--model`, else of the index that was pushed; none for a ranking by words without either.
+fn query_model(args: &SearchArgs) -> Result<Option<QueryModel>> {
     match (&args.model, args.index_of_queries()) {
-        (Some(folder), _) => QueryModel::of_folder(folder, &args.network),
-        (None, Some(index)) => QueryModel::of_index(&ImpactIndex::open(index)?),
+        (Some(folder), _) => QueryModel::of_folder(folder, &args.network).map(Some),
+        (None, Some(index)) => QueryModel::of_index(&ImpactIndex::open(index)?).map(Some),
+        (None, None) if args.mode == Mode::Bm25 => Ok(None),
         (None, None) => Err(bad_input(
             "--engine: queries are encoded here, and no model is given",
             "give the index that was pushed with --index, or the model with --model",
         )),
     }
-}
-
-fn queries(args: &SearchArgs) -> Result<Box<dyn Iterator<Item = Result<Query>>>> {
-    if let Some(text) = &args.query {
-        return Ok(Box::new(std::iter::once(Ok(Query { id: "1".into(), text: text.clone() }))));
-    }
-    let Some(path) = &args.queries else {
-        return Err(bad_input("--engine: there is no query", "give a query, or --queries FILE"));
-    };
-    Ok(Box::new(read_queries(path)?.map(|query| Ok(query?))))
 }
 
 /// Lines of the hits of a query, in the format of the flags.
@@ -98,7 +194,6 @@ fn render(args: &SearchArgs, query: &Query, hits: Vec<EngineHit>) -> Result<Vec<
 /// Refuses flags that only a search of an index has.
 fn refuse_flags_of_indexes(args: &SearchArgs) -> Result<()> {
     let given = [
-        ("--mode bm25", args.mode == Mode::Bm25),
         ("--mode dense", args.mode == Mode::Dense),
         ("--count-by", !args.count_by.is_empty()),
         ("--explain", args.explain),
@@ -107,7 +202,6 @@ fn refuse_flags_of_indexes(args: &SearchArgs) -> Result<()> {
         ("--html", args.html.is_some()),
         ("--stats", args.stats.is_some()),
         ("--warm", args.warm),
-        ("--query-vectors", args.query_vectors.is_some()),
         ("--dense", args.dense.dense.is_some()),
         ("--dense-run", args.dense.dense_run.is_some()),
         ("--bm25-k1", args.bm25.bm25_k1.is_some()),

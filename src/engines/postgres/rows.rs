@@ -109,6 +109,7 @@ mod tests {
             text: "c\r".into(),
             fields: other,
             vector,
+            words: None,
             digest: "d".into(),
         };
         let row = Row::new(&record, &fields, 50);

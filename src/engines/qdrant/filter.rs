@@ -107,6 +107,11 @@ fn range(
     Ok(json!({"key": key, "range": bounds}))
 }
 
+/// Path of a field in a payload, with every dot as a step into an object; none for a name that no path has.
+pub(super) fn path(field: &str) -> Option<String> {
+    keys(field).ok()?.into_iter().next()
+}
+
 /// Paths of a field in a payload: one with every dot as a step into an object, and one with the whole name as a key.
 fn keys(field: &str) -> EngineResult<Vec<String>> {
     if field.contains('"') {

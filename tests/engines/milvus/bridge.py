@@ -65,7 +65,9 @@ class Bridge:
     def collections_describe(self, name, body):
         found = self.client.describe_collection(name)
         properties = [{"key": key, "value": value} for key, value in found["properties"].items()]
-        return {"collectionName": name, "properties": properties, "load": "LoadStateLoaded"}
+        names = {kind: name for name, kind in TYPES.items()}
+        fields = [{"name": field["name"], "type": names[field["type"]]} for field in found["fields"]]
+        return {"collectionName": name, "fields": fields, "properties": properties, "load": "LoadStateLoaded"}
 
     def collections_create(self, name, body):
         schema = body["schema"]

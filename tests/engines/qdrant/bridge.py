@@ -21,7 +21,7 @@ import pydantic
 import qdrant_client.http.models as rest
 import qdrant_edge as edge
 
-VECTOR = "splade"
+MODIFIERS = {None: None, rest.Modifier.NONE: None, rest.Modifier.IDF: edge.Modifier.Idf}
 
 
 class Refused(Exception):
@@ -38,17 +38,19 @@ def checked(model, body):
 
 
 class Collection:
-    def __init__(self, folder):
+    def __init__(self, folder, created=None):
         self.folder = folder
         state = folder / "state.json"
-        if state.exists():
+        if created is None:
             self.state = json.loads(state.read_text())
             self.shard = edge.EdgeShard.load(str(folder / "shard"))
         else:
-            self.state = {"metadata": {}, "schema": {}}
+            sparse = created.sparse_vectors or {}
+            self.state = {"metadata": created.metadata or {}, "schema": {}, "vectors": list(sparse)}
             (folder / "shard").mkdir(parents=True)
-            config = edge.EdgeConfig(sparse_vectors={VECTOR: edge.EdgeSparseVectorParams()})
-            self.shard = edge.EdgeShard.create(str(folder / "shard"), config)
+            vectors = {name: edge.EdgeSparseVectorParams(modifier=MODIFIERS[of.modifier]) for name, of in sparse.items()}
+            self.shard = edge.EdgeShard.create(str(folder / "shard"), edge.EdgeConfig(sparse_vectors=vectors))
+            self.save()
 
     def save(self):
         (self.folder / "state.json").write_text(json.dumps(self.state))
@@ -59,14 +61,11 @@ class Collection:
 
     def index(self, body):
         body = checked(rest.CreateFieldIndex, body)
-        schema = body.field_schema
-        if isinstance(schema, rest.TextIndexParams):
-            stemmer = schema.stemmer and edge.SnowballParams(getattr(edge.SnowballLanguage, schema.stemmer.language.value.title()))
-            kind = edge.TextIndexParams(stemmer=stemmer, scoring=schema.scoring)
-        else:
-            kind = getattr(edge.PayloadSchemaType, schema.value.title())
+        if not isinstance(body.field_schema, enum.Enum):
+            raise Refused(400, "the bridge has no parameters of field indexes")
+        kind = getattr(edge.PayloadSchemaType, body.field_schema.value.title())
         self.shard.update(edge.UpdateOperation.create_field_index(body.field_name, kind))
-        self.state["schema"][body.field_name] = schema.value if isinstance(schema, enum.Enum) else "text"
+        self.state["schema"][body.field_name] = body.field_schema.value
         self.save()
 
     def upsert(self, body):
@@ -74,7 +73,7 @@ class Collection:
         made = []
         for point in points:
             vectors = {name: edge.SparseVector(sparse.indices, sparse.values) for name, sparse in point.vector.items()}
-            unknown = set(vectors) - {VECTOR}
+            unknown = set(vectors) - set(self.state["vectors"])
             if unknown:
                 raise Refused(400, f"Wrong input: Not existing vector name error: {unknown.pop()}")
             made.append(edge.Point(uuid.UUID(str(point.id)), vectors, point.payload or {}))
@@ -123,8 +122,6 @@ def scoring(query, using):
         return edge.Query.Nearest(edge.SparseVector(query.indices, query.values), using=using)
     if isinstance(query, rest.RrfQuery):
         return edge.Fusion.Rrf(query.rrf.k or 2, query.rrf.weights)
-    if isinstance(query, rest.TextQuery):
-        return edge.TextQuery(using, query.text)
     raise Refused(400, f"the bridge has no query of type {type(query).__name__}")
 
 
@@ -185,13 +182,7 @@ class Collections:
         body = checked(rest.CreateCollection, body)
         if name in self.open:
             raise Refused(409, f"Wrong input: Collection `{name}` already exists!")
-        sparse = body.sparse_vectors or {}
-        if list(sparse) != [VECTOR] or sparse[VECTOR].modifier is not None:
-            raise Refused(400, "the bridge has one sparse vector without a modifier")
-        collection = Collection(self.folder / name)
-        collection.state["metadata"] = body.metadata or {}
-        collection.save()
-        self.open[name] = collection
+        self.open[name] = Collection(self.folder / name, body)
 
     def remove(self, name):
         collection = self.open.pop(name, None)

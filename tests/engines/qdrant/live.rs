@@ -6,7 +6,7 @@ use std::process::{Child, Command, Stdio};
 
 use serde_json::{Value as Json, json};
 
-use super::{FIELDS, assert_close, corpus};
+use super::{FIELDS, assert_close, assert_fused, corpus};
 use crate::util::{Place, Ran, finish, fixture, ours, setup, wait_until};
 
 /// Documents of the collection.
@@ -93,6 +93,52 @@ fn scores_and_rankings_are_those_of_the_index() {
         let local = live.place.ok(&[&["search", "--index", "docs.index"], &args[..]].concat());
         assert_close(&live.run("search", &args).done(), &local);
     }
+}
+
+#[test]
+#[ignore = "needs the engine: run it by `make test-engines`"]
+fn rankings_by_words_are_those_of_the_index() {
+    let live = Live::new();
+    live.place.write("corpus.jsonl", texts(N));
+    let index = ["index", "model", "--input", "corpus.jsonl", "--index", "docs.index", "--overwrite"];
+    live.place.ok(&[&index[..], &["--language", "norwegian", "--fields", "lang:keyword"]].concat());
+    let shown = live.push(&[]);
+    println!("qdrant: {shown:#}");
+    let bm25 = &shown["verification"]["bm25"];
+    assert!(bm25["hits"].as_u64().unwrap() > 400, "{shown}");
+    assert!(bm25["largest_relative_difference"].as_f64().unwrap() < 1e-5, "{shown}");
+    assert_eq!(bm25["queries_in_another_order"], 0, "{shown}");
+    live.place.write(
+        "q.jsonl",
+        "{\"_id\": \"a\", \"text\": \"oslo om vinteren\"}\n{\"_id\": \"b\", \"text\": \"o7 o70 o700\"}\n",
+    );
+    for filter in ["*", "lang:nb"] {
+        let alike = ["--queries", "q.jsonl", "-k", "2000", "--filter", filter, "--format", "trec"];
+        let by_words = [&alike[..], &["--mode", "bm25"]].concat();
+        let words = live.run("search", &by_words).done();
+        let local = [&["search", "--index", "docs.index"], &by_words[..], &["--bm25-compounds", "off"]].concat();
+        assert_close(&words, &live.place.ok(&local));
+        let hybrid = ["--queries", "q.jsonl", "-k", "100", "--filter", filter, "--format", "trec", "--mode", "hybrid"];
+        assert_fused(&live.run("search", &hybrid).done(), [&live.run("search", &alike).done(), &words], 100);
+    }
+    // the idf is that of the documents of today
+    live.place.write("corpus.jsonl", texts(N).lines().skip(300).map(|line| format!("{line}\n")).collect::<String>());
+    live.place.ok(&[&index[..], &["--language", "norwegian", "--fields", "lang:keyword"]].concat());
+    let shown = live.push(&["--sync"]);
+    let difference = shown["verification"]["bm25"]["largest_relative_difference"].as_f64().unwrap();
+    println!("qdrant: after 300 of {N} documents are deleted, scores of BM25 differ by up to {difference:.3}");
+    assert!(difference < 0.2, "{shown}");
+}
+
+/// Documents of different lengths and many words, so that few scores are equal.
+fn texts(n: usize) -> String {
+    let lines = (0..n).map(|id| {
+        let words = (0..5 + id * 13 % 97).map(|at| format!("o{}", (id * 31 + at * at * 7) % (10 + id % 900)));
+        let text = words.collect::<Vec<_>>().join(" ");
+        let (rest, lang) = (["Oslo", "vinteren", "fjorden", "Oslo om vinteren"][id % 4], ["nb", "nn"][id % 2]);
+        format!("{}\n", json!({"_id": format!("d{id}"), "text": format!("{rest} {text}"), "lang": lang}))
+    });
+    lines.collect()
 }
 
 #[test]
