@@ -50,7 +50,12 @@ pub struct Found {
 /// The hits of `found`, in their order.
 #[must_use]
 pub fn to_ranking(found: &[Found]) -> Ranking {
-    Ranking::from_hits(found.iter().map(|found| found.hit.clone()).collect())
+    Ranking::from_distinct(found.iter().map(|found| found.hit.clone()).collect())
+}
+
+/// The hits of `found`, in their order, without a copy.
+pub(crate) fn into_ranking(found: Vec<Found>) -> Ranking {
+    Ranking::from_distinct(found.into_iter().map(|found| found.hit).collect())
 }
 
 /// Computation of scores.

@@ -3,9 +3,9 @@
 use std::collections::HashMap;
 
 use splade_core::dense::DenseVector;
-use splade_core::{Candidates, Fusion, Ranking, SparseVector};
+use splade_core::{Candidates, Fusion, Hit, Ranking, SparseVector};
 
-use crate::hits::{Address, SearchOptions, to_ranking};
+use crate::hits::{Address, SearchOptions};
 use crate::{Found, Result, Searcher};
 
 /// Position of the sparse ranking among the rankings that are fused, and of its weight among a fusion's weights.
@@ -60,7 +60,7 @@ impl Searcher {
         options: &SearchOptions,
     ) -> Result<Vec<Found>> {
         let found = self.hybrid_candidates(query, depth, fusion.reads_scores(), options)?;
-        Ok(found.find(&fusion.best(&found.candidates, k)))
+        Ok(found.best(fusion, k))
     }
 
     /// The candidates of [`search_hybrid`](Self::search_hybrid): its rankings, of `depth` hits each, with all scores if `complete`
@@ -80,10 +80,7 @@ impl Searcher {
         if let Some(part) = dense {
             lists.push(self.search_dense_part(part, depth, options)?);
         }
-        // of a document with passages, the address of the best one: the sparse ranking comes last
-        let addresses = lists.iter().rev().flatten().map(|found| (found.hit.id.clone(), found.address)).collect();
-        let rankings: Vec<Ranking> = lists.iter().map(|found| to_ranking(found)).collect();
-        let mut found = HybridCandidates { candidates: Candidates::of(&rankings), addresses };
+        let mut found = self.numbered(lists)?;
         if complete {
             found.complete(SPARSE, |addresses| self.best_passages(vector, addresses))?;
             found.complete(BM25, |addresses| {
@@ -99,6 +96,28 @@ impl Searcher {
         }
         Ok(found)
     }
+
+    /// Candidates of rankings, each document once.
+    fn numbered(&self, lists: Vec<Vec<Found>>) -> Result<HybridCandidates> {
+        let (mut ids, mut addresses) = (Vec::new(), Vec::new());
+        // documents with passages have several addresses: the head stands for all
+        let mut positions: HashMap<Address, usize> = HashMap::new();
+        let mut rankings = Vec::with_capacity(lists.len());
+        for list in lists {
+            let mut ranking = Vec::with_capacity(list.len());
+            for Found { hit, address } in list {
+                let position = *positions.entry(self.head(address)?).or_insert(ids.len());
+                if position == ids.len() {
+                    ids.push(hit.id);
+                    // that of the best passage, since the sparse ranking comes first
+                    addresses.push(address);
+                }
+                ranking.push((position, hit.score));
+            }
+            rankings.push(ranking);
+        }
+        Ok(HybridCandidates { candidates: Candidates::of_positions(ids, &rankings), addresses })
+    }
 }
 
 /// Candidates of a query with their places in the snapshot.
@@ -106,24 +125,29 @@ impl Searcher {
 pub struct HybridCandidates {
     /// the sparse ranking first, then that of BM25, then the dense one
     pub candidates: Candidates,
-    addresses: HashMap<String, Address>,
+    /// by the positions of the candidates
+    addresses: Vec<Address>,
 }
 
 impl HybridCandidates {
     /// Adds the missing scores of a list. `score` returns them for some addresses, with the addresses of the hits.
     fn complete(&mut self, list: usize, score: impl FnOnce(&[Address]) -> Result<Vec<(f32, Address)>>) -> Result<()> {
         let missing: Vec<usize> = self.candidates.missing(list).collect();
-        let addresses: Vec<Address> = missing.iter().map(|&at| self.addresses[&self.candidates.ids()[at]]).collect();
+        let addresses: Vec<Address> = missing.iter().map(|&at| self.addresses[at]).collect();
         for (at, (score, address)) in missing.into_iter().zip(score(&addresses)?) {
             self.candidates.complete(list, at, score);
-            self.addresses.insert(self.candidates.ids()[at].clone(), address);
+            self.addresses[at] = address;
         }
         Ok(())
     }
 
-    /// The hits of a fused ranking with their addresses.
-    fn find(&self, fused: &Ranking) -> Vec<Found> {
-        let found = fused.hits().iter().map(|hit| Found { hit: hit.clone(), address: self.addresses[&hit.id] });
+    /// The best `k` of a fused ranking with their addresses.
+    fn best(&self, fusion: &Fusion, k: usize) -> Vec<Found> {
+        let best = fusion.best_positions(&self.candidates, k).into_iter();
+        let found = best.map(|(at, score)| Found {
+            hit: Hit { id: self.candidates.ids()[at].clone(), score },
+            address: self.addresses[at],
+        });
         found.collect()
     }
 }

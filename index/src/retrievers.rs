@@ -3,7 +3,7 @@
 use splade_core::{EncodedQuery, Fusion, Hit, Ranking, Retriever};
 
 use crate::error::Error;
-use crate::hits::{SearchOptions, to_ranking};
+use crate::hits::{SearchOptions, into_ranking};
 use crate::hybrid::{DensePart, HybridQuery};
 use crate::searcher::Searcher;
 
@@ -26,11 +26,11 @@ impl Retriever for ImpactRetriever<'_> {
         let found = self.searcher.search(query.vector, depth, &self.options).map_err(retriever_error)?;
         let has_negative_weights = query.vector.iter().any(|(_, weight)| weight < 0.0);
         if found.len() == depth || !has_negative_weights {
-            return Ok(to_ranking(&found));
+            return Ok(into_ranking(found));
         }
         // a search finds scores above 0 only; where there are too few, those below 0 count too
         let nonzero = self.searcher.search_nonzero(query.vector, depth, self.options.filter.as_ref());
-        Ok(to_ranking(&nonzero.map_err(retriever_error)?))
+        Ok(into_ranking(nonzero.map_err(retriever_error)?))
     }
 }
 
@@ -51,7 +51,7 @@ impl<'a> Bm25Retriever<'a> {
 impl Retriever for Bm25Retriever<'_> {
     fn retrieve(&self, query: EncodedQuery<'_>, depth: usize) -> splade_core::Result<Ranking> {
         let found = self.searcher.search_bm25_with(query.text, depth, &self.options);
-        Ok(to_ranking(&found.map_err(retriever_error)?))
+        Ok(into_ranking(found.map_err(retriever_error)?))
     }
 }
 
@@ -73,7 +73,7 @@ impl Retriever for DenseRetriever<'_> {
     fn retrieve(&self, query: EncodedQuery<'_>, depth: usize) -> splade_core::Result<Ranking> {
         let missing = || splade_core::Error::invalid(format!("query {:?} has no dense vector", query.text), "");
         let found = self.searcher.search_dense(query.dense.ok_or_else(missing)?, depth, &self.options);
-        Ok(to_ranking(&found.map_err(retriever_error)?))
+        Ok(into_ranking(found.map_err(retriever_error)?))
     }
 }
 
@@ -105,7 +105,7 @@ impl Retriever for HybridRetriever<'_> {
         let lowest = found.last().map_or(1.0, |found| found.hit.score);
         let raise = if lowest > 0.0 { 0.0 } else { 1.0 - lowest };
         let hits = found.into_iter().map(|found| Hit { score: found.hit.score + raise, ..found.hit });
-        Ok(Ranking::from_hits(hits.collect()))
+        Ok(Ranking::from_distinct(hits.collect()))
     }
 }
 

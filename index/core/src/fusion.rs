@@ -178,15 +178,26 @@ impl Fusion {
     /// Best `k` of [`fuse_candidates`](Self::fuse_candidates), without sorting the others.
     #[must_use]
     pub fn best(&self, candidates: &Candidates, k: usize) -> Ranking {
-        let (scores, ids) = (self.scores(candidates), candidates.ids());
-        let mut order: Vec<usize> = (0..ids.len()).collect();
+        let ids = candidates.ids();
+        let best = self.best_positions(candidates, k).into_iter();
+        Ranking::from_distinct(best.map(|(at, score)| Hit { id: ids[at].clone(), score }).collect())
+    }
+
+    /// Positions and fused scores of the [`best`](Self::best) candidates, in the order of a [`Ranking`].
+    #[must_use]
+    pub fn best_positions(&self, candidates: &Candidates, k: usize) -> Vec<(usize, f32)> {
+        let ids = candidates.ids();
+        // -0.0 + 0.0 is 0.0, as in a ranking
+        let scored = self.scores(candidates).into_iter().map(|score| score + 0.0);
+        let mut order: Vec<(usize, f32)> = scored.enumerate().collect();
+        let rank_order =
+            |a: &(usize, f32), b: &(usize, f32)| score_order(a.1, b.1).then_with(|| ids[a.0].cmp(&ids[b.0]));
         if k > 0 && k < order.len() {
-            let rank_order =
-                |&a: &usize, &b: &usize| score_order(scores[a], scores[b]).then_with(|| ids[a].cmp(&ids[b]));
             order.select_nth_unstable_by(k - 1, rank_order);
         }
         order.truncate(k);
-        Ranking::from_hits(order.into_iter().map(|at| Hit { id: ids[at].clone(), score: scores[at] }).collect())
+        order.sort_unstable_by(rank_order);
+        order
     }
 
     /// Fused score of each candidate, in their order.

@@ -56,10 +56,20 @@ pub struct Ranking {
 }
 
 impl Ranking {
+    /// Sorts `hits`, whose ids are distinct. [`from_hits`](Self::from_hits) also takes others, for the time of a look-up per
+    /// hit.
+    #[must_use]
+    pub fn from_distinct(mut hits: Vec<Hit>) -> Self {
+        // -0.0 + 0.0 is 0.0; every other score stays as it is
+        hits.iter_mut().for_each(|hit| hit.score += 0.0);
+        hits.sort_by(Hit::rank_order);
+        debug_assert_eq!(hits.iter().map(|hit| &hit.id).collect::<HashSet<_>>().len(), hits.len(), "ids are distinct");
+        Self { hits }
+    }
+
     /// Sorts `hits` and keeps the best hit of each id.
     #[must_use]
     pub fn from_hits(mut hits: Vec<Hit>) -> Self {
-        // -0.0 + 0.0 is 0.0; every other score stays as it is
         hits.iter_mut().for_each(|hit| hit.score += 0.0);
         hits.sort_by(Hit::rank_order);
         let mut seen = HashSet::with_capacity(hits.len());
@@ -73,6 +83,12 @@ impl Ranking {
     #[must_use]
     pub fn hits(&self) -> &[Hit] {
         &self.hits
+    }
+
+    /// The hits, best first, without a copy.
+    #[must_use]
+    pub fn into_hits(self) -> Vec<Hit> {
+        self.hits
     }
 
     /// Keeps the best `k`.
@@ -108,6 +124,14 @@ mod tests {
     }
 
     proptest! {
+        /// The plain twin of `from_distinct` is `from_hits`.
+        #[test]
+        fn distinct_hits_rank_as_any_hits(scores in prop::collection::vec(-2i8..3, 0..30)) {
+            let hit = |(at, score): (usize, &i8)| Hit { id: (at * 7 % 31).to_string(), score: -f32::from(*score) };
+            let hits: Vec<Hit> = scores.iter().enumerate().map(hit).collect();
+            prop_assert_eq!(Ranking::from_distinct(hits.clone()), Ranking::from_hits(hits));
+        }
+
         /// `sort_by` may panic on an order that is none, so every pair of floats has to be ordered, NaN too.
         #[test]
         fn scores_have_a_total_order(a in any::<f32>(), b in any::<f32>(), c in any::<f32>()) {

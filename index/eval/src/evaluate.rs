@@ -89,8 +89,8 @@ pub fn evaluate(retriever: &dyn Retriever, task: &EncodedTask) -> Result<Evaluat
 fn rank(retriever: &dyn Retriever, query: &TaskQuery, task: &EncodedTask) -> Result<(Ranking, Ranking, OwnDocuments)> {
     let found = TopHits::of(retriever, query, MTEB_DEPTH, task.document_count())?;
     let ascending = task.document_ids();
-    let mut mteb = found.truncate_by(MTEB_DEPTH, trec_order, ascending.clone().rev());
-    let binary = found.truncate_by(RETRIEVAL_DEPTH, Hit::rank_order, ascending);
+    let binary = found.truncate_by(RETRIEVAL_DEPTH, Hit::rank_order, ascending.clone());
+    let mut mteb = found.truncate_by(MTEB_DEPTH, trec_order, ascending.rev());
     let mut own = OwnDocuments::default();
     if let Some(at) = mteb.iter().position(|hit| hit.id == query.id) {
         let judged = task.qrels().judgements(&query.id).and_then(|judged| judged.get(&query.id));
@@ -103,7 +103,7 @@ fn rank(retriever: &dyn Retriever, query: &TaskQuery, task: &EncodedTask) -> Res
             own.ranked = usize::from(at < 10 && mteb[at].score > 0.0 && !is_relevant);
         }
     }
-    Ok((Ranking::from_hits(mteb), Ranking::from_hits(binary), own))
+    Ok((Ranking::from_distinct(mteb), Ranking::from_distinct(binary), own))
 }
 
 /// Hits that are enough to truncate a ranking by any rule for equal scores.
@@ -118,8 +118,7 @@ impl TopHits {
     fn of(retriever: &dyn Retriever, query: &TaskQuery, depth: usize, document_count: usize) -> Result<Self> {
         let mut wanted = depth + 1;
         loop {
-            let ranking = retriever.retrieve(query.encoded(), wanted)?;
-            let hits = ranking.hits();
+            let hits = retriever.retrieve(query.encoded(), wanted)?.into_hits();
             if let Some(hit) = hits.iter().find(|hit| !hit.score.is_finite()) {
                 let message = format!("query {}: document {} has the score {}", query.id, hit.id, hit.score);
                 return Err(Error::invalid(message, "the weights of the vectors are too large for 32-bit floats"));
@@ -129,7 +128,7 @@ impl TopHits {
             // below 0 the documents of score 0 come first, and these need not be listed
             let is_clear = last >= 0.0 && hits.get(depth - 1).is_none_or(|hit| hit.score > last);
             if others_are_zero || is_clear || wanted >= document_count {
-                return Ok(Self { hits: hits.to_vec(), others_are_zero });
+                return Ok(Self { hits, others_are_zero });
             }
             wanted = wanted.saturating_mul(2);
         }
@@ -142,15 +141,19 @@ impl TopHits {
         order: fn(&Hit, &Hit) -> Ordering,
         ids: impl Iterator<Item = &'a str>,
     ) -> Vec<Hit> {
-        let mut hits = self.hits.clone();
-        if self.others_are_zero {
+        // zeros that are not listed come after the scores above 0
+        let positive = self.hits.iter().take_while(|hit| hit.score > 0.0).count();
+        let room = depth.saturating_sub(positive);
+        let mut others = Vec::new();
+        if self.others_are_zero && room > 0 {
             let listed: HashSet<&str> = self.hits.iter().map(|hit| hit.id.as_str()).collect();
-            let others = ids.filter(|id| !listed.contains(id)).take(depth);
-            hits.extend(others.map(|id| Hit { id: id.to_owned(), score: 0.0 }));
+            let unlisted = ids.filter(|id| !listed.contains(id)).take(room);
+            others.extend(unlisted.map(|id| Hit { id: id.to_owned(), score: 0.0 }));
         }
-        hits.sort_by(order);
+        let mut hits: Vec<&Hit> = self.hits.iter().chain(&others).collect();
+        hits.sort_by(|a, b| order(a, b));
         hits.truncate(depth);
-        hits
+        hits.into_iter().cloned().collect()
     }
 }
 

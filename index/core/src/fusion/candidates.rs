@@ -47,22 +47,33 @@ impl Candidates {
     pub fn of(rankings: &[Ranking]) -> Self {
         let mut ids: Vec<String> = Vec::new();
         let mut positions: HashMap<&str, usize> = HashMap::new();
-        for hit in rankings.iter().flat_map(Ranking::hits) {
-            positions.entry(&hit.id).or_insert_with(|| {
-                ids.push(hit.id.clone());
+        let mut position = |id| {
+            *positions.entry(id).or_insert_with(|| {
+                ids.push(id.to_owned());
                 ids.len() - 1
-            });
-        }
-        let list = |ranking: &Ranking| {
+            })
+        };
+        let lists = rankings
+            .iter()
+            .map(|ranking| ranking.hits().iter().map(|hit| (position(hit.id.as_str()), hit.score)).collect::<Vec<_>>());
+        let lists: Vec<_> = lists.collect();
+        Self::of_positions(ids, &lists)
+    }
+
+    /// Candidates with these ids, which are distinct. `lists` are the rankings: positions in `ids` and scores, best first. A
+    /// position beyond the ids is left out.
+    #[must_use]
+    pub fn of_positions(ids: Vec<String>, lists: &[Vec<(usize, f32)>]) -> Self {
+        let list = |ranking: &Vec<(usize, f32)>| {
             let mut list = List { len: ranking.len(), scores: vec![None; ids.len()], ranks: vec![None; ids.len()] };
-            for (hit, rank) in ranking.hits().iter().zip(1_u32..) {
-                let at = positions[hit.id.as_str()];
-                list.scores[at] = Some(finite(hit.score));
-                list.ranks[at] = Some(rank);
+            for (&(at, score), rank) in ranking.iter().zip(1_u32..) {
+                if let (Some(own_score), Some(own_rank)) = (list.scores.get_mut(at), list.ranks.get_mut(at)) {
+                    (*own_score, *own_rank) = (Some(finite(score)), Some(rank));
+                }
             }
             list
         };
-        let lists = rankings.iter().map(list).collect();
+        let lists = lists.iter().map(list).collect();
         Self { ids, lists }
     }
 
