@@ -1,6 +1,7 @@
 //! [`DenseModel`]: the model of `--dense`, in ONNX Runtime. [`DenseSide`]: the dense ranking of queries.
 
 use std::path::Path;
+use std::sync::OnceLock;
 
 use anyhow::Result;
 use splade_core::Ranking;
@@ -16,9 +17,11 @@ use crate::evaluation::Lengths;
 use crate::failure::bad_input;
 use crate::hub;
 
-/// A dense encoder with its prompts.
+/// A dense encoder with its prompts. The network is loaded when the first text is encoded.
 pub(crate) struct DenseModel {
-    encoder: DenseEncoder,
+    folder: DenseModelDir,
+    network: NetworkArgs,
+    encoder: OnceLock<DenseEncoder>,
     fingerprint: String,
     query_prompt: String,
     document_prompt: String,
@@ -32,7 +35,7 @@ impl DenseModel {
         let prompt = |given: &Option<String>, own: &str| given.clone().unwrap_or_else(|| own.to_owned());
         let query_prompt = prompt(&args.dense_query_prompt, folder.query_prompt());
         let document_prompt = prompt(&args.dense_document_prompt, folder.document_prompt());
-        Ok(Some(Self::of_folder(&folder, network, query_prompt, document_prompt)?))
+        Ok(Some(Self::of_folder(folder, network, query_prompt, document_prompt)?))
     }
 
     /// Opens the dense model of an index.
@@ -48,56 +51,71 @@ impl DenseModel {
         };
         let folder = hub::open_dense(model)?;
         let (query_prompt, document_prompt) = (settings.query_prompt.clone(), settings.document_prompt.clone());
-        let opened = Self::of_folder(&folder, network, query_prompt, document_prompt)?;
+        let opened = Self::of_folder(folder, network, query_prompt, document_prompt)?;
         opened.expect_same(settings, index.dir())?;
+        // a network that cannot run is known before the first query
+        opened.encoder()?;
         Ok(opened)
     }
 
     fn of_folder(
-        folder: &DenseModelDir,
+        folder: DenseModelDir,
         network: &NetworkArgs,
         query_prompt: String,
         document_prompt: String,
     ) -> Result<Self> {
         use_threads(network.threads);
         load_library()?;
-        let options = OnnxOptions {
-            provider_options: network.ep_option.clone(),
-            ..onnx_options(network.device, network.threads)?
-        };
-        let encoder = DenseEncoder::open(folder, &options, network.batch_tokens as usize)?;
-        let placement = encoder.placement();
-        for (refused, reason) in &placement.refused {
-            if options.device != OnnxDevice::Auto {
-                tracing::warn!("--device {} cannot be used for the dense model: {reason}", refused.name());
-            }
+        Ok(Self {
+            fingerprint: folder.fingerprint()?,
+            folder,
+            network: network.clone(),
+            encoder: OnceLock::new(),
+            query_prompt,
+            document_prompt,
+        })
+    }
+
+    /// The encoder, whose network is loaded by the first call.
+    fn encoder(&self) -> Result<&DenseEncoder> {
+        if let Some(encoder) = self.encoder.get() {
+            return Ok(encoder);
         }
-        tracing::info!(
-            "the dense model runs in ONNX Runtime ({}), {} dimensions: {}",
-            placement.device.name(),
-            encoder.dimensions(),
-            encoder.path().display()
-        );
-        Ok(Self { encoder, fingerprint: folder.fingerprint()?, query_prompt, document_prompt })
+        let encoder = open_encoder(&self.folder, &self.network)?;
+        Ok(self.encoder.get_or_init(|| encoder))
+    }
+
+    /// Number of dimensions of the vectors.
+    pub(crate) fn dimensions(&self) -> Result<usize> {
+        Ok(self.encoder()?.dimensions())
     }
 
     /// Settings of an index with vectors of this model.
     pub(crate) fn settings(&self) -> Result<DenseSettings> {
-        Ok(DenseSettings {
-            dimensions: u32::try_from(self.encoder.dimensions())?,
+        Ok(self.settings_of(u32::try_from(self.dimensions()?)?))
+    }
+
+    /// Settings of an index with vectors of this model, whose number of dimensions is known.
+    pub(crate) fn settings_of(&self, dimensions: u32) -> DenseSettings {
+        DenseSettings {
+            dimensions,
             model_fingerprint: self.fingerprint.clone(),
             query_prompt: self.query_prompt.clone(),
             document_prompt: self.document_prompt.clone(),
-        })
+        }
+    }
+
+    /// All that decides its vectors but the device, by name.
+    pub(crate) fn identity(&self) -> [(&'static str, &str); 3] {
+        [("model", &self.fingerprint), ("query-prompt", &self.query_prompt), ("document-prompt", &self.document_prompt)]
     }
 
     /// Refuses this model for an index of another one.
     pub(crate) fn expect_same(&self, settings: &DenseSettings, index: &Path) -> Result<()> {
-        let mine = self.settings()?;
         let other = [
-            ("dense model", &settings.model_fingerprint, &mine.model_fingerprint),
-            ("prompt of dense queries", &settings.query_prompt, &mine.query_prompt),
-            ("prompt of dense documents", &settings.document_prompt, &mine.document_prompt),
+            ("dense model", &settings.model_fingerprint, &self.fingerprint),
+            ("prompt of dense queries", &settings.query_prompt, &self.query_prompt),
+            ("prompt of dense documents", &settings.document_prompt, &self.document_prompt),
         ];
         match other.into_iter().find(|(_, index, model)| index != model) {
             None => Ok(()),
@@ -118,23 +136,43 @@ impl DenseModel {
 
     /// Limit of the texts of queries; none without a limit.
     pub(crate) fn query_lengths(&self) -> Result<Option<Lengths>> {
-        Lengths::of(self.encoder.vocabulary(), true, &self.query_prompt)
+        Lengths::of(self.encoder()?.vocabulary(), true, &self.query_prompt)
     }
 
     /// Limit of the texts of documents; none without a limit.
     pub(crate) fn document_lengths(&self) -> Result<Option<Lengths>> {
-        Lengths::of(self.encoder.vocabulary(), true, &self.document_prompt)
+        Lengths::of(self.encoder()?.vocabulary(), true, &self.document_prompt)
     }
 
     /// Vectors of queries.
     pub(crate) fn queries(&self, texts: &[&str]) -> Result<Vec<DenseVector>> {
-        Ok(self.encoder.encode(texts, &self.query_prompt)?)
+        Ok(self.encoder()?.encode(texts, &self.query_prompt)?)
     }
 
     /// Vectors of documents.
     pub(crate) fn documents(&self, texts: &[&str]) -> Result<Vec<DenseVector>> {
-        Ok(self.encoder.encode(texts, &self.document_prompt)?)
+        Ok(self.encoder()?.encode(texts, &self.document_prompt)?)
     }
+}
+
+/// Opens the network of a folder and logs where it runs.
+fn open_encoder(folder: &DenseModelDir, network: &NetworkArgs) -> Result<DenseEncoder> {
+    let options =
+        OnnxOptions { provider_options: network.ep_option.clone(), ..onnx_options(network.device, network.threads)? };
+    let encoder = DenseEncoder::open(folder, &options, network.batch_tokens as usize)?;
+    let placement = encoder.placement();
+    for (refused, reason) in &placement.refused {
+        if options.device != OnnxDevice::Auto {
+            tracing::warn!("--device {} cannot be used for the dense model: {reason}", refused.name());
+        }
+    }
+    tracing::info!(
+        "the dense model runs in ONNX Runtime ({}), {} dimensions: {}",
+        placement.device.name(),
+        encoder.dimensions(),
+        encoder.path().display()
+    );
+    Ok(encoder)
 }
 
 /// Source of the dense ranking of a search.

@@ -5,45 +5,41 @@ mod cache;
 mod dense;
 mod engine;
 mod facts;
+mod prepared;
 mod side;
 mod watch;
 
 use std::time::Instant;
 
 use anyhow::Result;
-use splade_core::{Retriever, SparseVector, Vocabulary};
+use splade_core::{Retriever, Vocabulary};
 use splade_eval::{Baseline, EncodedTask, Evaluation, OwnDocuments, Resampling, Task, evaluate};
-use splade_files::{Document, ModelDir};
+use splade_files::ModelDir;
 use splade_index::{
-    Bm25Retriever, DenseRetriever, HybridRetriever, ImpactIndex, ImpactRetriever, ImpactWriter, IndexSettings,
-    Language, SearchOptions, Searcher, StoredDocument, WriterOptions,
+    Bm25Retriever, DenseRetriever, HybridRetriever, ImpactRetriever, Language, SearchOptions, Searcher,
 };
-
-use tempfile::TempDir;
 
 use crate::cli::Mode;
 use crate::commands::interrupt;
-use crate::console;
-use crate::dense::DenseModel;
-use crate::failure::bad_input;
 use crate::ranking::RankingSettings;
 use crate::report::evaluated::{best_and_worst, cost, source};
 use crate::report::mteb::{Evaluated, TOP, TaskFindings, compare};
-use crate::sparsity::{Side as VectorSide, TaskSparsity};
+use crate::sparsity::Side as VectorSide;
 use crate::tasks::label;
 
-use self::dense::DenseTexts;
+use self::prepared::Prepared;
 pub(crate) use cache::{VectorCache, fingerprint};
+pub(crate) use dense::CachedDense;
 pub(crate) use engine::EvaluatedEngine;
-pub(crate) use facts::{DenseFacts, Facts};
-pub(crate) use side::{Lengths, Side, Survey};
+pub(crate) use facts::{DenseFacts, Facts, SideFacts};
+pub(crate) use side::{Lengths, Side, Survey, fingerprint_of_queries};
 
 /// Encoders of both sides of a model.
 pub(crate) struct Encoders<'a> {
     pub(crate) query: Side<'a>,
     pub(crate) document: Side<'a>,
     /// model of the dense rankings; none without them
-    pub(crate) dense: Option<&'a DenseModel>,
+    pub(crate) dense: Option<CachedDense<'a>>,
 }
 
 /// Evaluations of one task.
@@ -114,106 +110,43 @@ pub(crate) fn evaluate_task(
     rankings: &[RankingSettings],
     examination: &Examination,
 ) -> Result<TaskEvaluation> {
-    let start = Instant::now();
-    let (vectors, query_notes) = encoders.query.queries(task)?;
-    let dimensions = query_notes.dimensions;
-    let mut encoded = EncodedTask::new(&task.data.name, task.judged.qrels.clone(), dimensions);
-    encoded.ignore_identical_ids(task.data.ignore_identical_ids);
-    for (query, vector) in task.judged.queries.iter().zip(vectors) {
-        encoded.add_query(&query.id, &query.text, vector);
-    }
-    let mut dense = encoders.dense.map(DenseTexts::new);
-    if let Some(dense) = &mut dense {
-        encoded.set_dense(|texts| dense.queries(texts))?;
-    }
-    let mut indexes = TemporaryIndex::of(systems, dimensions, encoders.dense)?;
-    let bar = console::progress(&task.data.name, Some(survey.count));
-    let mut documents = examination.side(dimensions);
-    let keep = |document: Document, vector: SparseVector| -> Result<()> {
-        if !encoded.add_document(&document.id, &vector) {
-            return Err(task.data.duplicate_document(&document.id).into());
-        }
-        if let Some(side) = &mut documents {
-            side.add(&document.id, Some(document.full_text().trim()), &vector)?;
-        }
-        let title = Some(document.title).filter(|title| !title.is_empty());
-        let stored = StoredDocument { id: document.id, title, text: document.text, ..Default::default() };
-        bar.inc(1);
-        match &mut dense {
-            Some(dense) => dense.push(stored, vector, &mut indexes),
-            None => Ok(indexes.iter_mut().try_for_each(|index| index.writer.add(&stored, &vector))?),
-        }
-    };
-    let document_notes = encoders.document.documents(task, survey, keep)?;
-    if let Some(dense) = &mut dense {
-        dense.flush(&mut indexes)?;
-    }
-    let encode_seconds = start.elapsed().as_secs_f64();
-    let documents_per_second = bar.position() as f64 / bar.elapsed().as_secs_f64().max(1e-9);
-    bar.finish_and_clear();
-    if encoded.document_count() == 0 {
-        return Err(bad_input(format!("{}: its corpus has no documents", task.data.name), ""));
-    }
-    let searchers = indexes.into_iter().map(TemporaryIndex::finish).collect::<Result<Vec<_>>>()?;
-    if encoded.missing_relevant() > 0 {
-        let missing = encoded.missing_relevant();
-        tracing::warn!(
-            "{}: relevant documents that are not in the corpus, which count as not found: {missing}",
-            label(task)
-        );
-    }
+    let prepared = Prepared::of(task, survey, encoders, systems, examination)?;
     let (mut evaluations, mut search_seconds) = (Vec::new(), Vec::new());
     for (system, ranking) in systems.iter().zip(rankings) {
         interrupt::check()?;
         let start = Instant::now();
-        let Some(found) = searcher_of(&searchers, *system) else { continue };
+        let Some(found) = prepared.searcher_of(*system) else { continue };
         evaluations.push(match examination.engine.filter(|_| system.mode == Mode::Sparse) {
-            Some(engine) => engine.evaluate(&found.index, &encoded)?,
-            None => evaluate_mode(system.mode, &found.searcher, ranking, &encoded)?,
+            Some(engine) => engine.evaluate(&found.index, &prepared.task)?,
+            None => evaluate_mode(system.mode, &found.searcher, ranking, &prepared.task)?,
         });
         search_seconds.push(start.elapsed().as_secs_f64());
     }
     remark_own_documents(task, &evaluations);
-    let mut findings = examine(task, &encoded, &searchers, systems, rankings, &evaluations, examination)?;
-    if let Some(documents) = documents {
-        let mut queries = VectorSide::new(dimensions, examination.vocabulary.cloned());
-        encoded.queries().iter().try_for_each(|query| queries.add(&query.id, Some(&query.text), &query.vector))?;
-        findings.sparsity = Some(TaskSparsity { queries, documents });
-    }
-    let queries = encoded.query_stats();
-    let documents = encoded.document_stats();
-    let facts = Facts::of((&queries, &query_notes), (documents, &document_notes), survey.fingerprint.clone());
-    let dense_seconds = dense.as_ref().map_or(0.0, DenseTexts::seconds);
-    let facts = Facts { dense: dense.map(DenseTexts::facts).transpose()?, ..facts };
+    let findings = examine(task, &prepared, systems, rankings, &evaluations, examination)?;
     Ok(TaskEvaluation {
         modes: evaluations,
-        facts,
-        documents_per_second,
-        encode_seconds,
-        dense_seconds,
+        facts: prepared.facts,
+        documents_per_second: prepared.documents_per_second,
+        encode_seconds: prepared.encode_seconds,
+        dense_seconds: prepared.dense_seconds,
         search_seconds,
-        findings,
+        findings: TaskFindings { sparsity: prepared.sparsity, ..findings },
     })
-}
-
-/// Searcher with the stemmer of a system. Sparse search is independent of the stemmer.
-fn searcher_of(searchers: &[TemporarySearcher], system: System) -> Option<&TemporarySearcher> {
-    searchers.iter().find(|searcher| searcher.language == system.language).or(searchers.first())
 }
 
 /// Compares the evaluations with the baseline, and examines what a report shows.
 fn examine(
     task: &Task,
-    encoded: &EncodedTask,
-    searchers: &[TemporarySearcher],
+    prepared: &Prepared,
     systems: &[System],
     rankings: &[RankingSettings],
     evaluations: &[Evaluation],
     examination: &Examination,
 ) -> Result<TaskFindings> {
-    let mut findings = TaskFindings::default();
+    let (mut findings, encoded) = (TaskFindings::default(), &prepared.task);
     let explains = systems.iter().any(|system| matches!(system.mode, Mode::Sparse | Mode::Hybrid));
-    let source = match (examination.vocabulary.filter(|_| explains), searchers.first()) {
+    let source = match (examination.vocabulary.filter(|_| explains), prepared.searchers.first()) {
         (Some(vocabulary), Some(first)) => Some(source(first.index.searcher()?, encoded, vocabulary)?),
         _ => None,
     };
@@ -224,7 +157,7 @@ fn examine(
             let compared = compare(&evaluated, baseline, baseline_name, &examination.resampling, source.as_ref())?;
             findings.comparisons.extend(compared);
         }
-        let Some(found) = searcher_of(searchers, *system).filter(|_| examination.is_reported) else { continue };
+        let Some(found) = prepared.searcher_of(*system).filter(|_| examination.is_reported) else { continue };
         interrupt::check()?;
         let stats = found.index.stats()?;
         let measure = |retriever: &dyn Retriever| cost(system.mode, retriever, encoded, &stats);
@@ -234,57 +167,6 @@ fn examine(
         findings.extremes = best_and_worst(&source.unwrap_or_default(), evaluation, encoded, TOP)?;
     }
     Ok(findings)
-}
-
-/// Index of a corpus in a temporary folder, with one stemmer.
-struct TemporaryIndex {
-    language: Language,
-    // the folder is removed after the index is closed
-    index: ImpactIndex,
-    writer: ImpactWriter,
-    folder: TempDir,
-}
-
-/// Searcher over a [`TemporaryIndex`].
-struct TemporarySearcher {
-    language: Language,
-    searcher: Searcher,
-    // the folder is removed after the index is closed
-    index: ImpactIndex,
-    _folder: TempDir,
-}
-
-impl TemporaryIndex {
-    /// An index for each stemmer, one for systems without BM25.
-    fn of(systems: &[System], dimensions: usize, dense: Option<&DenseModel>) -> Result<Vec<Self>> {
-        let has_bm25 = |system: &&System| matches!(system.mode, Mode::Bm25 | Mode::Hybrid);
-        let of_bm25 = systems.iter().filter(has_bm25).map(|system| system.language);
-        let mut languages: Vec<Language> = Vec::new();
-        for language in of_bm25 {
-            let is_new = !languages.contains(&language);
-            languages.extend(is_new.then_some(language));
-        }
-        if languages.is_empty() {
-            languages.push(Language::default());
-        }
-        languages.into_iter().map(|language| Self::create(language, dimensions, dense)).collect()
-    }
-
-    fn create(language: Language, dimensions: usize, dense: Option<&DenseModel>) -> Result<Self> {
-        let folder = tempfile::Builder::new().prefix("splade-eval-").tempdir()?;
-        let mut settings = IndexSettings::new(u32::try_from(dimensions)?, "evaluation", "evaluation");
-        settings.language = language;
-        settings.dense = dense.map(DenseModel::settings).transpose()?;
-        let index = ImpactIndex::create(folder.path(), &settings)?;
-        let writer = index.writer(WriterOptions::default())?;
-        Ok(Self { language, index, writer, folder })
-    }
-
-    fn finish(self) -> Result<TemporarySearcher> {
-        self.writer.finish()?;
-        let searcher = self.index.searcher()?;
-        Ok(TemporarySearcher { language: self.language, searcher, index: self.index, _folder: self.folder })
-    }
 }
 
 fn evaluate_mode(mode: Mode, searcher: &Searcher, ranking: &RankingSettings, task: &EncodedTask) -> Result<Evaluation> {

@@ -22,6 +22,7 @@ mod hub;
 #[cfg(feature = "train")]
 mod mlflow;
 mod outputs;
+mod passages;
 mod ranking;
 mod report;
 #[cfg(feature = "serve")]

@@ -108,7 +108,7 @@ pub(crate) fn resolve(
 ) -> Result<RankingSettings> {
     refuse_unread(modes, fusion, bm25)?;
     // a fusion of two rankings says nothing about three; BM25 is the same in both
-    let tuned = defaults.tuned.filter(|_| defaults.rankings == TUNED_RANKINGS);
+    let tuned = defaults.tuned.filter(|tuned| tuned.weights.len() == defaults.rankings);
     Ok(RankingSettings {
         fusion: resolve_fusion(fusion, tuned, defaults.rankings)?,
         depth: fusion.depth.or(tuned.map(|tuned| tuned.depth)).unwrap_or(defaults.depth),
@@ -117,15 +117,15 @@ pub(crate) fn resolve(
     })
 }
 
-/// Number of rankings that `tune --hybrid` fuses.
-const TUNED_RANKINGS: usize = 2;
-
-/// Warns that a tuned fusion of two rankings is not used for three.
-pub(crate) fn warn_of_third_ranking() {
-    tracing::warn!(
-        "the tuned fusion is of the sparse and the BM25 ranking; with a dense one, --fusion, --weights and --depth or their \
-         defaults hold"
-    );
+/// Warns of a tuned fusion that is not used because it is of another number of rankings.
+pub(crate) fn warn_of_other_rankings(tuned: Option<&HybridSettings>, rankings: usize) {
+    if let Some(tuned) = tuned.filter(|tuned| tuned.weights.len() != rankings) {
+        let of_tuned = tuned.weights.len();
+        tracing::warn!(
+            "the tuned fusion is of {of_tuned} rankings, and {rankings} are fused: --fusion, --weights and --depth or their \
+             defaults hold"
+        );
+    }
 }
 
 /// Options of BM25 without flags.
@@ -249,10 +249,10 @@ mod tests {
             fusion: "weighted".into(),
             rrf_k: 20.0,
             scaling: "z-score".into(),
-            weights: [0.25, 0.75],
+            weights: vec![0.25, 0.75],
             depth: 50,
             bm25: Bm25Options::new(0.9, 0.3).unwrap(),
-            tuned_on: TunedOn { queries: 9, metric: "ndcg_at_10".into(), held_out: 0.5 },
+            tuned_on: TunedOn { queries: 9, fingerprint: None, metric: "ndcg_at_10".into(), held_out: 0.5 },
         }
     }
 
@@ -340,11 +340,20 @@ mod tests {
     }
 
     #[test]
-    fn a_tuned_fusion_is_not_that_of_three_rankings() {
+    fn a_tuned_fusion_is_for_its_number_of_rankings() {
         let tuned = tuned();
         let defaults = Defaults { tuned: Some(&tuned), language: Language::Norwegian, depth: DEPTH, rankings: 3 };
         let found = resolve(&[Mode::Hybrid], &FusionArgs::default(), &Bm25Args::default(), defaults).unwrap();
         assert_eq!((found.fusion, found.depth, found.bm25), (Fusion::default(), DEPTH, tuned.bm25));
+
+        let tuned = HybridSettings { weights: vec![0.2, 0.3, 0.5], ..tuned.clone() };
+        let resolved = |rankings| {
+            let defaults = Defaults { tuned: Some(&tuned), rankings, ..defaults };
+            resolve(&[Mode::Hybrid], &FusionArgs::default(), &Bm25Args::default(), defaults).unwrap()
+        };
+        let three = resolved(3);
+        assert_eq!(three.fusion, Fusion::weighted(Scaling::ZScore, vec![0.2, 0.3, 0.5]).unwrap());
+        assert_eq!((three.depth, resolved(2).fusion), (50, Fusion::default()));
     }
 
     #[test]

@@ -46,8 +46,8 @@ pub(crate) fn find(wanted: &Wanted<'_>) -> Result<Vec<Task>> {
             found.extend(is_new.then_some(data));
         }
     }
-    let order: Vec<String> = found.iter().map(|data| data.name.clone()).collect();
-    found.sort_by_key(|data| order.iter().position(|name| *name == data.name));
+    let order: Vec<String> = found.iter().map(|data| data.identity.name.clone()).collect();
+    found.sort_by_key(|data| order.iter().position(|name| *name == data.identity.name));
     read(found)
 }
 
@@ -62,10 +62,10 @@ pub(crate) fn open_folders(folders: &[PathBuf], split: Option<&str>) -> Result<V
 
 /// Name of a task, with its subset if it has several.
 pub(crate) fn label(task: &Task) -> String {
-    if task.data.subset == DEFAULT_SUBSET {
-        task.data.name.clone()
+    if task.data.identity.subset == DEFAULT_SUBSET {
+        task.data.identity.name.clone()
     } else {
-        format!("{} {}", task.data.name, task.data.subset)
+        format!("{} {}", task.data.identity.name, task.data.identity.subset)
     }
 }
 
@@ -78,7 +78,7 @@ fn read(found: Vec<TaskData>) -> Result<Vec<Task>> {
 }
 
 fn key(data: &TaskData) -> (&str, &str, &str) {
-    (&data.name, &data.subset, &data.split)
+    (&data.identity.name, &data.identity.subset, &data.identity.split)
 }
 
 fn data_of_folders(folders: &[PathBuf], split: Option<&str>) -> Result<Vec<TaskData>> {
@@ -88,7 +88,10 @@ fn data_of_folders(folders: &[PathBuf], split: Option<&str>) -> Result<Vec<TaskD
     }
     let mut seen = HashSet::new();
     if let Some(duplicate) = found.iter().find(|data| !seen.insert(key(data))) {
-        return Err(bad_input(format!("two data folders hold the task {}", duplicate.name), "name each folder once"));
+        return Err(bad_input(
+            format!("two data folders hold the task {}", duplicate.identity.name),
+            "name each folder once",
+        ));
     }
     Ok(found)
 }
@@ -98,12 +101,12 @@ fn data_of_folder(folder: &Path, split: Option<&str>) -> Result<Vec<TaskData>> {
     let Some(data_set) = DataSet::of_cache(folder)? else {
         let found = TaskData::open(folder, split)?;
         for data in &found {
-            if known_task(&data.name).is_some_and(|task| task.name == data.name) {
+            if known_task(&data.identity.name).is_some_and(|task| task.name == data.identity.name) {
                 tracing::warn!(
                     "{}: a folder of this name need not hold the data of mteb's task, so its results have no data set \
                      revision; --tasks {} downloads the data",
-                    data.name,
-                    data.name,
+                    data.identity.name,
+                    data.identity.name,
                 );
             }
         }
@@ -119,11 +122,11 @@ fn data_of_folder(folder: &Path, split: Option<&str>) -> Result<Vec<TaskData>> {
         found = TaskData::open(data_set.folder.as_deref().unwrap_or(folder), split)?;
         for data in &mut found {
             // the folder is called by a commit, a set of NanoBEIR by itself
-            if !is_nano_beir_set(&data.name) {
-                data.name.clone_from(&name);
+            if !is_nano_beir_set(&data.identity.name) {
+                data.identity.name.clone_from(&name);
             }
-            data.dataset = Some(data_set.id().to_owned());
-            data.dataset_revision.clone_from(&data_set.commit);
+            data.identity.dataset = Some(data_set.id().to_owned());
+            data.identity.dataset_revision.clone_from(&data_set.commit);
         }
     }
     Ok(found)
@@ -141,7 +144,8 @@ fn by_name(name: &str, local: &[TaskData], wanted: &Wanted<'_>) -> Result<Vec<Ta
         }
         return Ok(found);
     }
-    let of_folders: Vec<TaskData> = local.iter().filter(|data| data.name.eq_ignore_ascii_case(name)).cloned().collect();
+    let of_folders: Vec<TaskData> =
+        local.iter().filter(|data| data.identity.name.eq_ignore_ascii_case(name)).cloned().collect();
     if !of_folders.is_empty() {
         return Ok(of_folders);
     }
@@ -155,7 +159,7 @@ fn by_name(name: &str, local: &[TaskData], wanted: &Wanted<'_>) -> Result<Vec<Ta
 }
 
 fn unknown(name: &str, local: &[TaskData]) -> anyhow::Error {
-    let names: Vec<&str> = local.iter().map(|data| data.name.as_str()).collect();
+    let names: Vec<&str> = local.iter().map(|data| data.identity.name.as_str()).collect();
     let there = if names.is_empty() { String::new() } else { format!("found: {}; ", names.join(", ")) };
     let groups = [&[NANO_BEIR_GROUP], &TASK_GROUPS[..]].concat().join(", ");
     bad_input(

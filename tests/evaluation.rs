@@ -164,6 +164,94 @@ fn a_second_evaluation_encodes_nothing() {
 }
 
 #[test]
+fn dense_vectors_are_cached_like_sparse_ones() {
+    let place = place();
+    place.copy(&ours("data/dense-tiny/model"), "dense-model");
+    let dense = ["--modes", "dense", "--dense", "dense-model", "--output-dir"];
+    let run = |output: &str, more: &[&str]| place.run(&with(&EVALUATE, &[&dense[..], &[output], more].concat()));
+    let first = run("first", &[]);
+    assert!(first.stderr.contains("the dense model runs in ONNX Runtime"), "{}", first.stderr);
+    let files = names(&place.cache());
+    assert_eq!(files.len(), 2, "queries and documents: {files:?}");
+    let second = run("second", &[]);
+    assert!(!second.stderr.contains("the dense model runs"), "the network is not loaded: {}", second.stderr);
+    assert!(second.stderr.contains("4 dense query vectors are from the cache"), "{}", second.stderr);
+    assert!(second.stderr.contains("12 dense document vectors are from the cache"), "{}", second.stderr);
+    let table = first.done();
+    assert_eq!(second.done(), table);
+    assert_eq!(run("plain", &["--no-cache"]).done(), table, "the plain twin of the cache");
+    // other vectors have other files
+    let prompted = run("prompted", &["--dense-document-prompt", "x: "]);
+    assert!(prompted.stderr.contains("the dense model runs in ONNX Runtime"), "{}", prompted.stderr);
+    assert_eq!(names(&place.cache()).len(), 4);
+    // a damaged file is made again
+    for file in &files {
+        let path = place.cache().join(file);
+        let mut bytes = std::fs::read(&path).unwrap();
+        bytes[20] ^= 1;
+        std::fs::write(&path, bytes).unwrap();
+    }
+    let third = run("third", &[]);
+    assert!(third.stderr.contains("or damaged: the texts are encoded again"), "{}", third.stderr);
+    assert_eq!(third.done(), table);
+}
+
+/// Passages of an evaluation are those of an index: the scores equal those of a search as a run.
+#[test]
+fn documents_may_be_split_into_passages() {
+    let place = place();
+    place.write("toy/corpus.jsonl", place.read("toy/corpus.jsonl") + "{\"_id\": \"none\", \"text\": \" \"}\n");
+    let split = ["--max-length", "32", "--passages", "16/4"];
+    let run = |output: &str, more: &[&str]| {
+        let modes = ["--modes", "sparse,hybrid", "--json", "--output-dir", output];
+        place.run(&with(&EVALUATE, &[&modes[..], &split, more].concat()))
+    };
+    let first = run("first", &["--save-runs"]);
+    let second = run("second", &[]);
+    assert!(second.stderr.contains(" document vectors are from the cache"), "{}", second.stderr);
+    let json = |text: String| -> Value { serde_json::from_str(&text).unwrap() };
+    let (found, cached, plain) = (json(first.done()), json(second.done()), json(run("plain", &["--no-cache"]).done()));
+    let scores = |found: &Value, mode: &str| found["tasks"][0]["scores"][mode].clone();
+    for mode in ["sparse", "hybrid"] {
+        assert_eq!(scores(&found, mode), scores(&cached, mode), "{mode}");
+        assert_eq!(scores(&found, mode), scores(&plain, mode), "{mode}");
+    }
+    let facts = &found["tasks"][0]["conditions"]["facts"]["documents"];
+    assert_eq!((&facts["texts"], &facts["truncated"]), (&json!(13), &json!(0)), "{facts}");
+    assert!(facts["passages"].as_u64().unwrap() > 20, "{facts}");
+    let experiments = "first/results/local__model/no_revision_available/experiments";
+    assert_eq!(
+        names(&place.path(experiments)),
+        ["hybrid_max_length_32_passages_16_4", "sparse_max_length_32_passages_16_4"]
+    );
+
+    let index = ["index", "model", "--input", "toy/corpus.jsonl", "--index", "toy.index"];
+    place.ok(&with(&index, &split));
+    let search = ["search", "--index", "toy.index", "--queries", "toy/queries.jsonl", "-k", "13", "--format", "trec"];
+    let searched = place.ok(&search);
+    let run = place.read(&format!("{experiments}/sparse_max_length_32_passages_16_4/toy.run.trec"));
+    let hits = |run: &str| -> Vec<[String; 3]> {
+        let hit = |line: &str| {
+            let words: Vec<&str> = line.split(' ').collect();
+            [words[0], words[2], words[4]].map(str::to_owned)
+        };
+        let mut hits: Vec<_> = run.lines().map(hit).filter(|hit| hit[2] != "0").collect();
+        hits.sort();
+        hits
+    };
+    assert!(!hits(&searched).is_empty());
+    assert_eq!(hits(&run), hits(&searched));
+
+    let none = ["--modes", "bm25", "--passages", "16"];
+    place.run(&with(&EVALUATE, &none)).fails(2, "--passages has no effect", "add one of these modes");
+    place.run(&with(&EVALUATE, &["--passages", "400"])).fails(
+        2,
+        "passages of 400 tokens are longer than",
+        "use at most",
+    );
+}
+
+#[test]
 fn finished_tasks_are_taken_and_the_others_are_evaluated() {
     let place = place();
     place.copy(&ours("data/toy"), "second");

@@ -242,3 +242,23 @@ fn an_export_that_fails_leaves_nothing_behind() {
     ran.fails(2, "it can be compared in ONNX Runtime only", "--no-verify");
     assert!(!names(&place.path("model")).contains(&"onnx".to_owned()), "{:?}", names(&place.path("model")));
 }
+
+/// The table beside a bare network is the layout of OpenSearch, which this program reads too.
+#[test]
+fn the_query_table_is_written_for_other_tools() {
+    let place = place();
+    let export = ["export-onnx", "model", "--output", "out", "--head", "logits", "--no-verify"];
+    place.ok(&[&export[..], &["--idf"]].concat());
+    assert_eq!(names(&place.path("out")), ["idf.json", "model.onnx"]);
+    place.copy(&place.path("model/document_0_Transformer"), "bare");
+    place.copy(&place.path("out/idf.json"), "bare/idf.json");
+    let queries = |model: &str| place.ok(&["encode", model, "--input", "t.jsonl", "--role", "query"]);
+    assert_eq!(queries("bare"), queries("model"));
+    place.run(&[&export[..], &["--idf"]].concat()).fails(2, "exists already", "--overwrite");
+    std::fs::remove_file(place.path("out/model.onnx")).unwrap();
+    place.run(&[&export[..], &["--idf"]].concat()).fails(2, "out/idf.json: exists already", "--overwrite");
+    place.copy(&fixture("splade/model"), "regular");
+    let regular = ["export-onnx", "regular", "--output", "none", "--no-verify", "--idf"];
+    place.run(&regular).fails(2, "--idf: the model has no query table", "leave it out");
+    assert!(!place.path("none").exists());
+}

@@ -16,8 +16,8 @@ pub struct HybridSettings {
     pub rrf_k: f32,
     /// name of the scaling of a weighted sum, one of [`splade_core::Scaling::NAMES`]
     pub scaling: String,
-    /// weights of the sparse and the BM25 ranking
-    pub weights: [f32; 2],
+    /// weights of the sparse and the BM25 ranking, and of the dense one if three are fused
+    pub weights: Vec<f32>,
     /// hits taken from each ranking, at least 1
     pub depth: usize,
     /// options of BM25
@@ -32,6 +32,9 @@ pub struct HybridSettings {
 pub struct TunedOn {
     /// number of queries with a relevant document
     pub queries: usize,
+    /// fingerprint of the ids and texts of these queries; none in settings of an earlier version
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fingerprint: Option<String>,
     /// name of the score
     pub metric: String,
     /// mean score of queries that the choice had not seen, by cross-validation
@@ -52,12 +55,17 @@ impl HybridSettings {
     /// # Errors
     /// An unknown name of a scaling.
     pub fn parameters(&self) -> Result<FusionParameters> {
-        Ok(FusionParameters { rrf_k: self.rrf_k, scaling: self.scaling.parse()?, weights: self.weights.to_vec() })
+        Ok(FusionParameters { rrf_k: self.rrf_k, scaling: self.scaling.parse()?, weights: self.weights.clone() })
     }
 
     /// Checks the settings, which come from a file.
     pub(crate) fn check(&self) -> Result<()> {
         self.fusion()?;
+        if !(2..=3).contains(&self.weights.len()) {
+            let count = self.weights.len();
+            let message = format!("the fusion of hybrid search has {count} weights, not two or three");
+            return Err(Error::invalid(message, "tune the index anew"));
+        }
         if self.depth == 0 {
             return Err(Error::invalid(
                 "the depth of hybrid search is 0, not a number of at least 1",

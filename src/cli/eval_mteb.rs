@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Args;
+use splade_core::PassageLength;
 
 use super::{Bm25Args, ComparisonArgs, DenseArgs, EngineArgs, EngineKind, FusionArgs, Mode, NetworkArgs, ReportFormat};
 use crate::tasks::NANO_BEIR_ID;
@@ -12,6 +13,7 @@ use crate::tasks::NANO_BEIR_ID;
 #[command(after_help = "Examples:
   splade eval-mteb demo/model/final --data tests/data/lohelp-nb --modes sparse,bm25,hybrid
   splade eval-mteb demo/model/final --data tests/data/lohelp-nb --modes dense --dense dense-model
+  splade eval-mteb demo/model/final --data tests/data/lohelp-nb --passages 48/12
   splade eval-mteb --list --language nb
 
 A task is a data folder, or a known task of mteb, whose data is downloaded at the commit that mteb uses.
@@ -42,6 +44,10 @@ pub(crate) struct EvalMtebArgs {
     pub(crate) modes: Vec<Mode>,
     #[command(flatten)]
     pub(crate) dense: DenseArgs,
+    /// Split documents at sentence ends into passages of at most N tokens, special tokens included, of which up to OVERLAP are
+    /// those of the passage before, as `index --passages` does; the sparse score of a document is that of its best passage
+    #[arg(long, value_name = "N[/OVERLAP]", conflicts_with_all = ["dense", "engine"])]
+    pub(crate) passages: Option<PassageLength>,
     /// Search engine that gives the rankings of the mode sparse: each task fills a collection, which is removed afterwards
     #[arg(long, value_name = "ENGINE", requires_all = ["url", "collection"])]
     pub(crate) engine: Option<EngineKind>,

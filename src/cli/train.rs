@@ -62,6 +62,9 @@ pub(crate) struct ExportOnnxArgs {
     pub(crate) precision: Vec<PrecisionChoice>,
     #[command(flatten)]
     pub(crate) reading: ReadingArgs,
+    /// Write the query table of an inference-free model too, as idf.json: weights by token, which OpenSearch and fastembed read
+    #[arg(long)]
+    pub(crate) idf: bool,
     /// Skip the comparison with the checkpoint
     #[arg(long)]
     pub(crate) no_verify: bool,

@@ -14,12 +14,13 @@ use super::values::at_least_one;
 /// with the largest quality minus size, both scaled to 0 to 1 over all settings.
 ///
 /// With --hybrid, the settings are the fusion of the sparse and the BM25 ranking, its weights, scaling and depth, and k1, b and
-/// compounds of BM25. They are chosen on queries with judgements, written into the index, and used by `search` where no flag
+/// compounds of BM25. With --dense or --dense-run, a dense ranking is the third; searches with one use the settings then. They are chosen on queries with judgements, written into the index, and used by `search` where no flag
 /// says otherwise. The score of the choice is that of queries that it had not seen, by cross-validation.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   splade tune --index wiki.index --queries queries.jsonl --svg pruning.svg
   splade tune --hybrid --index wiki.index --queries queries.jsonl --qrels qrels/test.tsv --folds 2
+  splade tune --hybrid --index dense.index --queries queries.jsonl --qrels qrels/test.tsv --folds 2 --dense dense-model
 
 Take other queries to tune than to evaluate.")]
 pub(crate) struct TuneArgs {
@@ -60,6 +61,12 @@ pub(crate) struct TuneArgs {
         value_parser = at_least_one
     )]
     pub(crate) depths: Vec<usize>,
+    /// Dense model that the index was made with, a folder or Hub id: --hybrid chooses the weights of three rankings
+    #[arg(long, value_name = "MODEL", requires = "hybrid", conflicts_with = "dense_run")]
+    pub(crate) dense: Option<PathBuf>,
+    /// TREC run to take as the dense ranking, by the ids of --queries; the index needs no dense vectors
+    #[arg(long, value_name = "FILE", requires = "hybrid")]
+    pub(crate) dense_run: Option<PathBuf>,
     /// Print the choice of --hybrid without writing it into the index
     #[arg(long, requires = "hybrid")]
     pub(crate) dry_run: bool,

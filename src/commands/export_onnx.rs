@@ -10,7 +10,7 @@ use splade_encode::{OnnxModel, load_onnx_runtime, metadata};
 use splade_eval::{MAIN_SCORE, Task};
 use splade_export::parity::{Backend, CandleOnnx, OnnxRuntime, Reference, Report, compare_within, limits};
 use splade_export::{Head, ModelProto, Options, convert, export, write};
-use splade_files::{Architecture, AtomicFolder, ModelDir, Precision};
+use splade_files::{Architecture, AtomicFile, AtomicFolder, ModelDir, Precision, to_idf};
 use splade_index::Language;
 use splade_trainer::model::{TransformerConfig, Weights};
 
@@ -38,6 +38,9 @@ pub(crate) fn run(args: &ExportOnnxArgs) -> Result<()> {
     for wanted in &wanted {
         refuse_existing(&wanted.path, args.overwrite)?;
     }
+    if args.idf {
+        refuse_existing(&folder.join(IDF), args.overwrite)?;
+    }
     let tasks = open_folders(&args.eval, None)?;
     if !tasks.is_empty() {
         load_library()?;
@@ -56,6 +59,9 @@ fn write_all(source: &ExportSource<'_>, wanted: Vec<Wanted>, folder: &Path) -> R
     // Beside the destination, so that a move is a rename. It is never committed as a folder: it is removed on return, and
     // that of a killed process by the next export.
     let aside = AtomicFolder::create(&folder.join("export"))?;
+    if source.args.idf {
+        AtomicFile::write_whole(&aside.path().join(IDF), idf(&source.model)?.as_bytes())?;
+    }
     let batches = if source.args.no_verify { Vec::new() } else { batches(&source.model)? };
     let mut verified = Vec::new();
     for wanted in wanted {
@@ -78,7 +84,30 @@ fn write_all(source: &ExportSource<'_>, wanted: Vec<Wanted>, folder: &Path) -> R
         tracing::info!("{}: {}", wanted.path.display(), size(bytes));
         files.push(Exported { wanted, bytes, report });
     }
+    if source.args.idf {
+        let path = folder.join(IDF);
+        let bytes = put(aside.path(), &path).map_err(splade_files::Error::io(&path))?;
+        tracing::info!("{}: {}", path.display(), size(bytes));
+    }
     Ok(files)
+}
+
+/// File of the query table for other tools.
+const IDF: &str = "idf.json";
+
+/// Text of the query table by token.
+fn idf(model: &ModelDir) -> Result<String> {
+    if model.architecture() == Architecture::Splade {
+        return Err(bad_input(
+            format!("{}: --idf: the model has no query table", model.root().display()),
+            "leave it out: queries of this model go through the network",
+        ));
+    }
+    let prompt = model.query_prompt();
+    if !prompt.is_empty() {
+        tracing::warn!("{IDF}: readers of it do not put the prompt {prompt:?} before queries, which this model does");
+    }
+    Ok(to_idf(&model.query_encoder()?)?)
 }
 
 /// The error of a file in `aside` as the error of the file in `folder` that it would become.

@@ -20,7 +20,7 @@ use crate::encoders::{document_encoder, query_encoder, read_as, use_threads};
 use crate::failure::bad_input;
 use crate::hub::{self, Wants};
 use crate::outputs::{Output, say};
-use crate::ranking::{Defaults, resolve};
+use crate::ranking::{Defaults, resolve, warn_of_other_rankings};
 
 /// Columns of the id of a query, for run files.
 const QUERY_IDS: [&str; 3] = ["query_id", "query-id", "_id"];
@@ -187,6 +187,9 @@ impl RankingSource {
         if let Some(folder) = &args.index {
             let index = ImpactIndex::open(folder)?;
             let tuned = index.read_hybrid_settings()?;
+            if args.mode == Mode::Hybrid {
+                warn_of_other_rankings(tuned.as_ref(), 2);
+            }
             let defaults = Defaults { tuned: tuned.as_ref(), language: index.settings().language, depth, rankings: 2 };
             let ranking = resolve(&[args.mode], &FusionArgs::default(), &Bm25Args::default(), defaults)?;
             return Ok(Self::Index(Box::new(Answerer {

@@ -2,10 +2,11 @@
 
 use std::path::PathBuf;
 
+use serde::Serialize;
 use serde::de::DeserializeOwned;
 use sha2::{Digest, Sha256};
 use splade_core::hex;
-use splade_files::{EncodedTexts, EncodedWriter, remove_leftovers};
+use splade_files::{EncodedTexts, EncodedVector, EncodedWriter, remove_leftovers};
 
 use crate::console::size;
 use crate::environment;
@@ -26,7 +27,7 @@ impl VectorCache {
     }
 
     /// Opens a file. One that is damaged or of another version is reported and counts as absent.
-    pub(super) fn open<N: DeserializeOwned>(&self, key: &str) -> Option<(EncodedTexts, N)> {
+    pub(super) fn open<V: EncodedVector, N: DeserializeOwned>(&self, key: &str) -> Option<(EncodedTexts<V>, N)> {
         let path = self.path(key)?;
         if !path.is_file() {
             return None;
@@ -35,7 +36,7 @@ impl VectorCache {
     }
 
     /// Creates a file. A cache that cannot be written is reported and not used.
-    pub(super) fn create(&self, key: &str) -> Option<EncodedWriter> {
+    pub(super) fn create<V: EncodedVector>(&self, key: &str) -> Option<EncodedWriter<V>> {
         let path = self.path(key)?;
         path.parent().into_iter().for_each(remove_leftovers);
         EncodedWriter::create(&path).inspect_err(|error| tracing::warn!("{error}: the vectors are not cached")).ok()
@@ -57,6 +58,25 @@ impl VectorCache {
                 size(bytes)
             );
         }
+    }
+}
+
+/// Appends a vector; a file that cannot be written is given up.
+pub(super) fn append<V: EncodedVector>(writer: Option<EncodedWriter<V>>, vector: &V) -> Option<EncodedWriter<V>> {
+    let mut writer = writer?;
+    match writer.add(vector) {
+        Ok(()) => Some(writer),
+        Err(error) => {
+            tracing::warn!("{error}: the vectors are not cached");
+            None
+        }
+    }
+}
+
+/// Commits a file with its notes, if there is one. A file that cannot be written is reported.
+pub(super) fn finish<V: EncodedVector>(writer: Option<EncodedWriter<V>>, notes: &impl Serialize) {
+    if let Some(Err(error)) = writer.map(|writer| writer.finish(notes)) {
+        tracing::warn!("{error}: the vectors are not cached");
     }
 }
 

@@ -2,44 +2,71 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use splade_core::SparseVector;
 use splade_core::dense::DenseVector;
-use splade_index::{StoredDocument, Vectors};
+use splade_eval::Task;
+use splade_files::EncodedWriter;
+use splade_index::{DenseSettings, StoredDocument, Vectors};
 
-use super::TemporaryIndex;
+use super::cache::{VectorCache, append, fingerprint, finish};
 use super::facts::DenseFacts;
-use super::side::Lengths;
+use super::prepared::TemporaryIndex;
+use super::side::{CHANGED, Lengths, Notes, Survey, broken};
+use super::watch::Watch;
+use crate::cli::Role;
 use crate::commands::interrupt;
 use crate::dense::DenseModel;
 
 /// Documents that are encoded at a time: enough to sort by length, few enough to hold.
 const BLOCK: usize = 512;
 
-/// Documents that wait for their dense vectors, and the facts about those that were encoded.
+/// Dense model of an evaluation, with the cache of its vectors.
+pub(crate) struct CachedDense<'a> {
+    model: &'a DenseModel,
+    cache: VectorCache,
+    /// fingerprint of all that decides a vector but the text and its role
+    fingerprint: String,
+}
+
+impl<'a> CachedDense<'a> {
+    /// A model whose vectors are kept in `cache` by `fingerprint`.
+    pub(crate) fn new(model: &'a DenseModel, cache: VectorCache, fingerprint: String) -> Self {
+        Self { model, cache, fingerprint }
+    }
+}
+
+/// Documents that wait for their dense vectors, and the vectors of both sides.
 pub(super) struct DenseTexts<'a> {
     model: &'a DenseModel,
+    queries: Source<'a>,
+    documents: Source<'a>,
     waiting: Vec<(StoredDocument, SparseVector)>,
-    queries: u64,
-    documents: u64,
-    truncated: u64,
-    empty: u64,
     time: Duration,
 }
 
 impl<'a> DenseTexts<'a> {
-    /// Texts for a model.
-    pub(super) fn new(model: &'a DenseModel) -> Self {
-        Self { model, waiting: Vec::new(), queries: 0, documents: 0, truncated: 0, empty: 0, time: Duration::ZERO }
+    /// Texts of a task. `survey` is that of its corpus.
+    pub(super) fn new(dense: &'a CachedDense<'_>, task: &Task, survey: &Survey) -> Result<Self> {
+        Ok(Self {
+            model: dense.model,
+            queries: Source::open(dense, Role::Query, task, &Survey::of_queries(task))?,
+            documents: Source::open(dense, Role::Document, task, survey)?,
+            waiting: Vec::new(),
+            time: Duration::ZERO,
+        })
     }
 
-    /// Vectors of queries.
+    /// Settings of an index with the vectors.
+    pub(super) fn settings(&self) -> Result<DenseSettings> {
+        Ok(self.model.settings_of(u32::try_from(self.documents.notes.dimensions)?))
+    }
+
+    /// Vectors of all queries, in their order.
     pub(super) fn queries(&mut self, texts: &[&str]) -> Result<Vec<DenseVector>> {
         let start = Instant::now();
-        let vectors = self.model.queries(texts)?;
+        let vectors = self.queries.vectors(texts)?;
         self.time += start.elapsed();
-        self.queries += texts.len() as u64;
-        self.note(texts, self.model.query_lengths()?.as_ref())?;
         Ok(vectors)
     }
 
@@ -54,17 +81,15 @@ impl<'a> DenseTexts<'a> {
         if self.waiting.len() < BLOCK { Ok(()) } else { self.flush(indexes) }
     }
 
-    /// Encodes and adds the documents that wait.
+    /// Adds the documents that wait, with their vectors.
     pub(super) fn flush(&mut self, indexes: &mut [TemporaryIndex]) -> Result<()> {
         interrupt::check()?;
         let waiting = std::mem::take(&mut self.waiting);
         let texts: Vec<_> = waiting.iter().map(|(document, _)| document.full_text()).collect();
         let texts: Vec<&str> = texts.iter().map(|text| text.trim()).collect();
         let start = Instant::now();
-        let vectors = self.model.documents(&texts)?;
+        let vectors = self.documents.vectors(&texts)?;
         self.time += start.elapsed();
-        self.documents += texts.len() as u64;
-        self.note(&texts, self.model.document_lengths()?.as_ref())?;
         for ((document, sparse), dense) in waiting.iter().zip(&vectors) {
             let vectors = Vectors { sparse, dense: Some(dense) };
             indexes.iter_mut().try_for_each(|index| index.writer.add(document, vectors))?;
@@ -72,30 +97,109 @@ impl<'a> DenseTexts<'a> {
         Ok(())
     }
 
-    fn note(&mut self, texts: &[&str], lengths: Option<&Lengths>) -> Result<()> {
-        for text in texts {
-            self.empty += u64::from(text.trim().is_empty());
-            self.truncated += u64::from(lengths.map_or(Ok(false), |lengths| lengths.truncates(text))?);
-        }
-        Ok(())
-    }
-
-    /// Seconds that the model took.
+    /// Seconds that the vectors took.
     pub(super) fn seconds(&self) -> f64 {
         self.time.as_secs_f64()
     }
 
-    /// Facts about all vectors.
-    pub(super) fn facts(self) -> Result<DenseFacts> {
-        let settings = self.model.settings()?;
+    /// Keeps the vectors in the cache and returns the facts about them.
+    ///
+    /// # Errors
+    /// Vectors of a side that mean nothing.
+    pub(super) fn finish(self) -> Result<DenseFacts> {
+        let model = self.settings()?.model_fingerprint;
+        let (queries, query_notes) = self.queries.finish()?;
+        let (documents, document_notes) = self.documents.finish()?;
         Ok(DenseFacts {
-            dimensions: settings.dimensions as usize,
-            queries: self.queries,
-            documents: self.documents,
-            truncated: self.truncated,
-            empty: self.empty,
-            backend: "onnx".to_owned(),
-            model: settings.model_fingerprint,
+            dimensions: document_notes.dimensions,
+            queries,
+            documents,
+            truncated: query_notes.truncated + document_notes.truncated,
+            empty: query_notes.empty + document_notes.empty,
+            backend: document_notes.backend,
+            model,
         })
+    }
+}
+
+/// Vectors of one role: from the cache, or from the model and then into the cache.
+struct Source<'a> {
+    model: &'a DenseModel,
+    role: Role,
+    /// name of the task, for messages
+    task: String,
+    /// number of texts so far
+    count: u64,
+    notes: Notes,
+    from: Origin,
+}
+
+/// Place of the vectors of a [`Source`].
+enum Origin {
+    Cache(Box<dyn Iterator<Item = splade_files::Result<DenseVector>>>),
+    Model { lengths: Option<Lengths>, watch: Watch<DenseVector>, writer: Option<EncodedWriter<DenseVector>> },
+}
+
+impl<'a> Source<'a> {
+    fn open(dense: &'a CachedDense<'_>, role: Role, task: &Task, survey: &Survey) -> Result<Self> {
+        let (model, task) = (dense.model, task.data.identity.name.clone());
+        let parts =
+            [("encoder", dense.fingerprint.as_str()), ("role", name(role)), ("texts", survey.fingerprint.as_str())];
+        let key = fingerprint("splade dense texts 1", &parts);
+        let found = dense.cache.open::<DenseVector, Notes>(&key).filter(|(texts, _)| texts.len() == survey.count);
+        if let Some((texts, notes)) = found {
+            tracing::info!("{task}: {} dense {} vectors are from the cache", survey.count, name(role));
+            return Ok(Self { model, role, task, count: 0, notes, from: Origin::Cache(Box::new(texts.vectors()?)) });
+        }
+        let notes = Notes { dimensions: model.dimensions()?, backend: "onnx".to_owned(), ..Notes::default() };
+        let lengths = match role {
+            Role::Query => model.query_lengths()?,
+            Role::Document => model.document_lengths()?,
+        };
+        let from = Origin::Model { lengths, watch: Watch::default(), writer: dense.cache.create(&key) };
+        Ok(Self { model, role, task, count: 0, notes, from })
+    }
+
+    /// Vectors of the next texts.
+    fn vectors(&mut self, texts: &[&str]) -> Result<Vec<DenseVector>> {
+        self.count += texts.len() as u64;
+        let (lengths, watch, writer) = match &mut self.from {
+            Origin::Cache(vectors) => {
+                let vectors = vectors.take(texts.len()).collect::<Result<Vec<_>, _>>()?;
+                let is_complete = vectors.len() == texts.len();
+                return is_complete.then_some(vectors).context(CHANGED);
+            }
+            Origin::Model { lengths, watch, writer } => (lengths, watch, writer),
+        };
+        let vectors = match self.role {
+            Role::Query => self.model.queries(texts)?,
+            Role::Document => self.model.documents(texts)?,
+        };
+        for (text, vector) in texts.iter().zip(&vectors) {
+            self.notes.empty += u64::from(text.trim().is_empty());
+            self.notes.truncated += u64::from(lengths.as_ref().map_or(Ok(false), |lengths| lengths.truncates(text))?);
+            watch.add_dense(text, vector);
+            *writer = append(writer.take(), vector);
+        }
+        Ok(vectors)
+    }
+
+    /// Number of texts, and the notes about them.
+    fn finish(self) -> Result<(u64, Notes)> {
+        if let Origin::Model { watch, writer, .. } = self.from {
+            if let Some(sign) = watch.sign() {
+                let hint = "is it a trained dense encoder, and does its ONNX file belong to it?";
+                return Err(broken(&self.task, &format!("dense {}", name(self.role)), sign, hint));
+            }
+            finish(writer, &self.notes);
+        }
+        Ok((self.count, self.notes))
+    }
+}
+
+fn name(role: Role) -> &'static str {
+    match role {
+        Role::Query => "query",
+        Role::Document => "document",
     }
 }

@@ -43,7 +43,10 @@ pub(crate) struct DenseFacts {
 pub(crate) struct SideFacts {
     /// number of texts
     pub(crate) texts: u64,
-    /// mean number of active dims
+    /// number of passages that they were split into; none if they were not split
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) passages: Option<u64>,
+    /// mean number of active dims of a vector
     pub(crate) active_dims: f64,
     /// 1 − mean active dims / vocabulary size
     pub(crate) sparsity_ratio: f64,
@@ -76,6 +79,7 @@ impl SideFacts {
     fn of(stats: &SparsityStats, notes: &Notes) -> Self {
         Self {
             texts: stats.count(),
+            passages: None,
             active_dims: stats.mean_active_dims(),
             sparsity_ratio: stats.sparsity_ratio(),
             truncated: notes.truncated,

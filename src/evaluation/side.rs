@@ -5,17 +5,21 @@ use std::cell::OnceCell;
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
-use splade_core::{Encoder, SparseVector, Vocabulary, encode_stream, hex};
+use splade_core::{Encoder, PassageLength, PassageSplitter, SparseVector, Vocabulary, encode_stream, hex};
 use splade_eval::Task;
-use splade_files::{Document, EncodedTexts, EncodedWriter};
+use splade_files::{Document, EncodedTexts, EncodedWriter, Query};
 
-use super::cache::{VectorCache, fingerprint};
+use super::cache::{VectorCache, append, fingerprint, finish};
 use super::watch::Watch;
 use crate::commands::interrupt;
 use crate::failure::bad_input;
+use crate::passages::{Vectors, gathered, pieces};
 
 /// Opens an encoder; returns the name of its backend too.
 type Open<'a> = Box<dyn Fn() -> Result<(Box<dyn Encoder>, String)> + 'a>;
+
+/// Error of vectors in the cache that are more or fewer than the texts.
+pub(super) const CHANGED: &str = "the corpus changed while it was read";
 
 /// Encoder of queries or documents.
 pub(crate) struct Side<'a> {
@@ -27,6 +31,8 @@ pub(crate) struct Side<'a> {
     /// fingerprint of all that decides a vector but the text
     fingerprint: String,
     lengths: Option<Lengths>,
+    /// none if documents are not split
+    passages: Option<(PassageLength, PassageSplitter)>,
     /// false for an encoder whose vectors mean nothing
     watched: bool,
 }
@@ -108,7 +114,17 @@ impl<'a> Side<'a> {
         lengths: Option<Lengths>,
         open: Option<Open<'a>>,
     ) -> Self {
-        Self { role, encoder: OnceCell::new(), open, cache, fingerprint, lengths, watched: true }
+        Self { role, encoder: OnceCell::new(), open, cache, fingerprint, lengths, passages: None, watched: true }
+    }
+
+    /// The side with documents split into passages.
+    pub(crate) fn splitting(self, passages: Option<(PassageLength, PassageSplitter)>) -> Self {
+        Self { passages, ..self }
+    }
+
+    /// Length of the passages of documents; none if documents are not split.
+    pub(super) fn passages(&self) -> Option<PassageLength> {
+        self.passages.as_ref().map(|(length, _)| *length)
     }
 
     fn encoder(&self) -> Result<&(Box<dyn Encoder>, String)> {
@@ -122,11 +138,9 @@ impl<'a> Side<'a> {
 
     /// Encodes the queries of a task.
     pub(super) fn queries(&self, task: &Task) -> Result<(Vec<SparseVector>, Notes)> {
-        let mut digest = TextDigest::default();
-        task.judged.queries.iter().for_each(|query| digest.add(&query.id, &query.text));
         let texts = task.judged.queries.iter().map(|query| Ok(query.text.clone()));
         let mut vectors = Vec::new();
-        let survey = digest.finish();
+        let survey = Survey::of_queries(task);
         let notes = self.encode(task, &survey, texts, String::clone, |_, vector| {
             vectors.push(vector);
             Ok(())
@@ -134,15 +148,24 @@ impl<'a> Side<'a> {
         Ok((vectors, notes))
     }
 
-    /// Encodes the corpus of a task as a stream. Calls `keep` with each document and its vector.
+    /// Encodes the corpus of a task as a stream. Calls `keep` with each document and its vectors. The texts of the notes are
+    /// passages where documents are split.
     pub(super) fn documents(
         &self,
         task: &Task,
         survey: &Survey,
-        keep: impl FnMut(Document, SparseVector) -> Result<()>,
+        mut keep: impl FnMut(Document, Vectors) -> Result<()>,
     ) -> Result<Notes> {
         let documents = task.data.documents().map(|document| Ok(document?));
-        self.encode(task, survey, documents, text_of, keep)
+        match &self.passages {
+            None => {
+                self.encode(task, survey, documents, text_of, |document, vector| keep(document, Vectors::Whole(vector)))
+            }
+            Some((_, splitter)) => {
+                let pieces = pieces(splitter, documents, text_of);
+                self.encode(task, survey, pieces, |piece| piece.text.clone(), gathered(keep))
+            }
+        }
     }
 
     /// Encodes texts, or takes their vectors from the cache.
@@ -154,37 +177,38 @@ impl<'a> Side<'a> {
         text: impl Fn(&T) -> String,
         mut keep: impl FnMut(T, SparseVector) -> Result<()>,
     ) -> Result<Notes> {
-        let name = &task.data.name;
+        let name = &task.data.identity.name;
         let key =
             fingerprint("splade encoded texts 1", &[("encoder", &self.fingerprint), ("texts", &survey.fingerprint)]);
         if let Some((texts, notes)) = self.open_cached(&key, survey) {
-            tracing::info!("{name}: {} {} vectors are from the cache", survey.count, self.role);
+            tracing::info!("{name}: {} {} vectors are from the cache", texts.len(), self.role);
             let mut vectors = texts.vectors()?;
             for item in items {
                 interrupt::check()?;
-                let vector = vectors.next().context("the corpus changed while it was read")??;
+                let vector = vectors.next().context(CHANGED)??;
                 keep(item?, vector)?;
             }
+            anyhow::ensure!(vectors.next().is_none(), CHANGED);
             return Ok(notes);
         }
         let (encoder, backend) = self.encoder()?;
         let mut notes = Notes { dimensions: encoder.dimensions(), backend: backend.clone(), ..Notes::default() };
-        let (mut writer, mut watch) = (self.create_cached(&key), Watch::default());
+        let (mut writer, mut watch) = (self.create_cached(&key), Watch::<SparseVector>::default());
         encode_stream(encoder.as_ref(), items, &text, |item, vector| {
             interrupt::check()?;
             let text = text(&item);
             notes.empty += u64::from(text.trim().is_empty());
             notes.truncated += u64::from(self.truncates(&text)?);
-            watch.add(&text, &vector, notes.dimensions);
-            writer = add(writer.take(), &vector);
+            watch.add_sparse(&text, &vector, notes.dimensions);
+            writer = append(writer.take(), &vector);
             keep(item, vector)
         })?;
         if let Some(sign) = watch.sign().filter(|_| self.watched) {
-            return Err(self.broken(name, sign));
+            let hint = "is it a trained sparse encoder, and is --mlm-head right? `splade encode` and `splade inspect` show its \
+                        vectors";
+            return Err(broken(name, self.role, sign, hint));
         }
-        if let Some(Err(error)) = writer.map(|writer| writer.finish(&notes)) {
-            tracing::warn!("{error}: the vectors are not cached");
-        }
+        finish(writer, &notes);
         Ok(notes)
     }
 
@@ -192,33 +216,21 @@ impl<'a> Side<'a> {
         self.lengths.as_ref().map_or(Ok(false), |lengths| lengths.truncates(text))
     }
 
-    fn open_cached(&self, key: &str, survey: &Survey) -> Option<(EncodedTexts, Notes)> {
+    fn open_cached(&self, key: &str, survey: &Survey) -> Option<(EncodedTexts<SparseVector>, Notes)> {
         let found = if self.fingerprint.is_empty() { None } else { self.cache.open(key) };
-        found.filter(|(texts, _)| texts.len() == survey.count)
+        // documents that are split have a vector for each passage
+        let is_split = self.passages.is_some();
+        found.filter(|(texts, _)| texts.len() == survey.count || is_split && texts.len() > survey.count)
     }
 
-    fn create_cached(&self, key: &str) -> Option<EncodedWriter> {
+    fn create_cached(&self, key: &str) -> Option<EncodedWriter<SparseVector>> {
         if self.fingerprint.is_empty() { None } else { self.cache.create(key) }
-    }
-
-    fn broken(&self, task: &str, sign: &str) -> anyhow::Error {
-        bad_input(
-            format!("{task}: the {} vectors {sign}, so a score would mean nothing", self.role),
-            "is it a trained sparse encoder, and is --mlm-head right? `splade encode` and `splade inspect` show its vectors",
-        )
     }
 }
 
-/// Appends a vector; a file that cannot be written is given up.
-fn add(writer: Option<EncodedWriter>, vector: &SparseVector) -> Option<EncodedWriter> {
-    let mut writer = writer?;
-    match writer.add(vector) {
-        Ok(()) => Some(writer),
-        Err(error) => {
-            tracing::warn!("{error}: the vectors are not cached");
-            None
-        }
-    }
+/// Error of vectors that mean nothing. `what` names them, `sign` is that of [`Watch::sign`].
+pub(super) fn broken(task: &str, what: &str, sign: &str, hint: &str) -> anyhow::Error {
+    bad_input(format!("{task}: the {what} vectors {sign}, so a score would mean nothing"), hint)
 }
 
 /// Text of a document as it is encoded.
@@ -245,6 +257,22 @@ impl Survey {
         }
         Ok(digest.finish())
     }
+
+    /// Number and fingerprint of the judged queries of a task.
+    pub(super) fn of_queries(task: &Task) -> Self {
+        let mut digest = TextDigest::default();
+        task.judged.queries.iter().for_each(|query| digest.add(&query.id, &query.text));
+        digest.finish()
+    }
+}
+
+/// Fingerprint of the ids and texts of queries, whatever their order.
+pub(crate) fn fingerprint_of_queries<'q>(queries: impl IntoIterator<Item = &'q Query>) -> String {
+    let mut texts: Vec<(&str, &str)> = queries.into_iter().map(|query| (&*query.id, &*query.text)).collect();
+    texts.sort_unstable();
+    let mut digest = TextDigest::default();
+    texts.into_iter().for_each(|(id, text)| digest.add(id, text));
+    digest.finish().fingerprint
 }
 
 #[derive(Default)]

@@ -75,7 +75,7 @@ pub(crate) fn compare(
             let mut found = Vec::new();
             for model in models {
                 let Some(theirs) = score(model, data) else { continue };
-                let run = model.run(&data.name, &data.split, &data.subset)?;
+                let run = model.run(&data.identity.name, &data.identity.split, &data.identity.subset)?;
                 found.push(comparison_of(evaluated, &model.name, ours, theirs, run.as_ref(), resampling, source)?);
             }
             Ok(found)
@@ -85,13 +85,15 @@ pub(crate) fn compare(
 
 /// nDCG@10 of a model on a task.
 fn score(model: &BaselineModel, data: &TaskData) -> Option<f64> {
-    let entry = model.find(&data.name, &data.split, &data.subset)?;
-    if let Some(revision) = entry.dataset_revision.as_ref().filter(|revision| **revision != data.dataset_revision) {
+    let entry = model.find(&data.identity.name, &data.identity.split, &data.identity.subset)?;
+    if let Some(revision) =
+        entry.dataset_revision.as_ref().filter(|revision| **revision != data.identity.dataset_revision)
+    {
         tracing::warn!(
             "{}: the baseline {} was evaluated on revision {revision} of the data, this is {}",
-            data.name,
+            data.identity.name,
             model.name,
-            data.dataset_revision
+            data.identity.dataset_revision
         );
     }
     entry.get(MAIN_SCORE)
@@ -109,7 +111,7 @@ fn comparison_of(
     let Evaluated { data, task, system, evaluation } = evaluated;
     let mut comparison = TaskComparison {
         baseline: name.to_owned(),
-        task: [&data.name, &data.split, &data.subset].map(Clone::clone),
+        task: [&data.identity.name, &data.identity.split, &data.identity.subset].map(Clone::clone),
         system: (*system).to_owned(),
         ours,
         theirs,
@@ -258,11 +260,11 @@ fn mark_of(first: Option<&(String, Vec<ComparisonRow>)>, task: &ReportedTask, mo
 /// nDCG@10 against latency and index size; none without costs.
 fn cost_section(tasks: &[ReportedTask]) -> Option<Section> {
     let mut table = Table::new(["task", "mode", "nDCG@10", "ms a query", "index"]).with_text(&[1]);
-    let (mut latency, mut bytes) = (Vec::new(), Vec::new());
-    for task in tasks {
+    let mut charts = Vec::new();
+    for task in tasks.iter().filter(|task| !task.findings.costs.is_empty()) {
+        let (mut latency, mut bytes) = (Vec::new(), Vec::new());
         for ((mode, scores), cost) in task.systems.iter().zip(&task.findings.costs) {
             let ndcg = scores.get(MAIN_SCORE).unwrap_or(f64::NAN);
-            let label = if tasks.len() == 1 { (*mode).to_owned() } else { format!("{} {}", task.label, mode) };
             table.row([
                 task.label.clone(),
                 (*mode).to_owned(),
@@ -270,23 +272,23 @@ fn cost_section(tasks: &[ReportedTask]) -> Option<Section> {
                 format!("{:.3}", cost.latency_ms),
                 size(cost.index_bytes),
             ]);
-            latency.push((label.clone(), cost.latency_ms, ndcg));
-            bytes.push((label, cost.index_bytes as f64 / 1e6, ndcg));
+            latency.push(((*mode).to_owned(), cost.latency_ms, ndcg));
+            bytes.push(((*mode).to_owned(), cost.index_bytes as f64 / 1e6, ndcg));
         }
+        // a chart for each task: scores of tasks differ more than those of modes
+        let label = &task.label;
+        charts.push(scatter(format!("{label}: nDCG@10 against latency"), "ms a query", latency));
+        charts.push(scatter(format!("{label}: nDCG@10 against index size"), "MB", bytes));
     }
-    if latency.is_empty() {
+    if charts.is_empty() {
         return None;
     }
-    let scatter = |title: &str, x_label: &str, points| {
-        Block::Scatter(Scatter { title: title.into(), x_label: x_label.into(), y_label: "nDCG@10".into(), points })
-    };
     let note = "Time of a search for 10 hits on one thread, without encoding the query. The index of BM25 has the stored \
                 texts, that of the hybrid mode has both.";
-    Some(
-        Section::new("Quality and cost")
-            .with(Block::Table(table))
-            .with(Block::Text(note.to_owned()))
-            .with(scatter("nDCG@10 against latency", "ms a query", latency))
-            .with(scatter("nDCG@10 against index size", "MB", bytes)),
-    )
+    let section = Section::new("Quality and cost").with(Block::Table(table)).with(Block::Text(note.to_owned()));
+    Some(charts.into_iter().fold(section, Section::with))
+}
+
+fn scatter(title: String, x_label: &str, points: Vec<(String, f64, f64)>) -> Block {
+    Block::Scatter(Scatter { title, x_label: x_label.into(), y_label: "nDCG@10".into(), points })
 }

@@ -71,10 +71,8 @@ pub(super) fn scatter(scatter: &Scatter) -> String {
         .map(|(label, x, y)| (label.as_str(), across(*x), up(*y)))
         .collect();
     points.sort_by(|a, b| a.2.total_cmp(&b.2));
-    let mut label_y = f64::NEG_INFINITY;
-    for (label, x, y) in points {
-        // labels of near points move down, so that they do not overlap
-        label_y = (y + 4.0).max(label_y + 13.0);
+    let label_ys = apart(points.iter().map(|(.., y)| y + 4.0), BOTTOM - 4.0);
+    for ((label, x, y), label_y) in points.into_iter().zip(label_ys) {
         let (anchor, text_x) = if x > WIDTH * 0.6 { ("end", x - 8.0) } else { ("start", x + 8.0) };
         let _ = write!(
             out,
@@ -86,6 +84,24 @@ pub(super) fn scatter(scatter: &Scatter) -> String {
     }
     out.push_str("</svg>");
     out
+}
+
+/// Heights of labels, from top to bottom, that do not overlap and are not below `lowest` as long as there is room.
+fn apart(wanted: impl Iterator<Item = f64>, lowest: f64) -> Vec<f64> {
+    const LINE: f64 = 13.0;
+    let mut above = f64::NEG_INFINITY;
+    let mut heights: Vec<f64> = wanted
+        .map(|y| {
+            above = y.max(above + LINE);
+            above
+        })
+        .collect();
+    let mut limit = lowest;
+    for y in heights.iter_mut().rev() {
+        *y = y.min(limit);
+        limit = *y - LINE;
+    }
+    heights
 }
 
 fn open(title: &str, height: f64) -> String {
@@ -138,6 +154,14 @@ fn short(value: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn labels_of_near_points_do_not_overlap() {
+        assert_eq!(apart([10.0, 12.0, 50.0].into_iter(), 100.0), [10.0, 23.0, 50.0]);
+        // those that would be below the chart move up
+        assert_eq!(apart([10.0, 95.0, 98.0].into_iter(), 100.0), [10.0, 87.0, 100.0]);
+        assert_eq!(apart([].into_iter(), 100.0), [0.0; 0]);
+    }
 
     #[test]
     fn charts_of_any_numbers_are_finite() {

@@ -163,6 +163,69 @@ fn an_evaluation_takes_the_tuned_settings_for_the_stemmer_of_the_index() {
     place.run(&with(&EVALUATE, &["--tuned", "toy.index", "--language", "none"])).fails(2, refused, "--language");
 }
 
+/// With a dense ranking, three weights are chosen. Searches of two rankings do not use them.
+#[test]
+fn three_rankings_are_tuned_and_used_by_searches_of_three() {
+    let place = place();
+    place.copy(&ours("data/toy"), "toy");
+    place.copy(&ours("data/dense-tiny/model"), "dense-model");
+    let dense = ["--dense", "dense-model"];
+    let index = [&["--language", "norwegian"], &dense[..]].concat();
+    place.ok(&with(&INDEX, &index));
+    let before = place.json_lines(&with(&SEARCH, &dense));
+    let found = place.json(&with(&TUNE, &[&["--json"], &dense[..]].concat()));
+    let chosen = &found["chosen"];
+    let weights: Vec<f64> =
+        chosen["weights"].as_array().unwrap().iter().map(|weight| weight.as_f64().unwrap()).collect();
+    assert!(weights.len() == 3 && (weights.iter().sum::<f64>() - 1.0).abs() < 1e-6, "{chosen}");
+    assert_eq!(found["curve"].as_array().unwrap().len(), 66 * 5);
+    assert!(found["scores"]["dense"].as_f64().unwrap() > 0.0, "{found:#}");
+    let weights = weights.iter().map(f64::to_string).collect::<Vec<_>>().join(",");
+    let text = |key: &str| chosen[key].as_str().unwrap();
+    let bm25 = &chosen["bm25"];
+    let (depth, k1, b) = (chosen["depth"].to_string(), bm25["k1"].to_string(), bm25["b"].to_string());
+    let (rrf_k, compounds) = (chosen["rrf_k"].to_string(), if bm25["compounds"] == true { "on" } else { "off" });
+    let mut flags = vec!["--fusion", text("fusion"), "--weights", &weights, "--depth", &depth, "--bm25-k1", &k1];
+    flags.extend(["--bm25-b", &b, "--bm25-compounds", compounds]);
+    flags.extend(if text("fusion") == "rrf" { ["--rrf-k", &rrf_k] } else { ["--scaling", text("scaling")] });
+    let tuned = place.run(&with(&SEARCH, &dense));
+    assert!(!tuned.stderr.contains("the tuned fusion"), "{}", tuned.stderr);
+    let after = place.json_lines(&with(&SEARCH, &dense));
+    assert_ne!(after, before);
+    let two = place.run(&SEARCH);
+    assert!(two.stderr.contains("the tuned fusion is of 3 rankings, and 2 are fused"), "{}", two.stderr);
+    place.ok(&with(&INDEX, &[&["--overwrite"], &index[..]].concat()));
+    assert_eq!(after, place.json_lines(&with(&SEARCH, &[&dense[..], &flags].concat())), "{found:#}");
+
+    // a run in the place of the model
+    place.ok(&with(&INDEX, &["--overwrite", "--language", "norwegian"]));
+    let run = "q1 Q0 oslo 1 2 dense\nq2 Q0 fjord 1 3 dense\n";
+    place.write("dense.trec", run);
+    let report = place.ok(&with(&TUNE, &["--dense-run", "dense.trec", "--dry-run"]));
+    assert!(report.contains("\ndense ") && report.contains("0.20,0.40,0.40"), "{report}");
+    place.run(&with(&TUNE, &dense)).fails(2, "toy.index: the index has no dense vectors", "--dense MODEL");
+    let both = ["--dense", "dense-model", "--dense-run", "dense.trec"];
+    place.run(&with(&TUNE, &both)).fails(2, "cannot be used with", "--help");
+}
+
+#[test]
+fn an_evaluation_on_the_queries_of_the_tuning_says_so() {
+    let place = place_with_index();
+    place.ok(&TUNE);
+    let warns = |place: &Place| {
+        let tuned = ["--tuned", "toy.index", "--overwrite"];
+        place.run(&with(&EVALUATE, &tuned)).stderr.contains("toy: the settings of --tuned were chosen on these queries")
+    };
+    assert!(warns(&place));
+    // the order of the queries says nothing
+    let lines = place.read("toy/queries.jsonl");
+    let reversed: String = lines.lines().rev().map(|line| format!("{line}\n")).collect();
+    place.write("toy/queries.jsonl", &reversed);
+    assert!(warns(&place));
+    place.write("toy/queries.jsonl", reversed.lines().skip(1).map(|line| format!("{line}\n")).collect::<String>());
+    assert!(!warns(&place));
+}
+
 /// A side is named if the fusion is not above the other one.
 #[test]
 fn a_side_that_does_not_help_is_named() {

@@ -249,7 +249,7 @@ fn tasks_of(folders: &[PathBuf]) -> Result<Vec<NamedTask>> {
     for folder in folders {
         tasks.extend(Task::open(folder, None)?);
     }
-    Ok(tasks.into_iter().map(|task| NamedTask { name: task.data.name.clone(), task }).collect())
+    Ok(tasks.into_iter().map(|task| NamedTask { name: task.data.identity.name.clone(), task }).collect())
 }
 
 /// The sets of NanoBEIR, each from the first folder that has it.

@@ -69,7 +69,10 @@ const CHUNK: usize = 1 << 14;
 
 impl PassageSplitter {
     /// A splitter for texts that are read by `vocabulary` after `prompt`, lower-cased or not.
-    pub(crate) fn new(vocabulary: &Vocabulary, prompt: &str, lower_case: bool, length: PassageLength) -> Result<Self> {
+    ///
+    /// # Errors
+    /// Passages that are longer than `vocabulary` reads, or too short for special tokens, prompt and overlap.
+    pub fn new(vocabulary: &Vocabulary, prompt: &str, lower_case: bool, length: PassageLength) -> Result<Self> {
         let most = vocabulary.max_length();
         if length.tokens > most {
             let message =

@@ -106,7 +106,8 @@ impl BaselineModel {
 
 fn read_folder(path: &Path) -> Result<Vec<BaselineModel>> {
     let mut folders: BTreeMap<PathBuf, Vec<PathBuf>> = BTreeMap::new();
-    collect(path, &mut folders)?;
+    let mut experiments = Vec::new();
+    collect(path, &mut folders, &mut experiments)?;
     let mut models = Vec::new();
     let mut reasons = Vec::new();
     for (folder, files) in folders {
@@ -129,7 +130,11 @@ fn read_folder(path: &Path) -> Result<Vec<BaselineModel>> {
         }
     }
     if models.is_empty() {
-        let reason = reasons.first().cloned().unwrap_or_else(|| "looked for <TaskName>.json".to_owned());
+        let reason = match (reasons.first(), experiments.iter().min()) {
+            (Some(reason), _) => reason.clone(),
+            (None, Some(folder)) => format!("name one of the experiments in {}", folder.display()),
+            (None, None) => "looked for <TaskName>.json".to_owned(),
+        };
         return Err(Error::file(path, format!("no results of mteb: {reason}")));
     }
     Ok(models)
@@ -137,23 +142,32 @@ fn read_folder(path: &Path) -> Result<Vec<BaselineModel>> {
 
 const META: &str = "model_meta.json";
 
-/// Name in the folder's `model_meta.json`, else the folder's path below `root`, else its name.
+/// Name in the folder's `model_meta.json`, else the folder's path below `root`, else its name. An experiment has its own name
+/// after that of the model.
 fn model_name(root: &Path, folder: &Path) -> String {
     let meta = read_text(&folder.join(META)).ok().and_then(|text| serde_json::from_str::<Value>(&text).ok());
     let stated = meta.as_ref().and_then(|meta| meta.get("name")?.as_str().map(str::to_owned));
     let below = folder.strip_prefix(root).unwrap_or(folder).display().to_string();
     let last = || folder.file_name().map_or_else(|| folder.display().to_string(), |name| name.to_string_lossy().into());
-    stated.unwrap_or_else(|| if below.is_empty() { last() } else { below })
+    let is_experiment = folder.parent().and_then(Path::file_name).is_some_and(|above| above == EXPERIMENTS);
+    match stated {
+        Some(model) if is_experiment => format!("{model} {}", last()),
+        Some(model) => model,
+        None if below.is_empty() => last(),
+        None => below,
+    }
 }
 
-/// Files of every folder below `folder`, sorted.
-fn collect(folder: &Path, folders: &mut BTreeMap<PathBuf, Vec<PathBuf>>) -> Result<()> {
+/// Files of every folder below `folder`, sorted, and the folders of experiments, which are left out.
+fn collect(folder: &Path, folders: &mut BTreeMap<PathBuf, Vec<PathBuf>>, experiments: &mut Vec<PathBuf>) -> Result<()> {
     for entry in std::fs::read_dir(folder).map_err(Error::io(folder))? {
         let entry = entry.map_err(Error::io(folder))?;
         // type of the entry, not of a link's target: a link to a parent folder would recurse without end
         if entry.file_type().map_err(Error::io(entry.path()))?.is_dir() {
-            if entry.file_name() != EXPERIMENTS {
-                collect(&entry.path(), folders)?;
+            if entry.file_name() == EXPERIMENTS {
+                experiments.push(entry.path());
+            } else {
+                collect(&entry.path(), folders, experiments)?;
             }
         } else {
             folders.entry(folder.to_owned()).or_default().push(entry.path());
@@ -370,8 +384,15 @@ mod tests {
         assert_eq!((models[0].scores.len(), models[0].remarks.len(), models[1].remarks.len()), (1, 1, 0));
         assert!(models[0].run("T", "test", "default").unwrap().is_some());
         assert!(models[1].run("T", "test", "default").unwrap().is_none());
+        let only = tempfile::tempdir().unwrap();
+        std::fs::create_dir_all(only.path().join("a/r/experiments/bm25")).unwrap();
+        std::fs::write(only.path().join("a/r/experiments/bm25/T.json"), result).unwrap();
+        let error = Baseline::read(only.path(), RunPart::default()).unwrap_err().to_string();
+        assert!(error.contains("no results of mteb: name one of the experiments in"), "{error}");
         let experiment = root.path().join("a/r/experiments/bm25");
-        assert!(matches!(Baseline::read(&experiment, RunPart::default()).unwrap(), Baseline::Models(_)));
+        write("a/r/experiments/bm25/model_meta.json", r#"{"name": "owner/a"}"#);
+        let Baseline::Models(models) = Baseline::read(&experiment, RunPart::default()).unwrap() else { panic!() };
+        assert_eq!(models[0].name, "owner/a bm25", "the model itself has other results");
         std::fs::create_dir(root.path().join("empty")).unwrap();
         let error = Baseline::read(&root.path().join("empty"), RunPart::default()).unwrap_err().to_string();
         assert!(error.contains("no results of mteb: looked for"), "{error}");

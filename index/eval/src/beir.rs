@@ -259,11 +259,14 @@ mod tests {
         ]);
         let tasks = TaskData::open(&folder.path().join("scifact"), None).unwrap();
         let [task] = &tasks[..] else { panic!("{tasks:?}") };
-        assert_eq!((task.name.as_str(), task.split.as_str(), task.subset.as_str()), ("scifact", "test", "default"));
-        assert_eq!(task.dataset_revision, "no_revision_available");
+        assert_eq!(
+            (task.identity.name.as_str(), task.identity.split.as_str(), task.identity.subset.as_str()),
+            ("scifact", "test", "default")
+        );
+        assert_eq!(task.identity.dataset_revision, "no_revision_available");
         check(task, 1);
         let task = &TaskData::open(&folder.path().join("scifact"), Some("train")).unwrap()[0];
-        assert_eq!(task.split, "train");
+        assert_eq!(task.identity.split, "train");
         let error = TaskData::open(&folder.path().join("scifact"), Some("dev")).unwrap_err().to_string();
         assert!(error.ends_with("scifact: no qrels for split 'dev', only for test, train"), "{error}");
     }
@@ -281,8 +284,11 @@ mod tests {
         ]);
         let task = &TaskData::open(&norquad.path().join("norquad_retrieval"), None).unwrap()[0];
         // a folder of that name need not hold mteb's data
-        assert_eq!((task.name.as_str(), task.dataset_revision.as_str()), ("norquad_retrieval", NO_REVISION));
-        assert_eq!(task.languages, ["nob-Latn"]);
+        assert_eq!(
+            (task.identity.name.as_str(), task.identity.dataset_revision.as_str()),
+            ("norquad_retrieval", NO_REVISION)
+        );
+        assert_eq!(task.identity.languages, ["nob-Latn"]);
         check(task, 2);
 
         let flat = folder(&[
@@ -291,7 +297,7 @@ mod tests {
             ("data/dev-00000-of-00001.jsonl", QRELS_JSON),
         ]);
         let task = &TaskData::open(flat.path(), None).unwrap()[0];
-        assert_eq!(task.split, "dev");
+        assert_eq!(task.identity.split, "dev");
         check(task, 1);
 
         let nano = folder(&[
@@ -303,10 +309,10 @@ mod tests {
             ("qrels/NanoNQ-00000-of-00001.jsonl", QRELS_JSON),
         ]);
         let task = &TaskData::open(nano.path(), Some("NanoNQ")).unwrap()[0];
-        assert_eq!((task.name.as_str(), task.split.as_str()), ("NanoNQ", "NanoNQ"));
+        assert_eq!((task.identity.name.as_str(), task.identity.split.as_str()), ("NanoNQ", "NanoNQ"));
         check(task, 1);
         let sets = TaskData::open(nano.path(), None).unwrap();
-        assert_eq!(sets.iter().map(|task| task.name.as_str()).collect::<Vec<_>>(), ["NanoFEVER", "NanoNQ"]);
+        assert_eq!(sets.iter().map(|task| task.identity.name.as_str()).collect::<Vec<_>>(), ["NanoFEVER", "NanoNQ"]);
         assert_eq!(sets[1], *task);
         let splits = folder(&[
             ("corpus.jsonl", CORPUS),
@@ -329,9 +335,9 @@ mod tests {
             ("WebFAQRetrieval/dan-qrels/test.tsv", QRELS),
         ]);
         let tasks = TaskData::open(&folder.path().join("WebFAQRetrieval"), None).unwrap();
-        let subsets: Vec<&str> = tasks.iter().map(|task| task.subset.as_str()).collect();
+        let subsets: Vec<&str> = tasks.iter().map(|task| task.identity.subset.as_str()).collect();
         assert_eq!(subsets, ["dan", "nor"]);
-        assert_eq!(tasks[1].languages, ["nor-Latn", "nob-Latn", "nno-Latn"]);
+        assert_eq!(tasks[1].identity.languages, ["nor-Latn", "nob-Latn", "nno-Latn"]);
         tasks.iter().for_each(|task| check(task, 1));
     }
 

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use splade_core::dense::DenseVector;
 use splade_core::{EncodedQuery, Encoder, SparseVector, SparsityStats, encode_stream};
-use splade_files::Document;
+use splade_files::{Document, Query};
 
 use crate::error::{Error, Result};
 use crate::qrels::Qrels;
@@ -30,6 +30,11 @@ impl Task {
         TaskData::open(folder, split)?.into_iter().map(read).collect()
     }
 
+    /// Judged queries with a relevant document.
+    pub fn relevant_queries(&self) -> impl Iterator<Item = &Query> {
+        self.judged.queries.iter().filter(|query| self.judged.qrels.relevant_count(&query.id) > 0)
+    }
+
     /// Encodes the queries, then the corpus as a stream. Calls `keep` with each document and its vector.
     ///
     /// # Errors
@@ -41,7 +46,7 @@ impl Task {
         mut keep: impl FnMut(Document, SparseVector) -> std::result::Result<(), E>,
     ) -> std::result::Result<EncodedTask, E> {
         let data = &self.data;
-        let mut task = EncodedTask::new(&data.name, self.judged.qrels.clone(), document_encoder.dimensions());
+        let mut task = EncodedTask::new(&data.identity.name, self.judged.qrels.clone(), document_encoder.dimensions());
         task.ignore_identical_ids(data.ignore_identical_ids);
         let texts: Vec<&str> = self.judged.queries.iter().map(|query| query.text.as_str()).collect();
         for (query, vector) in self.judged.queries.iter().zip(query_encoder.encode(&texts)?) {
@@ -56,7 +61,7 @@ impl Task {
             keep(document, vector)
         })?;
         if task.document_count() == 0 {
-            return Err(Error::invalid(format!("{}: its corpus has no documents", data.name), "").into());
+            return Err(Error::invalid(format!("{}: its corpus has no documents", data.identity.name), "").into());
         }
         Ok(task)
     }
@@ -139,6 +144,13 @@ impl EncodedTask {
         self.document_ids.insert(id.to_owned())
     }
 
+    /// Counts a document of the corpus with the vectors of its passages. Returns false for a duplicate id.
+    #[must_use]
+    pub fn add_passages<'v>(&mut self, id: &str, vectors: impl IntoIterator<Item = &'v SparseVector>) -> bool {
+        vectors.into_iter().for_each(|vector| self.document_stats.add(vector));
+        self.document_ids.insert(id.to_owned())
+    }
+
     /// Sets whether a document with the query's own id is left out of mteb's run.
     pub fn ignore_identical_ids(&mut self, ignore: bool) {
         self.ignore_identical_ids = ignore;
@@ -185,7 +197,7 @@ impl EncodedTask {
         SparsityStats::of(self.dimensions, self.queries.iter().map(|query| &query.vector))
     }
 
-    /// Sparsity of the document vectors.
+    /// Sparsity of the document vectors; of those of passages where documents have them.
     #[must_use]
     pub fn document_stats(&self) -> &SparsityStats {
         &self.document_stats

@@ -18,18 +18,8 @@ pub const DEFAULT_SUBSET: &str = "default";
 /// One subset and split of an evaluation data set.
 #[derive(Debug, Clone, PartialEq)]
 pub struct TaskData {
-    /// mteb's name of a known task, otherwise the folder's name
-    pub name: String,
-    /// the Hub's data set id; none for a folder
-    pub dataset: Option<String>,
-    /// commit of the data set, [`NO_REVISION`] for a folder
-    pub dataset_revision: String,
-    /// [`DEFAULT_SUBSET`] if the data set has one subset
-    pub subset: String,
-    /// split of the judgements
-    pub split: String,
-    /// languages of the subset, where they are known
-    pub languages: Vec<String>,
+    /// names, by which results are found
+    pub identity: TaskIdentity,
     /// true if mteb removes the document with the query's id from a ranking
     pub ignore_identical_ids: bool,
     /// true if queries and documents without text are left out, as sentence-transformers does on NanoBEIR
@@ -40,7 +30,7 @@ pub struct TaskData {
 /// Names of a task.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TaskIdentity {
-    /// name of the task
+    /// mteb's name of a known task, otherwise the folder's name
     pub name: String,
     /// the Hub's data set id; none for a folder
     pub dataset: Option<String>,
@@ -50,7 +40,7 @@ pub struct TaskIdentity {
     pub subset: String,
     /// split of the judgements
     pub split: String,
-    /// as in `nob-Latn`
+    /// languages of the subset, as in `nob-Latn`, where they are known
     pub languages: Vec<String>,
 }
 
@@ -100,20 +90,7 @@ impl TaskData {
     }
 
     fn new(identity: TaskIdentity, source: Source) -> Self {
-        let TaskIdentity { name, dataset, dataset_revision, subset, split, languages } = identity;
-        let ignore_identical_ids = ignores_identical_ids(&name);
-        let leave_out_empty = false;
-        Self {
-            name,
-            dataset,
-            dataset_revision,
-            subset,
-            split,
-            languages,
-            ignore_identical_ids,
-            leave_out_empty,
-            source,
-        }
+        Self { ignore_identical_ids: ignores_identical_ids(&identity.name), leave_out_empty: false, identity, source }
     }
 
     /// Documents, one at a time. The caller checks for duplicate ids and reports them with
@@ -139,7 +116,7 @@ impl TaskData {
     pub fn duplicate_document(&self, id: &str) -> Error {
         match &self.source {
             Source::Files(files) => duplicate(&files.corpus, "document", id),
-            Source::Built(_) => Error::invalid(format!("{}: duplicate document id {id}", self.name), ""),
+            Source::Built(_) => Error::invalid(format!("{}: duplicate document id {id}", self.identity.name), ""),
         }
     }
 
@@ -167,7 +144,7 @@ impl TaskData {
             let message = "no query has a relevant document in the qrels";
             return Err(match &self.source {
                 Source::Files(files) => Error::file(first(&files.queries), message),
-                Source::Built(_) => Error::invalid(format!("{}: {message}", self.name), ""),
+                Source::Built(_) => Error::invalid(format!("{}: {message}", self.identity.name), ""),
             });
         }
         let empty = queries.iter().filter(|query| query.text.trim().is_empty()).count();
@@ -178,7 +155,7 @@ impl TaskData {
             (queries.len() - relevant, "queries without a relevant document, which score 0 as in mteb"),
         ];
         let remarks = counted.iter().filter(|(count, _)| *count > 0);
-        let remarks = remarks.map(|(count, what)| format!("{}: {what}: {count}", self.name)).collect();
+        let remarks = remarks.map(|(count, what)| format!("{}: {what}: {count}", self.identity.name)).collect();
         Ok(JudgedQueries { qrels, queries, remarks })
     }
 

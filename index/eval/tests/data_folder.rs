@@ -84,7 +84,7 @@ fn a_parquet_set_of_the_hub_is_evaluated() {
     );
 
     let task = &Task::open(&task, None).unwrap()[0];
-    assert_eq!((task.data.name.as_str(), task.data.split.as_str()), ("SweFaqRetrieval", "test"));
+    assert_eq!((task.data.identity.name.as_str(), task.data.identity.split.as_str()), ("SweFaqRetrieval", "test"));
     let mut documents = Vec::new();
     let encoded = task.encode(&Letters, &Letters, |document, vector| -> Result<(), Error> {
         documents.push((document.id, vector));

@@ -125,6 +125,11 @@ impl<P> Finder<'_, P> {
         let table = match query.as_slice() {
             [("SparseStaticEmbedding" | "IDF", folder)] => Some(self.table(folder)?),
             same if same == document => None,
+            [(transformer, _), ("SpladePooling", _)] if is_transformer(transformer) => {
+                let message = "queries and documents have a network each, and only one network for both or a query table for \
+                               the queries is supported";
+                return Err(Error::file(&path, message).into());
+            }
             other => return Err(unknown("query", other).into()),
         };
         Ok(ModelLayout { transformer: transformer.clone(), pooling: Some(pooling.clone()), table })
@@ -372,7 +377,15 @@ mod tests {
     fn what_is_no_model_is_named() {
         let module = |class: &str| json!([{"idx": 0, "path": "", "type": class}]);
         let route = |structure: Value| json!({"types": {"d": "x.Transformer"}, "structure": structure});
-        let cases: [(&[(&str, Value)], &str); 6] = [
+        let two = json!({
+            "types": {"q": "x.Transformer", "d": "x.Transformer", "p": "x.SpladePooling"},
+            "structure": {"query": ["q", "p"], "document": ["d", "p"]},
+        });
+        let cases: [(&[(&str, Value)], &str); 7] = [
+            (
+                &[("modules.json", module("x.Router")), ("router_config.json", two)],
+                "router_config.json: queries and documents have a network each",
+            ),
             (&[], "not a model folder: it has neither modules.json nor config.json"),
             (&[("modules.json", module("x.Dense"))], "modules.json: modules Dense are not a SPLADE model"),
             (&[("modules.json", module("x.Router"))], "router_config.json: "),

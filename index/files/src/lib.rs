@@ -42,7 +42,7 @@ pub use corpus::{
     Document, InputRow, InputRows, InputText, Query, RowPosition, read_documents, read_ids, read_queries, read_rows,
     read_texts,
 };
-pub use encoded::{EncodedTexts, EncodedWriter};
+pub use encoded::{EncodedTexts, EncodedVector, EncodedWriter};
 pub use vector_export::{
     CiffStats, CiffWriter, CsrStats, CsrWriter, DocumentRow, Impacts, MAX_CIFF_DOCUMENTS, NegativeWeight,
     PostingTables, PostingTablesStats, TableNotes, write_impacts_by_key, write_weights_by_key,
@@ -62,7 +62,7 @@ pub use model_dir::{Architecture, HeadChoice, HeadSource, ModelDir, QuerySide};
 pub use new_model::NewModel;
 pub use precision::Precision;
 pub use query_table::{
-    read_idf, read_query_encoder, read_query_weights, read_token_weights, read_vocabulary, to_safetensors,
+    read_idf, read_query_encoder, read_query_weights, read_token_weights, read_vocabulary, to_idf, to_safetensors,
     write_query_encoder,
 };
 pub use tensors::{TensorInfo, read_small_tensors, read_tensor_list};

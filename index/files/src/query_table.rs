@@ -1,7 +1,7 @@
 //! Tokenizers and query tables in files: `tokenizer.json`, a safetensors table, `idf.json`, and the query folder of an
 //! index.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::path::Path;
 
 use safetensors::{Dtype, SafeTensors};
@@ -90,6 +90,17 @@ pub fn read_idf(path: &Path, vocabulary: &Vocabulary) -> Result<QueryWeights> {
         weights[dim] = weight;
     }
     QueryWeights::new(weights).map_err(|error| Error::file(path, error.to_string()))
+}
+
+/// Text of an `idf.json` with the weights of a query encoder that are not 0, by token. [`read_idf`] reads it.
+///
+/// # Errors
+/// Weights that JSON cannot express.
+pub fn to_idf(encoder: &QueryEncoder) -> Result<String> {
+    let weights = (0..).zip(encoder.weights().as_slice()).filter(|(_, weight)| **weight != 0.0);
+    let listed: BTreeMap<String, f32> =
+        weights.filter_map(|(dim, weight)| Some((encoder.vocabulary().token(dim)?, *weight))).collect();
+    serde_json::to_string(&listed).map_err(|error| Error::invalid(format!("idf.json: {error}"), ""))
 }
 
 /// Reads the tokens and weights of `idf.json` or of `token<TAB>weight` lines, in the order of the file.

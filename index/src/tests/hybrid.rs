@@ -112,10 +112,10 @@ fn tuned() -> HybridSettings {
         fusion: "weighted".into(),
         rrf_k: RRF_K,
         scaling: "z-score".into(),
-        weights: [0.3, 0.7],
+        weights: vec![0.3, 0.7],
         depth: 50,
         bm25: Bm25Options::new(0.9, 0.3).unwrap().with_compounds(true),
-        tuned_on: TunedOn { queries: 12, metric: "ndcg_at_10".into(), held_out: 0.5 },
+        tuned_on: TunedOn { queries: 12, fingerprint: Some("f".into()), metric: "ndcg_at_10".into(), held_out: 0.5 },
     }
 }
 
@@ -129,9 +129,12 @@ fn an_index_keeps_its_settings() {
     assert_eq!(index.read_hybrid_settings().unwrap(), Some(tuned()));
     delete_after_reopening(dir.path(), "007");
     assert_eq!(ImpactIndex::open(dir.path()).unwrap().read_hybrid_settings().unwrap(), Some(tuned()));
-    let other = HybridSettings { depth: 10, ..tuned() };
+    let other = HybridSettings { depth: 10, weights: vec![0.2, 0.3, 0.5], ..tuned() };
     index.write_hybrid_settings(&other).unwrap();
     assert_eq!(index.read_hybrid_settings().unwrap(), Some(other));
+    // an earlier version did not know the queries
+    edit_manifest(dir.path(), |text| text.replace("\"fingerprint\": \"f\",", ""));
+    assert_eq!(index.read_hybrid_settings().unwrap().unwrap().tuned_on.fingerprint, None);
     assert_eq!(ImpactIndex::check(dir.path()).unwrap().findings, []);
     let _writer = index.writer(UNMERGED).unwrap();
     assert!(index.write_hybrid_settings(&tuned()).unwrap_err().to_string().contains("another writer"));
@@ -143,6 +146,7 @@ fn settings_out_of_range_are_refused() {
         ("\"weighted\"", "\"sum\"", "unknown fusion 'sum'"),
         ("\"z-score\"", "\"rank\"", "unknown scaling 'rank'"),
         ("\"depth\": 50", "\"depth\": 0", "the depth of hybrid search is 0"),
+        ("\"weights\": [", "\"weights\": [0.1, 0.1,", "has 4 weights, not two or three"),
         ("\"b\": 0.3", "\"b\": 3.0", "BM25's b is 3"),
     ] {
         let dir = folder();

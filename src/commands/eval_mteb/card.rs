@@ -38,11 +38,11 @@ fn entry(task: &Task, scores: &Scores, facts: &Facts) -> Value {
     json!({
         "task": {"type": "Retrieval"},
         "dataset": {
-            "type": data.dataset.as_ref().unwrap_or(&data.name),
-            "name": data.name,
-            "config": data.subset,
-            "split": data.split,
-            "revision": data.dataset_revision,
+            "type": data.identity.dataset.as_ref().unwrap_or(&data.identity.name),
+            "name": data.identity.name,
+            "config": data.identity.subset,
+            "split": data.identity.split,
+            "revision": data.identity.dataset_revision,
         },
         "metrics": metrics,
     })

@@ -8,11 +8,11 @@ use sha2::{Digest, Sha256};
 use splade_core::hex;
 use splade_eval::{MTEB_DEPTH, Task};
 use splade_files::{ModelDir, Precision, read_file};
-use splade_index::{DenseSettings, Language};
+use splade_index::Language;
 
 use crate::cli::{EngineKind, EvalMtebArgs, Mode};
 use crate::dense::DenseModel;
-use crate::evaluation::{Survey, System, fingerprint};
+use crate::evaluation::{CachedDense, Survey, System, VectorCache, fingerprint};
 use crate::ranking::RankingSettings;
 
 /// Model and settings of a run.
@@ -28,6 +28,8 @@ pub(super) struct Conditions {
     encoder: String,
     /// fingerprint of the dense model and its prompts; none without one
     dense: Option<String>,
+    /// device of the networks
+    device: String,
     systems: Vec<System>,
     /// settings of each system
     rankings: Vec<RankingSettings>,
@@ -56,23 +58,27 @@ impl Conditions {
         if network.drop_special_terms {
             settings.insert("drop_special_terms".to_owned(), json!(true));
         }
+        if let Some(passages) = args.passages {
+            settings.insert("passages".to_owned(), json!(passages.to_string()));
+        }
         if let Some(mode) = network.reading.mlm_head {
             settings.insert("mlm_head".to_owned(), json!(mode.name()));
         }
         let (fingerprint_of_model, file) = (model_fingerprint(model)?, onnx_digest(model, precision)?);
+        let device = format!("{:?}", network.device);
         let encoder = fingerprint(
             "splade encoder 1",
             &[
                 ("model", &fingerprint_of_model),
                 ("onnx", &file),
                 ("backend", &format!("{:?}", network.backend)),
-                ("device", &format!("{:?}", network.device)),
+                ("device", &device),
                 ("settings", &json!(settings).to_string()),
             ],
         );
         let max_length = (limit < usize::MAX as u64).then_some(limit);
         let systems = systems.to_vec();
-        let dense = dense.map(|dense| Ok::<_, anyhow::Error>(fingerprint_of_dense(&dense.settings()?))).transpose()?;
+        let dense = dense.map(|dense| fingerprint("splade dense encoder 1", &dense.identity()));
         Ok(Self {
             model: fingerprint_of_model,
             precision,
@@ -80,6 +86,7 @@ impl Conditions {
             settings,
             encoder,
             dense,
+            device,
             systems,
             rankings,
             engine: args.engine.map(EngineKind::name),
@@ -105,6 +112,17 @@ impl Conditions {
     /// Fingerprint of the encoder of a role.
     pub(super) fn encoder(&self, role: &str) -> String {
         fingerprint("splade side 1", &[("encoder", &self.encoder), ("role", role)])
+    }
+
+    /// The dense model with the cache of its vectors; none without one.
+    pub(super) fn cached_dense<'a>(
+        &self,
+        model: Option<&'a DenseModel>,
+        cache: &VectorCache,
+    ) -> Option<CachedDense<'a>> {
+        let (model, identity) = model.zip(self.dense.as_ref())?;
+        let fingerprint = fingerprint("splade dense side 1", &[("encoder", identity), ("device", &self.device)]);
+        Some(CachedDense::new(model, cache.clone(), fingerprint))
     }
 
     /// Arguments of a system that differ from those of the model's own results; none for these.
@@ -144,7 +162,8 @@ impl Conditions {
             (_, Some(number)) => format!("{name}_{number}"),
             _ => format!("{name}_{value}"),
         }));
-        Some(parts.join("_"))
+        // as mteb names experiments: no character of a path
+        Some(parts.join("_").replace('/', "_"))
     }
 
     /// Fingerprint of the scores of a system on the subsets of a task: equal ones need no evaluation.
@@ -155,7 +174,12 @@ impl Conditions {
             let queries: Vec<_> = queries.iter().map(|query| (&query.id, &query.text)).collect();
             let qrels: Vec<_> = qrels.iter().collect();
             let data_set = &task.data;
-            let names = (&data_set.subset, &data_set.split, &data_set.dataset_revision, data_set.ignore_identical_ids);
+            let names = (
+                &data_set.identity.subset,
+                &data_set.identity.split,
+                &data_set.identity.dataset_revision,
+                data_set.ignore_identical_ids,
+            );
             data.update(json!([names, queries, qrels, survey.fingerprint]).to_string());
         }
         let encoder = if matches!(system.mode, Mode::Sparse | Mode::Hybrid) { self.encoder.as_str() } else { "" };
@@ -174,12 +198,6 @@ impl Conditions {
         parts.extend(self.engine(system).map(|engine| ("engine", engine)));
         fingerprint("splade scores 1", &parts)
     }
-}
-
-fn fingerprint_of_dense(dense: &DenseSettings) -> String {
-    let DenseSettings { model_fingerprint, query_prompt, document_prompt, .. } = dense;
-    let parts = [("model", model_fingerprint), ("query-prompt", query_prompt), ("document-prompt", document_prompt)];
-    fingerprint("splade dense encoder 1", &parts.map(|(name, value)| (name, value.as_str())))
 }
 
 /// Fingerprint of a model folder, also of one without a checkpoint, whose ONNX files decide its vectors.

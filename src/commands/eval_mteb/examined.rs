@@ -5,9 +5,10 @@ use splade_core::Vocabulary;
 use splade_eval::{Baseline, RunPart, Task};
 use splade_files::ModelDir;
 
+use super::rankings::name_of;
 use super::results::ResultFolder;
 use super::tables::{conditions_line, dense_table, facts_table, ranking_lines};
-use super::{FinishedTask, Subset, name_of};
+use super::{FinishedTask, Subset};
 use crate::cli::{EvalMtebArgs, Mode, ReportFormat};
 use crate::evaluation::System;
 use crate::failure::bad_input;
@@ -52,7 +53,9 @@ pub(super) fn baseline(args: &EvalMtebArgs, tasks: &[Task]) -> Result<Option<(St
             models.iter().flat_map(|model| &model.remarks).for_each(|remark| tracing::warn!("{remark}"));
             let has = |task: &Task| {
                 let data = &task.data;
-                models.iter().any(|model| model.find(&data.name, &data.split, &data.subset).is_some())
+                models
+                    .iter()
+                    .any(|model| model.find(&data.identity.name, &data.identity.split, &data.identity.subset).is_some())
             };
             let missing: Vec<String> = tasks.iter().filter(|task| !has(task)).map(label).collect();
             if !missing.is_empty() {

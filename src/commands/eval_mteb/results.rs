@@ -59,7 +59,7 @@ impl<'a> ResultFolder<'a> {
     /// # Errors
     /// Results under other conditions, without `--overwrite`.
     pub(super) fn finished(&self, subsets: &[Task], fingerprints: &[String]) -> Result<Option<Vec<TaskResult>>> {
-        let name = &subsets[0].data.name;
+        let name = &subsets[0].data.identity.name;
         let mut found = Vec::new();
         for (system, fingerprint) in self.systems.iter().zip(fingerprints) {
             let folder = self.of(*system)?;
@@ -97,7 +97,7 @@ impl<'a> ResultFolder<'a> {
     pub(super) fn annotate(&self, results: &mut [TaskResult], fingerprints: &[String], facts: &[(&Task, Facts)]) {
         let subsets: Vec<Value> = facts
             .iter()
-            .map(|(task, facts)| json!({"split": task.data.split, "subset": task.data.subset, "facts": facts}))
+            .map(|(task, facts)| json!({"split": task.data.identity.split, "subset": task.data.identity.subset, "facts": facts}))
             .collect();
         for ((result, system), fingerprint) in results.iter_mut().zip(self.systems).zip(fingerprints) {
             result.splade = json!({
@@ -139,8 +139,8 @@ impl<'a> ResultFolder<'a> {
     fn append_csv(&self, task: &FinishedTask) -> Result<()> {
         let is_sparse = |system: &System| system.mode == Mode::Sparse;
         let Some(position) = self.systems.iter().position(is_sparse) else { return Ok(()) };
-        for (data, evaluation) in task.evaluated().filter(|(data, _)| is_nano_beir_set(&data.data.name)) {
-            let path = self.of(self.systems[position])?.join(retrieval_csv_name(&data.data.name));
+        for (data, evaluation) in task.evaluated().filter(|(data, _)| is_nano_beir_set(&data.data.identity.name)) {
+            let path = self.of(self.systems[position])?.join(retrieval_csv_name(&data.data.identity.name));
             evaluation.modes[position].retrieval.append_csv(&path, -1.0, -1)?;
         }
         Ok(())
@@ -172,14 +172,14 @@ impl<'a> ResultFolder<'a> {
             let entry = json!({
                 "model": self.meta.name,
                 "revision": self.meta.revision,
-                "task": data.data.name,
-                "split": data.data.split,
-                "subset": data.data.subset,
+                "task": data.data.identity.name,
+                "split": data.data.identity.split,
+                "subset": data.data.identity.subset,
                 "experiment": experiment,
                 "mode": system.mode.name(),
                 "stemmer": system.language.name(),
                 "ranking": self.conditions.ranking(system),
-                "dataset_revision": data.data.dataset_revision,
+                "dataset_revision": data.data.identity.dataset_revision,
                 "scores": shown,
                 "conditions": self.conditions_of(facts),
             });
@@ -211,8 +211,12 @@ pub(super) fn trec_id(task: &Task, what: &str, id: &str) -> Result<()> {
 }
 
 fn run_name(task: &Task) -> String {
-    let subset = if task.data.subset == DEFAULT_SUBSET { String::new() } else { format!(".{}", task.data.subset) };
-    format!("{}{subset}.run.trec", task.data.name)
+    let subset = if task.data.identity.subset == DEFAULT_SUBSET {
+        String::new()
+    } else {
+        format!(".{}", task.data.identity.subset)
+    };
+    format!("{}{subset}.run.trec", task.data.identity.name)
 }
 
 fn stage_run(folder: &Path, task: &Task, mode: Mode, run: &Run) -> Result<AtomicFile> {

@@ -1,7 +1,7 @@
 //! Encoders of `splade eval-mteb`, with the check that queries are encoded by the right side.
 
 use anyhow::Result;
-use splade_core::Encoder;
+use splade_core::{Encoder, PassageSplitter};
 use splade_files::{Architecture, ModelDir};
 
 use super::conditions::Conditions;
@@ -69,10 +69,13 @@ pub(super) fn encoders<'a>(
         false => network(model, model.query_prompt(), args),
     };
     let open_document = move || network(model, model.document_prompt(), args);
+    let vocabulary = model.vocabulary(args.network.max_length.map(|length| length as usize))?;
+    let split = |length| PassageSplitter::new(&vocabulary, model.document_prompt(), model.lower_case(), length);
+    let passages = args.passages.map(|length| Ok::<_, anyhow::Error>((length, split(length)?))).transpose()?;
     let side = |role, lengths, open| Side::cached(role, cache.clone(), conditions.encoder(role), lengths, open);
     Ok(Encoders {
         query: side("query", query_lengths, Box::new(open_query) as _),
-        document: side("document", document_lengths, Box::new(open_document) as _),
+        document: side("document", document_lengths, Box::new(open_document) as _).splitting(passages),
         dense: None,
     })
 }

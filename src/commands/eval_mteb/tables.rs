@@ -8,11 +8,12 @@ use splade_eval::{Scores, Task};
 
 use super::conditions::Conditions;
 use super::examined::comparisons;
+use super::rankings::name_of;
 use super::results::ResultFolder;
-use super::{FinishedTask, Subset, name_of};
+use super::{FinishedTask, Subset};
 use crate::cli::{EvalMtebArgs, Mode};
 use crate::console::Table;
-use crate::evaluation::DenseFacts;
+use crate::evaluation::{DenseFacts, SideFacts};
 use crate::outputs::{print, say};
 use crate::report::{Report, SHOWN, Section, mteb};
 use crate::sparsity::TaskSparsity;
@@ -71,7 +72,7 @@ pub(super) fn facts_table(finished: &[FinishedTask]) -> Table {
             table.row([
                 label(subset.task),
                 side.to_owned(),
-                of_side.texts.to_string(),
+                texts(of_side),
                 format!("{:.1}", of_side.active_dims),
                 format!("{:.4}", of_side.sparsity_ratio),
                 format!("{:.2}", facts.flops),
@@ -83,6 +84,14 @@ pub(super) fn facts_table(finished: &[FinishedTask]) -> Table {
         }
     }
     table
+}
+
+/// Number of texts of a side, and that of their passages.
+fn texts(side: &SideFacts) -> String {
+    match side.passages {
+        None => side.texts.to_string(),
+        Some(passages) => format!("{} in {passages} passages", side.texts),
+    }
 }
 
 /// Facts about dense vectors, which have no sparsity; none without a dense model.
@@ -144,9 +153,9 @@ pub(super) fn print_json(finished: &[FinishedTask], output: &ResultFolder<'_>, a
             modes.insert(name.clone(), serde_json::to_value(scores)?);
         }
         let mut value = json!({
-            "task": subset.task.data.name,
-            "subset": subset.task.data.subset,
-            "split": subset.task.data.split,
+            "task": subset.task.data.identity.name,
+            "subset": subset.task.data.identity.subset,
+            "split": subset.task.data.identity.split,
             "scores": modes,
             "conditions": output.conditions_of(&subset.facts),
         });

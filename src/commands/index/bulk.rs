@@ -16,13 +16,14 @@ use splade_index::{Error, ImpactIndex, ImpactWriter, IndexSettings, StoredDocume
 
 use super::input::{Item, read_items};
 use super::journal::{Journal, expect_same, left_by_interrupted, options};
-use super::passages::{Vectors, encode_documents};
+use super::passages::encode_documents;
 use crate::cli::IndexArgs;
 use crate::commands::interrupt;
 use crate::console;
 use crate::dense::DenseModel;
 use crate::digest::InputDigest;
 use crate::failure::bad_input;
+use crate::passages::Vectors;
 use crate::share::Share;
 
 /// Longest time between two commits.

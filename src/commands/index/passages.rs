@@ -1,31 +1,12 @@
 //! `--passages`: documents split into passages, each encoded on its own.
 
-use std::ops::Range;
-
 use anyhow::Result;
-use splade_core::{DocumentEncoder, PassageLength, PassageSplitter, SparseVector, encode_stream};
+use splade_core::{DocumentEncoder, PassageLength, encode_stream};
 use splade_index::ImpactIndex;
 
 use crate::cli::IndexArgs;
 use crate::failure::bad_input;
-
-/// Vectors of a document: one of the whole text, or one of each passage.
-pub(super) enum Vectors {
-    Whole(SparseVector),
-    Passages(Vec<(Range<usize>, SparseVector)>),
-}
-
-impl Vectors {
-    /// Changes each vector.
-    pub(super) fn map(self, change: impl Fn(SparseVector) -> SparseVector) -> Self {
-        match self {
-            Self::Whole(vector) => Self::Whole(change(vector)),
-            Self::Passages(passages) => {
-                Self::Passages(passages.into_iter().map(|(range, vector)| (range, change(vector))).collect())
-            }
-        }
-    }
-}
+use crate::passages::{Vectors, gathered, pieces};
 
 /// Refuses `--passages` if documents of the index have others, and ready vectors if they have any.
 pub(super) fn expect_same(index: &ImpactIndex, args: &IndexArgs) -> Result<()> {
@@ -44,13 +25,6 @@ pub(super) fn expect_same(index: &ImpactIndex, args: &IndexArgs) -> Result<()> {
     }
 }
 
-/// A part of a document that is encoded on its own. The last one of a document carries the document.
-struct Piece<T> {
-    text: String,
-    range: Range<usize>,
-    whole: Option<T>,
-}
-
 /// Encodes the documents of a stream and calls `sink` with each and its vectors, in their order.
 ///
 /// # Errors
@@ -66,32 +40,5 @@ pub(super) fn encode_documents<T>(
         return encode_stream(encoder, items, text, |item, vector| sink(item, Vectors::Whole(vector)));
     };
     let splitter = encoder.passage_splitter(length)?;
-    let pieces = items.flat_map(|item| match item.and_then(|item| split(&splitter, item, &text)) {
-        Ok(pieces) => pieces.into_iter().map(Ok).collect(),
-        Err(error) => vec![Err(error)],
-    });
-    let mut passages = Vec::new();
-    encode_stream(
-        encoder,
-        pieces,
-        |piece| piece.text.clone(),
-        |piece, vector| {
-            passages.push((piece.range, vector));
-            match piece.whole {
-                Some(item) => sink(item, Vectors::Passages(std::mem::take(&mut passages))),
-                None => Ok(()),
-            }
-        },
-    )
-}
-
-fn split<T>(splitter: &PassageSplitter, item: T, text: impl Fn(&T) -> String) -> Result<Vec<Piece<T>>> {
-    let text = text(&item);
-    let ranges = splitter.split(&text)?;
-    let mut pieces: Vec<Piece<T>> =
-        ranges.into_iter().map(|range| Piece { text: text[range.clone()].to_owned(), range, whole: None }).collect();
-    if let Some(last) = pieces.last_mut() {
-        last.whole = Some(item);
-    }
-    Ok(pieces)
+    encode_stream(encoder, pieces(&splitter, items, text), |piece| piece.text.clone(), gathered(sink))
 }

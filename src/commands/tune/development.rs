@@ -1,19 +1,23 @@
 //! [`Development`]: queries with judgements and vectors, in parts for cross-validation.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use anyhow::Result;
 use rayon::prelude::*;
 use sha2::{Digest, Sha256};
+use splade_core::dense::DenseVector;
 use splade_core::{Fusion, Pruning, Ranking, SparseVector};
 use splade_eval::{Folds, Judgements, Qrels, ndcg_at};
 use splade_files::{Query, read_queries};
-use splade_index::{ImpactIndex, SearchOptions, Searcher};
+use splade_index::{DensePart, HybridQuery, ImpactIndex, SearchOptions, Searcher};
 
 use crate::answer::{Answerer, Detail, SearchSettings};
-use crate::cli::{Mode, TuneArgs};
+use crate::cli::{DenseSearchArgs, Mode, TuneArgs};
 use crate::commands::interrupt;
 use crate::commands::search::query_side;
+use crate::dense::DenseSide;
+use crate::evaluation::fingerprint_of_queries;
 use crate::failure::bad_input;
 
 /// Cut-off of the score.
@@ -24,14 +28,21 @@ pub(super) const METRIC: &str = "ndcg_at_10";
 /// Development queries of an index.
 pub(super) struct Development {
     pub(super) searcher: Searcher,
+    /// source of the dense rankings; none for two rankings
+    dense: Option<Arc<DenseSide>>,
     pub(super) queries: Vec<JudgedQuery>,
     pub(super) folds: Folds,
+    /// fingerprint of the queries
+    pub(super) fingerprint: String,
 }
 
 /// Query with at least one relevant document.
 pub(super) struct JudgedQuery {
+    id: String,
     pub(super) text: String,
     pub(super) vector: SparseVector,
+    /// none without a dense model
+    dense: Option<DenseVector>,
     judged: Judgements,
 }
 
@@ -69,11 +80,29 @@ impl Development {
         let folds = Folds::new(&order(&judged), args.folds.into());
         let with_vector = |(query, encoded): (Query, crate::answer::Encoded)| JudgedQuery {
             judged: qrels.judgements(&query.id).cloned().unwrap_or_default(),
+            id: query.id,
             text: query.text,
             vector: encoded.vector,
+            dense: encoded.dense,
         };
+        let fingerprint = fingerprint_of_queries(&judged);
         let queries = judged.into_iter().zip(vectors).map(with_vector).collect();
-        Ok(Self { searcher: answerer.searcher, queries, folds })
+        Ok(Self { searcher: answerer.searcher, dense: answerer.dense, queries, folds, fingerprint })
+    }
+
+    /// Number of rankings that hybrid search fuses: two, or three with a dense one.
+    pub(super) fn rankings(&self) -> usize {
+        2 + usize::from(self.dense.is_some())
+    }
+
+    /// Source of the dense ranking of a query; none for two rankings.
+    pub(super) fn dense_part<'a>(&'a self, query: &'a JudgedQuery) -> Option<DensePart<'a>> {
+        self.dense.as_ref()?.part(&query.id, query.dense.as_ref())
+    }
+
+    /// The parts of a query that hybrid search reads.
+    pub(super) fn parts<'a>(&'a self, query: &'a JudgedQuery) -> HybridQuery<'a> {
+        HybridQuery { vector: &query.vector, text: &query.text, dense: self.dense_part(query) }
     }
 
     /// Runs `work` for every query on all threads. Results are in the order of the queries.
@@ -87,9 +116,11 @@ impl Development {
 }
 
 fn answerer(index: &ImpactIndex, args: &TuneArgs) -> Result<Answerer> {
+    let dense = DenseSearchArgs { dense: args.dense.clone(), dense_run: args.dense_run.clone() };
+    let dense = DenseSide::of(&dense, Mode::Hybrid, index, &args.network)?;
     Ok(Answerer {
         side: query_side(index, &args.index, Mode::Hybrid, false, args.model.as_deref(), &args.network)?,
-        dense: None,
+        dense: dense.map(Arc::new),
         searcher: index.searcher()?,
         settings: SearchSettings {
             mode: Mode::Hybrid,

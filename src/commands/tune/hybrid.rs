@@ -1,5 +1,5 @@
-//! Settings of hybrid search: first k1, b and compounds by BM25's own rankings, then the fusion over the sparse ranking and
-//! that BM25's.
+//! Settings of hybrid search: first k1, b and compounds by BM25's own rankings, then the fusion over the sparse ranking, that
+//! BM25's and, where there is one, the dense ranking.
 
 use std::collections::BTreeMap;
 
@@ -9,7 +9,7 @@ use splade_eval::best_row;
 use splade_index::{Bm25Options, HybridSettings, ImpactIndex, SearchOptions, TunedOn, to_ranking};
 
 use super::development::{CUTOFF, Development, METRIC};
-use super::report::{Report, Scores};
+use super::report::{CurvePoint, Report, Scores};
 use crate::cli::TuneArgs;
 use crate::console;
 use crate::ranking::{DEPTH, default_bm25};
@@ -18,8 +18,10 @@ use crate::ranking::{DEPTH, default_bm25};
 const K1: [f32; 5] = [1.2, 0.6, 0.9, 1.6, 2.0];
 /// Values of b to choose from.
 const B: [f32; 4] = [0.75, 0.3, 0.5, 0.9];
-/// Steps of the weights from 0 to 1.
-const STEPS: u8 = 20;
+/// Steps of the weights of two rankings from 0 to 1.
+const STEPS_OF_TWO: u8 = 20;
+/// Steps of the weights of three rankings from 0 to 1, in a grid of two dimensions.
+const STEPS_OF_THREE: u8 = 10;
 /// Scalings to choose from. `distribution` orders documents as `z-score` does where all scores are known.
 const SCALINGS: [Scaling; 3] = [Scaling::Max, Scaling::MinMax, Scaling::ZScore];
 /// Constants of reciprocal rank fusion to choose from.
@@ -30,9 +32,36 @@ const RRF_KS: [f32; 2] = [RRF_K, 10.0];
 pub(super) struct Setting {
     fusion: Fusion,
     pub(super) rule: Rule,
-    /// weight of the sparse ranking, in steps
-    pub(super) step: u8,
+    pub(super) weights: Weights,
     pub(super) depth: usize,
+}
+
+/// Weights of the sparse, the BM25 and, of three rankings, the dense one, in equal steps. They add up to 1.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Weights(Vec<u8>);
+
+impl Weights {
+    /// All weights of two or three rankings.
+    fn all(rankings: usize) -> Vec<Self> {
+        let of_two = |steps: u8| (0..=steps).map(move |first| vec![first, steps - first]);
+        match rankings {
+            2 => of_two(STEPS_OF_TWO).map(Self).collect(),
+            _ => of_two(STEPS_OF_THREE)
+                .flat_map(|two| of_two(two[1]).map(move |rest| Self(vec![two[0], rest[0], rest[1]])))
+                .collect(),
+        }
+    }
+
+    /// The weights as numbers from 0 to 1.
+    pub(super) fn values(&self) -> Vec<f32> {
+        let steps: u8 = self.0.iter().sum();
+        self.0.iter().map(|step| f32::from(*step) / f32::from(steps)).collect()
+    }
+
+    /// True for weights at every second step.
+    pub(super) fn are_even(&self) -> bool {
+        self.0.iter().all(|step| step % 2 == 0)
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -57,18 +86,12 @@ impl Rule {
 }
 
 impl Setting {
-    fn new(rule: Rule, step: u8, depth: usize) -> Result<Self> {
-        let weights = Self::weights_of(step).to_vec();
+    fn new(rule: Rule, weights: &Weights, depth: usize) -> Result<Self> {
         let fusion = match rule {
-            Rule::Weighted(scaling) => Fusion::weighted(scaling, weights)?,
-            Rule::Rrf(k) => Fusion::rrf(k, weights)?,
+            Rule::Weighted(scaling) => Fusion::weighted(scaling, weights.values())?,
+            Rule::Rrf(k) => Fusion::rrf(k, weights.values())?,
         };
-        Ok(Self { fusion, rule, step, depth })
-    }
-
-    /// Weights of the sparse and the BM25 ranking.
-    pub(super) fn weights_of(step: u8) -> [f32; 2] {
-        [f32::from(step) / f32::from(STEPS), f32::from(STEPS - step) / f32::from(STEPS)]
+        Ok(Self { fusion, rule, weights: weights.clone(), depth })
     }
 
     fn settings(&self, bm25: Bm25Options, tuned_on: TunedOn) -> HybridSettings {
@@ -77,7 +100,7 @@ impl Setting {
             fusion: self.fusion.name().into(),
             rrf_k,
             scaling: scaling.to_string(),
-            weights: Self::weights_of(self.step),
+            weights: self.weights.values(),
             depth: self.depth,
             bm25,
             tuned_on,
@@ -119,8 +142,13 @@ impl<'a> Tuning<'a> {
             bar.inc(1);
         }
         bar.finish_and_clear();
-        let mut tuning =
-            Self { development, bm25, bm25_scores, settings: settings_grid(args)?, fused: BTreeMap::new() };
+        let mut tuning = Self {
+            development,
+            bm25,
+            bm25_scores,
+            settings: settings_grid(development, args)?,
+            fused: BTreeMap::new(),
+        };
         let mut needed = tuning.bm25_rows();
         needed.sort_unstable();
         needed.dedup();
@@ -155,8 +183,7 @@ impl<'a> Tuning<'a> {
         let options = SearchOptions { bm25, ..SearchOptions::default() };
         let of_query = self.development.for_each(|query| {
             let searcher = &self.development.searcher;
-            let all =
-                searcher.hybrid_candidates((&query.vector, query.text.as_str()), deepest, true, &options)?.candidates;
+            let all = searcher.hybrid_candidates(self.development.parts(query), deepest, true, &options)?.candidates;
             let by_depth: BTreeMap<usize, _> = args.depths.iter().map(|&depth| (depth, all.truncated(depth))).collect();
             let score = |setting: &Setting| query.ndcg(&setting.fusion.best(&by_depth[&setting.depth], CUTOFF));
             Ok(self.settings.iter().map(score).collect::<Vec<f64>>())
@@ -175,6 +202,7 @@ impl<'a> Tuning<'a> {
         let plain = default_bm25(index.settings().language);
         let scores = Scores {
             sparse: score_sparse(self.development)?,
+            dense: score_dense(self.development)?,
             bm25: score_bm25(self.development, plain)?,
             bm25_tuned,
             rrf: score_rrf(self.development, plain)?,
@@ -183,16 +211,22 @@ impl<'a> Tuning<'a> {
         };
         let tuned_on = TunedOn {
             queries: self.development.queries.len(),
+            fingerprint: Some(self.development.fingerprint.clone()),
             metric: METRIC.into(),
             held_out: super::report::mean(&scores.hybrid),
         };
         let rows = self.settings.iter().zip(fused).filter(|(setting, _)| setting.depth == chosen.depth);
-        let curve = rows.map(|(setting, scores)| (setting.step, setting.rule, super::report::mean(scores))).collect();
+        let point = |(setting, scores): (&Setting, &Vec<f64>)| CurvePoint {
+            weights: setting.weights.clone(),
+            rule: setting.rule,
+            score: super::report::mean(scores),
+        };
+        let curve = rows.map(point).collect();
         Ok(Report {
             index: args.index.clone(),
             folds: folds.count(),
             chosen: chosen.settings(self.bm25[bm25_row], tuned_on),
-            chosen_at: (chosen.step, chosen.rule),
+            chosen_at: (chosen.weights.clone(), chosen.rule),
             scores,
             curve,
         })
@@ -213,12 +247,13 @@ fn bm25_grid(development: &Development) -> Result<Vec<Bm25Options>> {
     Ok(grid)
 }
 
-fn settings_grid(args: &TuneArgs) -> Result<Vec<Setting>> {
+fn settings_grid(development: &Development, args: &TuneArgs) -> Result<Vec<Setting>> {
+    let weights = Weights::all(development.rankings());
     let mut grid = Vec::new();
     for &depth in &args.depths {
         for rule in Rule::all() {
-            for step in 0..=STEPS {
-                grid.push(Setting::new(rule, step, depth)?);
+            for weights in &weights {
+                grid.push(Setting::new(rule, weights, depth)?);
             }
         }
     }
@@ -240,12 +275,43 @@ fn score_sparse(development: &Development) -> Result<Vec<f64>> {
     })
 }
 
+/// Scores of the dense ranking; none without one.
+fn score_dense(development: &Development) -> Result<Option<Vec<f64>>> {
+    if development.rankings() == 2 {
+        return Ok(None);
+    }
+    let scores = development.for_each(|query| {
+        let Some(part) = development.dense_part(query) else { return Ok(0.0) };
+        let found = development.searcher.search_dense_part(part, CUTOFF, &SearchOptions::default())?;
+        Ok(query.ndcg(&to_ranking(&found)))
+    })?;
+    Ok(Some(scores))
+}
+
 /// Scores of hybrid search without tuning.
 fn score_rrf(development: &Development, bm25: Bm25Options) -> Result<Vec<f64>> {
     let (options, fusion) = (SearchOptions { bm25, ..SearchOptions::default() }, Fusion::default());
     development.for_each(|query| {
-        let searcher = &development.searcher;
-        let found = searcher.search_hybrid((&query.vector, query.text.as_str()), CUTOFF, DEPTH, &fusion, &options)?;
+        let found = development.searcher.search_hybrid(development.parts(query), CUTOFF, DEPTH, &fusion, &options)?;
         Ok(query.ndcg(&to_ranking(&found)))
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn weights_add_up_to_1_and_cover_the_grid() {
+        for (rankings, count) in [(2, 21), (3, 66)] {
+            let all = Weights::all(rankings);
+            assert_eq!(all.len(), count);
+            for (at, weights) in all.iter().enumerate() {
+                let values = weights.values();
+                assert_eq!(values.len(), rankings);
+                assert!((values.iter().sum::<f32>() - 1.0).abs() < 1e-6, "{values:?}");
+                assert!(!all[..at].contains(weights), "{values:?} stand there twice");
+            }
+        }
+    }
 }

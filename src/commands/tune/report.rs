@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use splade_eval::Difference;
 use splade_index::{Bm25Options, HybridSettings};
 
-use super::hybrid::{Rule, Setting};
+use super::hybrid::{Rule, Weights};
 use crate::cli::TuneArgs;
 use crate::console::Table;
 use crate::outputs::{print, say};
@@ -20,6 +20,8 @@ pub(super) struct Scores {
     pub(super) bm25: Vec<f64>,
     /// held out
     pub(super) bm25_tuned: Vec<f64>,
+    /// none for two rankings
+    pub(super) dense: Option<Vec<f64>>,
     /// hybrid search of an index that is not tuned
     pub(super) rrf: Vec<f64>,
     /// held out
@@ -34,19 +36,27 @@ pub(super) struct Report {
     pub(super) folds: usize,
     pub(super) chosen: HybridSettings,
     /// place of the chosen settings in the curve
-    pub(super) chosen_at: (u8, Rule),
+    pub(super) chosen_at: (Weights, Rule),
     pub(super) scores: Scores,
-    /// weight of the sparse ranking in steps, rule, and mean score, at the chosen depth and BM25
-    pub(super) curve: Vec<(u8, Rule, f64)>,
+    /// at the chosen depth and BM25
+    pub(super) curve: Vec<CurvePoint>,
 }
 
-/// A side that adds nothing measurable.
+/// Mean score of weights under a rule.
+pub(super) struct CurvePoint {
+    pub(super) weights: Weights,
+    pub(super) rule: Rule,
+    pub(super) score: f64,
+}
+
+/// The better side alone, and the difference of the hybrid to it.
 struct Advice {
-    /// mode that is enough
+    /// mode of the best side
     mode: &'static str,
-    left_out: &'static str,
+    /// modes of the other sides
+    others: Vec<&'static str>,
     difference: Difference,
-    /// true if the other side is not worth its search
+    /// true if the other sides are not worth their search
     leave_out: bool,
 }
 
@@ -74,15 +84,17 @@ impl Report {
         }
     }
 
-    fn rows(&self) -> [(&'static str, &'static str, &[f64]); 5] {
+    fn rows(&self) -> Vec<(&'static str, &'static str, &[f64])> {
         let scores = &self.scores;
-        [
+        let mut rows: Vec<(&str, &str, &[f64])> = vec![
             ("sparse", "", &scores.sparse),
             ("BM25, not tuned", "", &scores.bm25),
             ("BM25, tuned", "held out", &scores.bm25_tuned),
-            ("hybrid, not tuned (rrf)", "", &scores.rrf),
-            ("hybrid, tuned", "held out", &scores.hybrid),
-        ]
+        ];
+        rows.extend(scores.dense.as_ref().map(|dense| ("dense", "", dense.as_slice())));
+        rows.push(("hybrid, not tuned (rrf)", "", &scores.rrf));
+        rows.push(("hybrid, tuned", "held out", &scores.hybrid));
+        rows
     }
 
     fn score_table(&self) -> Table {
@@ -105,37 +117,45 @@ impl Report {
         let rules: Vec<Rule> = Rule::all().collect();
         let heading = std::iter::once("weights".to_owned()).chain(rules.iter().map(|rule| rule.heading()));
         let mut table = Table::new(heading);
-        let (chosen_step, chosen_rule) = self.chosen_at;
+        let (chosen_weights, chosen_rule) = &self.chosen_at;
         // every second step, and the chosen one
-        let steps = (0..=u8::MAX).take_while(|step| self.curve.iter().any(|row| row.0 == *step));
-        for step in steps.filter(|step| step % 2 == 0 || *step == chosen_step) {
-            let [sparse, bm25] = Setting::weights_of(step);
+        let is_shown = |weights: &&Weights| weights.are_even() || *weights == chosen_weights;
+        let of_rule = self.curve.iter().filter(|point| point.rule == rules[0]).map(|point| &point.weights);
+        for weights in of_rule.filter(is_shown) {
             let cell = |rule: &Rule| {
-                let score = self.curve.iter().find(|row| row.0 == step && row.1 == *rule).map_or(f64::NAN, |row| row.2);
-                let mark = if step == chosen_step && *rule == chosen_rule { "*" } else { "" };
+                let point = self.curve.iter().find(|point| point.weights == *weights && point.rule == *rule);
+                let score = point.map_or(f64::NAN, |point| point.score);
+                let mark = if weights == chosen_weights && rule == chosen_rule { "*" } else { "" };
                 format!("{mark}{score:.4}")
             };
-            table.row(std::iter::once(format!("{sparse:.2},{bm25:.2}")).chain(rules.iter().map(cell)));
+            table.row(std::iter::once(weights_text(&weights.values())).chain(rules.iter().map(cell)));
         }
         table
     }
 
     fn chosen_line(&self) -> String {
-        let HybridSettings { fusion, rrf_k, scaling, weights: [sparse, bm25_weight], depth, bm25, .. } = &self.chosen;
+        let HybridSettings { fusion, rrf_k, scaling, weights, depth, bm25, .. } = &self.chosen;
         let rule = if fusion == "rrf" { format!("--rrf-k {rrf_k}") } else { format!("--scaling {scaling}") };
         let compounds = if bm25.splits_compounds() { "on" } else { "off" };
         format!(
-            "chosen: --fusion {fusion} {rule} --weights {sparse:.2},{bm25_weight:.2} --depth {depth} --bm25-k1 {} --bm25-b {} \
-             --bm25-compounds {compounds}",
+            "chosen: --fusion {fusion} {rule} --weights {} --depth {depth} --bm25-k1 {} --bm25-b {} --bm25-compounds {compounds}",
+            weights_text(weights),
             bm25.k1(),
             bm25.b(),
         )
     }
 
-    /// Mode and scores of the better of the two sides.
+    /// Mode and scores of each side.
+    fn sides(&self) -> Vec<(&'static str, &[f64])> {
+        let Scores { sparse, bm25_tuned, dense, .. } = &self.scores;
+        let two = [("sparse", sparse.as_slice()), ("bm25", bm25_tuned.as_slice())];
+        two.into_iter().chain(dense.as_ref().map(|dense| ("dense", dense.as_slice()))).collect()
+    }
+
+    /// Mode and scores of the best side, the first of equal ones.
     fn best_side(&self) -> (&'static str, &[f64]) {
-        let Scores { sparse, bm25_tuned, .. } = &self.scores;
-        if mean(sparse) >= mean(bm25_tuned) { ("sparse", sparse) } else { ("bm25", bm25_tuned) }
+        let sides = self.sides().into_iter();
+        sides.reduce(|best, side| if mean(side.1) > mean(best.1) { side } else { best }).unwrap_or_default()
     }
 
     fn advice(&self) -> Advice {
@@ -143,7 +163,7 @@ impl Report {
         let difference = Difference::of(&self.scores.hybrid, best);
         Advice {
             mode,
-            left_out: if mode == "sparse" { "bm25" } else { "sparse" },
+            others: self.sides().into_iter().map(|(other, _)| other).filter(|other| *other != mode).collect(),
             difference,
             leave_out: difference.mean <= difference.standard_error,
         }
@@ -151,22 +171,21 @@ impl Report {
 
     fn to_json(&self, args: &TuneArgs) -> Value {
         let advice = self.advice();
+        let Scores { sparse, bm25, bm25_tuned, dense, rrf, hybrid, fitted } = &self.scores;
         let scores: serde_json::Map<String, Value> = [
-            ("sparse", &self.scores.sparse),
-            ("bm25", &self.scores.bm25),
-            ("bm25_tuned_held_out", &self.scores.bm25_tuned),
-            ("rrf", &self.scores.rrf),
-            ("hybrid_held_out", &self.scores.hybrid),
-            ("hybrid_fitted", &self.scores.fitted),
+            ("sparse", Some(sparse)),
+            ("bm25", Some(bm25)),
+            ("bm25_tuned_held_out", Some(bm25_tuned)),
+            ("dense", dense.as_ref()),
+            ("rrf", Some(rrf)),
+            ("hybrid_held_out", Some(hybrid)),
+            ("hybrid_fitted", Some(fitted)),
         ]
         .into_iter()
-        .map(|(name, scores)| (name.to_owned(), json!(mean(scores))))
+        .filter_map(|(name, scores)| Some((name.to_owned(), json!(mean(scores?)))))
         .collect();
-        let curve: Vec<Value> = self
-            .curve
-            .iter()
-            .map(|(step, rule, score)| json!({"weights": weights_json(*step), "rule": rule.heading(), "score": score}))
-            .collect();
+        let point = |CurvePoint { weights, rule, score }: &CurvePoint| json!({"weights": weights_json(&weights.values()), "rule": rule.heading(), "score": score});
+        let curve: Vec<Value> = self.curve.iter().map(point).collect();
         json!({
             "metric": self.chosen.tuned_on.metric,
             "queries": self.chosen.tuned_on.queries,
@@ -178,7 +197,7 @@ impl Report {
                 "mean": advice.difference.mean,
                 "standard_error": advice.difference.standard_error,
             },
-            "leave_out": advice.leave_out.then_some(advice.left_out),
+            "leave_out": advice.leave_out.then(|| advice.others.join(",")),
             "curve": curve,
             "written": !args.dry_run,
         })
@@ -187,20 +206,24 @@ impl Report {
 
 impl Advice {
     fn line(&self) -> String {
-        let Self { mode, left_out, difference: Difference { mean, standard_error }, leave_out } = self;
+        let Self { mode, others, difference: Difference { mean, standard_error }, leave_out } = self;
         let measured = format!("{mean:+.4} ± {standard_error:.4}");
         if *leave_out {
-            format!(
-                "leave {left_out} out, use --mode {mode}: the hybrid is not measurably above {mode} alone ({measured})"
-            )
-        } else {
-            format!("both sides help: the hybrid is above {mode} alone by {measured}")
+            let others = others.join(" and ");
+            return format!(
+                "leave {others} out, use --mode {mode}: the hybrid is not measurably above {mode} alone ({measured})"
+            );
         }
+        format!("the hybrid helps: it is above {mode} alone by {measured}")
     }
 }
 
-fn weights_json(step: u8) -> Value {
-    Value::Array(Setting::weights_of(step).map(decimal).to_vec())
+fn weights_text(weights: &[f32]) -> String {
+    weights.iter().map(|weight| format!("{weight:.2}")).collect::<Vec<_>>().join(",")
+}
+
+fn weights_json(weights: &[f32]) -> Value {
+    weights.iter().map(|weight| decimal(*weight)).collect()
 }
 
 fn chosen_json(chosen: &HybridSettings) -> Value {
@@ -209,7 +232,7 @@ fn chosen_json(chosen: &HybridSettings) -> Value {
         "fusion": chosen.fusion,
         "rrf_k": decimal(chosen.rrf_k),
         "scaling": chosen.scaling,
-        "weights": chosen.weights.map(decimal),
+        "weights": weights_json(&chosen.weights),
         "depth": chosen.depth,
         "bm25": {"k1": decimal(bm25.k1()), "b": decimal(bm25.b()), "compounds": bm25.splits_compounds()},
     })

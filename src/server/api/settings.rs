@@ -226,7 +226,7 @@ impl FusionBody {
     /// The settings as flags of `splade search`.
     fn flags(&self, defaults: &Defaults, limits: &Limits) -> Answered<FusionArgs> {
         let rankings = defaults.rankings;
-        let tuned = defaults.tuned.filter(|_| rankings == 2).map(|tuned| tuned.fusion.as_str());
+        let tuned = defaults.tuned.filter(|tuned| tuned.weights.len() == rankings).map(|tuned| tuned.fusion.as_str());
         let name = match self.rule {
             Some(Rule::Rrf) => "rrf",
             Some(Rule::Weighted) => "weighted",
