@@ -201,7 +201,7 @@ def main():
             model = ["--model", folder / "model"]
             _, pushed = splade(args.splade, "push-index", vectors, "--to", to, *at, *model, "--overwrite", "--json", *args.push)
             pushed = json.loads(pushed)
-            engine_s = query_seconds(args.splade, texts[: args.queries], folder, "--engine", to, *at, *model)
+            engine_s = query_seconds(args.splade, texts[: args.queries], folder, "--engine", to, *at, *model, "--concurrency", 1)
         rate, own_rate, verified = pushed["push"]["documents_per_second"], args.documents / index_s, pushed["verification"]
         print(f"{args.documents} documents, {weights / args.documents:.0f} weights each")
         print(f"documents a second: {args.start or to} {rate:.0f}, own index {own_rate:.0f}, ratio {rate / own_rate:.3f}")

@@ -123,6 +123,8 @@ def printed(row):
 def handler(bridge):
     class Handler(http.server.BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
+        # head and body are two packets, of which the second would wait for the acknowledgement of the first
+        disable_nagle_algorithm = True
 
         def do_POST(self):
             content = self.rfile.read(int(self.headers["content-length"]))

@@ -236,6 +236,8 @@ class Collections:
 
 class Handler(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    # head and body are two packets, of which the second would wait for the acknowledgement of the first
+    disable_nagle_algorithm = True
     collections: typing.ClassVar[Collections]
     lock: typing.ClassVar[threading.Lock] = threading.Lock()
 
