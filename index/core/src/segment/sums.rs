@@ -64,7 +64,7 @@ fn dense_product(impact: u8, factor: u16) -> u16 {
     // byte by byte of the factor, so that no product needs more than 16 bits, of which a vector has twice as many as of 32
     let [low, high] = factor.to_le_bytes().map(u16::from);
     let impact = u16::from(impact);
-    let product = impact * high + (impact * low >> 8);
+    let product = impact * high + ((impact * low) >> 8);
     product.max(impact.min(1))
 }
 
