@@ -49,6 +49,7 @@ fn program(findings: &mut Findings) {
     let backends = if cfg!(feature = "train") { vec!["onnx", "candle"] } else { vec!["onnx"] };
     let features = [
         ("train", cfg!(feature = "train")),
+        ("serve", cfg!(feature = "serve")),
         ("onnx-cuda", cfg!(feature = "onnx-cuda")),
         ("cuda", cfg!(feature = "cuda")),
         ("coreml", cfg!(feature = "coreml")),
