@@ -12,6 +12,7 @@ mod comparison;
 mod console;
 mod dense;
 mod digest;
+mod documents;
 mod encoders;
 mod engines;
 mod environment;

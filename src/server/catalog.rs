@@ -10,7 +10,7 @@ use super::models::Models;
 use super::problem::{Answered, Problem};
 use crate::answer::{Answerer, QuerySide, SearchSettings};
 use crate::cli::{Mode, NamedIndex};
-use crate::dense::DenseSide;
+use crate::dense::{DenseModel, DenseSide};
 
 /// An index that is served.
 pub(crate) struct Served {
@@ -20,6 +20,8 @@ pub(crate) struct Served {
     /// none without a dense model
     pub(crate) dense: Option<Arc<DenseSide>>,
     /// settings that `tune` wrote
+    /// encoder of the dense vectors of documents; none without a dense model, and where requests add none
+    pub(crate) dense_documents: Option<Arc<DenseModel>>,
     pub(crate) tuned: Option<HybridSettings>,
     searcher: RwLock<Searcher>,
     /// held while a snapshot is opened, so that none replaces a newer one
@@ -36,6 +38,7 @@ impl Served {
             tuned: index.read_hybrid_settings()?,
             searcher: RwLock::new(index.searcher()?),
             refreshing: Mutex::default(),
+            dense_documents: models.dense_documents(&index)?,
             index,
         })
     }

@@ -3,29 +3,54 @@
 use std::sync::Arc;
 
 use anyhow::Result;
-use splade_core::{DocumentEncoder, Encoder, SparseVector, Vocabulary};
+use splade_core::{DocumentEncoder, PassageLength, SparseVector, Vocabulary};
 use tokio::sync::{mpsc, oneshot};
 
 use super::metrics::Metrics;
 use super::problem::{Answered, Problem};
+use crate::dense::DenseModel;
+use crate::documents::{Encoded, Encoders};
 
 /// Requests that wait for the network.
 const WAITING: usize = 64;
 /// Bytes of texts that are encoded together, about: some batches of the network, so that a request waits for few others.
 const BYTES_AT_ONCE: usize = 16 << 10;
 
+/// Vectors that the documents of an index need.
+#[derive(Clone)]
+pub(crate) struct Wanted {
+    /// false if the documents have sparse vectors already
+    pub(crate) sparse: bool,
+    /// length of passages; none if documents are not split
+    pub(crate) passages: Option<PassageLength>,
+    /// none without dense vectors
+    pub(crate) dense: Option<Arc<DenseModel>>,
+}
+
+impl Wanted {
+    /// Sparse vectors of whole texts.
+    const WHOLE: Self = Self { sparse: true, passages: None, dense: None };
+
+    /// True if texts of both can be encoded together.
+    fn is_same(&self, other: &Self) -> bool {
+        let dense = |wanted: &Self| wanted.dense.as_ref().map(Arc::as_ptr);
+        (self.sparse, self.passages, dense(self)) == (other.sparse, other.passages, dense(other))
+    }
+}
+
 /// Texts of a request and the place of their vectors.
 struct Job {
     texts: Vec<String>,
-    reply: oneshot::Sender<Result<Vec<SparseVector>>>,
+    wanted: Wanted,
+    reply: oneshot::Sender<Result<Vec<Encoded>>>,
 }
 
 /// Sender of texts to the thread that encodes documents.
 pub(crate) struct Documents {
     jobs: mpsc::Sender<Job>,
+    encoder: Arc<DocumentEncoder>,
     /// without a maximum length
     vocabulary: Vocabulary,
-    max_length: usize,
 }
 
 impl Documents {
@@ -35,15 +60,25 @@ impl Documents {
     /// A thread that cannot be started, a tokenizer that cannot be built without truncation.
     pub(crate) fn start(encoder: DocumentEncoder, metrics: Arc<Metrics>) -> Result<Self> {
         let (jobs, waiting) = mpsc::channel(WAITING);
-        let max_length = encoder.vocabulary().max_length();
         let vocabulary = encoder.vocabulary().with_max_length(usize::MAX)?;
-        std::thread::Builder::new().name("documents".into()).spawn(move || encode_all(&encoder, waiting, &metrics))?;
-        Ok(Self { jobs, vocabulary, max_length })
+        let encoder = Arc::new(encoder);
+        let shared = Arc::clone(&encoder);
+        std::thread::Builder::new().name("documents".into()).spawn(move || encode_all(&shared, waiting, &metrics))?;
+        Ok(Self { jobs, encoder, vocabulary })
+    }
+
+    /// Refuses passages that the network would truncate.
+    ///
+    /// # Errors
+    /// Passages of too many tokens, or too few.
+    pub(crate) fn expect_passages(&self, length: PassageLength) -> Result<()> {
+        self.encoder.passage_splitter(length)?;
+        Ok(())
     }
 
     /// Most tokens of a text that the network reads; longer ones are truncated.
     pub(crate) fn max_length(&self) -> usize {
-        self.max_length
+        self.encoder.vocabulary().max_length()
     }
 
     /// Number of tokens of a text.
@@ -54,13 +89,22 @@ impl Documents {
         Ok(self.vocabulary.tokenize_for_network(text)?.len())
     }
 
-    /// Encodes texts, in their order.
+    /// Encodes whole texts, in their order.
+    ///
+    /// # Errors
+    /// Those of [`encode_as`](Self::encode_as).
+    pub(crate) async fn encode(&self, texts: Vec<String>) -> Answered<Vec<SparseVector>> {
+        let encoded = self.encode_as(Wanted::WHOLE, texts).await?;
+        Ok(encoded.into_iter().map(|encoded| encoded.into_whole().unwrap_or_default()).collect())
+    }
+
+    /// Encodes texts to the vectors that are wanted, in their order.
     ///
     /// # Errors
     /// 429 where too many requests wait; a network that fails.
-    pub(crate) async fn encode(&self, texts: Vec<String>) -> Answered<Vec<SparseVector>> {
+    pub(crate) async fn encode_as(&self, wanted: Wanted, texts: Vec<String>) -> Answered<Vec<Encoded>> {
         let (reply, vectors) = oneshot::channel();
-        let sent = self.jobs.try_send(Job { texts, reply });
+        let sent = self.jobs.try_send(Job { texts, wanted, reply });
         sent.map_err(|_| Problem::too_many("many documents wait for the network: try again later"))?;
         match vectors.await {
             Ok(vectors) => Ok(vectors?),
@@ -71,12 +115,17 @@ impl Documents {
 
 /// Encodes the texts of all jobs, until there is no sender any more.
 fn encode_all(encoder: &DocumentEncoder, mut waiting: mpsc::Receiver<Job>, metrics: &Metrics) {
-    while let Some(first) = waiting.blocking_recv() {
+    let mut next = None;
+    while let Some(first) = next.take().or_else(|| waiting.blocking_recv()) {
         let mut jobs = vec![first];
         let bytes = |jobs: &[Job]| jobs.iter().flat_map(|job| &job.texts).map(String::len).sum::<usize>();
         while bytes(&jobs) < BYTES_AT_ONCE {
             match waiting.try_recv() {
-                Ok(job) => jobs.push(job),
+                Ok(job) if job.wanted.is_same(&jobs[0].wanted) => jobs.push(job),
+                Ok(other) => {
+                    next = Some(other);
+                    break;
+                }
                 Err(_) => break,
             }
         }
@@ -87,14 +136,13 @@ fn encode_all(encoder: &DocumentEncoder, mut waiting: mpsc::Receiver<Job>, metri
 }
 
 fn encode_together(encoder: &DocumentEncoder, mut jobs: Vec<Job>, metrics: &Metrics) {
-    let texts: Vec<&str> = jobs.iter().flat_map(|job| &job.texts).map(String::as_str).collect();
     // the thread outlives a library that panics
-    let encoded = splade_core::guarded(|| encoder.encode(&texts));
-    match encoded.unwrap_or_else(|panic| Err(splade_core::Error::Encoder(panic.into()))) {
+    let encoded = splade_core::guarded(|| encode_jobs(encoder, &jobs));
+    match encoded.unwrap_or_else(|panic| Err(splade_core::Error::Encoder(panic.into()).into())) {
         Ok(vectors) => {
-            metrics.encoded(texts.len());
+            metrics.encoded(vectors.len());
             let mut vectors = vectors.into_iter();
-            for Job { texts, reply } in jobs {
+            for Job { texts, reply, .. } in jobs {
                 // fails if the request has ended
                 let _ = reply.send(Ok(vectors.by_ref().take(texts.len()).collect()));
             }
@@ -103,8 +151,29 @@ fn encode_together(encoder: &DocumentEncoder, mut jobs: Vec<Job>, metrics: &Metr
         Err(_) if jobs.len() > 1 => jobs.into_iter().for_each(|job| encode_together(encoder, vec![job], metrics)),
         Err(error) => {
             if let Some(Job { reply, .. }) = jobs.pop() {
-                let _ = reply.send(Err(error.into()));
+                let _ = reply.send(Err(error));
             }
         }
     }
+}
+
+/// Vectors of the texts of jobs that want the same.
+fn encode_jobs(encoder: &DocumentEncoder, jobs: &[Job]) -> Result<Vec<Encoded>> {
+    let Some(Job { wanted, .. }) = jobs.first() else { return Ok(Vec::new()) };
+    let encoders = Encoders {
+        sparse: wanted.sparse.then_some(encoder),
+        dense: wanted.dense.as_deref(),
+        passages: wanted.passages,
+    };
+    let mut vectors = Vec::new();
+    let texts = jobs.iter().flat_map(|job| &job.texts).map(Ok);
+    encoders.encode(
+        texts,
+        |text| String::clone(text),
+        |_, encoded| {
+            vectors.push(encoded);
+            Ok(())
+        },
+    )?;
+    Ok(vectors)
 }

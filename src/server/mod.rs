@@ -110,7 +110,7 @@ impl App {
         let documents = models.documents()?;
         let documents = documents.map(|encoder| Documents::start(encoder, Arc::clone(&metrics))).transpose()?;
         let catalog = Arc::new(Catalog::open(&args.index, models)?);
-        let start = || Writers::start(&catalog, &metrics, &args.network);
+        let start = || Writers::start(&catalog, documents.as_ref(), &metrics, &args.network);
         let writers = args.writable.then(start).transpose()?;
         for served in catalog.all() {
             metrics.opened(&served.name, served.searcher().len());

@@ -20,6 +20,7 @@ use crate::hub::{self, Wants};
 pub(crate) struct Models {
     model: Option<Model>,
     dense: Option<PathBuf>,
+    writable: bool,
     network: NetworkArgs,
 }
 
@@ -40,7 +41,7 @@ impl Models {
             Some(path) => Some(Model::open(path, &args.network)?),
             None => None,
         };
-        Ok(Self { model, dense: args.dense.clone(), network: args.network.clone() })
+        Ok(Self { model, dense: args.dense.clone(), writable: args.writable, network: args.network.clone() })
     }
 
     /// Encoder of documents; none without `--model`.
@@ -71,9 +72,22 @@ impl Models {
     /// # Errors
     /// Another dense model than that of the index.
     pub(crate) fn dense_side(&self, index: &ImpactIndex) -> Result<Option<Arc<DenseSide>>> {
-        let Some(path) = self.dense.as_deref().filter(|_| index.settings().dense.is_some()) else { return Ok(None) };
-        let model = DenseModel::of_index(path, index, &self.network)?;
-        Ok(Some(Arc::new(DenseSide::Model(Box::new(model)))))
+        let model = self.dense_model(index)?;
+        Ok(model.map(|model| Arc::new(DenseSide::Model(Box::new(model)))))
+    }
+
+    /// Dense encoder of the documents that requests add to an index, apart from that of queries, which wait for no document.
+    ///
+    /// # Errors
+    /// Those of [`dense_side`](Self::dense_side).
+    pub(crate) fn dense_documents(&self, index: &ImpactIndex) -> Result<Option<Arc<DenseModel>>> {
+        let model = if self.writable { self.dense_model(index)? } else { None };
+        Ok(model.map(Arc::new))
+    }
+
+    fn dense_model(&self, index: &ImpactIndex) -> Result<Option<DenseModel>> {
+        let path = self.dense.as_deref().filter(|_| index.settings().dense.is_some());
+        path.map(|path| DenseModel::of_index(path, index, &self.network)).transpose()
     }
 }
 

@@ -6,15 +6,16 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
 use std::time::Duration;
 
-use anyhow::Result;
-use splade_core::SparseVector;
-use splade_index::{ImpactWriter, StoredDocument, WriterOptions};
+use anyhow::{Context, Result};
+use splade_index::{ImpactWriter, WriterOptions};
 use tokio::sync::oneshot;
 
 use super::catalog::{Catalog, Served};
+use super::documents::Documents;
 use super::metrics::Metrics;
 use super::problem::{Answered, Problem};
 use crate::cli::NetworkArgs;
+use crate::documents::Row;
 use crate::failure::bad_input;
 
 /// Requests that wait for a commit.
@@ -26,7 +27,7 @@ const IDLE: Duration = Duration::from_secs(1);
 
 /// Documents to add and ids to delete.
 pub(crate) struct Change {
-    pub(crate) documents: Vec<(StoredDocument, SparseVector)>,
+    pub(crate) documents: Vec<Row>,
     pub(crate) delete: Vec<String>,
 }
 
@@ -45,11 +46,17 @@ impl Writers {
     /// Starts the threads.
     ///
     /// # Errors
-    /// An index to which no single documents can be added: with passages, dense vectors, or vectors of another precision.
-    pub(crate) fn start(catalog: &Arc<Catalog>, metrics: &Arc<Metrics>, network: &NetworkArgs) -> Result<Self> {
+    /// An index whose documents the server cannot encode: with dense vectors but without the models, with passages that the
+    /// network would truncate, with vectors of another precision.
+    pub(crate) fn start(
+        catalog: &Arc<Catalog>,
+        documents: Option<&Documents>,
+        metrics: &Arc<Metrics>,
+        network: &NetworkArgs,
+    ) -> Result<Self> {
         let mut jobs = HashMap::new();
         for served in catalog.all() {
-            expect_writable(&served, network)?;
+            expect_writable(&served, documents, network)?;
             let (sender, receiver) = sync_channel(WAITING);
             let thread =
                 Thread { name: served.name.clone(), catalog: Arc::clone(catalog), metrics: Arc::clone(metrics) };
@@ -72,16 +79,18 @@ impl Writers {
     }
 }
 
-/// Refuses an index whose documents have more than one vector of the network.
-fn expect_writable(served: &Served, network: &NetworkArgs) -> Result<()> {
+/// Refuses an index whose documents the server cannot encode.
+fn expect_writable(served: &Served, documents: Option<&Documents>, network: &NetworkArgs) -> Result<()> {
     let settings = served.index.settings();
     let dir = served.index.dir().display();
-    let hint = "leave --writable out, and add documents with `splade index --append`";
-    if settings.passages.is_some() {
-        return Err(bad_input(format!("--writable: {dir}: its documents are split into passages"), hint));
+    if settings.dense.is_some() && (served.dense_documents.is_none() || documents.is_none()) {
+        return Err(bad_input(
+            format!("--writable: {dir}: its documents have dense vectors"),
+            "give the models that it was made with: --model MODEL --dense MODEL",
+        ));
     }
-    if settings.dense.is_some() {
-        return Err(bad_input(format!("--writable: {dir}: its documents have dense vectors"), hint));
+    if let (Some(length), Some(documents)) = (settings.passages, documents) {
+        documents.expect_passages(length).with_context(|| format!("--writable: {dir}"))?;
     }
     let precision = splade_files::Precision::from(network.precision).to_string();
     match &settings.encoder_precision {
@@ -209,9 +218,7 @@ fn batch(first: Job, jobs: &Receiver<Job>) -> Vec<Job> {
 fn apply(writer: &mut ImpactWriter, batch: &[Job]) -> Result<(), (usize, splade_index::Error)> {
     for (at, job) in batch.iter().enumerate() {
         job.change.delete.iter().for_each(|id| writer.delete(id));
-        for (document, vector) in &job.change.documents {
-            writer.update(document, vector).map_err(|error| (at, error))?;
-        }
+        job.change.documents.iter().try_for_each(|row| row.update(writer)).map_err(|error| (at, error))?;
     }
     Ok(())
 }

@@ -8,22 +8,20 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use indicatif::ProgressBar;
-use splade_core::dense::DenseVector;
 use splade_core::segment::ForwardPrecision;
-use splade_core::{DocumentEncoder, Encoder, PassageLength, Pruning, encode_stream_by};
+use splade_core::{DocumentEncoder, PassageLength, Pruning};
 use splade_files::{AtomicFolder, ModelDir, ResumableFolder};
-use splade_index::{Error, ImpactIndex, ImpactWriter, IndexSettings, StoredDocument, WriteCounts, WriterOptions};
+use splade_index::{Error, ImpactIndex, ImpactWriter, IndexSettings, WriteCounts, WriterOptions};
 
 use super::input::{Item, read_items};
 use super::journal::{Journal, expect_same, left_by_interrupted, options};
-use super::passages::encode_documents;
 use crate::cli::IndexArgs;
 use crate::commands::interrupt;
 use crate::console;
 use crate::dense::DenseModel;
 use crate::digest::InputDigest;
+use crate::documents::{Encoded, Encoders, Row};
 use crate::failure::bad_input;
-use crate::passages::Vectors;
 use crate::share::Share;
 
 /// Longest time between two commits.
@@ -214,29 +212,6 @@ fn warn_of(counts: &WriteCounts) {
     }
 }
 
-/// Vectors that were computed from the text of a document.
-#[derive(Default)]
-struct Encoded {
-    sparse: Option<Vectors>,
-    dense: Option<DenseVector>,
-}
-
-impl From<Vectors> for Encoded {
-    fn from(sparse: Vectors) -> Self {
-        Self { sparse: Some(sparse), dense: None }
-    }
-}
-
-/// Vectors of whole texts by a dense model, and by the encoder of sparse vectors if there is one.
-fn encode(encoder: Option<&DocumentEncoder>, dense: &DenseModel, texts: &[&str]) -> Result<Vec<Encoded>> {
-    let sparse = match encoder {
-        Some(encoder) => encoder.encode(texts)?.into_iter().map(|vector| Some(Vectors::Whole(vector))).collect(),
-        None => texts.iter().map(|_| None).collect::<Vec<_>>(),
-    };
-    let dense = dense.documents(texts)?.into_iter().map(Some);
-    Ok(sparse.into_iter().zip(dense).map(|(sparse, dense)| Encoded { sparse, dense }).collect())
-}
-
 /// Destination of documents and their vectors.
 struct Sink<'a> {
     args: &'a IndexArgs,
@@ -292,17 +267,8 @@ impl<'a> Sink<'a> {
         let n_before = self.n_read;
         let text = |item: &Item| item.document.full_text().into_owned();
         let encoder = sources.encoder.as_ref().map(|(encoder, _)| encoder);
-        match (encoder, dense) {
-            (None, None) => items.try_for_each(|item| self.add(item?, Encoded::default()))?,
-            (Some(encoder), None) => {
-                let passages = self.passages;
-                encode_documents(encoder, passages, items, text, |item, vectors| self.add(item, vectors.into()))?;
-            }
-            (encoder, Some(dense)) => {
-                let encode = |texts: &[&str]| encode(encoder, dense, texts);
-                encode_stream_by(encode, items, text, |item, encoded| self.add(item, encoded))?;
-            }
-        }
+        let encoders = Encoders { sparse: encoder, dense: *dense, passages: self.passages };
+        encoders.encode(items, text, |item, encoded| self.add(item, encoded))?;
         self.truncated = encoder.map(|encoder| encoder.truncated());
         if share.as_ref().map_or(self.n_read, Share::documents) == 0 {
             return Err(bad_input(
@@ -355,21 +321,7 @@ impl<'a> Sink<'a> {
         if self.n_read == 0 {
             self.journal.first_id.clone_from(&document.id);
         }
-        let vectors = encoded.sparse.unwrap_or_else(|| Vectors::Whole(given.unwrap_or_default()));
-        let vectors = vectors.map(|vector| self.pruning.apply(vector));
-        let stored = StoredDocument {
-            id: document.id,
-            title: Some(document.title).filter(|title| !title.is_empty()),
-            text: document.text,
-            other: document.fields,
-        };
-        let added = match &vectors {
-            Vectors::Whole(sparse) => {
-                self.writer.add(&stored, splade_index::Vectors { sparse, dense: encoded.dense.as_ref() })
-            }
-            Vectors::Passages(passages) => self.writer.add_passages(&stored, passages),
-        };
-        match added {
+        match Row::new(document, encoded, given, &self.pruning).add(&mut self.writer) {
             Err(Error::TakenId { id }) => {
                 let message = format!("{}: the id {id:?} occurs twice", self.input().display());
                 return Err(bad_input(message, "every document needs an id of its own"));

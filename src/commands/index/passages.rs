@@ -1,12 +1,11 @@
 //! `--passages`: documents split into passages, each encoded on its own.
 
 use anyhow::Result;
-use splade_core::{DocumentEncoder, PassageLength, encode_stream};
+use splade_core::PassageLength;
 use splade_index::ImpactIndex;
 
 use crate::cli::IndexArgs;
 use crate::failure::bad_input;
-use crate::passages::{Vectors, gathered, pieces};
 
 /// Refuses `--passages` if documents of the index have others, and ready vectors if they have any.
 pub(super) fn expect_same(index: &ImpactIndex, args: &IndexArgs) -> Result<()> {
@@ -23,22 +22,4 @@ pub(super) fn expect_same(index: &ImpactIndex, args: &IndexArgs) -> Result<()> {
         )),
         _ => Ok(()),
     }
-}
-
-/// Encodes the documents of a stream and calls `sink` with each and its vectors, in their order.
-///
-/// # Errors
-/// The first error of the stream, the encoder or `sink`.
-pub(super) fn encode_documents<T>(
-    encoder: &DocumentEncoder,
-    length: Option<PassageLength>,
-    items: impl Iterator<Item = Result<T>>,
-    text: impl Fn(&T) -> String,
-    mut sink: impl FnMut(T, Vectors) -> Result<()>,
-) -> Result<()> {
-    let Some(length) = length else {
-        return encode_stream(encoder, items, text, |item, vector| sink(item, Vectors::Whole(vector)));
-    };
-    let splitter = encoder.passage_splitter(length)?;
-    encode_stream(encoder, pieces(&splitter, items, text), |piece| piece.text.clone(), gathered(sink))
 }

@@ -8,15 +8,17 @@ use axum::http::StatusCode;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use splade_core::SparseVector;
-use splade_index::StoredDocument;
+use splade_files::Document;
 use utoipa::ToSchema;
 
 use super::encode::NO_NETWORK;
 use super::openapi::Problems;
 use super::vector::VectorBody;
+use crate::documents::{Encoded, Row};
 use crate::server::App;
 use crate::server::body::Json;
 use crate::server::catalog::Served;
+use crate::server::documents::Wanted;
 use crate::server::problem::{Answered, Problem};
 use crate::server::writers::Change;
 
@@ -51,7 +53,7 @@ pub(crate) struct DocumentBody {
     /// text
     #[serde(default)]
     text: String,
-    /// vector, in place of the one that title and text would be encoded to
+    /// vector, in place of the one that title and text would be encoded to; refused where documents are split into passages
     vector: Option<VectorBody>,
     #[serde(flatten)]
     fields: Map<String, Value>,
@@ -87,18 +89,29 @@ pub(crate) async fn change(
         return Err(Problem::new(StatusCode::FORBIDDEN, "the server was started without --writable"));
     };
     let served = app.catalog.get(body.index.as_deref())?;
-    body.check(app.limits.batch)?;
-    let (added, deleted) = (body.documents.len(), body.delete.len());
     let answer = async {
-        let documents = with_vectors(&app, &served, body.documents).await?;
-        writers.write(&served.name, Change { documents, delete: body.delete }).await
+        let (of_index, most) = (Arc::clone(&served), app.limits.batch);
+        let (given, delete) = app.pool.run(move || body.check(&of_index, most)).await??;
+        let (added, deleted) = (given.len(), delete.len());
+        let documents = with_vectors(&app, &served, given).await?;
+        let documents = writers.write(&served.name, Change { documents, delete }).await?;
+        Ok(axum::Json(ChangeAnswer { added, deleted, documents }))
     };
-    let documents = app.pool.answer(answer).await?;
-    Ok(axum::Json(ChangeAnswer { added, deleted, documents }))
+    app.pool.answer(answer).await
+}
+
+/// A document that was checked.
+struct Given {
+    document: Document,
+    /// the text that is encoded
+    text: String,
+    /// vector, if the request has one
+    vector: Option<SparseVector>,
 }
 
 impl DocumentsBody {
-    fn check(&self, most: usize) -> Answered<()> {
+    /// The documents to add, and the ids to delete.
+    fn check(self, served: &Served, most: usize) -> Answered<(Vec<Given>, Vec<String>)> {
         let count = self.documents.len() + self.delete.len();
         if count == 0 || count > most {
             return Err(Problem::invalid("", format!("{count} documents and ids, expected 1 to {most}")));
@@ -113,40 +126,54 @@ impl DocumentsBody {
                 return invalid("the id occurs twice");
             }
         }
-        Ok(())
+        let given = self.documents.into_iter().enumerate().map(|(at, document)| document.check(at, served));
+        Ok((given.collect::<Answered<_>>()?, self.delete))
     }
 }
 
-/// The documents with their vectors, those of the request or of the network.
-async fn with_vectors(
-    app: &App,
-    served: &Served,
-    bodies: Vec<DocumentBody>,
-) -> Answered<Vec<(StoredDocument, SparseVector)>> {
+impl DocumentBody {
+    /// The document at position `at` of the list.
+    fn check(self, at: usize, served: &Served) -> Answered<Given> {
+        let Self { id, title, text, vector, fields } = self;
+        let (settings, pointer) = (served.index.settings(), format!("/documents/{at}/vector"));
+        if vector.is_some() && settings.passages.is_some() {
+            let detail =
+                "the documents of the index are split into passages: leave the vector out, the text is encoded";
+            return Err(Problem::invalid(pointer, detail));
+        }
+        let vector = vector.map(|vector| vector.parse(MOST_TERMS, settings.vocabulary_size, &pointer)).transpose()?;
+        let document = Document { id, title, text, fields };
+        Ok(Given { text: document.full_text().into_owned(), document, vector })
+    }
+}
+
+/// The documents with their vectors, those of the request or of the networks.
+async fn with_vectors(app: &App, served: &Served, mut given: Vec<Given>) -> Answered<Vec<Row>> {
     let settings = served.index.settings();
-    let mut given = Vec::with_capacity(bodies.len());
-    let mut documents = Vec::with_capacity(bodies.len());
-    for (at, body) in bodies.into_iter().enumerate() {
-        let pointer = format!("/documents/{at}/vector");
-        let parse = |vector: VectorBody| vector.parse(MOST_TERMS, settings.vocabulary_size, &pointer);
-        given.push(body.vector.map(parse).transpose()?);
-        let title = Some(body.title).filter(|title| !title.is_empty());
-        documents.push(StoredDocument { id: body.id, title, text: body.text, other: body.fields });
-    }
-    let missing = documents.iter().zip(&given).filter(|(_, vector)| vector.is_none());
-    let texts: Vec<String> = missing.map(|(document, _)| document.full_text().into_owned()).collect();
-    let mut encoded = match (&app.documents, texts.is_empty()) {
-        (_, true) => Vec::new(),
-        (Some(encoder), false) => encoder.encode(texts).await?,
-        (None, false) => return Err(Problem::invalid("/documents", format!("{NO_NETWORK}, or give vectors"))),
-    }
-    .into_iter();
+    let dense = &served.dense_documents;
+    let wanted = |sparse| Wanted { sparse, passages: settings.passages, dense: dense.clone() };
+    let mut texts = |has_vector: bool| {
+        let chosen = given.iter_mut().filter(|given| given.vector.is_some() == has_vector);
+        chosen.map(|given| std::mem::take(&mut given.text)).collect::<Vec<String>>()
+    };
+    let (without, with) = (texts(false), texts(true));
+    let mut encoded = encode(app, wanted(true), without).await?.into_iter();
+    let dense_alone = if dense.is_some() { encode(app, wanted(false), with).await? } else { Vec::new() };
+    let mut dense_alone = dense_alone.into_iter();
     let pruning = settings.pruning.unwrap_or_default();
-    let vectors = given.into_iter().map(|vector| {
-        // as many vectors were encoded as are missing
-        let vector = vector.or_else(|| encoded.next()).unwrap_or_default();
-        pruning.apply(vector)
-    });
-    let vectors: Vec<SparseVector> = vectors.collect();
-    Ok(documents.into_iter().zip(vectors).collect())
+    let row = move |Given { document, vector, .. }: Given| {
+        // as many were encoded as are needed; a document with its sparse vector may need no other
+        let encoded = if vector.is_some() { dense_alone.next() } else { encoded.next() };
+        Row::new(document, encoded.unwrap_or_default(), vector, &pruning)
+    };
+    app.pool.run(move || given.into_iter().map(row).collect()).await
+}
+
+async fn encode(app: &App, wanted: Wanted, texts: Vec<String>) -> Answered<Vec<Encoded>> {
+    match &app.documents {
+        _ if texts.is_empty() => Ok(Vec::new()),
+        Some(documents) => documents.encode_as(wanted, texts).await,
+        None if wanted.passages.is_some() => Err(Problem::invalid("/documents", NO_NETWORK)),
+        None => Err(Problem::invalid("/documents", format!("{NO_NETWORK}, or give vectors"))),
+    }
 }

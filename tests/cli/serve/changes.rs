@@ -67,12 +67,107 @@ fn vectors_of_documents_need_no_network() {
     assert_eq!(found.ok()["results"][0]["hits"][0]["score"], 5.0);
 }
 
+/// Documents to add: one of several passages, one that replaces another, a short one and one without a text.
+fn more_documents() -> Vec<Value> {
+    let long = "Torsken gyter i Lofoten om vinteren. Nordlyset ses over fjorden. I Bergen regner det ofte. ".repeat(6);
+    vec![
+        json!({"_id": "lang", "title": "En lang side", "text": long, "theme": "natur", "year": 2025}),
+        json!({"_id": "oslo", "title": "Oslo", "text": "Oslo er hovedstaden, og trikken går til Bislett.", "theme": "by"}),
+        json!({"_id": "hval", "text": "Hvalen svømmer i fjorden."}),
+        json!({"_id": "tom", "text": ""}),
+    ]
+}
+
+/// Sends a change to the index `toy`, and compares its answers with those of `appended`, to which a command added the same.
+fn expect_as_appended(server: &Server, change: &Value, modes: &[&str]) {
+    let changed = server.post("/v1/documents", change).ok();
+    let indexes = server.get("/v1/indexes").ok();
+    assert_eq!(changed["documents"], indexes["indexes"][1]["documents"], "{indexes}");
+    let queries = ["torsken gyter i Lofoten", "hovedstaden i Norge", "hvalen svømmer", "nordlyset om vinteren"];
+    for mode in modes {
+        let mut found = 0;
+        for query in queries {
+            let answer = |index: &str| {
+                let body = json!({"query": query, "mode": mode, "explain": true, "index": index, "k": 20});
+                server.post("/v1/search", &body).ok()
+            };
+            let (served, appended) = (answer("toy"), answer("appended"));
+            assert_eq!(served, appended, "{mode}: {query}");
+            found += served.to_string().matches("\"lang\"").count();
+        }
+        assert!(found > 0, "{mode}: no added document was found");
+    }
+}
+
 #[test]
-fn an_index_with_several_vectors_a_document_is_not_writable() {
+fn documents_are_split_into_passages_as_by_append() {
     let place = place();
-    place.ok(&with(&INDEX, &["--passages", "16"]));
-    let serve = with(&["serve", "--port", "0", "--writable"], &INDEXES);
-    place.run(&serve).fails(2, "split into passages", "splade index --append");
+    place.ok(&with(&INDEX, &["--passages", "16/4", "--language", "norwegian", "--max-active-dims", "40"]));
+    place.copy(&place.path("toy.index"), "appended.index");
+    let documents = more_documents();
+    place.write("more.jsonl", documents.iter().map(|document| format!("{document}\n")).collect::<String>());
+    place.write("gone.txt", "bergen\n");
+    let append = ["index", "model", "--index", "appended.index", "--append", "--input", "more.jsonl"];
+    place.ok(&with(&append, &["--delete", "gone.txt"]));
+    let both = with(&INDEXES, &["--index", "appended.index"]);
+    let server = Server::start(&place, &with(&both, &["--model", "model", "--writable"]));
+    let change = json!({"index": "toy", "documents": documents, "delete": ["bergen"]});
+    expect_as_appended(&server, &change, &["sparse", "bm25", "hybrid"]);
+    let passage = json!({"query": "torsken gyter i Lofoten", "index": "toy", "filter": "year:2025"});
+    let passage = server.post("/v1/search", &passage).ok()["results"][0]["hits"][0]["passage"].clone();
+    assert!(passage["count"].as_u64().unwrap() > 3, "{passage}");
+    let vector = json!({"_id": "a", "text": "a", "vector": {"indices": [7], "values": [1]}});
+    server.post("/v1/documents", &json!({"index": "toy", "documents": [{"_id": "b"}, vector]})).fails(
+        422,
+        "/documents/1/vector",
+        "split into passages: leave the vector out",
+    );
+    server.signal("TERM");
+    assert_eq!(server.wait(), Some(0));
+    place.ok(&["index", "--check", "toy.index"]);
+    // without a network documents can be deleted, and not added
+    let server = Server::start(&place, &with(&INDEXES, &["--writable"]));
+    server.post("/v1/documents", &json!({"documents": [{"_id": "a", "text": "a"}]})).fails(
+        422,
+        "/documents",
+        "--model",
+    );
+    assert_eq!(server.post("/v1/documents", &json!({"delete": ["lang"]})).ok()["deleted"], 1);
+    drop(server);
+    let serve = with(&["serve", "--port", "0", "--writable", "--model", "model", "--max-length", "12"], &INDEXES);
+    place.run(&serve).fails(2, "toy.index: passages of 16/4 tokens are longer than the 12", "use at most 12");
+}
+
+#[test]
+fn documents_get_dense_vectors_as_by_append() {
+    let place = place();
+    place.copy(&ours("data/dense-tiny/model"), "dense-model");
+    place.ok(&with(&INDEX, &["--dense", "dense-model", "--language", "norwegian"]));
+    place.copy(&place.path("toy.index"), "appended.index");
+    let mut documents = more_documents();
+    place.write("more.jsonl", documents.iter().map(|document| format!("{document}\n")).collect::<String>());
+    let append = ["index", "model", "--index", "appended.index", "--append", "--dense", "dense-model"];
+    place.ok(&with(&append, &["--input", "more.jsonl"]));
+    // documents with sparse vectors of their own
+    let (given, vectors) =
+        (json!({"_id": "lang2", "text": "Torsken er en fisk."}), json!({"indices": [5, 9], "values": [1, 2]}));
+    place.write("given.jsonl", format!("{given}\n"));
+    place.write("vectors.jsonl", "{\"_id\": \"lang2\", \"indices\": [5, 9], \"values\": [1, 2]}\n");
+    place.ok(&with(&append, &["--input", "given.jsonl", "--vectors", "vectors.jsonl"]));
+    let mut given = given;
+    given["vector"] = vectors;
+    documents.insert(1, given);
+    let both = with(&INDEXES, &["--index", "appended.index"]);
+    let models = ["--writable", "--model", "model", "--dense", "dense-model"];
+    let server = Server::start(&place, &with(&both, &models));
+    let change = json!({"index": "toy", "documents": documents});
+    expect_as_appended(&server, &change, &["dense", "sparse"]);
+    drop(server);
+    place.ok(&["index", "--check", "toy.index"]);
+    for models in [&["--model", "model"][..], &["--dense", "dense-model"]] {
+        let serve = with(&with(&["serve", "--port", "0", "--writable"], &INDEXES), models);
+        place.run(&serve).fails(2, "its documents have dense vectors", "--model MODEL --dense MODEL");
+    }
 }
 
 #[test]
