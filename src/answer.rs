@@ -72,6 +72,12 @@ impl QuerySide {
         Ok(self.encoder.encode(texts)?)
     }
 
+    /// True if a network encodes queries.
+    #[cfg(feature = "serve")]
+    pub(crate) fn runs_network(&self) -> bool {
+        self.runs_network
+    }
+
     /// Vocabulary that explains hits.
     #[cfg(feature = "serve")]
     pub(crate) fn vocabulary(&self) -> Option<&Vocabulary> {

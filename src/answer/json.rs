@@ -29,12 +29,7 @@ pub(crate) fn to_json(
     shown: &Shown,
     counted: &[FieldCounts],
 ) -> serde_json::Result<String> {
-    serde_json::to_string(&AnswerJson {
-        query_id: &query.id,
-        query: &query.text,
-        hits: (1..).zip(hits).map(|(rank, hit)| hit.to_json(rank, shown)).collect(),
-        counts: (!counted.is_empty()).then(|| counts::to_json(counted)),
-    })
+    serde_json::to_string(&AnswerJson::of(query, hits, shown, counted))
 }
 
 /// Answer to a query.
@@ -51,6 +46,18 @@ pub(crate) struct AnswerJson<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "serve", schema(value_type = Option<std::collections::HashMap<String, counts::CountsJson>>))]
     counts: Option<Value>,
+}
+
+impl<'a> AnswerJson<'a> {
+    /// The hits of a query, with counts if there are any.
+    pub(crate) fn of(query: &'a Query, hits: &'a [AnswerHit], shown: &'a Shown, counted: &[FieldCounts]) -> Self {
+        Self {
+            query_id: &query.id,
+            query: &query.text,
+            hits: (1..).zip(hits).map(|(rank, hit)| hit.to_json(rank, shown)).collect(),
+            counts: (!counted.is_empty()).then(|| counts::to_json(counted)),
+        }
+    }
 }
 
 /// Document that a query found, with its stored fields.

@@ -1,4 +1,5 @@
-//! [`Json`]: the body of a request, read with limits of size and time, with the place of an error in it.
+//! [`Json`]: the body of a request, read with limits of size and time, with the place of an error in it. [`Written`]: the body of
+//! an answer.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -6,6 +7,8 @@ use std::time::Duration;
 use axum::body::{Body, to_bytes};
 use axum::extract::{FromRequest, Request};
 use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::error::Category;
 use serde_path_to_error::{Path, Segment};
@@ -15,17 +18,42 @@ use super::problem::{Answered, Problem};
 
 /// Longest time for a body to arrive.
 pub(crate) const BODY_TIMEOUT: Duration = Duration::from_secs(20);
+/// Most bytes that are parsed on the thread that read them, which takes less than a tenth of a millisecond.
+const SHORT_BODY: usize = 16 << 10;
 
 /// Body of a request as a value of `T`.
 pub(crate) struct Json<T>(pub(crate) T);
 
-impl<T: DeserializeOwned> FromRequest<Arc<App>> for Json<T> {
+impl<T: DeserializeOwned + Send + 'static> FromRequest<Arc<App>> for Json<T> {
     type Rejection = Problem;
 
     async fn from_request(request: Request, app: &Arc<App>) -> Answered<Self> {
         expect_json(request.headers())?;
         let bytes = read(request, app.limits.body).await?;
-        Ok(Self(parse(&bytes)?))
+        if bytes.len() <= SHORT_BODY {
+            return Ok(Self(parse(&bytes)?));
+        }
+        let parsed = app.pool.answer(app.pool.run(move || parse(&bytes))).await?;
+        Ok(Self(parsed?))
+    }
+}
+
+/// Answer that is written as JSON already: long ones take a thread of the pool.
+pub(crate) struct Written(Vec<u8>);
+
+impl Written {
+    /// Writes an answer.
+    ///
+    /// # Errors
+    /// None: numbers and texts can be written.
+    pub(crate) fn of(answer: &impl Serialize) -> Answered<Self> {
+        serde_json::to_vec(answer).map(Self).map_err(|error| Problem::of(&error.into()))
+    }
+}
+
+impl IntoResponse for Written {
+    fn into_response(self) -> Response {
+        ([(header::CONTENT_TYPE, "application/json")], self.0).into_response()
     }
 }
 

@@ -7,6 +7,7 @@ use axum::http::StatusCode;
 use splade_index::{FieldSpec, HybridSettings, ImpactIndex, Language, Searcher};
 
 use super::models::Models;
+use super::pace::Pace;
 use super::problem::{Answered, Problem};
 use crate::answer::{Answerer, QuerySide, SearchSettings};
 use crate::cli::{Mode, NamedIndex};
@@ -19,11 +20,13 @@ pub(crate) struct Served {
     pub(crate) side: Arc<QuerySide>,
     /// none without a dense model
     pub(crate) dense: Option<Arc<DenseSide>>,
-    /// settings that `tune` wrote
     /// encoder of the dense vectors of documents; none without a dense model, and where requests add none
     pub(crate) dense_documents: Option<Arc<DenseModel>>,
+    /// settings that `tune` wrote
     pub(crate) tuned: Option<HybridSettings>,
     searcher: RwLock<Searcher>,
+    /// of plain searches, by mode
+    paces: [Pace; 4],
     /// held while a snapshot is opened, so that none replaces a newer one
     refreshing: Mutex<()>,
 }
@@ -35,10 +38,11 @@ impl Served {
             name: named.name.clone(),
             side: models.query_side(&index)?,
             dense: models.dense_side(&index)?,
+            dense_documents: models.dense_documents(&index)?,
             tuned: index.read_hybrid_settings()?,
             searcher: RwLock::new(index.searcher()?),
+            paces: Default::default(),
             refreshing: Mutex::default(),
-            dense_documents: models.dense_documents(&index)?,
             index,
         })
     }
@@ -46,6 +50,11 @@ impl Served {
     /// The newest snapshot.
     pub(crate) fn searcher(&self) -> Searcher {
         self.searcher.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Times of plain searches in a mode.
+    pub(crate) fn pace(&self, mode: Mode) -> &Pace {
+        &self.paces[mode as usize]
     }
 
     /// Answerer of searches in the newest snapshot with these settings.
@@ -60,7 +69,7 @@ impl Served {
         }
     }
 
-    /// Refuses a text of more than `most` tokens. `pointer` is its place in the body.
+    /// Refuses a text of more than `most` tokens, for a thread that may take its time. `pointer` is its place in the body.
     pub(crate) fn expect_short(&self, text: &str, most: usize, pointer: &str) -> Answered<()> {
         // a token has a byte or more, so that most texts need not be split
         let tokens = if text.len() <= most { 0 } else { self.side.count_tokens(text, most)? };
@@ -81,7 +90,11 @@ impl Served {
             return Ok(None);
         }
         let documents = newest.len();
-        *self.searcher.write().unwrap_or_else(PoisonError::into_inner) = newest;
+        let mut searcher = self.searcher.write().unwrap_or_else(PoisonError::into_inner);
+        let old = std::mem::replace(&mut *searcher, newest);
+        // the files of a snapshot may take long to close: no request waits for them
+        drop(searcher);
+        drop(old);
         Ok(Some(documents))
     }
 
@@ -136,15 +149,15 @@ impl Catalog {
     /// # Errors
     /// 404 for an unknown name, 422 for no name where there are several indexes.
     pub(crate) fn get(&self, name: Option<&str>) -> Answered<Arc<Served>> {
-        let mut all = self.all();
+        let all = self.served.read().unwrap_or_else(PoisonError::into_inner);
         let names = || self.given.iter().map(|named| named.name.as_str()).collect::<Vec<_>>().join(", ");
-        match name {
-            Some(name) => all.into_iter().find(|served| served.name == name).ok_or_else(|| {
+        match (name, &all[..]) {
+            (Some(name), all) => all.iter().find(|served| served.name == name).cloned().ok_or_else(|| {
                 let detail = format!("there is no index {name:?}; there are: {}", names());
                 Problem::new(StatusCode::NOT_FOUND, detail).at("/index")
             }),
-            None if all.len() == 1 => Ok(all.remove(0)),
-            None => Err(Problem::invalid("/index", format!("name one of the indexes: {}", names()))),
+            (None, [only]) => Ok(Arc::clone(only)),
+            (None, _) => Err(Problem::invalid("/index", format!("name one of the indexes: {}", names()))),
         }
     }
 
@@ -155,7 +168,11 @@ impl Catalog {
             match Served::open(named, &self.models) {
                 Ok(served) => {
                     let served = Arc::new(served);
-                    self.served.write().unwrap_or_else(PoisonError::into_inner)[at] = Arc::clone(&served);
+                    let mut all = self.served.write().unwrap_or_else(PoisonError::into_inner);
+                    let old = std::mem::replace(&mut all[at], Arc::clone(&served));
+                    drop(all);
+                    // no request waits for files that are closed
+                    drop(old);
                     opened.push(served);
                 }
                 Err(error) => tracing::error!("{}: served as before: {error:#}", named.name),

@@ -1,10 +1,11 @@
 //! `splade serve`: indexes over HTTP.
 //!
 //! `api` has the requests and answers, `catalog` the indexes by name with their newest snapshots, `models` their encoders,
-//! `documents` the thread of the network, `writers` those that write, `pool` the limits of the work at a time, `connections` the
-//! sockets, `guards` keys, hosts and the metrics of every request, `follow` new commits and signals, `page` the page for people.
+//! `documents` the thread of the network, `writers` those that write, `pool` the limits of the work at a time, `pace` the times
+//! of searches, `connections` the sockets, `guards` keys, hosts and the metrics of every request, `follow` new commits and
+//! signals, `page` the page for people.
 //!
-//! The only place with an async runtime: a request is a task, and every search a thread that may block.
+//! The only place with an async runtime: a request is a task, and what takes long is the work of a thread that may block.
 
 mod api;
 mod body;
@@ -16,6 +17,7 @@ mod guards;
 mod keys;
 mod metrics;
 mod models;
+mod pace;
 mod page;
 mod pool;
 mod problem;
@@ -85,8 +87,10 @@ pub(crate) fn serve(args: &ServeArgs) -> Result<()> {
         ));
     }
     let app = Arc::new(App::open(args)?);
-    // requests do little on these threads: searches run on those that may block
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    // as many as there are searches at a time, since short ones run on these threads; two at least, so that one answers while
+    // the other searches
+    let workers = app.pool.threads().max(2);
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(workers).enable_all().build()?;
     let served = runtime.block_on(async {
         let address = SocketAddr::new(args.host, args.port);
         let listener = TcpListener::bind(address).await.with_context(|| format!("--host and --port: {address}"))?;

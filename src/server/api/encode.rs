@@ -12,7 +12,8 @@ use super::settings::PruningBody;
 use super::vector::VectorBody;
 use crate::answer::QuerySide;
 use crate::server::App;
-use crate::server::body::Json;
+use crate::server::body::{Json, Written};
+use crate::server::catalog::Served;
 use crate::server::problem::{Answered, Problem};
 
 /// Side of the model that encodes texts.
@@ -88,10 +89,7 @@ pub(crate) enum EncodedBody {
     request_body = EncodeBody,
     responses((status = 200, description = "A vector of every text", body = EncodeAnswer), Problems)
 )]
-pub(crate) async fn encode(
-    State(app): State<Arc<App>>,
-    Json(body): Json<EncodeBody>,
-) -> Answered<axum::Json<EncodeAnswer>> {
+pub(crate) async fn encode(State(app): State<Arc<App>>, Json(body): Json<EncodeBody>) -> Answered<Written> {
     let EncodeBody { index, texts, role, format, pruning } = body;
     let served = app.catalog.get(index.as_deref())?;
     let most = app.limits.batch;
@@ -99,32 +97,53 @@ pub(crate) async fn encode(
         return Err(Problem::invalid("/texts", format!("{} texts, expected 1 to {most}", texts.len())));
     }
     let pruning = pruning.map_or(Ok(Pruning::default()), |pruning| pruning.parse("/pruning"))?;
-    if role == RoleBody::Query {
-        for (at, text) in texts.iter().enumerate() {
-            served.expect_short(text, app.limits.tokens, &format!("/texts/{at}"))?;
-        }
-    }
     let side = Arc::clone(&served.side);
-    let vectors = app.pool.answer(encode_as(&app, Arc::clone(&side), texts, role)).await?;
-    let vectors = vectors.into_iter().map(|vector| in_format(&pruning.apply(vector), format, &side));
-    Ok(axum::Json(EncodeAnswer { vectors: vectors.collect() }))
+    let write = move |vectors: Vec<SparseVector>| {
+        let vectors = vectors.into_iter().map(|vector| in_format(&pruning.apply(vector), format, &side));
+        Written::of(&EncodeAnswer { vectors: vectors.collect() })
+    };
+    let texts = Texts { texts, role, pointer: "/texts" };
+    app.pool.answer(encode_and_write(&app, served, texts, write)).await
 }
 
-/// Encodes texts by a side of the model.
-pub(crate) async fn encode_as(
+/// Texts of a request.
+pub(crate) struct Texts {
+    pub(crate) texts: Vec<String>,
+    pub(crate) role: RoleBody,
+    /// place of their list in the body
+    pub(crate) pointer: &'static str,
+}
+
+/// Most bytes of the texts of short work.
+const SHORT_TEXTS: usize = 1024;
+
+/// Encodes texts by a side of the model, and writes the answer by `write`, on threads that may take their time.
+pub(crate) async fn encode_and_write(
     app: &App,
-    side: Arc<QuerySide>,
-    texts: Vec<String>,
-    role: RoleBody,
-) -> Answered<Vec<SparseVector>> {
+    served: Arc<Served>,
+    Texts { texts, role, pointer }: Texts,
+    write: impl FnOnce(Vec<SparseVector>) -> Answered<Written> + Send + 'static,
+) -> Answered<Written> {
     match (role, &app.documents) {
         (RoleBody::Query, _) => {
-            let work = move || side.encode(&texts.iter().map(String::as_str).collect::<Vec<_>>());
-            Ok(app.pool.run(work).await??)
+            let most = app.limits.tokens;
+            let is_short = !served.side.runs_network() && texts.iter().map(String::len).sum::<usize>() <= SHORT_TEXTS;
+            let work = move || write(encode_queries(&served, &texts, most, pointer)?);
+            app.pool.run_near(is_short, work).await?
         }
-        (RoleBody::Document, Some(documents)) => documents.encode(texts).await,
+        (RoleBody::Document, Some(documents)) => {
+            let vectors = documents.encode(texts).await?;
+            app.pool.run(move || write(vectors)).await?
+        }
         (RoleBody::Document, None) => Err(Problem::invalid("/role", NO_NETWORK)),
     }
+}
+
+fn encode_queries(served: &Served, texts: &[String], most: usize, pointer: &str) -> Answered<Vec<SparseVector>> {
+    for (at, text) in texts.iter().enumerate() {
+        served.expect_short(text, most, &format!("{pointer}/{at}"))?;
+    }
+    Ok(served.side.encode(&texts.iter().map(String::as_str).collect::<Vec<_>>())?)
 }
 
 /// Advice where there is no network.

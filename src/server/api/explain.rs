@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::extract::State;
 use axum::http::StatusCode;
 use serde::{Deserialize, Serialize};
-use serde_json::value::RawValue;
+use serde_json::value::{RawValue, to_raw_value};
 use splade_files::Query;
 use utoipa::ToSchema;
 
@@ -14,7 +14,8 @@ use crate::answer::{Answerer, Detail, ExplainedJson, SearchSettings};
 use crate::cli::Mode;
 use crate::ranking::{DEPTH, Defaults, resolve};
 use crate::server::App;
-use crate::server::body::Json;
+use crate::server::body::{Json, Written};
+use crate::server::catalog::Served;
 use crate::server::problem::{Answered, Problem};
 
 /// Query and documents to explain.
@@ -50,16 +51,19 @@ pub(crate) struct ExplainAnswer {
     request_body = ExplainBody,
     responses((status = 200, description = "An explanation of every document", body = ExplainAnswer), Problems)
 )]
-pub(crate) async fn explain(
-    State(app): State<Arc<App>>,
-    Json(body): Json<ExplainBody>,
-) -> Answered<axum::Json<ExplainAnswer>> {
+pub(crate) async fn explain(State(app): State<Arc<App>>, Json(body): Json<ExplainBody>) -> Answered<Written> {
     let served = app.catalog.get(body.index.as_deref())?;
     let most = app.limits.batch;
     if body.ids.is_empty() || body.ids.len() > most {
         return Err(Problem::invalid("/ids", format!("{} ids, expected 1 to {most}", body.ids.len())));
     }
-    served.expect_short(&body.query, app.limits.tokens, "/query")?;
+    let most_tokens = app.limits.tokens;
+    let work = move || explain_all(&served, body, most_tokens);
+    app.pool.answer(async { app.pool.run(work).await? }).await
+}
+
+fn explain_all(served: &Served, body: ExplainBody, most_tokens: usize) -> Answered<Written> {
+    served.expect_short(&body.query, most_tokens, "/query")?;
     let (tuned, language) = (served.tuned.as_ref(), served.language());
     let defaults = Defaults { tuned, language, depth: DEPTH, rankings: 2 };
     let ranking = resolve(&[Mode::Hybrid], &Default::default(), &Default::default(), defaults)?;
@@ -68,18 +72,14 @@ pub(crate) async fn explain(
     settings.options.bm25 = ranking.bm25;
     let answerer = Answerer { dense: None, ..served.answerer(settings) };
     let query = Query { id: "1".into(), text: body.query };
-    let work = move || -> Answered<Vec<Box<RawValue>>> {
-        let explain = |(at, id): (usize, &String)| explain_one(&answerer, &query, at, id);
-        body.ids.iter().enumerate().map(explain).collect()
-    };
-    let documents = app.pool.answer(async { app.pool.run(work).await? }).await?;
-    Ok(axum::Json(ExplainAnswer { documents }))
+    let ids = body.ids.iter().enumerate();
+    let documents = ids.map(|(at, id)| explain_one(&answerer, &query, at, id)).collect::<Answered<_>>()?;
+    Written::of(&ExplainAnswer { documents })
 }
 
 fn explain_one(answerer: &Answerer, query: &Query, at: usize, id: &str) -> Answered<Box<RawValue>> {
     let hit = answerer.explain_document(query, id)?.ok_or_else(|| {
         Problem::new(StatusCode::NOT_FOUND, "the index has no document of this id").at(format!("/ids/{at}"))
     })?;
-    let json = serde_json::to_string(&ExplainedJson::of(&hit));
-    json.and_then(RawValue::from_string).map_err(|error| Problem::of(&error.into()))
+    to_raw_value(&ExplainedJson::of(&hit)).map_err(|error| Problem::of(&error.into()))
 }

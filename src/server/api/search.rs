@@ -2,12 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Instant;
 
 use axum::extract::State;
 use axum::http::StatusCode;
-use axum::response::IntoResponse;
 use serde::Serialize;
-use serde_json::value::RawValue;
+use serde_json::value::{RawValue, to_raw_value};
 use splade_core::SparseVector;
 use splade_files::Query;
 use tokio::task::JoinSet;
@@ -15,10 +15,10 @@ use utoipa::ToSchema;
 
 use super::openapi::Problems;
 use super::settings::{QueryBody, SearchBody};
-use crate::answer::{AnswerJson, Answerer, Encoded, Shown, to_json};
+use crate::answer::{AnswerJson, Answerer, Encoded, Shown};
 use crate::cli::Mode;
 use crate::server::App;
-use crate::server::body::Json;
+use crate::server::body::{Json, Written};
 use crate::server::catalog::Served;
 use crate::server::problem::{Answered, Problem};
 
@@ -40,15 +40,58 @@ pub(crate) struct SearchAnswer {
     request_body = SearchBody,
     responses((status = 200, description = "Hits of every query", body = SearchAnswer), Problems)
 )]
-pub(crate) async fn search(State(app): State<Arc<App>>, Json(body): Json<SearchBody>) -> Answered<impl IntoResponse> {
+pub(crate) async fn search(State(app): State<Arc<App>>, Json(body): Json<SearchBody>) -> Answered<Written> {
     let served = app.catalog.get(body.index.as_deref())?;
-    let asked = body.asked(&served, &app)?;
+    app.pool.answer(answer(&app, served, body)).await
+}
+
+/// Checks and answers a request on the threads of the pool, a short one on this thread.
+async fn answer(app: &Arc<App>, served: Arc<Served>, body: SearchBody) -> Answered<Written> {
+    let is_plain = body.is_plain();
+    let is_short = is_plain && served.pace(body.mode()).is_short();
+    let shared = Arc::clone(app);
+    let work = move || {
+        let (start, mode) = (Instant::now(), body.mode());
+        let begun = begin(shared, Arc::clone(&served), body);
+        if is_plain {
+            served.pace(mode).note(start.elapsed());
+        }
+        begun
+    };
+    match app.pool.run_near(is_short, work).await?? {
+        Begun::Answered(answer) => Ok(answer),
+        Begun::Several(work, asked) => {
+            let results = work.answer_all(asked).await?;
+            app.pool.run(move || Written::of(&SearchAnswer { results })).await?
+        }
+    }
+}
+
+/// A request whose settings were checked.
+enum Begun {
+    /// its only query was answered
+    Answered(Written),
+    /// each of its queries is a piece of work
+    Several(Arc<Work>, Vec<Asked>),
+}
+
+/// Checks a request, and answers it if it has one query.
+fn begin(app: Arc<App>, served: Arc<Served>, body: SearchBody) -> Answered<Begun> {
+    let mut asked = body.asked(&served, &app)?;
     let settings = body.resolve(&served, &app.limits)?;
     body.expect_typed(&served)?;
     expect_few(asked.len(), settings.k, app.limits.k)?;
-    let work = Work { answerer: served.answerer(settings), body, served, app: Arc::clone(&app) };
-    let results = app.pool.answer(Arc::new(work).answer_all(asked)).await?;
-    Ok(axum::Json(SearchAnswer { results }))
+    let work = Work { answerer: served.answerer(settings), body, served, app };
+    match asked.pop() {
+        Some(only) if asked.is_empty() => {
+            let results = vec![work.answer(only)?];
+            Written::of(&SearchAnswer { results }).map(Begun::Answered)
+        }
+        last => {
+            asked.extend(last);
+            Ok(Begun::Several(Arc::new(work), asked))
+        }
+    }
 }
 
 /// Most hits of a request, in those of a query.
@@ -148,16 +191,15 @@ impl Work {
 
     /// Answers a query on this thread.
     fn answer(&self, asked: Asked) -> Answered<Box<RawValue>> {
-        let line = self.line(asked).map_err(|error| {
+        self.result(asked).map_err(|error| {
             let problem = Problem::of(&error);
             // texts and vectors were checked before, so that an invalid one is the filter
             let is_filter = problem.status == StatusCode::UNPROCESSABLE_ENTITY && self.body.filter.is_some();
             if is_filter { problem.at("/filter") } else { problem }
-        })?;
-        RawValue::from_string(line).map_err(|error| Problem::of(&error.into()))
+        })
     }
 
-    fn line(&self, Asked { query, vector }: Asked) -> anyhow::Result<String> {
+    fn result(&self, Asked { query, vector }: Asked) -> anyhow::Result<Box<RawValue>> {
         let Self { answerer, body, .. } = self;
         let encoded = match vector {
             Some(vector) => Encoded { vector: answerer.settings.pruning.apply(vector), ..Encoded::default() },
@@ -168,6 +210,6 @@ impl Work {
         let counted = answerer.count(&query, &answer, &body.count_by)?;
         let hits = answerer.hits(&query, answer)?;
         let shown = Shown { explanation: body.explain, snippets: body.snippets.is_some(), fields: body.fields.clone() };
-        Ok(to_json(&query, &hits, &shown, &counted)?)
+        Ok(to_raw_value(&AnswerJson::of(&query, &hits, &shown, &counted))?)
     }
 }

@@ -131,7 +131,21 @@ pub(crate) struct PruningBody {
     pub(crate) mass: Option<f32>,
 }
 
+/// Most bytes of the text of a plain request, and most terms of its vector.
+const PLAIN_TEXT: usize = 256;
+const PLAIN_TERMS: usize = 64;
+
 impl SearchBody {
+    /// True for one short query and hits as they are by default, so that one such request takes about as long as another.
+    pub(crate) fn is_plain(&self) -> bool {
+        let Self { queries, filter, fusion, bm25, count_by, explain, snippets, .. } = self;
+        let is_by_default = filter.is_none() && fusion.is_none() && bm25.is_none() && count_by.is_empty();
+        let text = self.query.as_ref().map_or(0, String::len);
+        let terms = self.vector.as_ref().map_or(0, |vector| vector.indices.len());
+        let is_short = text <= PLAIN_TEXT && terms <= PLAIN_TERMS && self.k.unwrap_or(K) <= K;
+        is_short && is_by_default && queries.is_none() && !explain && snippets.is_none()
+    }
+
     /// Ranking mode.
     pub(crate) fn mode(&self) -> Mode {
         self.mode.unwrap_or(Mode::Sparse)

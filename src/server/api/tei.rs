@@ -4,12 +4,13 @@ use std::sync::Arc;
 
 use axum::extract::State;
 use serde::{Deserialize, Serialize};
+use splade_core::SparseVector;
 use utoipa::ToSchema;
 
-use super::encode::{NO_NETWORK, RoleBody, encode_as};
+use super::encode::{RoleBody, Texts, encode_and_write};
 use super::openapi::Problems;
 use crate::server::App;
-use crate::server::body::Json;
+use crate::server::body::{Json, Written};
 use crate::server::problem::{Answered, Problem, Tei};
 
 /// A text or several.
@@ -65,14 +66,11 @@ pub(crate) struct SparseValue {
     request_body = EmbedBody,
     responses((status = 200, description = "A vector of every text", body = Vec<Vec<SparseValue>>), Problems)
 )]
-pub(crate) async fn embed_sparse(
-    State(app): State<Arc<App>>,
-    body: Answered<Json<EmbedBody>>,
-) -> Result<axum::Json<Vec<Vec<SparseValue>>>, Tei> {
-    Ok(axum::Json(embed(&app, body?.0).await?))
+pub(crate) async fn embed_sparse(State(app): State<Arc<App>>, body: Answered<Json<EmbedBody>>) -> Result<Written, Tei> {
+    Ok(embed(&app, body?.0).await?)
 }
 
-async fn embed(app: &Arc<App>, body: EmbedBody) -> Answered<Vec<Vec<SparseValue>>> {
+async fn embed(app: &Arc<App>, body: EmbedBody) -> Answered<Written> {
     let served = app.catalog.get(body.index.as_deref())?;
     let texts = match body.inputs {
         Inputs::One(text) => vec![text],
@@ -89,30 +87,23 @@ async fn embed(app: &Arc<App>, body: EmbedBody) -> Answered<Vec<Vec<SparseValue>
     let role = body.role.unwrap_or(if app.documents.is_some() { RoleBody::Document } else { RoleBody::Query });
     let truncates = body.truncate.unwrap_or(false);
     let work = async {
-        match (role, &app.documents) {
-            (RoleBody::Document, None) => return Err(Problem::invalid("/role", NO_NETWORK)),
-            (RoleBody::Document, Some(_)) if !truncates => expect_short(app, &texts).await?,
-            (RoleBody::Document, Some(_)) => {}
-            (RoleBody::Query, _) => {
-                for (at, text) in texts.iter().enumerate() {
-                    served.expect_short(text, app.limits.tokens, &format!("/inputs/{at}"))?;
-                }
-            }
-        }
-        encode_as(app, Arc::clone(&served.side), texts, role).await
+        let is_checked = role == RoleBody::Document && !truncates;
+        let texts = if is_checked { expect_short(app, texts).await? } else { texts };
+        encode_and_write(app, served, Texts { texts, role, pointer: "/inputs" }, write).await
     };
-    let vectors = app.pool.answer(work).await?;
-    let values = |vector: &splade_core::SparseVector| {
-        vector.iter().map(|(index, value)| SparseValue { index, value }).collect::<Vec<_>>()
-    };
-    Ok(vectors.iter().map(values).collect())
+    app.pool.answer(work).await
 }
 
-/// Refuses texts that the network would truncate.
-async fn expect_short(app: &Arc<App>, texts: &[String]) -> Answered<()> {
-    let (shared, texts) = (Arc::clone(app), texts.to_vec());
-    let count = move || -> Answered<()> {
-        let Some(documents) = &shared.documents else { return Ok(()) };
+fn write(vectors: Vec<SparseVector>) -> Answered<Written> {
+    let values = |vector: &SparseVector| vector.iter().map(|(index, value)| SparseValue { index, value }).collect();
+    Written::of(&vectors.iter().map(values).collect::<Vec<Vec<SparseValue>>>())
+}
+
+/// Returns the texts, unless the network would truncate one.
+async fn expect_short(app: &Arc<App>, texts: Vec<String>) -> Answered<Vec<String>> {
+    let shared = Arc::clone(app);
+    let count = move || -> Answered<Vec<String>> {
+        let Some(documents) = &shared.documents else { return Ok(texts) };
         let most = documents.max_length();
         for (at, text) in texts.iter().enumerate() {
             let tokens = documents.count_tokens(text)?;
@@ -121,7 +112,7 @@ async fn expect_short(app: &Arc<App>, texts: &[String]) -> Answered<()> {
                 return Err(Problem::too_large(detail).at(format!("/inputs/{at}")));
             }
         }
-        Ok(())
+        Ok(texts)
     };
     app.pool.run(count).await?
 }

@@ -57,6 +57,23 @@ fn answers_are_those_of_search_bit_for_bit() {
 }
 
 #[test]
+fn searches_are_the_same_on_all_threads() {
+    // the first searches of a server run on threads of the pool, later ones of a small index on those that read requests
+    let place = place_with_index();
+    let server = served(&place);
+    let queries = ["hva er hovedstaden i Norge", "hvor gyter torsken", "nordlyset om vinteren", ""];
+    for mode in ["sparse", "bm25", "hybrid"] {
+        let body = |query: &str| json!({"query": query, "mode": mode, "k": 5});
+        let first = queries.map(|query| results(&server, &body(query)));
+        for _ in 0..50 {
+            assert_eq!(queries.map(|query| results(&server, &body(query))), first);
+        }
+    }
+    let count = "splade_search_seconds_count{index=\"toy\",mode=\"hybrid\"} 204";
+    assert!(server.get("/metrics").body.contains(count));
+}
+
+#[test]
 fn dense_rankings_are_those_of_search() {
     let place = place();
     place.copy(&ours("data/dense-tiny/model"), "dense-model");

@@ -6,6 +6,13 @@ fn writable(place: &Place) -> Server {
     Server::start(place, &with(&INDEXES, &["--model", "model", "--writable"]))
 }
 
+/// Waits until the server has closed its writer, which leaves files of its own in the folder before.
+fn wait_for_writer(place: &Place) {
+    place.write("none.txt", "nobody\n");
+    let delete = ["index", "model", "--index", "toy.index", "--append", "--delete", "none.txt"];
+    wait_until("the writer is closed", || place.run(&delete).code == Some(0));
+}
+
 #[test]
 fn documents_are_added_replaced_and_deleted() {
     let place = place_with_index();
@@ -46,6 +53,7 @@ fn documents_are_added_replaced_and_deleted() {
     ] {
         server.post("/v1/documents", &body).fails(422, pointer, detail);
     }
+    wait_for_writer(&place);
     server.signal("TERM");
     assert_eq!(server.wait(), Some(0));
     place.ok(&["index", "--check", "toy.index"]);
@@ -122,6 +130,7 @@ fn documents_are_split_into_passages_as_by_append() {
         "/documents/1/vector",
         "split into passages: leave the vector out",
     );
+    wait_for_writer(&place);
     server.signal("TERM");
     assert_eq!(server.wait(), Some(0));
     place.ok(&["index", "--check", "toy.index"]);
@@ -135,7 +144,7 @@ fn documents_are_split_into_passages_as_by_append() {
     assert_eq!(server.post("/v1/documents", &json!({"delete": ["lang"]})).ok()["deleted"], 1);
     drop(server);
     let serve = with(&["serve", "--port", "0", "--writable", "--model", "model", "--max-length", "12"], &INDEXES);
-    place.run(&serve).fails(2, "toy.index: passages of 16/4 tokens are longer than the 12", "use at most 12");
+    place.run(&serve).fails(2, "toy.index: passages of 16 tokens are longer than the 12", "use at most 12");
 }
 
 #[test]
@@ -162,6 +171,7 @@ fn documents_get_dense_vectors_as_by_append() {
     let server = Server::start(&place, &with(&both, &models));
     let change = json!({"index": "toy", "documents": documents});
     expect_as_appended(&server, &change, &["dense", "sparse"]);
+    wait_for_writer(&place);
     drop(server);
     place.ok(&["index", "--check", "toy.index"]);
     for models in [&["--model", "model"][..], &["--dense", "dense-model"]] {
