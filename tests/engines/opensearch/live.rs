@@ -288,6 +288,11 @@ pub(super) fn filters_and_hybrid_rankings(version: &str) {
         assert!(fused.windows(2).all(|pair| pair[0].1 >= pair[1].1) && fused[0].1 <= 1.0, "{fused:?}");
         assert!(vectors_alone.iter().any(|(id, _)| *id == fused[0].0));
     }
+    let by_words = ["-k", "500", "--mode", "bm25", "--filter", "lang:nb"];
+    let local = ["search", "--index", "docs.index", "--format", "trec", QUERY];
+    let local: BTreeSet<String> =
+        hits(&live.place.ok(&[&local[..], &by_words].concat())).into_iter().map(|(id, _)| id).collect();
+    assert_eq!(live.hits("docs", &by_words).into_iter().map(|(id, _)| id).collect::<BTreeSet<_>>(), local);
     let narrow = live.hits("docs", &["-k", "500", "--mode", "hybrid", "--filter", "lang:nb"]);
     let ids: Vec<usize> = narrow.iter().map(|(id, _)| id[1..].parse().unwrap()).collect();
     assert!(!ids.is_empty() && ids.iter().all(|id| id % 3 == 0), "{ids:?}");
