@@ -5,9 +5,9 @@ use std::time::Duration;
 
 /// Mean time of short work, which the thread that read the request does by itself. There are as many of these threads as
 /// searches run at a time, so that another request waits no longer than it would for a free processor.
-const SHORT: Duration = Duration::from_millis(1);
+const SHORT: Duration = Duration::from_micros(200);
 /// Longest time that counts, so that one answer that was interrupted does not change the mean by much.
-const LONGEST: Duration = Duration::from_millis(4);
+const LONGEST: Duration = Duration::from_micros(800);
 /// Share of the newest time in the mean: one in so many.
 const MEMORY: u32 = 16;
 
@@ -60,6 +60,6 @@ mod tests {
         (0..100).for_each(|_| pace.note(fast));
         // one answer may have been interrupted
         assert!((3..10).contains(&until(slow, false).unwrap()));
-        assert_eq!(until(Duration::from_micros(1001), true), None);
+        assert_eq!(until(Duration::from_micros(201), true), None);
     }
 }
