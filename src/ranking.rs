@@ -4,14 +4,17 @@ use std::collections::BTreeMap;
 
 use anyhow::Result;
 use serde_json::{Value, json};
-use splade_core::{Fusion, FusionParameters, RRF_K};
+use splade_core::{Fusion, FusionParameters};
 use splade_index::{Bm25Options, HybridSettings, Language};
 
 use crate::cli::{Bm25Args, FusionArgs, Mode, RankingWeights, Switch};
 use crate::failure::bad_input;
 
-/// Hits taken from each ranking before fusion, unless settings say otherwise.
-pub(crate) const DEPTH: usize = 100;
+/// Hits taken from each ranking before fusion, unless settings say otherwise; that of evaluations, so that they measure what
+/// searches do.
+pub(crate) const DEPTH: usize = 1000;
+/// The same for engines, where each hit of a ranking crosses the network of a cluster.
+pub(crate) const DEPTH_OF_ENGINES: usize = 100;
 
 /// Settings of a search in BM25 or hybrid mode.
 #[derive(Debug, Clone, PartialEq)]
@@ -25,9 +28,9 @@ pub(crate) struct RankingSettings {
 }
 
 impl RankingSettings {
-    /// Settings without flags and without tuning: reciprocal rank fusion, and BM25 with its usual constants.
-    pub(crate) fn untuned(language: Language, depth: usize) -> Self {
-        Self { fusion: Fusion::default(), depth, bm25: default_bm25(language), rankings: 2 }
+    /// Settings without flags and without tuning: the sum of z-scores, and BM25 with its usual constants.
+    pub(crate) fn untuned(language: Language, depth: usize, rankings: usize) -> Self {
+        Self { fusion: Untuned::Scores.fusion(rankings), depth, bm25: default_bm25(language), rankings }
     }
 
     /// Settings that a mode reads, named like their flags; none for the sparse and the dense ranking.
@@ -83,6 +86,25 @@ pub(crate) fn decimal(number: f32) -> Value {
     json!(number.to_string().parse::<f64>().unwrap_or(number.into()))
 }
 
+/// Fusion without flags and tuned settings.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Untuned {
+    /// Sum of z-scores. Over 14 collections the mean nDCG@10 was .620, of reciprocal ranks .585, of the better ranking alone
+    /// .598: reciprocal ranks lose where one side is weak.
+    Scores,
+    /// reciprocal ranks, which every engine has
+    Ranks,
+}
+
+impl Untuned {
+    fn fusion(self, rankings: usize) -> Fusion {
+        match self {
+            Self::Scores => Fusion::sum_of_z_scores(rankings),
+            Self::Ranks => Fusion::default(),
+        }
+    }
+}
+
 /// Settings of an index or a command, on which flags are laid.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Defaults<'a> {
@@ -94,6 +116,8 @@ pub(crate) struct Defaults<'a> {
     pub(crate) depth: usize,
     /// number of rankings that are fused
     pub(crate) rankings: usize,
+    /// fusion without flag and tuned settings
+    pub(crate) untuned: Untuned,
 }
 
 /// Settings of the flags, completed by those of the index and by defaults.
@@ -110,7 +134,7 @@ pub(crate) fn resolve(
     // a fusion of two rankings says nothing about three; BM25 is the same in both
     let tuned = defaults.tuned.filter(|tuned| tuned.weights.len() == defaults.rankings);
     Ok(RankingSettings {
-        fusion: resolve_fusion(fusion, tuned, defaults.rankings)?,
+        fusion: resolve_fusion(fusion, tuned, defaults)?,
         depth: fusion.depth.or(tuned.map(|tuned| tuned.depth)).unwrap_or(defaults.depth),
         bm25: resolve_bm25(bm25, defaults)?,
         rankings: defaults.rankings,
@@ -154,17 +178,23 @@ fn weights_of(weights: RankingWeights, rankings: usize) -> Result<Vec<f32>> {
     ))
 }
 
-fn resolve_fusion(flags: &FusionArgs, tuned: Option<&HybridSettings>, rankings: usize) -> Result<Fusion> {
+/// Name of the fusion of flags: that of `--fusion`, else the one that reads a given flag.
+fn named_by(flags: &FusionArgs) -> Option<&str> {
+    let read_by = |is_given: bool, name| is_given.then_some(name);
+    let by_parameter = read_by(flags.rrf_k.is_some(), "rrf").or(read_by(flags.scaling.is_some(), "weighted"));
+    flags.fusion.as_deref().or(by_parameter)
+}
+
+fn resolve_fusion(flags: &FusionArgs, tuned: Option<&HybridSettings>, defaults: Defaults) -> Result<Fusion> {
+    let (named, rankings) = (named_by(flags), defaults.rankings);
     // weights and scaling belong to the fusion that they were tuned for
-    let tuned = tuned.filter(|tuned| flags.fusion.as_ref().is_none_or(|name| *name == tuned.fusion));
-    let name = flags.fusion.as_deref().or(tuned.map(|tuned| tuned.fusion.as_str())).unwrap_or("rrf");
+    let tuned = tuned.filter(|tuned| named.is_none_or(|name| name == tuned.fusion));
+    let untuned = defaults.untuned.fusion(rankings);
+    let name = named.or(tuned.map(|tuned| tuned.fusion.as_str())).unwrap_or(untuned.name());
     let base = match tuned {
         Some(tuned) => tuned.parameters()?,
-        None if name == "weighted" => {
-            let equal = vec![1.0 / rankings as f32; rankings];
-            FusionParameters { weights: equal, ..FusionParameters::default() }
-        }
-        None => FusionParameters { rrf_k: RRF_K, ..FusionParameters::default() },
+        None if name == "weighted" => Fusion::sum_of_z_scores(rankings).parameters(),
+        None => FusionParameters::default(),
     };
     let unread = [("--scaling", flags.scaling.is_some(), "weighted"), ("--rrf-k", flags.rrf_k.is_some(), "rrf")];
     if let Some((flag, _, reader)) = unread.into_iter().find(|(_, is_given, reader)| *is_given && *reader != name) {
@@ -261,7 +291,7 @@ mod tests {
             &[Mode::Hybrid],
             fusion,
             bm25,
-            Defaults { tuned, language: Language::Norwegian, depth: DEPTH, rankings: 2 },
+            Defaults { tuned, language: Language::Norwegian, depth: DEPTH, rankings: 2, untuned: Untuned::Scores },
         )
     }
 
@@ -269,8 +299,9 @@ mod tests {
     fn flags_come_before_tuned_settings_and_these_before_defaults() {
         let (none, no_bm25) = (FusionArgs::default(), Bm25Args::default());
         let plain = settings(&none, &no_bm25, None).unwrap();
-        assert_eq!(plain, RankingSettings::untuned(Language::Norwegian, DEPTH));
-        assert_eq!((&plain.fusion, plain.bm25.splits_compounds()), (&Fusion::default(), true));
+        assert_eq!(plain, RankingSettings::untuned(Language::Norwegian, DEPTH, 2));
+        let z_scores = Fusion::weighted(Scaling::ZScore, vec![0.5, 0.5]).unwrap();
+        assert_eq!((&plain.fusion, plain.bm25.splits_compounds()), (&z_scores, true));
         let from_index = settings(&none, &no_bm25, Some(&tuned())).unwrap();
         assert_eq!(from_index.fusion, Fusion::weighted(Scaling::ZScore, vec![0.25, 0.75]).unwrap());
         assert_eq!((from_index.depth, from_index.bm25), (50, tuned().bm25));
@@ -289,19 +320,31 @@ mod tests {
         let rrf = FusionArgs { fusion: Some("rrf".into()), ..FusionArgs::default() };
         assert_eq!(settings(&rrf, &no_bm25, Some(&tuned())).unwrap().fusion, Fusion::default());
         let weighted = FusionArgs { fusion: Some("weighted".into()), ..FusionArgs::default() };
-        let equal = Fusion::weighted(Scaling::Max, vec![0.5, 0.5]).unwrap();
-        assert_eq!(settings(&weighted, &no_bm25, None).unwrap().fusion, equal);
+        assert_eq!(settings(&weighted, &no_bm25, None).unwrap().fusion, z_scores);
+
+        // a parameter names the fusion that reads it
+        let by_ranks = FusionArgs { rrf_k: Some(5.0), ..FusionArgs::default() };
+        let by_scores = FusionArgs { scaling: Some(Scaling::Max), ..FusionArgs::default() };
+        for tuned in [None, Some(&tuned())] {
+            let found = settings(&by_ranks, &no_bm25, tuned).unwrap().fusion;
+            assert_eq!(found, Fusion::rrf(5.0, vec![]).unwrap());
+        }
+        let max = Fusion::weighted(Scaling::Max, vec![0.5, 0.5]).unwrap();
+        assert_eq!(settings(&by_scores, &no_bm25, None).unwrap().fusion, max);
     }
 
     #[test]
     fn records_have_the_settings_that_a_mode_reads() {
-        let untuned = RankingSettings::untuned(Language::None, 1000);
+        let untuned = RankingSettings::untuned(Language::None, 1000, 2);
         assert_eq!((untuned.record(Mode::Sparse).len(), untuned.describe(Mode::Sparse)), (0, String::new()));
         assert_eq!(
             json!(untuned.record(Mode::Bm25)),
             json!({"bm25_k1": 1.2, "bm25_b": 0.75, "bm25_compounds": false, "bm25_drop_stop_words": false})
         );
-        assert_eq!(untuned.describe(Mode::Hybrid), "rrf with k 60, weights 1 and 1, depth 1000; BM25: k1 1.2, b 0.75");
+        assert_eq!(
+            untuned.describe(Mode::Hybrid),
+            "sum of scores scaled by z-score, weights 0.5 and 0.5, depth 1000; BM25: k1 1.2, b 0.75"
+        );
         let tuned = settings(&FusionArgs::default(), &Bm25Args::default(), Some(&tuned())).unwrap();
         let record = json!(tuned.record(Mode::Hybrid));
         assert_eq!(record["fusion"], "weighted");
@@ -319,7 +362,8 @@ mod tests {
 
     #[test]
     fn every_ranking_has_a_weight() {
-        let defaults = Defaults { tuned: None, language: Language::None, depth: DEPTH, rankings: 3 };
+        let defaults =
+            Defaults { tuned: None, language: Language::None, depth: DEPTH, rankings: 3, untuned: Untuned::Scores };
         let fusion = |dense| FusionArgs {
             fusion: Some("weighted".into()),
             weights: Some(RankingWeights { sparse: 1.0, bm25: 2.0, dense }),
@@ -328,10 +372,10 @@ mod tests {
         let resolved = |fusion: &FusionArgs, rankings| {
             resolve(&[Mode::Hybrid], fusion, &Bm25Args::default(), Defaults { rankings, ..defaults })
         };
-        let expected = Fusion::weighted(Scaling::Max, vec![1.0, 2.0, 3.0]).unwrap();
+        let expected = Fusion::weighted(Scaling::ZScore, vec![1.0, 2.0, 3.0]).unwrap();
         assert_eq!(resolved(&fusion(Some(3.0)), 3).unwrap().fusion, expected);
         let equal = FusionArgs { fusion: Some("weighted".into()), ..FusionArgs::default() };
-        let expected = Fusion::weighted(Scaling::Max, vec![1.0 / 3.0; 3]).unwrap();
+        let expected = Fusion::sum_of_z_scores(3);
         assert_eq!(resolved(&equal, 3).unwrap().fusion, expected);
         for (dense, rankings) in [(None, 3), (Some(3.0), 2)] {
             let error = resolved(&fusion(dense), rankings).unwrap_err().to_string();
@@ -342,9 +386,15 @@ mod tests {
     #[test]
     fn a_tuned_fusion_is_for_its_number_of_rankings() {
         let tuned = tuned();
-        let defaults = Defaults { tuned: Some(&tuned), language: Language::Norwegian, depth: DEPTH, rankings: 3 };
+        let defaults = Defaults {
+            tuned: Some(&tuned),
+            language: Language::Norwegian,
+            depth: DEPTH,
+            rankings: 3,
+            untuned: Untuned::Scores,
+        };
         let found = resolve(&[Mode::Hybrid], &FusionArgs::default(), &Bm25Args::default(), defaults).unwrap();
-        assert_eq!((found.fusion, found.depth, found.bm25), (Fusion::default(), DEPTH, tuned.bm25));
+        assert_eq!((found.fusion, found.depth, found.bm25), (Fusion::sum_of_z_scores(3), DEPTH, tuned.bm25));
 
         let tuned = HybridSettings { weights: vec![0.2, 0.3, 0.5], ..tuned.clone() };
         let resolved = |rankings| {
@@ -353,18 +403,20 @@ mod tests {
         };
         let three = resolved(3);
         assert_eq!(three.fusion, Fusion::weighted(Scaling::ZScore, vec![0.2, 0.3, 0.5]).unwrap());
-        assert_eq!((three.depth, resolved(2).fusion), (50, Fusion::default()));
+        assert_eq!((three.depth, resolved(2).fusion), (50, Fusion::sum_of_z_scores(2)));
     }
 
     #[test]
     fn a_flag_without_effect_is_refused() {
-        let scaling = FusionArgs { scaling: Some(Scaling::Max), ..FusionArgs::default() };
+        let fusion = |name: &str| Some(name.to_owned());
+        let scaling = FusionArgs { fusion: fusion("rrf"), scaling: Some(Scaling::Max), ..FusionArgs::default() };
         let error = settings(&scaling, &Bm25Args::default(), None).unwrap_err().to_string();
         assert_eq!(error, "--scaling is for --fusion weighted, not rrf");
-        let k = FusionArgs { rrf_k: Some(1.0), ..FusionArgs::default() };
+        let k = FusionArgs { fusion: fusion("weighted"), rrf_k: Some(1.0), ..FusionArgs::default() };
         let error = settings(&k, &Bm25Args::default(), Some(&tuned())).unwrap_err().to_string();
         assert_eq!(error, "--rrf-k is for --fusion rrf, not weighted");
-        let defaults = Defaults { tuned: None, language: Language::None, depth: DEPTH, rankings: 2 };
+        let defaults =
+            Defaults { tuned: None, language: Language::None, depth: DEPTH, rankings: 2, untuned: Untuned::Scores };
         let depth = FusionArgs { depth: Some(5), ..FusionArgs::default() };
         let b = Bm25Args { bm25_b: Some(0.5), ..Bm25Args::default() };
         let none = (FusionArgs::default(), Bm25Args::default());

@@ -94,7 +94,7 @@ fn shortened(example: &str) -> String {
     } else if example.starts_with("splade serve ") {
         // a server ends at a signal, and then in order; port 0 is free whatever else runs
         let example = example.split(" --port ").next().unwrap_or_default().to_owned() + &after_port(example);
-        format!("timeout --preserve-status --signal TERM 2 {example} --port 0")
+        format!("timeout --preserve-status --signal TERM 4 {example} --port 0")
     } else if example.starts_with("splade verify ") {
         // random weights lose more in 8 bits than `verify` allows for a trained model
         format!("rm -f demo/model/final/*/onnx/*int8*; {example}")

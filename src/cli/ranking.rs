@@ -17,10 +17,11 @@ pub(crate) struct RankingWeights {
 /// Fusion of the rankings.
 #[derive(Debug, Clone, Default, Args)]
 pub(crate) struct FusionArgs {
-    /// Fusion of the rankings in hybrid mode; default: as tuned for the index, else rrf
+    /// Fusion of the rankings in hybrid mode; default: as tuned for the index, else weighted (in
+    /// engines rrf)
     #[arg(long, value_name = "FUSION", value_parser = PossibleValuesParser::new(Fusion::NAMES))]
     pub(crate) fusion: Option<String>,
-    /// Scaling of scores before they are added up, for --fusion weighted; default: as tuned for the index, else max
+    /// Scaling of scores before they are added up, for --fusion weighted; default: as tuned for the index, else z-score
     #[arg(long, value_name = "SCALING", value_parser = scaling())]
     pub(crate) scaling: Option<Scaling>,
     /// Constant k of reciprocal rank fusion; default: as tuned for the index, else 60
@@ -29,8 +30,8 @@ pub(crate) struct FusionArgs {
     /// Weights of the sparse and the BM25 ranking, and of a dense one; default: as tuned for the index, else equal weights
     #[arg(long, value_name = "SPARSE,BM25[,DENSE]", allow_hyphen_values = true, value_parser = weights)]
     pub(crate) weights: Option<RankingWeights>,
-    /// Number of hits taken from each ranking before fusion; default: as tuned for the index, else 100 (1000 in
-    /// evaluations)
+    /// Number of hits taken from each ranking before fusion; default: as tuned for the index, else 1000 (in
+    /// engines 100)
     #[arg(long, value_name = "N", value_parser = at_least_one)]
     pub(crate) depth: Option<usize>,
 }

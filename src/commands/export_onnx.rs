@@ -264,7 +264,7 @@ impl<'a> ExportSource<'a> {
             let sparse = System { mode: Mode::Sparse, language: Language::default() };
             for (at, task) in tasks.iter().enumerate() {
                 let survey = Survey::of_corpus(task, |_| Ok(()))?;
-                let rankings = [RankingSettings::untuned(sparse.language, DEPTH)];
+                let rankings = [RankingSettings::untuned(sparse.language, DEPTH, 2)];
                 let evaluated = evaluate_task(task, &survey, &encoders, &[sparse], &rankings, &Examination::default())?;
                 let ndcg = evaluated.modes[0].mteb.get(MAIN_SCORE).unwrap_or(f64::NAN);
                 judged.push(Judged {

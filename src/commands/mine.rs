@@ -20,7 +20,7 @@ use crate::encoders::{document_encoder, query_encoder, read_as, use_threads};
 use crate::failure::bad_input;
 use crate::hub::{self, Wants};
 use crate::outputs::{Output, say};
-use crate::ranking::{Defaults, resolve, warn_of_other_rankings};
+use crate::ranking::{DEPTH, Defaults, Untuned, resolve, warn_of_other_rankings};
 
 /// Columns of the id of a query, for run files.
 const QUERY_IDS: [&str; 3] = ["query_id", "query-id", "_id"];
@@ -190,7 +190,13 @@ impl RankingSource {
             if args.mode == Mode::Hybrid {
                 warn_of_other_rankings(tuned.as_ref(), 2);
             }
-            let defaults = Defaults { tuned: tuned.as_ref(), language: index.settings().language, depth, rankings: 2 };
+            let defaults = Defaults {
+                tuned: tuned.as_ref(),
+                language: index.settings().language,
+                depth: depth.max(DEPTH),
+                rankings: 2,
+                untuned: Untuned::Scores,
+            };
             let ranking = resolve(&[args.mode], &FusionArgs::default(), &Bm25Args::default(), defaults)?;
             return Ok(Self::Index(Box::new(Answerer {
                 side: query_side(&index, folder, args.mode, false, args.model.as_deref(), &args.network)?,

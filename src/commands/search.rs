@@ -25,7 +25,7 @@ use crate::encoders::{query_encoder, read_as, use_threads};
 use crate::failure::bad_input;
 use crate::hub::{self, Wants};
 use crate::outputs::{Output, say};
-use crate::ranking::{DEPTH, Defaults, RankingSettings, expect_stop_words, resolve, warn_of_other_rankings};
+use crate::ranking::{DEPTH, Defaults, RankingSettings, Untuned, expect_stop_words, resolve, warn_of_other_rankings};
 use batch::Rendered;
 use paint::Paint;
 use stats::Stats;
@@ -155,7 +155,13 @@ fn answerer(index: &ImpactIndex, args: &SearchArgs) -> Result<Answerer> {
     if args.mode == Mode::Hybrid {
         warn_of_other_rankings(tuned.as_ref(), rankings);
     }
-    let defaults = Defaults { tuned: tuned.as_ref(), language: index.settings().language, depth: DEPTH, rankings };
+    let defaults = Defaults {
+        tuned: tuned.as_ref(),
+        language: index.settings().language,
+        depth: DEPTH,
+        rankings,
+        untuned: Untuned::Scores,
+    };
     expect_stop_words(&args.bm25, std::iter::once(index.settings().language))?;
     let RankingSettings { fusion, depth, bm25, .. } = resolve(&[args.mode], &args.fusion, &args.bm25, defaults)?;
     // several queries are answered at once instead, one thread each

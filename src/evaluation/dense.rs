@@ -137,7 +137,15 @@ struct Source<'a> {
 /// Place of the vectors of a [`Source`].
 enum Origin {
     Cache(Box<dyn Iterator<Item = splade_files::Result<DenseVector>>>),
-    Model { lengths: Option<Lengths>, watch: Watch<DenseVector>, writer: Option<EncodedWriter<DenseVector>> },
+    Model(Box<FromModel>),
+}
+
+/// Vectors that the model makes.
+struct FromModel {
+    lengths: Option<Lengths>,
+    watch: Watch<DenseVector>,
+    /// entry of the cache, while it can be written
+    writer: Option<EncodedWriter<DenseVector>>,
 }
 
 impl<'a> Source<'a> {
@@ -156,20 +164,21 @@ impl<'a> Source<'a> {
             Role::Query => model.query_lengths()?,
             Role::Document => model.document_lengths()?,
         };
-        let from = Origin::Model { lengths, watch: Watch::default(), writer: dense.cache.create(&key) };
+        let made = FromModel { lengths, watch: Watch::default(), writer: dense.cache.create(&key) };
+        let from = Origin::Model(Box::new(made));
         Ok(Self { model, role, task, count: 0, notes, from })
     }
 
     /// Vectors of the next texts.
     fn vectors(&mut self, texts: &[&str]) -> Result<Vec<DenseVector>> {
         self.count += texts.len() as u64;
-        let (lengths, watch, writer) = match &mut self.from {
+        let FromModel { lengths, watch, writer } = match &mut self.from {
             Origin::Cache(vectors) => {
                 let vectors = vectors.take(texts.len()).collect::<Result<Vec<_>, _>>()?;
                 let is_complete = vectors.len() == texts.len();
                 return is_complete.then_some(vectors).context(CHANGED);
             }
-            Origin::Model { lengths, watch, writer } => (lengths, watch, writer),
+            Origin::Model(made) => made.as_mut(),
         };
         let vectors = match self.role {
             Role::Query => self.model.queries(texts)?,
@@ -186,7 +195,8 @@ impl<'a> Source<'a> {
 
     /// Number of texts, and the notes about them.
     fn finish(self) -> Result<(u64, Notes)> {
-        if let Origin::Model { watch, writer, .. } = self.from {
+        if let Origin::Model(made) = self.from {
+            let FromModel { watch, writer, .. } = *made;
             if let Some(sign) = watch.sign() {
                 let hint = "is it a trained dense encoder, and does its ONNX file belong to it?";
                 return Err(broken(&self.task, &format!("dense {}", name(self.role)), sign, hint));

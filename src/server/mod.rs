@@ -96,10 +96,12 @@ pub(crate) fn serve(args: &ServeArgs) -> Result<()> {
         let listener = TcpListener::bind(address).await.with_context(|| format!("--host and --port: {address}"))?;
         let address = listener.local_addr()?;
         let names: Vec<String> = app.catalog.all().iter().map(|served| served.name.clone()).collect();
-        tracing::info!("serving {} on http://{address}", names.join(", "));
         follow::commits(&app);
         follow::hang_ups(&app)?;
-        connections::serve(listener, router(&app), follow::stop(&app)?).await;
+        let (router, stop) = (router(&app), follow::stop(&app)?);
+        // who reads this line may send a signal
+        tracing::info!("serving {} on http://{address}", names.join(", "));
+        connections::serve(listener, router, stop).await;
         Ok(())
     });
     // searches whose requests have ended need not be waited for

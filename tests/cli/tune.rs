@@ -53,15 +53,15 @@ fn tuned_settings_are_the_default_of_hybrid_searches_and_flags_come_before_them(
     assert_ne!(after, before);
 
     place.ok(&TUNE);
-    let rrf = [
+    let untuned = [
         "--fusion",
-        "rrf",
+        "weighted",
         "--weights",
-        "1,1",
-        "--rrf-k",
-        "60",
+        "0.5,0.5",
+        "--scaling",
+        "z-score",
         "--depth",
-        "100",
+        "1000",
         "--bm25-k1",
         "1.2",
         "--bm25-b",
@@ -69,7 +69,7 @@ fn tuned_settings_are_the_default_of_hybrid_searches_and_flags_come_before_them(
         "--bm25-compounds",
         "on",
     ];
-    assert_eq!(place.json_lines(&with(&SEARCH, &rrf)), before);
+    assert_eq!(place.json_lines(&with(&SEARCH, &untuned)), before);
 }
 
 #[test]
@@ -101,13 +101,13 @@ const EXPERIMENTS: &str = "results/results/local__model/no_revision_available/ex
 #[test]
 fn results_of_different_fusions_never_look_alike() {
     let place = place_with_index();
-    let z_score = ["--fusion", "weighted", "--scaling", "z-score"];
+    let max = ["--fusion", "weighted", "--scaling", "max"];
     let runs = [
         ("hybrid", vec![]),
         ("hybrid_depth_50", vec!["--depth", "50"]),
-        ("hybrid_rrf_k_10", vec!["--rrf-k", "10"]),
-        ("hybrid_fusion_weighted_scaling_z-score_weights_0.3,0.7", [&z_score[..], &["--weights", "0.3,0.7"]].concat()),
-        ("hybrid_fusion_weighted_scaling_z-score_weights_0.7,0.3", [&z_score[..], &["--weights", "0.7,0.3"]].concat()),
+        ("hybrid_fusion_rrf_rrf_k_10_weights_1,1", vec!["--rrf-k", "10"]),
+        ("hybrid_scaling_max_weights_0.3,0.7", [&max[..], &["--weights", "0.3,0.7"]].concat()),
+        ("hybrid_scaling_max_weights_0.7,0.3", [&max[..], &["--weights", "0.7,0.3"]].concat()),
         ("hybrid_bm25_b_0.3_bm25_k1_0.9", vec!["--bm25-k1", "0.9", "--bm25-b", "0.3"]),
         ("hybrid_bm25_compounds_true", vec!["--bm25-compounds", "on"]),
         ("hybrid_norwegian", vec!["--language", "nb"]),
@@ -122,15 +122,23 @@ fn results_of_different_fusions_never_look_alike() {
     let summary: Value = serde_json::from_str(&place.read("results/summary.json")).unwrap();
     assert_eq!(summary["results"].as_array().unwrap().len(), runs.len());
     let read = |file: &str| -> Value { serde_json::from_str(&place.read(&format!("{EXPERIMENTS}/{file}"))).unwrap() };
-    let weighted = "hybrid_fusion_weighted_scaling_z-score_weights_0.3,0.7";
+    let weighted = "hybrid_scaling_max_weights_0.3,0.7";
     assert_eq!(
         read(&format!("{weighted}/model_meta.json"))["experiment_kwargs"],
-        json!({"mode": "hybrid", "stemmer": "none", "fusion": "weighted", "scaling": "z-score", "weights": "0.3,0.7"})
+        json!({"mode": "hybrid", "stemmer": "none", "scaling": "max", "weights": "0.3,0.7"})
     );
     let plain = &read("hybrid/toy.json")["splade"]["ranking"];
-    assert_eq!((&plain["fusion"], &plain["rrf_k"], &plain["depth"]), (&json!("rrf"), &json!(60.0), &json!(1000)));
+    assert_eq!(
+        (&plain["fusion"], &plain["scaling"], &plain["depth"]),
+        (&json!("weighted"), &json!("z-score"), &json!(1000))
+    );
     let table = place.ok(&with(&EVALUATE, &["--depth", "50", "--overwrite"]));
-    assert!(table.contains("\nhybrid: rrf with k 60, weights 1 and 1, depth 50; BM25: k1 1.2, b 0.75\n"), "{table}");
+    assert!(
+        table.contains(
+            "\nhybrid: sum of scores scaled by z-score, weights 0.5 and 0.5, depth 50; BM25: k1 1.2, b 0.75\n"
+        ),
+        "{table}"
+    );
 }
 
 #[test]
@@ -153,7 +161,7 @@ fn an_evaluation_takes_the_tuned_settings_for_the_stemmer_of_the_index() {
     let both = ["--tuned", "toy.index", "--language", "none,norwegian", "--json", "--output-dir", "both"];
     let both = place.json(&with(&EVALUATE, &both));
     assert_eq!(&both["rankings"]["hybrid norwegian"], used);
-    assert_eq!(both["rankings"]["hybrid none"]["fusion"], "rrf");
+    assert_eq!(both["rankings"]["hybrid none"]["scaling"], "z-score");
     let scores = |found: &Value, name: &str| found["tasks"][0]["scores"][name].clone();
     assert_eq!(scores(&both, "hybrid norwegian"), scores(&found, "hybrid"));
     let sparse = ["eval-mteb", "model", "--data", "toy", "--tuned", "toy.index", "--output-dir", "no"];
@@ -275,7 +283,7 @@ fn flags_without_effect_are_refused() {
         "--bm25-k1 has no effect without the modes bm25 and hybrid",
         "add one of these modes",
     );
-    search(&["--mode", "hybrid", "--scaling", "max"]).fails(
+    search(&["--mode", "hybrid", "--fusion", "rrf", "--scaling", "max"]).fails(
         2,
         "--scaling is for --fusion weighted, not rrf",
         "add --fusion weighted",

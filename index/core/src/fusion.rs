@@ -128,6 +128,12 @@ impl Fusion {
         Self { rule: Rule::Weighted(scaling), weights }.checked()
     }
 
+    /// Sum of z-scores with equal weights, for a number of rankings whose scores have different ranges.
+    #[must_use]
+    pub fn sum_of_z_scores(rankings: usize) -> Self {
+        Self { rule: Rule::Weighted(Scaling::ZScore), weights: vec![1.0 / rankings.max(1) as f32; rankings] }
+    }
+
     fn checked(self) -> Result<Self> {
         match self.weights.iter().find(|weight| !weight.is_finite()) {
             Some(weight) => {

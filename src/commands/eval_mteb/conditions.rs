@@ -141,8 +141,7 @@ impl Conditions {
         if matches!(system.mode, Mode::Bm25 | Mode::Hybrid) {
             kwargs.insert("stemmer".to_owned(), json!(system.language.name()));
             let rankings = 2 + usize::from(self.dense.is_some());
-            let untuned = RankingSettings { rankings, ..RankingSettings::untuned(system.language, MTEB_DEPTH) };
-            let untuned = untuned.record(system.mode);
+            let untuned = RankingSettings::untuned(system.language, MTEB_DEPTH, rankings).record(system.mode);
             kwargs.extend(self.ranking(system).into_iter().filter(|(name, value)| untuned.get(name) != Some(value)));
         }
         kwargs

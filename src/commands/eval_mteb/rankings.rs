@@ -9,7 +9,7 @@ use splade_index::{HybridSettings, ImpactIndex, Language};
 use crate::cli::{EvalMtebArgs, Mode};
 use crate::evaluation::{System, fingerprint_of_queries};
 use crate::failure::bad_input;
-use crate::ranking::{Defaults, RankingSettings, expect_stop_words, resolve, warn_of_other_rankings};
+use crate::ranking::{Defaults, RankingSettings, Untuned, expect_stop_words, resolve, warn_of_other_rankings};
 use crate::tasks::label;
 
 /// Modes with their stemmers, each once: sparse and dense search have none, BM25 and hybrid search each stemmer in turn.
@@ -85,7 +85,8 @@ pub(super) fn rankings(systems: &[System], tuned: Option<&Tuned>, args: &EvalMte
     }
     let of_system = |system: &System| {
         let tuned = tuned.filter(|tuned| tuned.fits(*system)).map(|tuned| &tuned.settings);
-        let defaults = Defaults { tuned, language: system.language, depth: MTEB_DEPTH, rankings };
+        let defaults =
+            Defaults { tuned, language: system.language, depth: MTEB_DEPTH, rankings, untuned: Untuned::Scores };
         resolve(&args.modes, &args.fusion, &args.bm25, defaults)
     };
     systems.iter().map(of_system).collect()

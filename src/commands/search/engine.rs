@@ -16,7 +16,7 @@ use crate::commands::interrupt;
 use crate::engines::{self, EngineClient, EngineHit, QueryModel, Wanted, WantedRanking};
 use crate::failure::bad_input;
 use crate::outputs::Output;
-use crate::ranking::{DEPTH, Defaults, RankingSettings, resolve};
+use crate::ranking::{DEPTH_OF_ENGINES, Defaults, RankingSettings, Untuned, resolve};
 
 /// Queries that are answered before the first of them is written.
 const QUERIES_OF_A_BLOCK: usize = 256;
@@ -64,7 +64,9 @@ impl<'a> EngineSearch<'a> {
         if let Some(model) = &model {
             model.expect(client.manifest(), &client.place())?;
         }
-        let defaults = Defaults { tuned: None, language: client.manifest().language()?, depth: DEPTH, rankings: 2 };
+        let language = client.manifest().language()?;
+        let defaults =
+            Defaults { tuned: None, language, depth: DEPTH_OF_ENGINES, rankings: 2, untuned: Untuned::Ranks };
         let RankingSettings { fusion, depth, .. } = resolve(&[args.mode], &args.fusion, &args.bm25, defaults)?;
         Ok(Self {
             args,

@@ -205,7 +205,8 @@ impl<'a> Tuning<'a> {
             dense: score_dense(self.development)?,
             bm25: score_bm25(self.development, plain)?,
             bm25_tuned,
-            rrf: score_rrf(self.development, plain)?,
+            rrf: score_fused(self.development, plain, &Fusion::default())?,
+            untuned: score_fused(self.development, plain, &Fusion::sum_of_z_scores(self.development.rankings()))?,
             hybrid,
             fitted: fused[row].clone(),
         };
@@ -288,11 +289,11 @@ fn score_dense(development: &Development) -> Result<Option<Vec<f64>>> {
     Ok(Some(scores))
 }
 
-/// Scores of hybrid search without tuning.
-fn score_rrf(development: &Development, bm25: Bm25Options) -> Result<Vec<f64>> {
-    let (options, fusion) = (SearchOptions { bm25, ..SearchOptions::default() }, Fusion::default());
+/// Scores of hybrid search by a fusion that is not tuned.
+fn score_fused(development: &Development, bm25: Bm25Options, fusion: &Fusion) -> Result<Vec<f64>> {
+    let options = SearchOptions { bm25, ..SearchOptions::default() };
     development.for_each(|query| {
-        let found = development.searcher.search_hybrid(development.parts(query), CUTOFF, DEPTH, &fusion, &options)?;
+        let found = development.searcher.search_hybrid(development.parts(query), CUTOFF, DEPTH, fusion, &options)?;
         Ok(query.ndcg(&to_ranking(&found)))
     })
 }

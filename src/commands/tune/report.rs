@@ -22,8 +22,10 @@ pub(super) struct Scores {
     pub(super) bm25_tuned: Vec<f64>,
     /// none for two rankings
     pub(super) dense: Option<Vec<f64>>,
-    /// hybrid search of an index that is not tuned
+    /// by reciprocal ranks
     pub(super) rrf: Vec<f64>,
+    /// hybrid search of an index that is not tuned
+    pub(super) untuned: Vec<f64>,
     /// held out
     pub(super) hybrid: Vec<f64>,
     /// of the chosen settings on the queries that chose them
@@ -92,7 +94,8 @@ impl Report {
             ("BM25, tuned", "held out", &scores.bm25_tuned),
         ];
         rows.extend(scores.dense.as_ref().map(|dense| ("dense", "", dense.as_slice())));
-        rows.push(("hybrid, not tuned (rrf)", "", &scores.rrf));
+        rows.push(("hybrid, reciprocal ranks", "", &scores.rrf));
+        rows.push(("hybrid, not tuned", "", &scores.untuned));
         rows.push(("hybrid, tuned", "held out", &scores.hybrid));
         rows
     }
@@ -171,13 +174,14 @@ impl Report {
 
     fn to_json(&self, args: &TuneArgs) -> Value {
         let advice = self.advice();
-        let Scores { sparse, bm25, bm25_tuned, dense, rrf, hybrid, fitted } = &self.scores;
+        let Scores { sparse, bm25, bm25_tuned, dense, rrf, untuned, hybrid, fitted } = &self.scores;
         let scores: serde_json::Map<String, Value> = [
             ("sparse", Some(sparse)),
             ("bm25", Some(bm25)),
             ("bm25_tuned_held_out", Some(bm25_tuned)),
             ("dense", dense.as_ref()),
             ("rrf", Some(rrf)),
+            ("hybrid_untuned", Some(untuned)),
             ("hybrid_held_out", Some(hybrid)),
             ("hybrid_fitted", Some(fitted)),
         ]

@@ -12,7 +12,7 @@ use utoipa::ToSchema;
 use super::openapi::Problems;
 use crate::answer::{Answerer, Detail, ExplainedJson, SearchSettings};
 use crate::cli::Mode;
-use crate::ranking::{DEPTH, Defaults, resolve};
+use crate::ranking::{DEPTH, Defaults, Untuned, resolve};
 use crate::server::App;
 use crate::server::body::{Json, Written};
 use crate::server::catalog::Served;
@@ -65,7 +65,7 @@ pub(crate) async fn explain(State(app): State<Arc<App>>, Json(body): Json<Explai
 fn explain_all(served: &Served, body: ExplainBody, most_tokens: usize) -> Answered<Written> {
     served.expect_short(&body.query, most_tokens, "/query")?;
     let (tuned, language) = (served.tuned.as_ref(), served.language());
-    let defaults = Defaults { tuned, language, depth: DEPTH, rankings: 2 };
+    let defaults = Defaults { tuned, language, depth: DEPTH, rankings: 2, untuned: Untuned::Scores };
     let ranking = resolve(&[Mode::Hybrid], &Default::default(), &Default::default(), defaults)?;
     let mut settings = SearchSettings::sparse(1, Detail::Words);
     settings.mode = Mode::Hybrid;

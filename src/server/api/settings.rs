@@ -8,7 +8,7 @@ use utoipa::ToSchema;
 use super::vector::VectorBody;
 use crate::answer::{Detail, SearchSettings};
 use crate::cli::{Bm25Args, FusionArgs, Mode, RankingWeights, Switch};
-use crate::ranking::{DEPTH, Defaults, RankingSettings, resolve};
+use crate::ranking::{DEPTH, Defaults, RankingSettings, Untuned, resolve};
 use crate::server::Limits;
 use crate::server::catalog::Served;
 use crate::server::problem::{Answered, Problem};
@@ -85,6 +85,16 @@ pub(crate) enum Rule {
     Rrf,
     /// weighted sum of scaled scores
     Weighted,
+}
+
+impl Rule {
+    /// Name, as `--fusion` takes it.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Rrf => "rrf",
+            Self::Weighted => "weighted",
+        }
+    }
 }
 
 /// Fusion of the rankings.
@@ -227,7 +237,8 @@ impl SearchBody {
         if self.bm25.is_some() && !matches!(mode, Mode::Bm25 | Mode::Hybrid) {
             return Err(Problem::invalid("/bm25", "only the modes bm25 and hybrid read it"));
         }
-        let defaults = Defaults { tuned: served.tuned.as_ref(), language: served.language(), depth: DEPTH, rankings };
+        let (tuned, language, depth) = (served.tuned.as_ref(), served.language(), DEPTH.min(limits.k));
+        let defaults = Defaults { tuned, language, depth, rankings, untuned: Untuned::Scores };
         let fusion = self.fusion.clone().unwrap_or_default();
         let fusion = fusion.flags(&defaults, limits)?;
         let bm25 = self.bm25.unwrap_or_default().flags(served.language())?;
@@ -240,23 +251,19 @@ impl FusionBody {
     /// The settings as flags of `splade search`.
     fn flags(&self, defaults: &Defaults, limits: &Limits) -> Answered<FusionArgs> {
         let rankings = defaults.rankings;
-        let tuned = defaults.tuned.filter(|tuned| tuned.weights.len() == rankings).map(|tuned| tuned.fusion.as_str());
-        let name = match self.rule {
-            Some(Rule::Rrf) => "rrf",
-            Some(Rule::Weighted) => "weighted",
-            None => tuned.unwrap_or("rrf"),
-        };
-        if self.scaling.is_some() && name != "weighted" {
+        // without a rule, the parameter names it
+        let is_by_ranks = self.rule.map_or(self.rrf_k.is_some(), |rule| rule == Rule::Rrf);
+        if self.scaling.is_some() && is_by_ranks {
             return Err(Problem::invalid("/fusion/scaling", "only the rule weighted reads it"));
         }
-        if self.rrf_k.is_some() && name != "rrf" {
+        if self.rrf_k.is_some() && !is_by_ranks {
             return Err(Problem::invalid("/fusion/rrf_k", "only the rule rrf reads it"));
         }
         let rrf_k = self.rrf_k.map_or(Ok(Fusion::default()), |k| Fusion::rrf(k, Vec::new()));
         rrf_k.map_err(|error| Problem::invalid("/fusion/rrf_k", error.to_string()))?;
         let scaling = self.scaling.as_deref().map(str::parse::<Scaling>).transpose();
         Ok(FusionArgs {
-            fusion: self.rule.map(|_| name.to_owned()),
+            fusion: self.rule.map(|rule| rule.name().to_owned()),
             scaling: scaling.map_err(|error| Problem::of(&error.into()).at("/fusion/scaling"))?,
             rrf_k: self.rrf_k,
             weights: self.weights.as_deref().map(|weights| parse_weights(weights, rankings)).transpose()?,

@@ -217,7 +217,7 @@ fn a_problem_has_the_place_of_the_member() {
         (json!({"query": "a", "fusion": {}}), "/fusion", "only the mode hybrid"),
         (json!({"query": "a", "bm25": {}}), "/bm25", "only the modes bm25 and hybrid"),
         (
-            json!({"query": "a", "mode": "hybrid", "fusion": {"scaling": "max"}}),
+            json!({"query": "a", "mode": "hybrid", "fusion": {"rule": "rrf", "scaling": "max"}}),
             "/fusion/scaling",
             "only the rule weighted",
         ),
