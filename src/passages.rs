@@ -1,4 +1,4 @@
-//! Documents that are split into passages, each encoded on its own, for `index` and `eval-mteb`.
+//! Documents that are split into passages, each encoded on its own, for `index`, `serve` and `eval-mteb`.
 
 use std::ops::Range;
 

@@ -143,12 +143,7 @@ fn a_second_evaluation_encodes_nothing() {
     assert_eq!(second.done(), table);
     assert_eq!(run("plain", &["--no-cache"]).done(), table, "the plain twin of the cache");
     // a damaged file is made again
-    for file in &files {
-        let path = place.cache().join(file);
-        let mut bytes = std::fs::read(&path).unwrap();
-        bytes[20] ^= 1;
-        std::fs::write(&path, bytes).unwrap();
-    }
+    damage_cache(&place, &files);
     let third = run("third", &[]);
     assert!(third.stderr.contains("or damaged: the texts are encoded again"), "{}", third.stderr);
     assert_eq!(third.done(), table);
@@ -161,6 +156,16 @@ fn a_second_evaluation_encodes_nothing() {
     uncached.copy(&place.path("toy"), "toy");
     uncached.ok(&with(&EVALUATE, &["--no-cache"]));
     assert!(!uncached.cache().exists());
+}
+
+/// Changes a bit of files of the cache.
+fn damage_cache(place: &Place, files: &[String]) {
+    for file in files {
+        let path = place.cache().join(file);
+        let mut bytes = std::fs::read(&path).unwrap();
+        bytes[20] ^= 1;
+        std::fs::write(&path, bytes).unwrap();
+    }
 }
 
 #[test]
@@ -185,12 +190,7 @@ fn dense_vectors_are_cached_like_sparse_ones() {
     assert!(prompted.stderr.contains("the dense model runs in ONNX Runtime"), "{}", prompted.stderr);
     assert_eq!(names(&place.cache()).len(), 4);
     // a damaged file is made again
-    for file in &files {
-        let path = place.cache().join(file);
-        let mut bytes = std::fs::read(&path).unwrap();
-        bytes[20] ^= 1;
-        std::fs::write(&path, bytes).unwrap();
-    }
+    damage_cache(&place, &files);
     let third = run("third", &[]);
     assert!(third.stderr.contains("or damaged: the texts are encoded again"), "{}", third.stderr);
     assert_eq!(third.done(), table);
